@@ -4,10 +4,12 @@
 
 # %% auto #0
 __all__ = ['flatten_sources', 'unflatten_sources', 'check_number', 'check_count', 'check_choice', 'check_array',
-           'check_leadfield', 'check_recording', 'generator', 'ConvergenceWarning', 'NoiseBoundaryWarning']
+           'check_leadfield', 'check_recording', 'generator', 'ConvergenceWarning', 'NoiseBoundaryWarning', 'warn']
 
-# %% ../nbs/api/00_core.ipynb #c827f24f
+# %% ../nbs/api/00_core.ipynb #d827bf56
 import numbers
+import sys
+import warnings
 
 import numpy as np
 
@@ -131,3 +133,13 @@ class ConvergenceWarning(UserWarning):
 
 class NoiseBoundaryWarning(UserWarning):
     "A learned noise variance ran to zero: the data do not tell noise from sources"
+
+# %% ../nbs/api/00_core.ipynb #3dba69c5
+def warn(
+    message: str, # What to say
+    category: type, # The warning's class
+) -> None:
+    "Warn at the first caller outside this package"
+    level, frame = 2, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("calibrain."): level, frame = level + 1, frame.f_back
+    warnings.warn(message, category, stacklevel=level)

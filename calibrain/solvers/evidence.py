@@ -4,11 +4,10 @@
 
 # %% auto #0
 __all__ = ['UPDATES', 'NOISE_UPDATES', 'Problem', 'data_root', 'Evidence', 'factor', 'evaluate', 'solve_lower', 'log_evidence',
-           'kkt_violation', 'mackay', 'convex', 'em', 'published', 'precision', 'whitened', 'noise_convex', 'noise_em',
-           'Rule', 'step', 'Fit', 'minimise', 'posterior_at', 'warn_unconverged']
+           'violation', 'kkt_violation', 'mackay', 'convex', 'em', 'published', 'precision', 'whitened', 'noise_convex',
+           'noise_em', 'Rule', 'step', 'Fit', 'minimise', 'posterior_at', 'warn_unconverged']
 
-# %% ../../nbs/api/30_evidence.ipynb #8ef08d18
-import warnings
+# %% ../../nbs/api/30_evidence.ipynb #69880d6b
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
@@ -17,10 +16,10 @@ from fastcore.basics import patch
 from scipy import linalg, sparse
 from tqdm.auto import tqdm
 
-from ..core import ConvergenceWarning
+from ..core import ConvergenceWarning, warn
 from ..posterior import Posterior
 
-# %% ../../nbs/api/30_evidence.ipynb #b50420e3
+# %% ../../nbs/api/30_evidence.ipynb #9650082a
 @dataclass(frozen=True, eq=False)
 class Problem:
     "What stays fixed while hyperparameters are sought"
@@ -30,7 +29,10 @@ class Problem:
 
     @property
     def n_groups(self) -> int: return self.G.shape[1] // self.n_orient
-    def by_group(self, x: np.ndarray) -> np.ndarray: return x.reshape(-1, self.n_orient).sum(1)
+    def by_group(self,
+                 x: np.ndarray, # One value for each coefficient
+                ) -> np.ndarray: # Their sums over each group
+        return x.reshape(-1, self.n_orient).sum(1)
 
 # %% ../../nbs/api/30_evidence.ipynb #4e41ccbb
 def data_root(
@@ -105,12 +107,22 @@ def log_evidence(
     "Log evidence of a recording from the cost, $-\\frac T2(\\mathcal{L} + M\\log 2\\pi)$"
     return float(-n_times / 2 * (cost + n_sensors * np.log(2 * np.pi)))
 
-# %% ../../nbs/api/30_evidence.ipynb #1cf239ab
+# %% ../../nbs/api/30_evidence.ipynb #a65d377a
+def violation(
+    value: np.ndarray, # Variances, `(n,)`
+    q: np.ndarray, # What there is to explain, `(n,)`
+    d: np.ndarray, # What they could explain, `(n,)`
+    n_orient: int = 1, # Coefficients that share a variance
+) -> np.ndarray: # `(n,)`
+    "By how much variances violate the optimality conditions, without units"
+    ratio = np.divide(q, d, out=np.zeros_like(q), where=d > 0)
+    return np.where(q > d, ratio - 1, np.minimum(1 - ratio, value * d / n_orient))
+
 def kkt_violation(
     ev: Evidence, # A point and its statistics
 ) -> np.ndarray: # By group, `(n_groups,)`
-    "Violation of the optimality conditions over γ, relative and without units"
-    return np.where(ev.q > ev.d, ev.ratio - 1, np.minimum(1 - ev.ratio, ev.gamma * ev.d / max(1, ev.n_orient)))
+    "Violation of the optimality conditions over γ"
+    return violation(ev.gamma, ev.q, ev.d, ev.n_orient)
 
 # %% ../../nbs/api/30_evidence.ipynb #3c2a03ad
 def mackay(
@@ -292,12 +304,12 @@ def posterior_at(
     V = solve_lower(R, G[:, on] * gamma[on])
     return Posterior(gamma[on], V, V.T @ solve_lower(R, y), S, n_orient)
 
-# %% ../../nbs/api/30_evidence.ipynb #e5cd7a47
+# %% ../../nbs/api/30_evidence.ipynb #85739b40
 def warn_unconverged(
     solver: str, # Name of the solver
     fit: Fit, # Where the loop ended
     tol: float, # The tolerance asked for
 ) -> None:
     "Say by how much a solver missed its tolerance"
-    warnings.warn(f"{solver} stopped after max_iter={fit.n_iter} iterations: γ still changes by {fit.change:.1e} relative (tol {tol:.0e}). "
-                  "Raise max_iter or tol; the result is exact for the hyperparameters reached.", ConvergenceWarning, stacklevel=4)
+    warn(f"{solver} stopped after max_iter={fit.n_iter} iterations: γ still changes by {fit.change:.1e} relative (tol {tol:.0e}). "
+                  "Raise max_iter or tol; the result is exact for the hyperparameters reached.", ConvergenceWarning)
