@@ -4,9 +4,11 @@
 
 # %% auto #0
 __all__ = ['flatten_sources', 'unflatten_sources', 'check_number', 'check_count', 'check_choice', 'check_array',
-           'check_leadfield', 'check_recording', 'generator', 'ConvergenceWarning', 'NoiseBoundaryWarning', 'warn']
+           'check_leadfield', 'check_recording', 'check_logger', 'generator', 'ConvergenceWarning',
+           'NoiseBoundaryWarning', 'warn']
 
-# %% ../nbs/api/00_core.ipynb #d827bf56
+# %% ../nbs/api/00_core.ipynb #19549b75
+import logging
 import numbers
 import sys
 import warnings
@@ -118,6 +120,16 @@ def check_recording(
     if y.ndim != 2 or len(y) != n_sensors: _refuse(ValueError, "y", f"of shape ({n_sensors}, n_times), as L has {n_sensors} sensors", f"shape {y.shape}", "pick the same channels, in the same order, for both")
     if not y.any(): _refuse(ValueError, "y", "different from zero somewhere", "all zeros", "check its units and channel selection")
     return y
+
+# %% ../nbs/api/00_core.ipynb #6b4faf67
+def check_logger(
+    logger: logging.Logger | None, # The argument
+    module: str, # Name of the module whose logger stands in for `None`
+) -> logging.Logger: # The logger to write to
+    "A logger, or that of the module"
+    if logger is None: return logging.getLogger(module)
+    if not isinstance(logger, (logging.Logger, logging.LoggerAdapter)): _refuse(TypeError, "logger", "a logging.Logger or None", repr(logger), "pass logging.getLogger(__name__)")
+    return logger
 
 # %% ../nbs/api/00_core.ipynb #b496e869
 def generator(

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SourceEstimator']
 
-# %% ../nbs/api/40_estimator.ipynb #d5ea685d
+# %% ../nbs/api/40_estimator.ipynb #a0e30931
 import html
 import logging
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from collections.abc import Callable
 import numpy as np
 from fastcore.basics import patch
 
-from .core import _refuse, check_leadfield, check_number, check_recording
+from .core import _refuse, check_leadfield, check_logger, check_number, check_recording
 from .result import Result
 from .solvers.registry import describe
 
@@ -47,12 +47,12 @@ def set_params(self: SourceEstimator,
         setattr(self, k, v)
     return self
 
-# %% ../nbs/api/40_estimator.ipynb #b08470b5
+# %% ../nbs/api/40_estimator.ipynb #69d76607
 @patch
 def _arguments(self: SourceEstimator) -> tuple[Callable, dict]:
     "The solver's function and its arguments beyond L and y"
     s, params = describe(self.solver), dict(self.solver_params or {})
-    takes, own = s.takes(), {"n_orient": self.n_orient, "logger": self.logger}
+    takes, own = s.takes(), {"n_orient": self.n_orient, "logger": check_logger(self.logger, __name__)}
     if unknown := set(params) - (set(takes) - {"L", "y", "noise_var"} - set(own)):
         raise TypeError(f"solver_params: {s.name} has no parameter {', '.join(sorted(unknown))} to set here; it takes {', '.join(sorted(set(takes) - {'L', 'y', 'noise_var'} - set(own)))}")
     if self.n_orient not in s.orientations: _refuse(ValueError, "n_orient", f"one of {s.orientations} for {s.name}", self.n_orient)

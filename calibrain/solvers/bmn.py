@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Spectrum', 'spectrum', 'Minimum', 'lowest', 'best_gamma', 'best_gamma_noise', 'published_path', 'BMN', 'BMN_joint']
 
-# %% ../../nbs/api/33_bmn.ipynb #8b59dc0a
+# %% ../../nbs/api/33_bmn.ipynb #f6082dfb
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -15,7 +15,7 @@ from scipy import linalg, sparse
 from scipy.optimize import brentq
 
 from ..basis import normalisation
-from ..core import ConvergenceWarning, _refuse, check_choice, check_count, check_leadfield, check_number, check_recording, warn
+from ..core import ConvergenceWarning, _refuse, check_choice, check_count, check_leadfield, check_logger, check_number, check_recording, warn
 from ..posterior import Posterior
 from ..result import Result, shared_entries
 from .evidence import data_root, log_evidence, violation
@@ -155,10 +155,10 @@ def _posterior(e: Spectrum, G, y, gamma, noise, S, n_orient) -> Posterior:
     V = gamma * (root @ G[:, :K])
     return Posterior(np.full(K, gamma), V, V.T @ (root @ y), S[:, :K], n_orient)
 
-# %% ../../nbs/api/33_bmn.ipynb #00cf50d9
+# %% ../../nbs/api/33_bmn.ipynb #5c396352
 def _bmn(solver, L, y, noise_var, n_orient, max_iter, tol, init_gamma, init_lambda, learn, normalization, rule, logger, track) -> Result:
     "Check, find the optimum, and put the answer together"
-    L = check_leadfield(L, n_orient)
+    L, logger = check_leadfield(L, n_orient), check_logger(logger, __name__)
     y, max_iter, tol = check_recording(y, len(L)), check_count("max_iter", max_iter), check_number("tol", tol, least=0)
     init = [v if v is None else check_number(n, v, above=0) for n, v in (("init_gamma", init_gamma), ("init_lambda", init_lambda))]
     old = check_choice("rule", rule, {None: False, "calibrain-1.0": True})
@@ -176,7 +176,7 @@ def _published(e, y, noise_var, init_gamma, init_lambda, learn, tol, max_iter):
     gamma = 1. if init_gamma is None else init_gamma / unit
     return published_path(e, noise_var if not learn else init_lambda or 1., gamma, learn, tol, max_iter, y.shape[1])
 
-# %% ../../nbs/api/33_bmn.ipynb #7b107a5d
+# %% ../../nbs/api/33_bmn.ipynb #4f26e273
 def _result(solver, e, posterior, y, path, m, learn, logger, track) -> Result:
     "The optimum as a result, with its warnings"
     (gamma, noise), (M, T) = path[-1], y.shape
@@ -191,7 +191,7 @@ def _result(solver, e, posterior, y, path, m, learn, logger, track) -> Result:
     if at_boundary: warn_boundary(solver, "everywhere")
     out = Result(solver, posterior, entries, cost, log_evidence(cost, M, T), float(noise), len(path), m.converged,
                  float(violation(np.array([gamma]), *q_d).max()), at_boundary, history)
-    if logger is not None: logger.info("%r", out)
+    logger.info("%r", out)
     return out
 
 # %% ../../nbs/api/33_bmn.ipynb #b6300b9d

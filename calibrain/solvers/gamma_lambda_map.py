@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['boundary', 'warn_boundary', 'gamma_lambda_map', 'gamma_lambda_map_sflex']
 
-# %% ../../nbs/api/32_gamma_lambda_map.ipynb #d51ffcac
+# %% ../../nbs/api/32_gamma_lambda_map.ipynb #5d640299
 import logging
 from functools import partial
 
 import numpy as np
 
 from ..basis import expand
-from ..core import NoiseBoundaryWarning, check_choice, check_number, warn
+from ..core import NoiseBoundaryWarning, check_choice, check_logger, check_number, warn
 from ..posterior import Posterior
 from ..result import Result
 from .evidence import NOISE_UPDATES, kkt_violation, precision, violation, whitened
@@ -61,7 +61,7 @@ def _active_cov(p: Posterior, active: np.ndarray) -> np.ndarray:
     "Covariance of the sources at which the active coefficients sit"
     return p.region(active).cov if len(active) else np.zeros((0, 0))
 
-# %% ../../nbs/api/32_gamma_lambda_map.ipynb #30023a60
+# %% ../../nbs/api/32_gamma_lambda_map.ipynb #a5cfc107
 def gamma_lambda_map(
     L: np.ndarray, # Leadfield, `(n_sensors, n_sources * n_orient)` source-major, µV/nAm or fT/nAm
     y: np.ndarray, # Recording, `(n_sensors, n_times)` or `(n_sensors,)`, µV or fT
@@ -80,11 +80,12 @@ def gamma_lambda_map(
     verbose: bool = False, # Whether to show a progress bar
 ) -> Result: # Posterior, evidence and the familiar entries
     "Sparse sources with learned noise"
+    logger = check_logger(logger, __name__)
     found = _learned_noise(setup(L, y, n_orient), init_gamma, init_lambda, learn_lambda, update_mode_noise, lambda_damping, max_iter, tol,
                            update_mode, rule, verbose)
     return _result(found, "gamma_lambda_map", tol, learn_lambda, track_history, {}, logger)
 
-# %% ../../nbs/api/32_gamma_lambda_map.ipynb #16e3e612
+# %% ../../nbs/api/32_gamma_lambda_map.ipynb #dfdf0dd4
 def gamma_lambda_map_sflex(
     L: np.ndarray, # Leadfield, `(n_sensors, n_sources * n_orient)` source-major, µV/nAm or fT/nAm
     y: np.ndarray, # Recording, `(n_sensors, n_times)` or `(n_sensors,)`, µV or fT
@@ -107,6 +108,7 @@ def gamma_lambda_map_sflex(
     verbose: bool = False, # Whether to show a progress bar
 ) -> Result: # Posterior, evidence and the familiar entries
     "Sparse patches with learned noise"
+    logger = check_logger(logger, __name__)
     s = setup(L, y, n_orient, dict(src_coords=src_coords, sigma=sigma, threshold_factor=threshold_factor, normalize=normalize))
     found = _learned_noise(s, init_gamma, init_lambda, learn_lambda, update_mode_noise, lambda_damping, max_iter, tol, update_mode, rule, verbose)
     basis = basis_entries(found) | dict(B_operator=partial(expand, s.B, n_orient), posterior_cov_active_coeff=partial(_active_cov, found.coefficients, found.active))

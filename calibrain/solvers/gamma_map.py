@@ -6,7 +6,7 @@
 __all__ = ['start_scale', 'check_start', 'Setup', 'setup', 'make_rule', 'Solved', 'solve', 'gamma_map', 'gamma_map_sflex',
            'basis_entries']
 
-# %% ../../nbs/api/31_gamma_map.ipynb #a6f0f4c9
+# %% ../../nbs/api/31_gamma_map.ipynb #2d47ec3c
 import logging
 from dataclasses import dataclass, replace
 
@@ -15,7 +15,7 @@ from fastcore.basics import patch
 from scipy import sparse
 
 from ..basis import expand, sflex_basis, through_basis
-from ..core import _refuse, check_array, check_choice, check_count, check_leadfield, check_number, check_recording
+from ..core import _refuse, check_array, check_choice, check_count, check_leadfield, check_logger, check_number, check_recording
 from ..posterior import Posterior, selection
 from ..result import Result, shared_entries
 from .evidence import (UPDATES, Fit, Problem, Rule, data_root, kkt_violation, log_evidence, minimise, posterior_at,
@@ -125,13 +125,13 @@ def solve(
     posterior = coefficients if s.B is None else replace(coefficients, S=expand(s.B[:, active], k))
     return Solved(s, fit, posterior, coefficients, active)
 
-# %% ../../nbs/api/31_gamma_map.ipynb #d956934c
+# %% ../../nbs/api/31_gamma_map.ipynb #80a05582
 @patch
 def result(self: Solved,
            solver: str, # Name of the solver
            tol: float, # Tolerance it was asked for
            entries: dict, # Entries beyond those that all solvers share
-           logger: logging.Logger = None, # Where to leave a line
+           logger: logging.Logger, # Where to leave a line
            **more, # Fields of `Result` that only some solvers have
           ) -> Result: # The solver's answer
     "What a solver returns"
@@ -141,10 +141,10 @@ def result(self: Solved,
     more = dict(kkt_violation=kkt_violation(ev).max(), history=fit.history) | more
     out = Result(solver, self.posterior, shared | dict(gammas_full=np.repeat(ev.gamma, self.posterior.n_orient)) | entries, ev.cost,
                  log_evidence(ev.cost, M, T), shared["noise_var"], fit.n_iter, fit.converged, **more)
-    if logger is not None: logger.info("%r", out)
+    logger.info("%r", out)
     return out
 
-# %% ../../nbs/api/31_gamma_map.ipynb #c963b537
+# %% ../../nbs/api/31_gamma_map.ipynb #1866e3b8
 _NOISE_CURE = "pass the variance of the sensor noise in squared data units, or use a solver that learns it"
 
 def gamma_map(
@@ -161,6 +161,7 @@ def gamma_map(
     verbose: bool = False, # Whether to show a progress bar
 ) -> Result: # Posterior, evidence and the familiar entries
     "Sparse sources with given noise"
+    logger = check_logger(logger, __name__)
     found = _given_noise(setup(L, y, n_orient), noise_var, max_iter, tol, update_mode, init_gamma, rule, verbose)
     return found.result("gamma_map", tol, _entries(found), logger)
 
@@ -175,7 +176,7 @@ def _entries(found: Solved) -> dict:
     "What the solvers with given noise return besides"
     return dict(active_source_indices=found.active, n_iter=found.fit.n_iter, n_orient=found.posterior.n_orient)
 
-# %% ../../nbs/api/31_gamma_map.ipynb #73a5477f
+# %% ../../nbs/api/31_gamma_map.ipynb #6fc8be08
 def gamma_map_sflex(
     L: np.ndarray, # Leadfield, `(n_sensors, n_sources * n_orient)` source-major, µV/nAm or fT/nAm
     y: np.ndarray, # Recording, `(n_sensors, n_times)` or `(n_sensors,)`, µV or fT
@@ -194,6 +195,7 @@ def gamma_map_sflex(
     verbose: bool = False, # Whether to show a progress bar
 ) -> Result: # Posterior, evidence and the familiar entries
     "Sparse patches with given noise"
+    logger = check_logger(logger, __name__)
     s = setup(L, y, n_orient, dict(src_coords=src_coords, sigma=sigma, threshold_factor=threshold_factor, normalize=normalize))
     found = _given_noise(s, noise_var, max_iter, tol, update_mode, init_gamma, rule, verbose)
     return found.result("gamma_map_sflex", tol, _entries(found) | basis_entries(found) | dict(B_spatial=s.B), logger)
