@@ -6,7 +6,8 @@
 __all__ = ['OKABE_ITO', 'TRUTH', 'small_multiples', 'draw_waveform', 'draw_waveforms', 'source_energy', 'source_variance',
            'draw_variance', 'draw_variances', 'draw_norms', 'draw_source_norms']
 
-# %% ../nbs/api/80_viz.ipynb #30143d9d
+# %% ../nbs/api/80_viz.ipynb #356ad171
+import io
 import itertools
 import math
 from collections.abc import Callable, Mapping
@@ -42,10 +43,18 @@ def _labelled(results) -> Mapping:
 
 def _times(times, n): return check_array("times", times, (n,), cure="pass the time of each sample in s")
 
-# %% ../nbs/api/80_viz.ipynb #c6362060
+# %% ../nbs/api/80_viz.ipynb #804c090d
+class _Picture(Figure):
+    "A figure that a notebook shows, with or without pyplot"
+    def _repr_png_(self) -> bytes: # PNG
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png")
+        return buffer.getvalue()
+
+# %% ../nbs/api/80_viz.ipynb #2b427098
 def _axes(ax, size=(7, 3.2)) -> Axes:
     "The axes that were passed, or those of a new figure"
-    if ax is None: ax = Figure(figsize=size, layout="constrained").add_subplot()
+    if ax is None: ax = _Picture(figsize=size, layout="constrained").add_subplot()
     if not isinstance(ax, Axes): _refuse(TypeError, "ax", "matplotlib Axes", repr(type(ax).__name__), "leave it out for a new figure")
     ax.spines[["top", "right"]].set_visible(False)
     return ax
@@ -60,7 +69,7 @@ def _legend(ax) -> Figure:
     ax.legend(*zip(*_found(ax)), loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False, borderaxespad=0, labelspacing=0.9)
     return ax.figure
 
-# %% ../nbs/api/80_viz.ipynb #369f34af
+# %% ../nbs/api/80_viz.ipynb #2d8541f0
 def small_multiples(
     draw: Callable, # Draws one result: `draw(result, ax=ax)`
     results: Mapping, # Label → `Result`
@@ -70,7 +79,7 @@ def small_multiples(
     "One panel for each result, with shared axes and one legend"
     n_cols = min(check_count("n_cols", n_cols), len(_labelled(results)))
     n_rows, seen = math.ceil(len(results) / n_cols), {}
-    fig = Figure(figsize=(size[0] * n_cols, size[1] * n_rows + 0.4), layout="constrained")
+    fig = _Picture(figsize=(size[0] * n_cols, size[1] * n_rows + 0.4), layout="constrained")
     axes = fig.subplots(n_rows, n_cols, sharex=True, sharey=True, squeeze=False)
     for ax, (label, result) in zip(axes.flat, results.items()):
         draw(result, ax=ax)
