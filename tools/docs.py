@@ -60,12 +60,13 @@ def execute():
 # ---- README.md
 
 def looks_alike(a, b):
-    "Whether two pictures differ by no more than versions of fonts and renderers do: both shrunk to a thumbnail"
+    "Whether two pictures differ by no more than versions of fonts and renderers do: both blurred to half a per cent of their width"
     import numpy as np
-    from PIL import Image
+    from PIL import Image, ImageFilter
 
-    small = [np.asarray(Image.open(io.BytesIO(x)).convert("L").resize((64, 48), Image.Resampling.BOX), float) for x in (a, b)]
-    return np.abs(small[0] - small[1]).max() < 25
+    first, second = (Image.open(io.BytesIO(x)).convert("L") for x in (a, b))
+    blurred = [np.asarray(i.resize(first.size).filter(ImageFilter.GaussianBlur(first.width / 200)), float) for i in (first, second)]
+    return np.abs(blurred[0] - blurred[1]).max() < 16
 
 
 def readme_figure(png, n):
@@ -78,12 +79,14 @@ def readme_figure(png, n):
 
 def readme_output(cell, figures):
     "Markdown for what a code cell printed or drew"
+    import yaml
+
     alt = re.search(r"(?m)^#\| *fig-(?:alt|cap): *(.*)", text(cell["source"]))
     for o in cell["outputs"]:
         data = o.get("data", {})
         if "image/png" in data:
             figures.append(readme_figure(base64.b64decode(text(data["image/png"])), len(figures) + 1))
-            yield f"![{alt[1].strip(chr(34)) if alt else ''}]({figures[-1]})"
+            yield f"![{yaml.safe_load(alt[1]) if alt else ''}]({figures[-1]})"
         elif t := text(o.get("text") or data.get("text/plain", "")): yield f"```text\n{t.rstrip()}\n```"
 
 
@@ -140,10 +143,18 @@ def fixer(cfg, names):
     return fix
 
 
+def caption(m):
+    "A figure's caption with formulas as KaTeX finds them: smalldocs reads `$` in prose only"
+    import yaml
+
+    return "#| fig-cap: " + json.dumps(re.sub(r"\$([^$]+)\$", r"\\(\1\\)", yaml.safe_load(m[1])), ensure_ascii=False)
+
+
 def fix_cell(c, fix, rename):
     "Mend the links of one cell, and of the Markdown it shows"
     s = text(c["source"])
     if c["cell_type"] != "code": s = fix(s)
+    elif rename: s = re.sub(r"(?m)^#\| *fig-cap: *(.+)$", caption, s)
     if c["cell_type"] == "raw" and rename: s = re.sub(r"(?m)^output-file: .*\n", "", s)
     c["source"] = s.splitlines(keepends=True)
     for o in c.get("outputs", []):

@@ -46,7 +46,7 @@ export_and_clean() { nbdev_export && nbdev_clean; }
 
 package() { # the wheel is built from the sdist, as an installer would
     rm -rf build dist
-    python -m build >/dev/null
+    local log; log=$(python -m build 2>&1) || { echo "$log"; return 1; }
     ls dist
 }
 
