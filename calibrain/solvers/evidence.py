@@ -215,7 +215,7 @@ def _moves(p: Problem, ev: Evidence, rule: Rule) -> Iterator[tuple]: # New γ an
         yield gamma, _learned(rule, rule.noise, p.Y - p.G @ (np.repeat(gamma, p.n_orient)[:, None] * ev.A), ev)
         yield drop(convex(ev)), _learned(rule, noise_convex, ev.noise[:, None] * whitened(p, ev), ev)
 
-# %% ../../nbs/api/30_evidence.ipynb #1f616935
+# %% ../../nbs/api/30_evidence.ipynb #3d0a6bef
 def step(
     p: Problem, # Leadfield and data
     ev: Evidence, # Where we are
@@ -224,8 +224,8 @@ def step(
     "One iteration: a pure function of the point before"
     for gamma, noise in _moves(p, ev, rule):
         new = evaluate(p, gamma, noise)
-        if not rule.safe or new.cost <= ev.cost + 1e-13 * abs(ev.cost): break          # the last is rounding
-    return new
+        if not rule.safe or new.cost <= ev.cost + 1e-13 * abs(ev.cost): return new
+    return ev                                                                           # nothing is left but rounding
 
 # %% ../../nbs/api/30_evidence.ipynb #fe82ba15
 def _cut(p: Problem, ev: Evidence, keep: np.ndarray) -> tuple[Problem, Evidence]: # The same, smaller
