@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['boundary', 'warn_boundary', 'gamma_lambda_map', 'gamma_lambda_map_sflex']
 
-# %% ../../nbs/api/32_gamma_lambda_map.ipynb #584c29ff
+# %% ../../nbs/api/32_gamma_lambda_map.ipynb #a4c9685f
 import logging
 from functools import partial
 
@@ -15,8 +15,8 @@ from ..basis import expand
 from ..core import NoiseBoundaryWarning, check_choice, check_logger, check_number, warn
 from ..posterior import Posterior
 from ..result import Result
-from .evidence import NOISE_UPDATES, kkt_violation, precision, violation, whitened
-from .gamma_map import NOISE_FLOOR, Setup, Solved, basis_entries, check_start, make_rule, setup, solve
+from .evidence import NOISE_FLOOR, NOISE_UPDATES, kkt_violation, precision, violation, whitened
+from .gamma_map import Setup, Solved, basis_entries, check_start, make_rule, setup, solve
 
 # %% ../../nbs/api/32_gamma_lambda_map.ipynb #f0574c2b
 def boundary(
