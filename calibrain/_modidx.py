@@ -14,6 +14,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'calibrain.core.check_leadfield': ('api/core.html#check_leadfield', 'calibrain/core.py'),
                                 'calibrain.core.check_logger': ('api/core.html#check_logger', 'calibrain/core.py'),
                                 'calibrain.core.check_number': ('api/core.html#check_number', 'calibrain/core.py'),
+                                'calibrain.core.check_orient': ('api/core.html#check_orient', 'calibrain/core.py'),
                                 'calibrain.core.check_recording': ('api/core.html#check_recording', 'calibrain/core.py'),
                                 'calibrain.core.flatten_sources': ('api/core.html#flatten_sources', 'calibrain/core.py'),
                                 'calibrain.core.generator': ('api/core.html#generator', 'calibrain/core.py'),

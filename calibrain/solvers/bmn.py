@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Spectrum', 'spectrum', 'Minimum', 'lowest', 'best_gamma', 'best_gamma_noise', 'published_path', 'BMN', 'BMN_joint']
 
-# %% ../../nbs/api/33_bmn.ipynb #3091a863
+# %% ../../nbs/api/33_bmn.ipynb #891b2bd3
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -15,7 +15,7 @@ from scipy import linalg, sparse
 from scipy.optimize import brentq
 
 from ..basis import normalisation
-from ..core import ConvergenceWarning, _refuse, check_choice, check_count, check_leadfield, check_logger, check_number, check_recording, warn
+from ..core import ConvergenceWarning, _refuse, check_choice, check_count, check_leadfield, check_logger, check_number, check_orient, check_recording, warn
 from ..posterior import Posterior
 from ..result import Result, shared_entries
 from .evidence import NOISE_FLOOR, data_root, log_evidence, violation
@@ -157,10 +157,10 @@ def _posterior(e: Spectrum, G, y, gamma, noise, S, n_orient) -> Posterior:
     V = gamma * (root @ G[:, :K])
     return Posterior(np.full(K, gamma), V, V.T @ (root @ y), S[:, :K], n_orient)
 
-# %% ../../nbs/api/33_bmn.ipynb #5c396352
+# %% ../../nbs/api/33_bmn.ipynb #fa0c3e11
 def _bmn(solver, L, y, noise_var, n_orient, max_iter, tol, init_gamma, init_lambda, learn, normalization, rule, logger, track) -> Result:
     "Check, find the optimum, and put the answer together"
-    L, logger = check_leadfield(L, n_orient), check_logger(logger, __name__)
+    L, logger, n_orient = check_leadfield(L, n_orient), check_logger(logger, __name__), check_orient(n_orient)
     y, max_iter, tol = check_recording(y, len(L)), check_count("max_iter", max_iter), check_number("tol", tol, least=0)
     init = [v if v is None else check_number(n, v, above=0) for n, v in (("init_gamma", init_gamma), ("init_lambda", init_lambda))]
     old = check_choice("rule", rule, {None: False, "calibrain-1.0": True})

@@ -85,7 +85,7 @@ def gamma_lambda_map(
                            update_mode, rule, verbose)
     return _result(found, "gamma_lambda_map", tol, learn_lambda, track_history, {}, logger)
 
-# %% ../../nbs/api/32_gamma_lambda_map.ipynb #dfdf0dd4
+# %% ../../nbs/api/32_gamma_lambda_map.ipynb #3560bde3
 def gamma_lambda_map_sflex(
     L: np.ndarray, # Leadfield, `(n_sensors, n_sources * n_orient)` source-major, µV/nAm or fT/nAm
     y: np.ndarray, # Recording, `(n_sensors, n_times)` or `(n_sensors,)`, µV or fT
@@ -111,5 +111,5 @@ def gamma_lambda_map_sflex(
     logger = check_logger(logger, __name__)
     s = setup(L, y, n_orient, dict(src_coords=src_coords, sigma=sigma, threshold_factor=threshold_factor, normalize=normalize))
     found = _learned_noise(s, init_gamma, init_lambda, learn_lambda, update_mode_noise, lambda_damping, max_iter, tol, update_mode, rule, verbose)
-    basis = basis_entries(found) | dict(B_operator=partial(expand, s.B, n_orient), posterior_cov_active_coeff=partial(_active_cov, found.coefficients, found.active))
+    basis = basis_entries(found) | dict(B_operator=partial(expand, s.B, s.problem.n_orient), posterior_cov_active_coeff=partial(_active_cov, found.coefficients, found.active))
     return _result(found, "gamma_lambda_map_sflex", tol, learn_lambda, track_history, basis, logger)
