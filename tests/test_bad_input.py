@@ -103,7 +103,7 @@ class TestEstimator:
         assert twin.get_params()["noise_var"] == 0.5 and twin.solver is gamma_map_sflex and twin is not e
         assert e.solver_params is params, "constructor arguments stay untouched"
         assert np.array_equal(twin.fit(L, Y).predict()["posterior_mean"], e.fit(L, Y).predict(Y)["posterior_mean"])
-        assert list(params) == ["src_coords"] and twin.set_params(noise_var=2).noise_var == 2
+        assert list(params) == ["src_coords", "max_iter"] and twin.set_params(noise_var=2).noise_var == 2
 
     @pytest.mark.parametrize("make, error, words", [
         (lambda: SourceEstimator(BMN), ValueError, "noise_var must be given, as BMN does not learn the noise"),
