@@ -47,10 +47,11 @@ def set_params(self: SourceEstimator,
         setattr(self, k, v)
     return self
 
-# %% ../nbs/api/40_estimator.ipynb #69d76607
+# %% ../nbs/api/40_estimator.ipynb #7b7e44c5
 @patch
 def _arguments(self: SourceEstimator) -> tuple[Callable, dict]:
     "The solver's function and its arguments beyond L and y"
+    if not isinstance(self.solver_params, dict | None): _refuse(TypeError, "solver_params", "a dict or None", repr(self.solver_params))
     s, params = describe(self.solver), dict(self.solver_params or {})
     takes, own = s.takes(), {"n_orient": self.n_orient, "logger": check_logger(self.logger, __name__)}
     if unknown := set(params) - (set(takes) - {"L", "y", "noise_var"} - set(own)):

@@ -78,11 +78,11 @@ class Gaussian(NamedTuple):
     mean: np.ndarray # `(n, n_times)`
     cov: np.ndarray # `(n, n)`, the same at every sample
 
-# %% ../nbs/api/01_posterior.ipynb #4fd0138c
+# %% ../nbs/api/01_posterior.ipynb #61392b44
 def _read(p: Posterior, B: sparse.csr_array) -> Gaussian:
     "Mean and covariance of $Bc$"
-    U = B @ p.V.T
-    prior = (B * p.gamma[None]) @ B.T
+    U, half = B @ p.V.T, B * np.sqrt(p.gamma)[None]
+    prior = half @ half.T                                # symmetric to the last bit, as U @ U.T is
     return Gaussian(B @ p.coeff_mean, (prior.toarray() if sparse.issparse(prior) else prior) - U @ U.T)
 
 # %% ../nbs/api/01_posterior.ipynb #544554f4

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Spectrum', 'spectrum', 'Minimum', 'lowest', 'best_gamma', 'best_gamma_noise', 'published_path', 'BMN', 'BMN_joint']
 
-# %% ../../nbs/api/33_bmn.ipynb #f6082dfb
+# %% ../../nbs/api/33_bmn.ipynb #891b2bd3
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -15,10 +15,10 @@ from scipy import linalg, sparse
 from scipy.optimize import brentq
 
 from ..basis import normalisation
-from ..core import ConvergenceWarning, _refuse, check_choice, check_count, check_leadfield, check_logger, check_number, check_recording, warn
+from ..core import ConvergenceWarning, _refuse, check_choice, check_count, check_leadfield, check_logger, check_number, check_orient, check_recording, warn
 from ..posterior import Posterior
 from ..result import Result, shared_entries
-from .evidence import data_root, log_evidence, violation
+from .evidence import NOISE_FLOOR, data_root, log_evidence, violation
 from .gamma_lambda_map import boundary, warn_boundary
 
 # %% ../../nbs/api/33_bmn.ipynb #527fde33
@@ -37,14 +37,14 @@ class Spectrum:
         c = gamma * self.d + noise
         return float((np.log(c) + self.s / c).sum())
 
-# %% ../../nbs/api/33_bmn.ipynb #9224ed08
+# %% ../../nbs/api/33_bmn.ipynb #43bc09ec
 def spectrum(
     G: np.ndarray, # Leadfield of the coefficients, `(n_sensors, n_coeff)`
     y: np.ndarray, # Recording, `(n_sensors, n_times)`
 ) -> Spectrum: # What the evidence needs to know of both
     "Eigenbasis of a leadfield, and a recording seen in it"
     d, U = linalg.eigh(G @ G.T)
-    d[d < len(d) * np.finfo(float).eps * d[-1]] = 0
+    d[d < max(G.shape) * np.finfo(float).eps * d[-1]] = 0
     return Spectrum(d, ((U.T @ data_root(y))**2).sum(1), U)
 
 # %% ../../nbs/api/33_bmn.ipynb #1fd5a086
@@ -64,7 +64,7 @@ def _refine(slope, a, b, tol, max_iter) -> Minimum:
     t, r = brentq(tried, a, b, xtol=max(tol * 1e-6, 1e-15), rtol=8.9e-16, maxiter=max_iter, full_output=True, disp=False)
     return Minimum(t, path + [t], r.converged)
 
-# %% ../../nbs/api/33_bmn.ipynb #1cc68feb
+# %% ../../nbs/api/33_bmn.ipynb #5bc61fe9
 def lowest(
     f: Callable, # The function, at one point
     slope: Callable, # Anything with the sign of its derivative, at an array of points
@@ -74,7 +74,7 @@ def lowest(
     max_iter: int = 1000, # Steps at most, for each minimum
 ) -> Minimum: # The lowest
     "The lowest minimum of a smooth function of one variable"
-    grid = np.arange(low, high + 0.1, 0.1)
+    grid = np.linspace(low, high, int(10 * (high - low)) + 2)
     rising = slope(grid) >= -1e-13
     found = [Minimum(grid[0], [grid[0]])] if rising[0] else []
     found += [_refine(slope, grid[i], grid[i + 1], tol, max_iter) for i in np.flatnonzero(~rising[:-1] & rising[1:])]
@@ -111,7 +111,7 @@ def _profile(e: Spectrum, rho: np.ndarray) -> tuple: # λ(ρ), and the slope of 
     noise = (e.s / (u + 1)).mean(1)
     return noise, 1 - (e.s * u / (u + 1)**2).sum(1) / (noise * (u / (u + 1)).sum(1))
 
-# %% ../../nbs/api/33_bmn.ipynb #d9cb5cd2
+# %% ../../nbs/api/33_bmn.ipynb #a78ee3ba
 def best_gamma_noise(
     e: Spectrum, # Leadfield and recording
     tol: float = 1e-6, # Tolerance
@@ -120,7 +120,9 @@ def best_gamma_noise(
     "The γ and λ of highest evidence"
     keep = (e.d > 0) | (e.s > 1e-12 * e.s.mean())
     e = replace(e, d=e.d[keep], s=e.s[keep])
-    low, high = np.log(1e-8 / e.d.max()), np.log(1e8 / e.d[e.d > 0].min())
+    seen = e.d > 0
+    low, high = 1e-8 / e.d.max(), (e.s[seen] / e.d[seen]).sum() / (NOISE_FLOOR * e.s.sum())
+    low, high = np.log(low), np.log(max(high, 10 * low))
     noise = lambda t: _profile(e, np.exp(np.atleast_1d(t)))[0]
     m = lowest(lambda t: e.cost(np.exp(t) * noise(t)[0], noise(t)[0]), lambda t: _profile(e, np.exp(t))[1], low, high, tol, max_iter)
     learned = noise(m.path)
@@ -155,10 +157,10 @@ def _posterior(e: Spectrum, G, y, gamma, noise, S, n_orient) -> Posterior:
     V = gamma * (root @ G[:, :K])
     return Posterior(np.full(K, gamma), V, V.T @ (root @ y), S[:, :K], n_orient)
 
-# %% ../../nbs/api/33_bmn.ipynb #5c396352
+# %% ../../nbs/api/33_bmn.ipynb #fa0c3e11
 def _bmn(solver, L, y, noise_var, n_orient, max_iter, tol, init_gamma, init_lambda, learn, normalization, rule, logger, track) -> Result:
     "Check, find the optimum, and put the answer together"
-    L, logger = check_leadfield(L, n_orient), check_logger(logger, __name__)
+    L, logger, n_orient = check_leadfield(L, n_orient), check_logger(logger, __name__), check_orient(n_orient)
     y, max_iter, tol = check_recording(y, len(L)), check_count("max_iter", max_iter), check_number("tol", tol, least=0)
     init = [v if v is None else check_number(n, v, above=0) for n, v in (("init_gamma", init_gamma), ("init_lambda", init_lambda))]
     old = check_choice("rule", rule, {None: False, "calibrain-1.0": True})

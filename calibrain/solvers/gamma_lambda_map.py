@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['boundary', 'warn_boundary', 'gamma_lambda_map', 'gamma_lambda_map_sflex']
 
-# %% ../../nbs/api/32_gamma_lambda_map.ipynb #5d640299
+# %% ../../nbs/api/32_gamma_lambda_map.ipynb #a4c9685f
 import logging
 from functools import partial
 
@@ -15,7 +15,7 @@ from ..basis import expand
 from ..core import NoiseBoundaryWarning, check_choice, check_logger, check_number, warn
 from ..posterior import Posterior
 from ..result import Result
-from .evidence import NOISE_UPDATES, kkt_violation, precision, violation, whitened
+from .evidence import NOISE_FLOOR, NOISE_UPDATES, kkt_violation, precision, violation, whitened
 from .gamma_map import Setup, Solved, basis_entries, check_start, make_rule, setup, solve
 
 # %% ../../nbs/api/32_gamma_lambda_map.ipynb #f0574c2b
@@ -34,11 +34,11 @@ def warn_boundary(
     warn(f"{solver}: the learned noise variance ran to zero {where}. There the data do not tell noise from sources; "
                   "give a noise variance (from a baseline, say) or use fewer sources than sensors.", NoiseBoundaryWarning)
 
-# %% ../../nbs/api/32_gamma_lambda_map.ipynb #72877c92
+# %% ../../nbs/api/32_gamma_lambda_map.ipynb #bc75ad73
 def _learned_noise(s: Setup, init_gamma, init_lambda, learn_lambda, update_mode_noise, lambda_damping, max_iter, tol, update_mode, rule, verbose) -> Solved:
     "Search over γ and λ"
     gamma = check_start("init_gamma", init_gamma, s.gamma, s.problem.n_groups, s.problem.n_orient)
-    noise = np.maximum(check_start("init_lambda", init_lambda, s.noise, s.n_sensors), 1e-14 * s.noise)
+    noise = np.maximum(check_start("init_lambda", init_lambda, s.noise, s.n_sensors), NOISE_FLOOR * (s.y**2).mean())
     update = check_choice("update_mode_noise", update_mode_noise, NOISE_UPDATES)
     damping = check_number("lambda_damping", lambda_damping, above=0, most=1, cure="1 takes the whole step")
     learn = dict(noise=update, damping=damping) if check_choice("learn_lambda", learn_lambda, {True: True, False: False}) else {}
@@ -85,7 +85,7 @@ def gamma_lambda_map(
                            update_mode, rule, verbose)
     return _result(found, "gamma_lambda_map", tol, learn_lambda, track_history, {}, logger)
 
-# %% ../../nbs/api/32_gamma_lambda_map.ipynb #dfdf0dd4
+# %% ../../nbs/api/32_gamma_lambda_map.ipynb #3560bde3
 def gamma_lambda_map_sflex(
     L: np.ndarray, # Leadfield, `(n_sensors, n_sources * n_orient)` source-major, µV/nAm or fT/nAm
     y: np.ndarray, # Recording, `(n_sensors, n_times)` or `(n_sensors,)`, µV or fT
@@ -111,5 +111,5 @@ def gamma_lambda_map_sflex(
     logger = check_logger(logger, __name__)
     s = setup(L, y, n_orient, dict(src_coords=src_coords, sigma=sigma, threshold_factor=threshold_factor, normalize=normalize))
     found = _learned_noise(s, init_gamma, init_lambda, learn_lambda, update_mode_noise, lambda_damping, max_iter, tol, update_mode, rule, verbose)
-    basis = basis_entries(found) | dict(B_operator=partial(expand, s.B, n_orient), posterior_cov_active_coeff=partial(_active_cov, found.coefficients, found.active))
+    basis = basis_entries(found) | dict(B_operator=partial(expand, s.B, s.problem.n_orient), posterior_cov_active_coeff=partial(_active_cov, found.coefficients, found.active))
     return _result(found, "gamma_lambda_map_sflex", tol, learn_lambda, track_history, basis, logger)

@@ -6,7 +6,7 @@
 __all__ = ['start_scale', 'check_start', 'Setup', 'setup', 'make_rule', 'Solved', 'solve', 'gamma_map', 'gamma_map_sflex',
            'basis_entries']
 
-# %% ../../nbs/api/31_gamma_map.ipynb #2d47ec3c
+# %% ../../nbs/api/31_gamma_map.ipynb #1d907244
 import logging
 from dataclasses import dataclass, replace
 
@@ -15,10 +15,10 @@ from fastcore.basics import patch
 from scipy import sparse
 
 from ..basis import expand, sflex_basis, through_basis
-from ..core import _refuse, check_array, check_choice, check_count, check_leadfield, check_logger, check_number, check_recording
+from ..core import _refuse, check_array, check_choice, check_count, check_leadfield, check_logger, check_number, check_orient, check_recording
 from ..posterior import Posterior, selection
 from ..result import Result, shared_entries
-from .evidence import (UPDATES, Fit, Problem, Rule, data_root, kkt_violation, log_evidence, minimise, posterior_at,
+from .evidence import (NOISE_FLOOR, UPDATES, Fit, Problem, Rule, data_root, kkt_violation, log_evidence, minimise, posterior_at,
                                         published, warn_unconverged)
 
 # %% ../../nbs/api/31_gamma_map.ipynb #0e28587a
@@ -63,7 +63,7 @@ class Setup:
     @property
     def n_coeff(self) -> int: return self.problem.G.shape[1]
 
-# %% ../../nbs/api/31_gamma_map.ipynb #2ad8cb75
+# %% ../../nbs/api/31_gamma_map.ipynb #7be5738e
 def setup(
     L: np.ndarray, # Leadfield, 2-D source-major or 3-D
     y: np.ndarray, # Recording, `(n_sensors, n_times)` or `(n_sensors,)`
@@ -71,7 +71,7 @@ def setup(
     basis: dict = None, # Arguments of `sflex_basis`, or `None` to do without
 ) -> Setup: # The problem
     "Check leadfield, recording and basis"
-    L = check_leadfield(L, n_orient)
+    n_orient, L = check_orient(n_orient), check_leadfield(L, n_orient)
     y, n, B = check_recording(y, len(L)), L.shape[1] // n_orient, None
     if basis is not None:
         if basis["src_coords"] is None: _refuse(TypeError, "src_coords", f"an array of shape ({n}, 3), in m", "None", "the basis must know where the sources are")
@@ -80,7 +80,7 @@ def setup(
     G = np.asfortranarray(L) if B is None else through_basis(L, B, n_orient)
     return Setup(y, B, Problem(G, data_root(y), n_orient), *start_scale(G, y))
 
-# %% ../../nbs/api/31_gamma_map.ipynb #03ac926b
+# %% ../../nbs/api/31_gamma_map.ipynb #c4f35093
 def make_rule(
     s: Setup, # The problem
     gamma: np.ndarray, # Where γ starts, `(n_sources,)`
@@ -91,7 +91,7 @@ def make_rule(
     "The rule behind a solver's arguments"
     update = check_choice("update_mode", update_mode, UPDATES)
     old = check_choice("rule", rule, {None: False, "calibrain-1.0": True})
-    return Rule(published(update) if old else update, gamma_floor=np.finfo(float).eps * gamma.max(), noise_floor=1e-14 * s.noise, safe=not old, **noise)
+    return Rule(published(update) if old else update, gamma_floor=np.finfo(float).eps * gamma.max(), noise_floor=NOISE_FLOOR * (s.y**2).mean(), safe=not old, **noise)
 
 # %% ../../nbs/api/31_gamma_map.ipynb #52be5daf
 @dataclass(frozen=True, eq=False)

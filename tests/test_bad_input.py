@@ -1,0 +1,137 @@
+"Every wrong argument is a named error, before any work and with nothing lost"
+import logging
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+
+from calibrain import BMN, BMN_joint, SourceEstimator, gamma_lambda_map_sflex, gamma_map_sflex
+from calibrain.solvers import evidence
+from calibrain.solvers.registry import SOLVERS
+
+L = np.random.default_rng(0).normal(size=(6, 12))
+Y = np.random.default_rng(1).normal(size=(6, 20))
+COORDS = np.random.default_rng(2).normal(scale=0.03, size=(12, 3))
+
+
+def call(solver, L=L, y=Y, **kwargs):
+    takes = solver.takes()
+    base = dict(noise_var=0.5) if "noise_var" in takes and not solver.learns_noise else {}
+    if "src_coords" in takes: base["src_coords"] = COORDS
+    return solver.function(L, y, **base | kwargs)
+
+
+def nan(a): a = a.copy(); a[0, 0] = np.nan; return a
+def inf(a): a = a.copy(); a[1, 2] = -np.inf; return a
+
+
+COMMON = [
+    (dict(L=nan(L)), ValueError, "L must be finite, got 1 NaN"), (dict(L=inf(L)), ValueError, "L must be finite"),
+    (dict(y=nan(Y)), ValueError, "y must be finite, got 1 NaN"), (dict(y=inf(Y)), ValueError, "y must be finite"),
+    (dict(L=L[:5]), ValueError, "y must be of shape \\(5, n_times\\)"), (dict(y=Y[:5]), ValueError, "as L has 6 sensors, got shape \\(5, 20\\)"),
+    (dict(L=L[0]), ValueError, "L must be"), (dict(L=L[None, None]), ValueError, "L must be"), (dict(y=Y[None]), ValueError, "y must be"),
+    (dict(y=Y[:, :0]), ValueError, "y must be non-empty"), (dict(L=L[:, :0]), ValueError, "L must be non-empty"),
+    (dict(L=L[:, :11], n_orient=3), ValueError, "L must be of n_sources \\* 3 columns, got 11"),
+    (dict(n_orient=4), ValueError, "n_orient must be one of 1, 2, 3, got 4"), (dict(n_orient=0), ValueError, "n_orient"),
+    (dict(n_orient="free"), ValueError, "n_orient"), (dict(n_orient=None), ValueError, "n_orient"),
+    (dict(y=0 * Y), ValueError, "y must be different from zero somewhere"), (dict(L=0 * L), ValueError, "L must be different from zero somewhere"),
+    (dict(y=Y + 0j), TypeError, "y must be real numbers, got dtype complex"), (dict(L=L.astype(complex)), TypeError, "L must be real numbers"),
+    (dict(L=L.astype(str)), TypeError, "L must be real numbers"), (dict(y=Y.astype(object)), TypeError, "y must be real numbers"),
+    (dict(y=None), TypeError, "y must be real numbers"), (dict(y=[[1, 2], [3]]), ValueError, "y must be an array, got rows of different lengths"),
+    (dict(max_iter=0), ValueError, "max_iter must be"), (dict(max_iter=2.5), TypeError, "max_iter must be a whole number"),
+    (dict(max_iter=True), TypeError, "max_iter"), (dict(tol=-1), ValueError, "tol must be"), (dict(tol=np.nan), ValueError, "tol must be finite"),
+    (dict(init_gamma=-1), ValueError, "init_gamma must be .*got -1"), (dict(init_gamma=0), ValueError, "init_gamma must be"),
+    (dict(rule="1.0"), ValueError, "rule must be one of None, 'calibrain-1.0'"), (dict(logger=print), TypeError, "logger must be a logging.Logger"),
+    (dict(lambda_=1), TypeError, "lambda_"),
+]
+SOME = [
+    (dict(noise_var=0), ValueError, "noise_var must be finite and > 0, got 0"), (dict(noise_var=-1e-3), ValueError, "noise_var"),
+    (dict(noise_var=np.nan), ValueError, "noise_var must be finite"), (dict(noise_var="1"), TypeError, "noise_var must be a real number"),
+    (dict(noise_var=np.ones(6)), TypeError, "noise_var must be a real number"), (dict(noise_var=1j), TypeError, "noise_var"),
+    (dict(update_mode=0), ValueError, "update_mode must be one of 1, 2, 3"), (dict(update_mode="fastest"), ValueError, "update_mode"),
+    (dict(update_mode_noise=3), ValueError, "update_mode_noise must be one of"), (dict(lambda_damping=0), ValueError, "lambda_damping"),
+    (dict(lambda_damping=1.5), ValueError, "lambda_damping must be"), (dict(learn_lambda="yes"), ValueError, "learn_lambda"),
+    (dict(init_lambda=-1), ValueError, "init_lambda must be"), (dict(learn_noise=2), ValueError, "learn_noise"), (dict(normalization=None), ValueError, "normalization"),
+    (dict(src_coords=None), TypeError, "src_coords must be an array of shape \\(12, 3\\), in m, got None"),
+    (dict(src_coords=COORDS[:11]), ValueError, "src_coords must be of shape \\(12, 3\\), got shape \\(11, 3\\)"), (dict(src_coords=COORDS[:, :2]), ValueError, "src_coords"),
+    (dict(src_coords=nan(COORDS)), ValueError, "src_coords must be finite"), (dict(sigma=0), ValueError, "sigma must be finite and > 0, got 0"),
+    (dict(sigma=-0.01), ValueError, "sigma"), (dict(sigma=np.inf), ValueError, "sigma"), (dict(threshold_factor=0), ValueError, "threshold_factor"),
+    (dict(normalize="none"), ValueError, "normalize must be one of 'sym', 'row', None"),
+]
+
+
+def cases():
+    for s in SOLVERS.values():
+        for kwargs, error, words in COMMON + [c for c in SOME if set(c[0]) <= set(s.takes())]:
+            if s.learns_noise and "noise_var" in kwargs: kwargs = kwargs | dict(learn_noise=False)
+            yield pytest.param(s, kwargs, error, words, id=f"{s.name}-{'-'.join(kwargs)}-{words[:24]}")
+
+
+@pytest.mark.parametrize("solver, kwargs, error, words", list(cases()))
+def test_named_error_before_any_work(solver, kwargs, error, words, monkeypatch):
+    def work(*_): raise AssertionError("work was done before the argument was checked")
+    monkeypatch.setattr(evidence, "evaluate", work)
+    with pytest.raises(error, match=words): call(solver, **kwargs)
+
+
+def test_gamma_start_of_the_wrong_length():
+    for n in (11, 13, 24):
+        with pytest.raises(ValueError, match="init_gamma must be a number or of length 12"): gamma_map_sflex(L, Y, 0.5, init_gamma=np.ones(n), src_coords=COORDS)
+    with pytest.raises(ValueError, match="init_gamma must be a number or of length 4 or 12"): gamma_map_sflex(L, Y, 0.5, 3, init_gamma=np.ones(5), src_coords=COORDS[:4])
+    for start in (2.0, np.full(4, 2.0), np.full(12, 2.0), [2] * 4):
+        r = gamma_map_sflex(L, Y, 0.5, 3, init_gamma=start, src_coords=COORDS[:4])
+        assert np.array_equal(r["gammas_full"], gamma_map_sflex(L, Y, 0.5, 3, init_gamma=2.0, src_coords=COORDS[:4])["gammas_full"])
+
+
+def test_noise_variance_below_rounding_is_named():
+    with pytest.raises(ValueError, match="noise_var=1e-300 .*check the units"): gamma_map_sflex(L[:3], Y[:3], 1e-300, src_coords=np.zeros((12, 3)))
+
+
+def test_bmn_joint_wants_one_kind_of_noise():
+    with pytest.raises(ValueError, match="noise_var must be None where the noise is learned"): BMN_joint(L, Y, noise_var=1.0)
+    with pytest.raises(TypeError, match="noise_var must be a real number, got None"): BMN_joint(L, Y, learn_noise=False)
+    assert BMN_joint(L, Y, noise_var=0.5, learn_noise=False)["gamma"] == BMN(L, Y, 0.5)["gamma"]
+
+
+class TestEstimator:
+    "It stores what it is given, clones, and refuses what its solver cannot take"
+
+    def test_clones(self):
+        params = dict(src_coords=COORDS, max_iter=2000)
+        e = SourceEstimator(gamma_map_sflex, params, noise_var=0.5, logger=logging.getLogger("x"))
+        twin = clone(e)
+        assert twin.get_params()["noise_var"] == 0.5 and twin.solver is gamma_map_sflex and twin is not e
+        assert e.solver_params is params, "constructor arguments stay untouched"
+        assert np.array_equal(twin.fit(L, Y).predict()["posterior_mean"], e.fit(L, Y).predict(Y)["posterior_mean"])
+        assert list(params) == ["src_coords", "max_iter"] and twin.set_params(noise_var=2).noise_var == 2
+
+    @pytest.mark.parametrize("make, error, words", [
+        (lambda: SourceEstimator(BMN), ValueError, "noise_var must be given, as BMN does not learn the noise"),
+        (lambda: SourceEstimator(gamma_lambda_map_sflex, dict(src_coords=COORDS), noise_var=1), ValueError, "noise_var must be None, as gamma_lambda_map_sflex learns"),
+        (lambda: SourceEstimator(BMN, dict(sigma=1), 1), TypeError, "BMN has no parameter sigma"),
+        (lambda: SourceEstimator(BMN, dict(noise_var=1), 1), TypeError, "no parameter noise_var to set here"),
+        (lambda: SourceEstimator("bmn", None, 1), ValueError, "solver must be one of"), (lambda: SourceEstimator(None, None, 1), TypeError, "solver must be a function"),
+        (lambda: SourceEstimator(BMN, None, 1, n_orient=5), ValueError, "n_orient must be one of"), (lambda: SourceEstimator(BMN, None, -1), ValueError, "noise_var must be finite and > 0"),
+        (lambda: SourceEstimator(BMN, None, 1, 3), ValueError, "n_sources \\* 3"), (lambda: SourceEstimator(BMN, None, 1, logger=3), TypeError, "logger"),
+        (lambda: SourceEstimator(BMN, [1], 1), TypeError, "solver_params must be a dict"),
+    ])
+    def test_bad_arguments(self, make, error, words):
+        e = make()
+        with pytest.raises(error, match=words): e.fit(L[:, :11], Y)
+        assert not hasattr(e, "result_")
+
+    def test_predict_before_fit(self):
+        with pytest.raises(RuntimeError, match="call fit"): SourceEstimator(BMN, None, 1).predict(Y)
+
+    def test_a_function_of_ones_own(self):
+        "What it takes is read off its signature"
+        def mine(L, y, noise_var, n_orient=1): return BMN(L, y, noise_var, n_orient)
+        def learns(L, y, n_orient=1): return BMN_joint(L, y, n_orient=n_orient)
+        assert SourceEstimator(mine, noise_var=0.5).fit(L, Y).predict()["gamma"] == BMN(L, Y, 0.5)["gamma"]
+        assert SourceEstimator(learns).fit(L, Y).predict()["gamma"] == BMN_joint(L, Y)["gamma"]
+        with pytest.raises(ValueError, match="noise_var must be given"): SourceEstimator(mine).fit(L, Y)
+
+    def test_an_error_while_solving_is_the_solvers_own(self):
+        "Nothing is caught and retried"
+        def breaks(L, y, noise_var=None): raise TypeError("from inside the solver")
+        with pytest.raises(TypeError, match="from inside the solver"): SourceEstimator(breaks).fit(L, Y)

@@ -1,0 +1,103 @@
+"Every method of the structured posterior against a dense twin, to 1e-10; and that nothing dense is formed on the way"
+import tracemalloc
+
+import numpy as np
+import pytest
+from problems import random_problem
+
+from calibrain.basis import expand, normalisation, sflex_basis, through_basis
+from calibrain.posterior import selection
+from calibrain.solvers.evidence import posterior_at
+
+SEEDS = range(40)
+
+
+def twins(seed, kind):
+    "A structured posterior, and mean and covariance from the formula with full matrices"
+    L, y, noise_var, k, coords = random_problem(seed)
+    rng = np.random.default_rng(seed)
+    N = len(coords)
+    S = {"none": np.eye(N * k), "sflex": expand(sflex_basis(coords, 0.02), k).toarray(), "normalised": normalisation(L, k).toarray()}[kind]
+    G = through_basis(L, sflex_basis(coords, 0.02), k) if kind == "sflex" else L @ S
+    gamma = np.repeat(rng.lognormal(size=N) * (rng.random(N) < 0.7), k)
+    if not gamma.any(): gamma[:k] = 1
+    noise = rng.uniform(0.5, 2, len(y)) * noise_var
+    on = np.flatnonzero(gamma)
+    p = posterior_at(G, y, gamma, noise, selection(on, N * k) if kind == "none" else __import__("scipy.sparse").sparse.csr_array(S[:, on]), k)
+    Gd, P = L @ S, np.linalg.inv((L @ S * gamma) @ (L @ S).T + np.diag(noise))
+    gain = gamma[:, None] * Gd.T @ P
+    return p, S @ gain @ y, S @ (np.diag(gamma) - gain @ Gd * gamma) @ S.T
+
+
+def close(a, b):
+    assert np.shape(a) == np.shape(b)
+    assert np.abs(a - b).max() <= 1e-10 * np.abs(b).max()
+
+
+@pytest.mark.parametrize("kind", ["none", "sflex", "normalised"])
+def test_every_method_equals_its_dense_twin(kind):
+    seen = set()
+    for seed in SEEDS:
+        p, mean, cov = twins(seed, kind)
+        k, rng = p.n_orient, np.random.default_rng(seed)
+        seen.add(k)
+        close(p.mean, mean)
+        close(p.dense(), cov)
+        assert np.abs(p.var - np.diag(cov)).max() <= 1e-10 * np.diag(cov).max()
+        close(p.std**2, p.var)
+        close(p.blocks, np.array([cov[i:i + k, i:i + k] for i in range(0, len(cov), k)]))
+        sources = rng.permutation(p.n_sources)[:3]
+        rows = (sources[:, None] * k + np.arange(k)).ravel()
+        region = p.region(sources)
+        assert np.abs(region.mean - mean[rows]).max() <= 1e-10 * np.abs(mean).max()
+        assert np.abs(region.cov - cov[np.ix_(rows, rows)]).max() <= 1e-10 * np.abs(cov).max()
+        A = rng.normal(size=(4, len(mean)))
+        close(p.read_out(A).mean, A @ mean)
+        close(p.read_out(A).cov, A @ cov @ A.T)
+    assert seen == {1, 2, 3}
+
+
+@pytest.mark.parametrize("kind", ["none", "sflex", "normalised"])
+@pytest.mark.parametrize("part", ["all", "region"])
+def test_samples_have_the_posterior_mean_and_covariance(kind, part):
+    p, mean, cov = twins(7, kind)
+    k, sources = p.n_orient, None if part == "all" else np.array([1, 0])
+    rows = np.arange(len(mean)) if part == "all" else (sources[:, None] * k + np.arange(k)).ravel()
+    n = 4000
+    x = p.sample(n, seed=0, sources=sources)
+    assert np.array_equal(x, p.sample(n, seed=0, sources=sources))
+    mean, cov = mean[rows], cov[np.ix_(rows, rows)]
+    sd = np.sqrt(np.diag(cov))
+    seen = sd > 1e-6 * sd.max()
+    z = (x - mean)[:, seen] / sd[seen][:, None]
+    T = z.shape[2]
+    assert np.abs(z.mean(0)).max() < 5 / np.sqrt(n) and np.abs(z.var(axis=(0, 2)) - 1).max() < 5 * np.sqrt(2 / (n * T))
+    sample_cov = np.einsum("nit,njt->ij", z, z) / (n * T)
+    assert np.abs(sample_cov - cov[np.ix_(seen, seen)] / np.outer(sd, sd)[np.ix_(seen, seen)]).max() < 6 / np.sqrt(n * T)
+
+
+def test_nothing_quadratic_in_the_sources_is_formed():
+    "4,000 × 3 coefficients: a dense covariance would take 1.15 GB"
+    rng = np.random.default_rng(0)
+    L, y = rng.normal(size=(32, 12_000)), rng.normal(size=(32, 5))
+    tracemalloc.start()
+    p = posterior_at(L, y, np.ones(12_000), np.ones(32), selection(np.arange(12_000), 12_000), 3)
+    p.mean, p.var, p.std, p.blocks, p.region([3, 5]), p.read_out(np.ones((1, 12_000))), p.sample(2, 0), p.sample(50, 0, sources=[7])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 100e6, f"{peak / 1e6:.0f} MB"
+
+
+def test_nothing_active():
+    "A posterior in which every source was pruned is zero for certain, and still answers"
+    L, y, _, k, coords = random_problem(1)
+    K = L.shape[1]
+    p = posterior_at(L, y, np.zeros(K), np.ones(len(y)), selection(np.arange(0), K), k)
+    assert not p.mean.any() and not p.var.any() and not p.blocks.any() and not p.dense().any() and not p.sample(2, 0).any()
+    assert not p.region([0]).cov.any() and not p.sample(2, 0, sources=[0]).any() and "0 (the others" in p._repr_html_()
+
+
+@pytest.mark.parametrize("sources, words", [([0.5], "whole numbers"), ([], "whole numbers"), ([-1], "within 0 and"), ([10**6], "within 0 and"), ([[0, 1]], "whole numbers")])
+def test_bad_regions(sources, words):
+    p = twins(7, "none")[0]
+    with pytest.raises((TypeError, ValueError), match=words): p.region(sources)

@@ -1,0 +1,248 @@
+"""Build the documentation site and README.md from the notebooks.
+
+python tools/docs.py            smalldocs renders it: no Quarto needed, and the site works offline
+python tools/docs.py --quarto   Quarto renders it, from the same _quarto.yml
+python tools/docs.py --no-exec  keep the outputs of the last run
+
+nbs/ -> _exec/ (run in a kernel) -> _proc/ (nbdev's processors: show_doc, hide, links) -> _docs/
+"""
+import base64
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+EXEC, PROC, OUT, FIGURES = ROOT / "_exec", ROOT / "_proc", ROOT / "_docs", ROOT / "nbs/images"
+JS = Path(os.environ.get("DOCS_JS", ROOT / "node_modules"))
+VIEW = "application/vnd.jupyter.widget-view+json"
+STATE = "application/vnd.jupyter.widget-state+json"
+SKIP = re.compile(r"^#\| *(slow|notest|eval: *false)|nbdev_export\(", re.M)
+
+
+def text(x): return x if isinstance(x, str) else "".join(x)
+
+
+# ---- run
+
+def run(f):
+    "Run one notebook in a kernel; keep its outputs, and its widgets' state in a file beside it"
+    import nbformat
+    from nbclient import NotebookClient
+
+    start, nb = time.time(), nbformat.read(f, 4)
+    cells, folder = nb.cells, ROOT / "nbs" / f.relative_to(EXEC).parent
+    nb.cells = [c for c in cells if not (c.cell_type == "code" and SKIP.search(c.source))]
+    NotebookClient(nb, timeout=900, kernel_name="python3", extra_arguments=["--log-level=ERROR"], resources={"metadata": {"path": str(folder)}}).execute()
+    nb.cells = cells
+    # execnb 0.1 cannot write the state of a jslink (its "source" is a list), so it does not go through nbdev
+    state = nb.metadata.pop("widgets", {}).get(STATE)
+    if state: f.with_suffix(".widgets.json").write_text(json.dumps(state))
+    nbformat.write(nb, f)
+    print(f"ran {f.relative_to(EXEC)}: {time.time() - start:.1f} s", flush=True)
+
+
+def execute():
+    "Run every notebook, two at a time"
+    os.environ["CALIBRAIN_DOCS"] = "1"  # explorers add their static version to their output
+    os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
+    shutil.rmtree(EXEC, ignore_errors=True)
+    shutil.copytree(ROOT / "nbs", EXEC, ignore=shutil.ignore_patterns(".ipynb_checkpoints"))  # a symlinked _quarto.yml becomes a file
+    with ThreadPoolExecutor(2) as pool: list(pool.map(run, sorted(EXEC.rglob("*.ipynb"))))
+
+
+# ---- README.md
+
+def looks_alike(a, b):
+    "Whether two pictures differ by no more than versions of fonts and renderers do: both blurred to half a per cent of their width"
+    import numpy as np
+    from PIL import Image, ImageFilter
+
+    first, second = (Image.open(io.BytesIO(x)).convert("L") for x in (a, b))
+    blurred = [np.asarray(i.resize(first.size).filter(ImageFilter.GaussianBlur(first.width / 200)), float) for i in (first, second)]
+    return np.abs(blurred[0] - blurred[1]).max() < 16
+
+
+def readme_figure(png, n):
+    "Markdown for a figure of the index; its file is rewritten only where the picture changed"
+    f = FIGURES / f"index-{n}.png"
+    FIGURES.mkdir(exist_ok=True)
+    if not (f.exists() and looks_alike(f.read_bytes(), png)): f.write_bytes(png)
+    return f.relative_to(ROOT).as_posix()
+
+
+def readme_output(cell, figures):
+    "Markdown for what a code cell printed or drew"
+    import yaml
+
+    alt = re.search(r"(?m)^#\| *fig-(?:alt|cap): *(.*)", text(cell["source"]))
+    for o in cell["outputs"]:
+        data = o.get("data", {})
+        if "image/png" in data:
+            figures.append(readme_figure(base64.b64decode(text(data["image/png"])), len(figures) + 1))
+            yield f"![{yaml.safe_load(alt[1]) if alt else ''}]({figures[-1]})"
+        elif t := text(o.get("text") or data.get("text/plain", "")): yield f"```text\n{t.rstrip()}\n```"
+
+
+def readme():
+    "README.md from the executed index: prose, code, what it prints and its figures"
+    out, figures = ["<!-- made from nbs/index.ipynb by tools/docs.py -->"], []
+    for c in json.loads((EXEC / "index.ipynb").read_text())["cells"]:
+        s = text(c["source"])
+        if c["cell_type"] == "markdown": out.append(re.sub(r"\]\((?!https?:|#|/)([^)]*)\)", r"](nbs/\1)", s))
+        if c["cell_type"] != "code" or re.match(r"#\| *hide", s): continue
+        if not re.search(r"(?m)^#\| *echo: *false", s): out.append("```python\n" + re.sub(r"(?m)^#\|.*\n", "", s) + "\n```")
+        out += readme_output(c, figures)
+    for f in {*FIGURES.glob("index-*.png")} - {ROOT / f for f in figures}: f.unlink()
+    (ROOT / "README.md").write_text("\n\n".join(out) + "\n")
+
+
+# ---- nbdev's processors
+
+def home(cfg):
+    "What _quarto.yml takes from settings.ini; links to a public home only where there is one"
+    web = dict(title=cfg.title, description=cfg.description)
+    if cfg.doc_host: web["site-url"] = cfg.doc_host.rstrip("/") + "/" + cfg.doc_baseurl.strip("/")
+    if cfg.git_url: web |= {"repo-url": cfg.git_url, "repo-branch": cfg.branch, "repo-actions": ["issue"]}
+    return {"project": {"output-dir": cfg.doc_path.name}, "website": web}
+
+
+def process(cfg):
+    "What `nbdev_proc_nbs` does, without its attempt to install Quarto"
+    import yaml
+    from nbdev.serve import proc_nbs
+
+    shutil.rmtree(PROC, ignore_errors=True)
+    (EXEC / "nbdev.yml").write_text(yaml.safe_dump(home(cfg), sort_keys=False))
+    proc_nbs(EXEC.name, n_workers=2, force=True)  # relative: nbdev skips a path with a hidden folder in it
+    for f in PROC.rglob("*.widgets.json"): f.unlink()
+
+
+def page_names():
+    "Quarto names a page after its `output-file`, smalldocs after its notebook: the notebooks to rename"
+    found = {f: re.search(r"output-file: ([^\"\\]+)\.html", f.read_text()) for f in PROC.rglob("*.ipynb")}
+    return {f.name: m[1] + ".ipynb" for f, m in found.items() if m and m[1] != f.stem}
+
+
+def fixer(cfg, names):
+    "A function that makes links to the site relative to its root, names pages as they will be, and drops source links that lead nowhere"
+    pat = re.compile(r"(?<![\w.-])(" + "|".join(map(re.escape, names)) + r")\b") if names else None
+    base = (cfg.doc_host.rstrip("/") + "/" + cfg.doc_baseurl.strip("/")).rstrip("/") + "/"
+
+    def fix(s):
+        if pat: s = pat.sub(lambda m: names[m[1]], s)
+        if not cfg.git_url: s = re.sub(r"\[source\]\(/blob/[^)]*\)\{[^}]*\}\n*", "", s)
+        return s.replace(base, "/")
+
+    return fix
+
+
+def caption(m):
+    "A figure's caption with formulas as KaTeX finds them: smalldocs reads `$` in prose only"
+    import yaml
+
+    return "#| fig-cap: " + json.dumps(re.sub(r"\$([^$]+)\$", r"\\(\1\\)", yaml.safe_load(m[1])), ensure_ascii=False)
+
+
+def fix_cell(c, fix, rename):
+    "Mend the links of one cell, and of the Markdown it shows"
+    s = text(c["source"])
+    if c["cell_type"] != "code": s = fix(s)
+    elif rename: s = re.sub(r"(?m)^#\| *fig-cap: *(.+)$", caption, s)
+    if c["cell_type"] == "raw" and rename: s = re.sub(r"(?m)^output-file: .*\n", "", s)
+    c["source"] = s.splitlines(keepends=True)
+    for o in c.get("outputs", []):
+        if "text/markdown" in (d := o.get("data", {})): d["text/markdown"] = fix(text(d["text/markdown"]))
+
+
+def show_widgets(nb, state, up):
+    "Replace widgets by HTML that the page's own copy of the widget manager draws"
+    data = [o["data"] for c in nb["cells"] for o in c.get("outputs", []) if VIEW in o.get("data", {})]
+    live = [d for d in data if "text/html" not in d] if state else []
+    for d in live: d["text/html"] = f'<script type="{VIEW}">{json.dumps(d[VIEW])}</script>'
+    for d in data:
+        if "text/html" in d: del d[VIEW]
+    if not live: return
+    js = json.dumps(state).replace("</", "<\\/")
+    out = f'<script type="{STATE}">{js}</script><script src="{up}widgets/embed.js"></script>'
+    nb["cells"].append(dict(cell_type="code", id="widgetstate", metadata={}, execution_count=None, source=["#| echo: false"],
+                            outputs=[dict(output_type="display_data", metadata={}, data={"text/html": out})]))
+
+
+def rewrite(cfg, rename):
+    "Make nbdev's notebooks ready for the renderer"
+    names = page_names() if rename else {}
+    fix = fixer(cfg, names)
+    for f in sorted(PROC.rglob("*.ipynb")):
+        rel, nb = f.relative_to(PROC), json.loads(f.read_text())
+        nb["metadata"].pop("widgets", None)
+        for c in nb["cells"]: fix_cell(c, fix, rename)
+        side = (EXEC / rel).with_suffix(".widgets.json")
+        show_widgets(nb, json.loads(side.read_text()) if side.exists() else None, "../" * len(rel.parent.parts))
+        f.unlink()
+        f.with_name(names.get(f.name, f.name)).write_text(json.dumps(nb))
+    y = PROC / "_quarto.yml"
+    y.write_text(fix(y.read_text()))
+
+
+# ---- render
+
+def render(quarto):
+    "The site in _docs/; returns its broken links"
+    if quarto:
+        subprocess.run(["quarto", "render", "--no-cache"], cwd=PROC, check=True)
+        made, broken = PROC / "_docs", []
+    else:
+        from smalldocs.site import build
+
+        site = build(PROC)
+        made, broken = site.out, site.broken
+    shutil.rmtree(OUT, ignore_errors=True)
+    shutil.move(made, OUT)
+    return broken
+
+
+def edit(pattern, change):
+    "Apply `change(text, path)` to the site's files"
+    for f in OUT.rglob(pattern):
+        old = f.read_text()
+        if (new := change(old, f)) != old: f.write_text(new)
+
+
+def offline():
+    "Local copies of the scripts and fonts that the pages otherwise take from the web"
+    widgets = JS / "@jupyter-widgets/html-manager/dist/embed.js"
+    if not widgets.exists():
+        print(f"no {widgets}: pages take KaTeX from the web and show no widgets", file=sys.stderr)
+        return
+    (OUT / "widgets").mkdir()
+    shutil.copy(widgets, OUT / "widgets")
+    keep = lambda d, fs: [x for x in fs if "." in x and not x.endswith((".min.js", ".min.css", ".woff2"))]
+    shutil.copytree(JS / "katex/dist", OUT / "katex", ignore=keep)
+    edit("*.html", lambda t, f: re.sub(r'https://[^"\s]*/katex@[^"/\s]*/dist', "../" * len(f.relative_to(OUT).parent.parts) + "katex", t))
+    fonts = r"""@import\s*(url\(\s*)?("https?:[^"]*"|'https?:[^']*'|https?:[^)"']*)\s*\)?\s*;"""
+    edit("site_libs/**/*.css", lambda t, f: re.sub(fonts, "", t))
+
+
+def main(quarto=False, run_notebooks=True):
+    from nbdev.config import get_config
+
+    os.chdir(ROOT)
+    cfg, start = get_config(), time.time()
+    if run_notebooks: execute()
+    readme()
+    process(cfg)
+    rewrite(cfg, rename=not quarto)
+    broken = render(quarto)
+    offline()
+    print(f"documentation built in {time.time() - start:.1f} s")
+    return f"broken links: {broken}" if broken else 0
+
+
+if __name__ == "__main__": sys.exit(main("--quarto" in sys.argv, "--no-exec" not in sys.argv))
