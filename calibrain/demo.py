@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['N_SENSORS', 'N_SOURCES', 'N_ACTIVE', 'ALPHA_SNR', 'ERP', 'KINDS', 'PAIRS', 'COLUMNS', 'TutorialProblem',
-           'tutorial_problem', 'parameters', 'Run', 'run_pair', 'row', 'Demo', 'run_demo', 'footnotes']
+           'tutorial_problem', 'parameters', 'Run', 'run_pair', 'Column', 'row', 'Demo', 'run_demo', 'footnotes']
 
-# %% ../nbs/api/72a_demo.ipynb #e31f17b5
+# %% ../nbs/api/72a_demo.ipynb #c1b71d50
 import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import NamedTuple
 
 import numpy as np
 from fastcore.basics import patch
@@ -81,12 +82,12 @@ def noise_var(self: TutorialProblem,
     "The noise variance that a solver is given"
     return noise_variance(mode, noise=self.noise, y=self.y, **{k: ERP[k] for k in ("tmin", "stim_onset", "sfreq")})
 
-# %% ../nbs/api/72a_demo.ipynb #2d97381b
+# %% ../nbs/api/72a_demo.ipynb #5ac121c3
 @patch
 def __str__(self: TutorialProblem) -> str: # Text
     "One line"
-    return (f"{self.kind} orientation: {len(self.y)} sensors, {len(self.x)} sources × {self.n_orient}, {len(self.active)} active, "
-            f"{len(self.times)} samples, seed {self.seed}")
+    each = "" if self.n_orient == 1 else f" × {self.n_orient} orientations"
+    return f"{self.kind} orientation: {len(self.y)} sensors, {len(self.x)} sources{each}, {len(self.active)} active, {len(self.times)} samples, seed {self.seed}"
 
 # %% ../nbs/api/72a_demo.ipynb #9fb202ee
 PAIRS = MappingProxyType(dict(
@@ -142,24 +143,30 @@ def _noise_text(run) -> str:
     if not r.noise_at_boundary: return v
     return "→ 0, undetermined" if r.noise_var <= 1e-6 * np.mean(run.problem.y**2) else f"{v}, part → 0"
 
-# %% ../nbs/api/72a_demo.ipynb #2e0755f4
-COLUMNS = MappingProxyType({  # Heading in two lines → cell of a run
-    ("solver", ""): lambda r: r.solver,
-    ("noise mode", ""): lambda r: r.mode,
-    ("noise variance", "used, µV²"): _noise_text,
-    ("true", "µV²"): lambda r: f"{r.problem.noise_var('oracle'):.6f}",
-    ("cost", "ℒ"): lambda r: f"{r.result.cost:.4f}",
-    ("iter-", "ations"): lambda r: str(r.result.n_iter),
-    ("con-", "verged"): lambda r: "yes" if r.result.converged else "no",
-    ("relative", "error"): lambda r: f"{r.error:.4f}",
-    ("time", "s"): lambda r: f"{r.seconds:.3f}",
-})
+# %% ../nbs/api/72a_demo.ipynb #2f9a431c
+class Column(NamedTuple):
+    "A column of the table"
+    name: str # In full
+    head: tuple # Heading in two lines
+    cell: Callable # Run → text
+
+COLUMNS = (
+    Column("solver", ("solver", ""), lambda r: r.solver),
+    Column("noise mode", ("noise mode", ""), lambda r: r.mode),
+    Column("noise variance used (µV²)", ("noise variance", "used, µV²"), _noise_text),
+    Column("true noise variance (µV²)", ("true", "µV²"), lambda r: f"{r.problem.noise_var('oracle'):.6f}"),
+    Column("cost ℒ", ("cost", "ℒ"), lambda r: f"{r.result.cost:.4f}"),
+    Column("iterations", ("iter-", "ations"), lambda r: str(r.result.n_iter)),
+    Column("converged", ("con-", "verged"), lambda r: "yes" if r.result.converged else "no"),
+    Column("relative error", ("relative", "error"), lambda r: f"{r.error:.4f}"),
+    Column("time (s)", ("time", "s"), lambda r: f"{r.seconds:.3f}"),
+)
 
 def row(
     run: Run, # The run
 ) -> tuple: # Its cells as text, in the order of `COLUMNS`
     "A run as a row of the table"
-    return tuple(cell(run) for cell in COLUMNS.values())
+    return tuple(c.cell(run) for c in COLUMNS)
 
 # %% ../nbs/api/72a_demo.ipynb #a8ab7e9b
 @dataclass(frozen=True, eq=False)
@@ -188,23 +195,23 @@ def run_demo(
         runs.append(run_pair(problems[kind], solver, mode))
     return Demo(tuple(runs))
 
-# %% ../nbs/api/72a_demo.ipynb #fc1ae314
+# %% ../nbs/api/72a_demo.ipynb #225bf444
 def footnotes(
     demo: Demo, # The nine runs
 ) -> list[str]: # Sentences
     "What the words in the table mean, where they occur"
-    out = ["Relative error: ‖estimate − truth‖ / ‖truth‖ over all sources, orientations and samples; silence has 1."]
+    out = ["Relative error: ‖estimate − truth‖ / ‖truth‖ over all sources, orientations and samples; an estimate of zero has 1."]
     if any(not r.result.converged for r in demo.runs):
-        out.append("Not converged: stopped after the tutorial's number of iterations; mean, covariance and cost are exact for the variances reached.")
+        out.append("Not converged: stopped after the tutorial's number of iterations; all else is exact for the variances reached.")
     if any(r.result.noise_at_boundary for r in demo.runs):
-        out.append("→ 0: the evidence is highest with no noise at all; these data do not tell noise from sources, and no value is shown as learned.")
+        out.append("→ 0: the evidence is highest without noise; the data do not tell noise from sources, and no value counts as learned.")
     return out
 
-# %% ../nbs/api/72a_demo.ipynb #eb3f8fcd
+# %% ../nbs/api/72a_demo.ipynb #3ffaba1b
 @patch
 def _repr_markdown_(self: Demo) -> str: # Markdown
     "A table for each orientation"
     line = lambda cells: "| " + " | ".join(cells) + " |"
-    head = [line(" ".join(filter(None, c)).replace("- ", "") for c in COLUMNS), line(["---"] * 2 + ["--:"] * (len(COLUMNS) - 2))]
+    head = [line(c.name for c in COLUMNS), line(["---"] * 2 + ["--:"] * (len(COLUMNS) - 2))]
     tables = ["\n".join([f"**{runs[0].problem}**\n", *head, *(line(row(r)) for r in runs)]) for runs in map(self.of, KINDS)]
     return "\n\n".join(tables + footnotes(self))
