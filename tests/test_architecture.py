@@ -13,14 +13,14 @@ SIMULATORS = {"sources", "sensors"}
 ESTIMATION = LINEAR | {"result", "solvers", "estimator"}
 SETS = {"core", "posterior", "regions", "coverage"}
 CALIBRATION = SETS | {"metrics", "recalibrate", "conformal", "sbc"}
-ANY = LINEAR | SIMULATORS | ESTIMATION | CALIBRATION | {"heads", "evoked", "study", "store", "cli", "viz", "explorers"}
+ANY = LINEAR | SIMULATORS | ESTIMATION | CALIBRATION | {"heads", "evoked", "study", "store", "demo", "cli", "viz", "explorers"}
 MAY_IMPORT = {  # a module, or a package for all modules in it: the modules of ours it may know
     "core": set(), "posterior": {"core"}, "leadfield": {"core"}, "basis": {"core"}, "result": {"core", "posterior"},
     "heads": {"core", "leadfield"}, "sources": LINEAR | SIMULATORS, "sensors": LINEAR | SIMULATORS,
     "solvers": LINEAR | {"result", "solvers"}, "estimator": ESTIMATION, "evoked": ESTIMATION | {"heads"},
     "regions": SETS, "coverage": SETS, "metrics": CALIBRATION, "recalibrate": CALIBRATION, "conformal": CALIBRATION, "sbc": CALIBRATION,
     "study": ANY - {"evoked", "cli", "viz", "explorers"}, "store": CALIBRATION | {"study"},
-    "cli": ANY - {"explorers"}, "viz": LINEAR | CALIBRATION | {"heads", "result"}, "explorers": ANY - {"cli"},
+    "demo": ANY - {"evoked", "study", "store", "cli", "viz", "explorers"}, "cli": ANY - {"explorers"}, "viz": LINEAR | CALIBRATION | {"heads", "result"}, "explorers": ANY - {"cli"},
 }
 EVERYONE = {"numpy", "scipy", "fastcore", "tqdm"}
 MAY_USE = {"heads": {"mne"}, "evoked": {"mne"}, "viz": {"matplotlib"}, "explorers": {"matplotlib", "ipywidgets", "IPython"}}
