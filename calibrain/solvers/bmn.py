@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Spectrum', 'spectrum', 'Minimum', 'lowest', 'best_gamma', 'best_gamma_noise', 'published_path', 'BMN', 'BMN_joint']
 
-# %% ../../nbs/api/33_bmn.ipynb #891b2bd3
+# %% ../../nbs/api/33_bmn.ipynb #53d4b872
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -18,8 +18,9 @@ from ..basis import normalisation
 from ..core import ConvergenceWarning, _refuse, check_choice, check_count, check_leadfield, check_logger, check_number, check_orient, check_recording, warn
 from ..posterior import Posterior
 from ..result import Result, shared_entries
-from .evidence import NOISE_FLOOR, data_root, log_evidence, violation
+from .evidence import data_root, log_evidence, violation
 from .gamma_lambda_map import boundary, warn_boundary
+from .search import NOISE_FLOOR
 
 # %% ../../nbs/api/33_bmn.ipynb #527fde33
 @dataclass(frozen=True, eq=False)
