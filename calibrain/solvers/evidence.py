@@ -14,12 +14,12 @@ from scipy import linalg, sparse
 
 from ..posterior import Posterior
 
-# %% ../../nbs/api/30_evidence.ipynb #9650082a
+# %% ../../nbs/api/30_evidence.ipynb #7f4d11e3
 @dataclass(frozen=True, eq=False)
 class Problem:
     "What stays fixed while hyperparameters are sought"
     G: np.ndarray # Leadfield of the coefficients, `(n_sensors, n_groups * n_orient)`
-    Y: np.ndarray # Root of the data covariance, $YY^\top = \frac1T\sum_t y_ty_t^\top$, `(n_sensors, r)`
+    Y: np.ndarray # Root of the data covariance, YYᵀ = mean of yyᵀ over time, `(n_sensors, r)`
     n_orient: int = 1 # Coefficients in a group, which share one γ
 
     @property
@@ -29,15 +29,15 @@ class Problem:
                 ) -> np.ndarray: # Their sums over each group
         return x.reshape(-1, self.n_orient).sum(1)
 
-# %% ../../nbs/api/30_evidence.ipynb #4e41ccbb
+# %% ../../nbs/api/30_evidence.ipynb #5099fb2b
 def data_root(
     y: np.ndarray, # Recording, `(n_sensors, n_times)`
 ) -> np.ndarray: # `(n_sensors, min(n_sensors, n_times))`
-    "The smallest array that has the recording's covariance $yy^\\top/T$"
+    "The smallest array that has the recording's covariance yyᵀ/T"
     M, T = y.shape
     return (y if T <= M else linalg.qr(y.T, mode="r")[0][:M].T) / np.sqrt(T)
 
-# %% ../../nbs/api/30_evidence.ipynb #44a0027f
+# %% ../../nbs/api/30_evidence.ipynb #bb55ca3e
 @dataclass(frozen=True, eq=False)
 class Evidence:
     "The cost and its statistics at one setting of the hyperparameters"
@@ -46,8 +46,8 @@ class Evidence:
     cost: float # ℒ
     q: np.ndarray # What there is to explain, by group, `(n_groups,)`
     d: np.ndarray # What could be explained, by group, `(n_groups,)`
-    A: np.ndarray # $G^\top\Sigma_y^{-1}Y$, `(n_groups * n_orient, r)`
-    R: np.ndarray # Lower Cholesky factor of $\Sigma_y$
+    A: np.ndarray # GᵀΣ⁻¹Y, `(n_groups * n_orient, r)`
+    R: np.ndarray # Lower Cholesky factor of Σ, the model covariance
 
     @property
     def gradient(self) -> np.ndarray: return self.d - self.q
@@ -56,12 +56,12 @@ class Evidence:
     @property
     def ratio(self) -> np.ndarray: return np.divide(self.q, self.d, out=np.zeros_like(self.q), where=self.d > 0)
 
-# %% ../../nbs/api/30_evidence.ipynb #9a34328f
+# %% ../../nbs/api/30_evidence.ipynb #3ba8a995
 def factor(
     G: np.ndarray, # Leadfield of the coefficients, `(n_sensors, n_coeff)`
     gamma: np.ndarray, # Prior variance of each coefficient, `(n_coeff,)`
     noise: np.ndarray, # Noise variance of each sensor, `(n_sensors,)`
-) -> np.ndarray: # $R$, lower triangular, $RR^\top = \Lambda + G\Gamma G^\top$
+) -> np.ndarray: # R, lower triangular, RRᵀ = Λ + GΓGᵀ
     "Cholesky factor of the model covariance"
     C = linalg.blas.dsyrk(1.0, G * np.sqrt(gamma), lower=1)
     C[np.diag_indices_from(C)] += noise
@@ -70,13 +70,13 @@ def factor(
         raise ValueError(f"noise_var={noise.min():.3g} vanishes beside the sources (the largest model variance is {C.diagonal().max():.3g}): "
                          "the model covariance is singular to rounding; check the units of noise_var") from e
 
-# %% ../../nbs/api/30_evidence.ipynb #47f1fbcb
+# %% ../../nbs/api/30_evidence.ipynb #31510232
 def evaluate(
     p: Problem, # Leadfield and data
     gamma: np.ndarray, # Prior variance of each group, `(n_groups,)`
     noise: np.ndarray, # Noise variance of each sensor, `(n_sensors,)`
 ) -> Evidence: # The cost and its statistics
-    "The cost ℒ and its derivatives, $4M^2K + M^3/3$ operations"
+    "The cost ℒ and its derivatives, in 4M²K + M³/3 operations"
     R = factor(p.G, np.repeat(gamma, p.n_orient), noise)
     W = solve_lower(R, p.G)
     P = solve_lower(R, p.Y)
@@ -84,22 +84,22 @@ def evaluate(
     cost = 2 * np.log(R.diagonal()).sum() + np.vdot(P, P)
     return Evidence(gamma, noise, float(cost), p.by_group(np.einsum("jr,jr->j", A, A)), p.by_group(np.einsum("mj,mj->j", W, W)), A, R)
 
-# %% ../../nbs/api/30_evidence.ipynb #72b4caa5
+# %% ../../nbs/api/30_evidence.ipynb #62b556e5
 def solve_lower(
     R: np.ndarray, # Lower triangular, `(n, n)`
     B: np.ndarray, # Right-hand sides, `(n, m)`
-    trans: int = 0, # 1 to solve with $R^\top$ instead
-) -> np.ndarray: # $R^{-1}B$
+    trans: int = 0, # 1 to solve with Rᵀ instead
+) -> np.ndarray: # R⁻¹B
     "Triangular solve"
     return linalg.solve_triangular(R, B, lower=True, trans=trans, check_finite=False)
 
-# %% ../../nbs/api/30_evidence.ipynb #3a3238b2
+# %% ../../nbs/api/30_evidence.ipynb #f482d2ba
 def log_evidence(
     cost: float, # ℒ
-    n_sensors: int, # $M$
-    n_times: int, # $T$
-) -> float: # $\log p(Y)$
-    "Log evidence of a recording from the cost, $-\\frac T2(\\mathcal{L} + M\\log 2\\pi)$"
+    n_sensors: int, # M
+    n_times: int, # T
+) -> float: # log p(Y)
+    "Log evidence of a recording from the cost, −T/2 (ℒ + M log 2π)"
     return float(-n_times / 2 * (cost + n_sensors * np.log(2 * np.pi)))
 
 # %% ../../nbs/api/30_evidence.ipynb #a65d377a

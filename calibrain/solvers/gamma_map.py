@@ -21,11 +21,11 @@ from ..result import Result, shared_entries
 from .evidence import Problem, data_root, kkt_violation, log_evidence, posterior_at
 from .search import NOISE_FLOOR, UPDATES, Fit, Rule, minimise, published, warn_unconverged
 
-# %% ../../nbs/api/31_gamma_map.ipynb #0e28587a
+# %% ../../nbs/api/31_gamma_map.ipynb #f7d06697
 def start_scale(
     L: np.ndarray, # Leadfield that the solver sees, `(n_sensors, n_coeff)`
     y: np.ndarray, # Recording, `(n_sensors, n_times)`
-) -> tuple[float, float]: # γ in nAm², and $\lVert YY^\top\rVert_F$ in squared data units
+) -> tuple[float, float]: # γ in nAm², and ‖YYᵀ‖ in squared data units
     "Where γ starts, and where the noise does when it is learned"
     a = np.linalg.norm(y @ y.T)
     return a / np.linalg.norm(L, np.inf)**2, a

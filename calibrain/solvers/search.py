@@ -49,18 +49,18 @@ def published(
         return ev.gamma / ev.n_orient * np.divide(roots, np.sqrt(ev.d), out=np.zeros_like(ev.d), where=ev.d > 0)
     return of_1_0
 
-# %% ../../nbs/api/30a_search.ipynb #4594c98e
+# %% ../../nbs/api/30a_search.ipynb #496ccbdf
 def precision(
     ev: Evidence, # A point and its statistics
-) -> np.ndarray: # Diagonal of $\Sigma_y^{-1}$, `(n_sensors,)`
-    "What each sensor's noise could explain, the $d$ of the noise"
+) -> np.ndarray: # Diagonal of Σ⁻¹, `(n_sensors,)`
+    "What each sensor's noise could explain, the d of the noise"
     return (solve_lower(ev.R, np.eye(len(ev.R)))**2).sum(0)
 
 def whitened(
     p: Problem, # Leadfield and data
     ev: Evidence, # A point and its statistics
-) -> np.ndarray: # $\Sigma_y^{-1}Y$, `(n_sensors, r)`
-    "Data weighted by the inverse of the model covariance; its squares are the $q$ of the noise"
+) -> np.ndarray: # Σ⁻¹Y, `(n_sensors, r)`
+    "Data weighted by the inverse of the model covariance; its squares are the q of the noise"
     return solve_lower(ev.R, solve_lower(ev.R, p.Y), trans=1)
 
 # %% ../../nbs/api/30a_search.ipynb #0f02c042
