@@ -41,20 +41,20 @@ def through_basis(
     by_source = L.T.reshape(L.shape[1] // n_orient, n_orient * M)
     return (B.T @ by_source).reshape(-1, M).T
 
-# %% ../nbs/api/12_basis.ipynb #430a229c
+# %% ../nbs/api/12_basis.ipynb #7ea4fa94
 def expand(
     B: sparse.csr_array, # Basis, `(n_sources, n_coeff)`
     n_orient: int, # Orientations of a source
-) -> sparse.csr_array: # $B \otimes I_k$, `(n_sources * n_orient, n_coeff * n_orient)`
+) -> sparse.csr_array: # B ⊗ I, `(n_sources * n_orient, n_coeff * n_orient)`
     "A basis that acts on each orientation alike"
     return sparse.csr_array(sparse.kron(B, sparse.eye_array(n_orient), format="csr"))
 
-# %% ../nbs/api/12_basis.ipynb #9f32634a
+# %% ../nbs/api/12_basis.ipynb #30390942
 def normalisation(
     L: np.ndarray, # Leadfield, `(n_sensors, n_sources * n_orient)`
     n_orient: int = 1, # Orientations of a source
     beta: float = 1e-6, # Regularisation relative to the mean power of a sensor
-) -> sparse.csr_array: # $W$, block diagonal, `(n_sources * n_orient, n_sources * n_orient)`
+) -> sparse.csr_array: # W, block diagonal, `(n_sources * n_orient, n_sources * n_orient)`
     "Weights that give every source the same power at the sensors"
     M, K = L.shape
     R = linalg.cholesky(L @ L.T + beta * np.vdot(L, L) / M * np.eye(M), lower=True)

@@ -16,12 +16,12 @@ from scipy import linalg, sparse
 
 from .core import _refuse, check_array, check_count, generator
 
-# %% ../nbs/api/01_posterior.ipynb #6644b32b
+# %% ../nbs/api/01_posterior.ipynb #2bd1c20d
 @dataclass(frozen=True, eq=False, repr=False)
 class Posterior:
-    "Gaussian posterior $N(S\\mu,\\; S(\\Gamma - V^\\top V)S^\\top)$ of source amplitudes"
+    "Gaussian posterior N(Sμ, S(Γ − VᵀV)Sᵀ) of source amplitudes"
     gamma: np.ndarray # Prior variance of each active coefficient, `(n_active,)`, nAm²
-    V: np.ndarray # $R^{-1}G\Gamma$, `(n_sensors, n_active)`, nAm
+    V: np.ndarray # R⁻¹GΓ, `(n_sensors, n_active)`, nAm
     coeff_mean: np.ndarray # Posterior mean of the active coefficients, `(n_active, n_times)`, nAm
     S: sparse.csr_array # From active coefficients to sources, `(n_sources * n_orient, n_active)`
     n_orient: int = 1 # Orientations of a source: 1, 2 or 3
@@ -37,10 +37,10 @@ def mean(self: Posterior) -> np.ndarray: # `(n_sources * n_orient, n_times)`, so
     "Posterior mean of the sources"
     return self.S @ self.coeff_mean
 
-# %% ../nbs/api/01_posterior.ipynb #19b649df
+# %% ../nbs/api/01_posterior.ipynb #cbb4cec1
 @patch
-def _slices(self: Posterior, floats: int = 2**23) -> Iterator[tuple[slice, sparse.csr_array, np.ndarray]]: # Rows, their part of $S$, their part of $SV^\top$
-    "Runs of whole sources, small enough that a run's $SV^\\top$ holds some `floats` numbers"
+def _slices(self: Posterior, floats: int = 2**23) -> Iterator[tuple[slice, sparse.csr_array, np.ndarray]]: # Rows, their part of S, their part of SVᵀ
+    "Runs of whole sources, small enough that a run's SVᵀ holds some `floats` numbers"
     Vt = np.ascontiguousarray(self.V.T)
     step = self.n_orient * max(1, floats // (self.n_orient * max(1, Vt.shape[1])))
     for a in range(0, self.S.shape[0], step):
@@ -78,25 +78,25 @@ class Gaussian(NamedTuple):
     mean: np.ndarray # `(n, n_times)`
     cov: np.ndarray # `(n, n)`, the same at every sample
 
-# %% ../nbs/api/01_posterior.ipynb #61392b44
+# %% ../nbs/api/01_posterior.ipynb #25808f27
 def _read(p: Posterior, B: sparse.csr_array) -> Gaussian:
-    "Mean and covariance of $Bc$"
+    "Mean and covariance of Bc"
     U, half = B @ p.V.T, B * np.sqrt(p.gamma)[None]
     prior = half @ half.T                                # symmetric to the last bit, as U @ U.T is
     return Gaussian(B @ p.coeff_mean, (prior.toarray() if sparse.issparse(prior) else prior) - U @ U.T)
 
-# %% ../nbs/api/01_posterior.ipynb #544554f4
+# %% ../nbs/api/01_posterior.ipynb #1deedf25
 @patch
 def read_out(self: Posterior,
              A: np.ndarray, # Weights of the read-outs, dense or sparse, `(n, n_sources * n_orient)`
-            ) -> Gaussian: # Mean `(n, n_times)` and covariance `(n, n)` of $Ax$
+            ) -> Gaussian: # Mean `(n, n_times)` and covariance `(n, n)` of Ax
     "The joint posterior of linear read-outs"
     K, A = self.S.shape[0], sparse.csr_array(A) if sparse.issparse(A) else check_array("A", np.atleast_2d(A))
     if A.shape[1:] != (K,): _refuse(ValueError, "A", f"of shape (n, {K})", f"shape {A.shape}", "one column for each source coefficient, source-major")
     return _read(self, A @ self.S)
 
-# %% ../nbs/api/01_posterior.ipynb #4f4fe500
-def _rows(p: Posterior, sources: np.ndarray) -> np.ndarray: # Rows of $S$
+# %% ../nbs/api/01_posterior.ipynb #372b133c
+def _rows(p: Posterior, sources: np.ndarray) -> np.ndarray: # Rows of S
     "The coefficients of some sources, checked"
     s = np.atleast_1d(sources)
     if s.dtype.kind not in "iu" or s.ndim != 1 or s.size == 0: raise TypeError(f"sources must be whole numbers, got {sources!r}: pass indices of sources")
@@ -111,9 +111,9 @@ def region(self: Posterior,
     "The joint posterior of some sources"
     return _read(self, self.S[_rows(self, sources)])
 
-# %% ../nbs/api/01_posterior.ipynb #9d687911
+# %% ../nbs/api/01_posterior.ipynb #83708bcd
 @patch(as_prop=True)
-def _contraction(self: Posterior) -> tuple: # $W$ and $C$ with $(I - W^\top W)^{1/2} = I - W^\top C W$
+def _contraction(self: Posterior) -> tuple: # W and C with (I − WᵀW)^½ = I − WᵀCW
     "The two factors of the symmetric root"
     W = self.V / np.sqrt(self.gamma)
     s2, U = linalg.eigh(W @ W.T)

@@ -14,12 +14,12 @@ from mne.io.constants import FIFF
 
 from .core import check_array, check_choice, check_count, check_leadfield, check_logger, check_number, flatten_sources
 
-# %% ../nbs/api/21_sensors.ipynb #e5732de8
+# %% ../nbs/api/21_sensors.ipynb #0428f5b9
 def project(
     x: np.ndarray, # Sources, `(n_sources, n_times)` or `(n_sources, n_orient, n_times)`, nAm
     L: np.ndarray, # Leadfield, `(n_sensors, n_sources)`, `(n_sensors, n_sources, n_orient)` or `(n_sensors, n_sources * n_orient)`, µV/nAm or fT/nAm
 ) -> np.ndarray: # Recording without noise, `(n_sensors, n_times)`, µV or fT
-    "What the sensors see of the sources: $L X$"
+    "What the sensors see of the sources: LX"
     x, L = check_array("x", x), check_array("L", L)
     if x.ndim not in (2, 3): raise ValueError(f"x must have 2 or 3 dimensions, got shape {x.shape}: pass (n_sources, n_times) or (n_sources, n_orient, n_times)")
     if L.ndim not in (2, 3): raise ValueError(f"L must have 2 or 3 dimensions, got shape {L.shape}: pass (n_sensors, n_sources) or (n_sensors, n_sources, n_orient)")

@@ -6,7 +6,7 @@ import pytest
 from sklearn.base import clone
 
 from calibrain import BMN, BMN_joint, SourceEstimator, gamma_lambda_map_sflex, gamma_map_sflex
-from calibrain.solvers import evidence
+from calibrain.solvers import search
 from calibrain.solvers.registry import SOLVERS
 
 L = np.random.default_rng(0).normal(size=(6, 12))
@@ -70,7 +70,7 @@ def cases():
 @pytest.mark.parametrize("solver, kwargs, error, words", list(cases()))
 def test_named_error_before_any_work(solver, kwargs, error, words, monkeypatch):
     def work(*_): raise AssertionError("work was done before the argument was checked")
-    monkeypatch.setattr(evidence, "evaluate", work)
+    monkeypatch.setattr(search, "evaluate", work)
     with pytest.raises(error, match=words): call(solver, **kwargs)
 
 

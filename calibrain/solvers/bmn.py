@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Spectrum', 'spectrum', 'Minimum', 'lowest', 'best_gamma', 'best_gamma_noise', 'published_path', 'BMN', 'BMN_joint']
 
-# %% ../../nbs/api/33_bmn.ipynb #891b2bd3
+# %% ../../nbs/api/33_bmn.ipynb #53d4b872
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -18,14 +18,15 @@ from ..basis import normalisation
 from ..core import ConvergenceWarning, _refuse, check_choice, check_count, check_leadfield, check_logger, check_number, check_orient, check_recording, warn
 from ..posterior import Posterior
 from ..result import Result, shared_entries
-from .evidence import NOISE_FLOOR, data_root, log_evidence, violation
+from .evidence import data_root, log_evidence, violation
 from .gamma_lambda_map import boundary, warn_boundary
+from .search import NOISE_FLOOR
 
-# %% ../../nbs/api/33_bmn.ipynb #527fde33
+# %% ../../nbs/api/33_bmn.ipynb #9e5882e5
 @dataclass(frozen=True, eq=False)
 class Spectrum:
-    "A leadfield and a recording in the eigenbasis of $GG^\\top$"
-    d: np.ndarray # Eigenvalues of $GG^\top$, `(n_sensors,)`; zero where they are rounding
+    "A leadfield and a recording in the eigenbasis of GGᵀ"
+    d: np.ndarray # Eigenvalues of GGᵀ, `(n_sensors,)`; zero where they are rounding
     s: np.ndarray # Mean power of the data along each eigenvector, `(n_sensors,)`
     U: np.ndarray # Eigenvectors, `(n_sensors, n_sensors)`
 
@@ -82,12 +83,12 @@ def lowest(
     values = np.array([f(m.t) for m in found])
     return found[np.flatnonzero(values <= values.min() + 1e-12 * abs(values.min()))[0]]
 
-# %% ../../nbs/api/33_bmn.ipynb #a4cbae5c
-def _statistics(e: Spectrum, gamma: np.ndarray, noise: np.ndarray) -> tuple: # $q$ and $d$ of each pair
+# %% ../../nbs/api/33_bmn.ipynb #fc0e110e
+def _statistics(e: Spectrum, gamma: np.ndarray, noise: np.ndarray) -> tuple: # q and d of each pair
     c = gamma[:, None] * e.d + noise[:, None]
     return (e.d * e.s / c**2).sum(1), (e.d / c).sum(1)
 
-def _slope_gamma(e: Spectrum, gamma: np.ndarray, noise: np.ndarray) -> np.ndarray: # $1 - q/d$
+def _slope_gamma(e: Spectrum, gamma: np.ndarray, noise: np.ndarray) -> np.ndarray: # 1 − q/d
     q, d = _statistics(e, gamma, noise)
     return 1 - q / d
 
@@ -128,11 +129,11 @@ def best_gamma_noise(
     learned = noise(m.path)
     return np.column_stack([np.exp(m.path) * learned * (m.t > low), learned]), m
 
-# %% ../../nbs/api/33_bmn.ipynb #bb57d315
+# %% ../../nbs/api/33_bmn.ipynb #bca5c944
 def published_path(
     e: Spectrum, # Leadfield and recording
     noise: float, # Noise variance λ, or where it starts
-    gamma: float, # Where γ starts, in units of $\lVert Y\rVert_F^2/\lVert G\rVert_2^2$
+    gamma: float, # Where γ starts, in units of ‖Y‖²/‖G‖²
     learn: bool, # Whether λ is learned
     tol: float, # Relative change of γ at which to stop
     max_iter: int, # Iterations at most

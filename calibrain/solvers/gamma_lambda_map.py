@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['boundary', 'warn_boundary', 'gamma_lambda_map', 'gamma_lambda_map_sflex']
 
-# %% ../../nbs/api/32_gamma_lambda_map.ipynb #a4c9685f
+# %% ../../nbs/api/32_gamma_lambda_map.ipynb #85654783
 import logging
 from functools import partial
 
@@ -15,8 +15,9 @@ from ..basis import expand
 from ..core import NoiseBoundaryWarning, check_choice, check_logger, check_number, warn
 from ..posterior import Posterior
 from ..result import Result
-from .evidence import NOISE_FLOOR, NOISE_UPDATES, kkt_violation, precision, violation, whitened
+from .evidence import kkt_violation, violation
 from .gamma_map import Setup, Solved, basis_entries, check_start, make_rule, setup, solve
+from .search import NOISE_FLOOR, NOISE_UPDATES, precision, whitened
 
 # %% ../../nbs/api/32_gamma_lambda_map.ipynb #f0574c2b
 def boundary(

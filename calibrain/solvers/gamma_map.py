@@ -6,7 +6,7 @@
 __all__ = ['start_scale', 'check_start', 'Setup', 'setup', 'make_rule', 'Solved', 'solve', 'gamma_map', 'gamma_map_sflex',
            'basis_entries']
 
-# %% ../../nbs/api/31_gamma_map.ipynb #1d907244
+# %% ../../nbs/api/31_gamma_map.ipynb #0b201e71
 import logging
 from dataclasses import dataclass, replace
 
@@ -18,14 +18,14 @@ from ..basis import expand, sflex_basis, through_basis
 from ..core import _refuse, check_array, check_choice, check_count, check_leadfield, check_logger, check_number, check_orient, check_recording
 from ..posterior import Posterior, selection
 from ..result import Result, shared_entries
-from .evidence import (NOISE_FLOOR, UPDATES, Fit, Problem, Rule, data_root, kkt_violation, log_evidence, minimise, posterior_at,
-                                        published, warn_unconverged)
+from .evidence import Problem, data_root, kkt_violation, log_evidence, posterior_at
+from .search import NOISE_FLOOR, UPDATES, Fit, Rule, minimise, published, warn_unconverged
 
-# %% ../../nbs/api/31_gamma_map.ipynb #0e28587a
+# %% ../../nbs/api/31_gamma_map.ipynb #f7d06697
 def start_scale(
     L: np.ndarray, # Leadfield that the solver sees, `(n_sensors, n_coeff)`
     y: np.ndarray, # Recording, `(n_sensors, n_times)`
-) -> tuple[float, float]: # γ in nAm², and $\lVert YY^\top\rVert_F$ in squared data units
+) -> tuple[float, float]: # γ in nAm², and ‖YYᵀ‖ in squared data units
     "Where γ starts, and where the noise does when it is learned"
     a = np.linalg.norm(y @ y.T)
     return a / np.linalg.norm(L, np.inf)**2, a
