@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['DPI', 'FILES', 'STYLE', 'parser', 'text_table', 'Panel', 'panels', 'page', 'staging', 'demo_command', 'main']
 
-# %% ../nbs/api/72_cli.ipynb #06e5d4a5
+# %% ../nbs/api/72_cli.ipynb #c4ba3f85
 import argparse
 import errno
 import html
@@ -15,8 +15,8 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 # %% ../nbs/api/72_cli.ipynb #e63c62ba
 class _Parser(argparse.ArgumentParser):
@@ -48,9 +48,9 @@ def parser() -> argparse.ArgumentParser: # The parser
     demo.add_argument("--seed", metavar="N", type=_whole, default=41, help="seed of the simulated problem (default: 41, the tutorial's)")
     return p
 
-# %% ../nbs/api/72_cli.ipynb #e24e28fe
+# %% ../nbs/api/72_cli.ipynb #e0882d12
 def text_table(
-    demo, # The nine runs, a `Demo`
+    demo, # The nine runs, as run_demo returns them
 ) -> str: # Lines of text
     "The runs as aligned text, a block for each orientation"
     from calibrain.demo import COLUMNS, KINDS, footnotes, row
@@ -61,8 +61,9 @@ def text_table(
     blocks = [[str(runs[0].problem).capitalize(), rule, *map(line, heads), rule, *(line(rows[id(r)]) for r in runs), ""] for runs in map(demo.of, KINDS)]
     return "\n".join(sum(blocks, []) + footnotes(demo))
 
-# %% ../nbs/api/72_cli.ipynb #d602bf73
-class Panel(NamedTuple):
+# %% ../nbs/api/72_cli.ipynb #55095732
+@dataclass(frozen=True)
+class Panel:
     "A picture of the page"
     file: str # Name of its file
     title: str # What it is about
@@ -71,9 +72,9 @@ class Panel(NamedTuple):
 
 DPI, FILES = 150, ("waveforms.png", "variances.png", "vector-norms.png", "source-norms.png")
 
-# %% ../nbs/api/72_cli.ipynb #d4b9ca90
+# %% ../nbs/api/72_cli.ipynb #8e3590d8
 def panels(
-    demo, # The nine runs, a `Demo`
+    demo, # The nine runs, as run_demo returns them
 ) -> list[Panel]: # Four of them
     "The tutorial's four pictures"
     from calibrain import viz
@@ -127,9 +128,9 @@ def _html_figure(panel, size) -> str:
     return (f'<h2>{html.escape(panel.title)}</h2>\n<figure>\n<div class="wide" tabindex="0" role="group" aria-label="{html.escape(panel.title)}">'
             f'<img src="{panel.file}" width="{w}" height="{h}" style="--w: {w}" alt="{alt}"></div>\n<figcaption>{html.escape(panel.caption)}</figcaption>\n</figure>')
 
-# %% ../nbs/api/72_cli.ipynb #1781f7a7
+# %% ../nbs/api/72_cli.ipynb #6584896a
 def page(
-    demo, # The nine runs, a `Demo`
+    demo, # The nine runs, as run_demo returns them
     shown: Sequence[Panel], # The pictures
     sizes: Sequence[tuple], # Width and height of each on the page, CSS pixels
 ) -> str: # HTML

@@ -6,13 +6,12 @@
 __all__ = ['N_SENSORS', 'N_SOURCES', 'N_ACTIVE', 'ALPHA_SNR', 'ERP', 'KINDS', 'PAIRS', 'COLUMNS', 'TutorialProblem',
            'tutorial_problem', 'parameters', 'Run', 'run_pair', 'Column', 'row', 'Demo', 'run_demo', 'footnotes']
 
-# %% ../nbs/api/72a_demo.ipynb #c1b71d50
+# %% ../nbs/api/72a_demo.ipynb #e31f17b5
 import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import NamedTuple
 
 import numpy as np
 from fastcore.basics import patch
@@ -143,8 +142,9 @@ def _noise_text(run) -> str:
     if not r.noise_at_boundary: return v
     return "→ 0, undetermined" if r.noise_var <= 1e-6 * np.mean(run.problem.y**2) else f"{v}, part → 0"
 
-# %% ../nbs/api/72a_demo.ipynb #2f9a431c
-class Column(NamedTuple):
+# %% ../nbs/api/72a_demo.ipynb #b06997b3
+@dataclass(frozen=True)
+class Column:
     "A column of the table"
     name: str # In full
     head: tuple # Heading in two lines
