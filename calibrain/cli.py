@@ -196,7 +196,7 @@ def _complain(text, status) -> int: # The exit status
     print("calibrain: " + " ".join(text.split()), file=sys.stderr)
     return status
 
-# %% ../nbs/api/72_cli.ipynb #1bb180fb
+# %% ../nbs/api/72_cli.ipynb #52b10148
 def demo_command(
     out: Path, # Folder for pictures and page
     seed: int, # Seed of the problem
@@ -205,6 +205,7 @@ def demo_command(
     with ExitStack() as stack:
         try: aside = stack.enter_context(staging(out, [*FILES, "index.html"]))
         except OSError as e: return _complain(f"cannot write to {out}: {e.strerror or e}; choose another folder with --out", 2)
+        if "numpy" not in sys.modules: os.environ.setdefault("OMP_NUM_THREADS", "1")
         from tqdm import tqdm
         from calibrain.demo import PAIRS, run_demo
         bar = stack.enter_context(tqdm(total=sum(map(len, PAIRS.values())) + len(FILES), unit="step", mininterval=0, leave=False, disable=None))
