@@ -24,7 +24,7 @@ def close(a, b, rtol, what, scale=None):
 
 
 @iterative
-@pytest.mark.parametrize("mode", ["convex", "em", "mackay"])
+@pytest.mark.parametrize("mode", ["convex", "em", "mackay", "fast"])
 def test_cost_never_rises(solver, mode):
     for seed in range(N_PROBLEMS):
         L, y, noise_var, k, coords = random_problem(seed)

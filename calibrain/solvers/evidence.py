@@ -56,14 +56,15 @@ class Evidence:
     @property
     def ratio(self) -> np.ndarray: return np.divide(self.q, self.d, out=np.zeros_like(self.q), where=self.d > 0)
 
-# %% ../../nbs/api/30_evidence.ipynb #3ba8a995
+# %% ../../nbs/api/30_evidence.ipynb #3c4ba135
 def factor(
     G: np.ndarray, # Leadfield of the coefficients, `(n_sensors, n_coeff)`
     gamma: np.ndarray, # Prior variance of each coefficient, `(n_coeff,)`
     noise: np.ndarray, # Noise variance of each sensor, `(n_sensors,)`
 ) -> np.ndarray: # R, lower triangular, RRᵀ = Λ + GΓGᵀ
     "Cholesky factor of the model covariance"
-    C = linalg.blas.dsyrk(1.0, G * np.sqrt(gamma), lower=1)
+    on = np.flatnonzero(gamma)
+    C = linalg.blas.dsyrk(1.0, (G if len(on) == len(gamma) else G[:, on]) * np.sqrt(gamma[on]), lower=1)
     C[np.diag_indices_from(C)] += noise
     try: return linalg.cholesky(C, lower=True, overwrite_a=True, check_finite=False)
     except linalg.LinAlgError as e:

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['boundary', 'warn_boundary', 'gamma_lambda_map', 'gamma_lambda_map_sflex']
 
-# %% ../../nbs/api/32_gamma_lambda_map.ipynb #85654783
+# %% ../../nbs/api/32_gamma_lambda_map.ipynb #02374258
 import logging
 from functools import partial
 
@@ -15,9 +15,9 @@ from ..basis import expand
 from ..core import NoiseBoundaryWarning, check_choice, check_logger, check_number, warn
 from ..posterior import Posterior
 from ..result import Result
-from .evidence import kkt_violation, violation
+from .fast import certificate
 from .gamma_map import Setup, Solved, basis_entries, check_start, make_rule, setup, solve
-from .search import NOISE_FLOOR, NOISE_UPDATES, precision, whitened
+from .search import NOISE_FLOOR, NOISE_UPDATES
 
 # %% ../../nbs/api/32_gamma_lambda_map.ipynb #f0574c2b
 def boundary(
@@ -45,16 +45,15 @@ def _learned_noise(s: Setup, init_gamma, init_lambda, learn_lambda, update_mode_
     learn = dict(noise=update, damping=damping) if check_choice("learn_lambda", learn_lambda, {True: True, False: False}) else {}
     return solve(s, gamma, noise, make_rule(s, gamma, update_mode, rule, **learn), max_iter, tol, verbose)
 
-# %% ../../nbs/api/32_gamma_lambda_map.ipynb #32aeb51c
+# %% ../../nbs/api/32_gamma_lambda_map.ipynb #3b61df96
 def _result(found: Solved, solver: str, tol: float, learn: bool, track: bool, entries: dict, logger) -> Result:
     "Entries about the noise, its optimality, and the warning where it ran to zero"
     ev, fit, problem = found.fit.evidence, found.fit, found.setup.problem
     at = boundary(ev.noise, found.setup.y) if learn else []
-    kkt = [kkt_violation(ev).max()] + [violation(ev.noise, (whitened(problem, ev)**2).sum(1), precision(ev)).max()] * bool(learn)
     noise = dict(lambdas=ev.noise, lambda_mean=float(ev.noise.mean()), posterior_cov_active=partial(_active_cov, found.posterior, found.active))
     names = dict(err_gamma_hist="err_gamma", n_active_hist="n_active", lambda_mean_hist="noise_mean") if track else {}
     out = found.result(solver, tol, noise | entries | {key: fit.history[h].tolist() for key, h in names.items()}, logger,
-                       kkt_violation=max(kkt), noise_at_boundary=len(at) > 0, history=fit.history if track else {})
+                       kkt_violation=certificate(problem, ev, learn), noise_at_boundary=len(at) > 0, history=fit.history if track else {})
     if len(at): warn_boundary(solver, f"at {len(at)} of {len(ev.noise)} sensors")
     return out
 
@@ -62,7 +61,7 @@ def _active_cov(p: Posterior, active: np.ndarray) -> np.ndarray:
     "Covariance of the sources at which the active coefficients sit"
     return p.region(active).cov if len(active) else np.zeros((0, 0))
 
-# %% ../../nbs/api/32_gamma_lambda_map.ipynb #a5cfc107
+# %% ../../nbs/api/32_gamma_lambda_map.ipynb #63aefeac
 def gamma_lambda_map(
     L: np.ndarray, # Leadfield, `(n_sensors, n_sources * n_orient)` source-major, µV/nAm or fT/nAm
     y: np.ndarray, # Recording, `(n_sensors, n_times)` or `(n_sensors,)`, µV or fT
@@ -73,8 +72,8 @@ def gamma_lambda_map(
     update_mode_noise: int | str = 2, # 2 or "convex", 1 or "em"
     lambda_damping: float = 1.0, # Share of each noise update that is taken, in (0, 1]
     max_iter: int = 300, # Iterations at most
-    tol: float = 1e-6, # Stop when γ changes by less than this, relative
-    update_mode: int | str = 2, # 1 or "mackay", 2 or "convex", 3 or "em"
+    tol: float = 1e-6, # Stop when γ changes by less than this, relative ("fast": when no KKT violation is larger)
+    update_mode: int | str = 2, # 1 or "mackay", 2 or "convex", 3 or "em", or "fast" (recommended)
     track_history: bool = True, # Whether to return the course of the iterations
     rule: str = None, # "calibrain-1.0" for the published grouped updates
     logger: logging.Logger = None, # Where to leave a line about the outcome
@@ -86,7 +85,7 @@ def gamma_lambda_map(
                            update_mode, rule, verbose)
     return _result(found, "gamma_lambda_map", tol, learn_lambda, track_history, {}, logger)
 
-# %% ../../nbs/api/32_gamma_lambda_map.ipynb #3560bde3
+# %% ../../nbs/api/32_gamma_lambda_map.ipynb #3e5f97e0
 def gamma_lambda_map_sflex(
     L: np.ndarray, # Leadfield, `(n_sensors, n_sources * n_orient)` source-major, µV/nAm or fT/nAm
     y: np.ndarray, # Recording, `(n_sensors, n_times)` or `(n_sensors,)`, µV or fT
@@ -97,8 +96,8 @@ def gamma_lambda_map_sflex(
     update_mode_noise: int | str = 2, # 2 or "convex", 1 or "em"
     lambda_damping: float = 1.0, # Share of each noise update that is taken, in (0, 1]
     max_iter: int = 300, # Iterations at most
-    tol: float = 1e-6, # Stop when γ changes by less than this, relative
-    update_mode: int | str = 2, # 1 or "mackay", 2 or "convex", 3 or "em"
+    tol: float = 1e-6, # Stop when γ changes by less than this, relative ("fast": when no KKT violation is larger)
+    update_mode: int | str = 2, # 1 or "mackay", 2 or "convex", 3 or "em", or "fast" (recommended)
     track_history: bool = True, # Whether to return the course of the iterations
     sigma: float = 0.01, # Width of a patch, m
     threshold_factor: float = 3.0, # Patches end at this many `sigma`

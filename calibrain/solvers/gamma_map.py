@@ -6,7 +6,7 @@
 __all__ = ['start_scale', 'check_start', 'Setup', 'setup', 'make_rule', 'Solved', 'solve', 'gamma_map', 'gamma_map_sflex',
            'basis_entries']
 
-# %% ../../nbs/api/31_gamma_map.ipynb #0b201e71
+# %% ../../nbs/api/31_gamma_map.ipynb #b0c378cc
 import logging
 from dataclasses import dataclass, replace
 
@@ -19,6 +19,7 @@ from ..core import _refuse, check_array, check_choice, check_count, check_leadfi
 from ..posterior import Posterior, selection
 from ..result import Result, shared_entries
 from .evidence import Problem, data_root, kkt_violation, log_evidence, posterior_at
+from .fast import minimise_fast
 from .search import NOISE_FLOOR, UPDATES, Fit, Rule, minimise, published, warn_unconverged
 
 # %% ../../nbs/api/31_gamma_map.ipynb #f7d06697
@@ -80,17 +81,18 @@ def setup(
     G = np.asfortranarray(L) if B is None else through_basis(L, B, n_orient)
     return Setup(y, B, Problem(G, data_root(y), n_orient), *start_scale(G, y))
 
-# %% ../../nbs/api/31_gamma_map.ipynb #c4f35093
+# %% ../../nbs/api/31_gamma_map.ipynb #56271ee4
 def make_rule(
     s: Setup, # The problem
     gamma: np.ndarray, # Where γ starts, `(n_sources,)`
-    update_mode: int | str = 2, # 1 or "mackay", 2 or "convex", 3 or "em"
+    update_mode: int | str = 2, # 1 or "mackay", 2 or "convex", 3 or "em", or "fast"
     rule: str = None, # `None`, or "calibrain-1.0"
     **noise, # `noise` and `damping` of a `Rule`, where the noise is learned
 ) -> Rule: # How the search moves
     "The rule behind a solver's arguments"
-    update = check_choice("update_mode", update_mode, UPDATES)
+    update = check_choice("update_mode", update_mode, dict(UPDATES) | dict(fast=None))
     old = check_choice("rule", rule, {None: False, "calibrain-1.0": True})
+    if old and update is None: _refuse(ValueError, "update_mode", "a fixed point with rule='calibrain-1.0'", "'fast'", "pass 1, 2 or 3")
     return Rule(published(update) if old else update, gamma_floor=np.finfo(float).eps * gamma.max(), noise_floor=NOISE_FLOOR * (s.y**2).mean(), safe=not old, **noise)
 
 # %% ../../nbs/api/31_gamma_map.ipynb #52be5daf
@@ -106,18 +108,19 @@ class Solved:
     @property
     def active_coeff(self) -> np.ndarray: return np.flatnonzero(np.repeat(self.fit.evidence.gamma > 0, self.posterior.n_orient))
 
-# %% ../../nbs/api/31_gamma_map.ipynb #026d8293
+# %% ../../nbs/api/31_gamma_map.ipynb #5a302a6a
 def solve(
     s: Setup, # The problem
     gamma: np.ndarray, # Where γ starts, `(n_sources,)`
     noise: np.ndarray, # Noise variance of each sensor, or where it starts, `(n_sensors,)`
     rule: Rule, # How to move
     max_iter: int, # Iterations at most
-    tol: float, # Relative change of γ at which to stop
+    tol: float, # Relative change of γ at which to stop; KKT violation with the fast search
     verbose: bool = False, # Whether to show a progress bar
 ) -> Solved: # The posteriors at the last point
     "Search, and make the posteriors at the hyperparameters found"
-    fit = minimise(s.problem, gamma, noise, rule, check_count("max_iter", max_iter), check_number("tol", tol, least=0), progress=verbose)
+    search = minimise_fast if rule.gamma is None else minimise
+    fit = search(s.problem, gamma, noise, rule, check_count("max_iter", max_iter), check_number("tol", tol, least=0), progress=verbose)
     k, active = s.problem.n_orient, np.flatnonzero(fit.evidence.gamma)
     per_coeff = np.repeat(fit.evidence.gamma, k)
     pick = selection(np.flatnonzero(per_coeff), s.n_coeff)
@@ -144,7 +147,7 @@ def result(self: Solved,
     logger.info("%r", out)
     return out
 
-# %% ../../nbs/api/31_gamma_map.ipynb #1866e3b8
+# %% ../../nbs/api/31_gamma_map.ipynb #27b4a168
 _NOISE_CURE = "pass the variance of the sensor noise in squared data units, or use a solver that learns it"
 
 def gamma_map(
@@ -153,8 +156,8 @@ def gamma_map(
     noise_var: float, # Variance of the sensor noise, µV² or fT²
     n_orient: int = 1, # Orientations of a source: 1, 2 or 3
     max_iter: int = 300, # Iterations at most
-    tol: float = 1e-6, # Stop when γ changes by less than this, relative
-    update_mode: int | str = 2, # 1 or "mackay", 2 or "convex", 3 or "em"
+    tol: float = 1e-6, # Stop when γ changes by less than this, relative ("fast": when no KKT violation is larger)
+    update_mode: int | str = 2, # 1 or "mackay", 2 or "convex", 3 or "em", or "fast" (recommended)
     init_gamma: np.ndarray = None, # Where γ starts, nAm²: a number, or one by source or coefficient
     rule: str = None, # "calibrain-1.0" for the published grouped updates
     logger: logging.Logger = None, # Where to leave a line about the outcome
@@ -176,15 +179,15 @@ def _entries(found: Solved) -> dict:
     "What the solvers with given noise return besides"
     return dict(active_source_indices=found.active, n_iter=found.fit.n_iter, n_orient=found.posterior.n_orient)
 
-# %% ../../nbs/api/31_gamma_map.ipynb #6fc8be08
+# %% ../../nbs/api/31_gamma_map.ipynb #c278dc8b
 def gamma_map_sflex(
     L: np.ndarray, # Leadfield, `(n_sensors, n_sources * n_orient)` source-major, µV/nAm or fT/nAm
     y: np.ndarray, # Recording, `(n_sensors, n_times)` or `(n_sensors,)`, µV or fT
     noise_var: float, # Variance of the sensor noise, µV² or fT²
     n_orient: int = 1, # Orientations of a source: 1, 2 or 3
     max_iter: int = 300, # Iterations at most
-    tol: float = 1e-6, # Stop when γ changes by less than this, relative
-    update_mode: int | str = 2, # 1 or "mackay", 2 or "convex", 3 or "em"
+    tol: float = 1e-6, # Stop when γ changes by less than this, relative ("fast": when no KKT violation is larger)
+    update_mode: int | str = 2, # 1 or "mackay", 2 or "convex", 3 or "em", or "fast" (recommended)
     init_gamma: np.ndarray = None, # Where γ starts, nAm²: a number, or one by source or coefficient
     sigma: float = 0.01, # Width of a patch, m
     threshold_factor: float = 3.0, # Patches end at this many `sigma`

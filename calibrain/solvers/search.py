@@ -6,7 +6,7 @@
 __all__ = ['UPDATES', 'NOISE_UPDATES', 'NOISE_FLOOR', 'mackay', 'convex', 'em', 'published', 'precision', 'whitened',
            'noise_convex', 'noise_em', 'Rule', 'step', 'Fit', 'minimise', 'warn_unconverged']
 
-# %% ../../nbs/api/30a_search.ipynb #a755269c
+# %% ../../nbs/api/30a_search.ipynb #5cd709b6
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
@@ -14,7 +14,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from ..core import ConvergenceWarning, warn
-from .evidence import Evidence, Problem, evaluate, solve_lower
+from .evidence import Evidence, Problem, evaluate, kkt_violation, solve_lower
 
 # %% ../../nbs/api/30a_search.ipynb #332f2b9e
 def mackay(
@@ -184,12 +184,12 @@ def _whole(p: Problem, ev: Evidence, live: np.ndarray) -> Evidence: # Over all g
     gamma[live] = ev.gamma
     return evaluate(p, gamma, ev.noise)
 
-# %% ../../nbs/api/30a_search.ipynb #63d0de7c
+# %% ../../nbs/api/30a_search.ipynb #4bbe1011
 def warn_unconverged(
     solver: str, # Name of the solver
     fit: Fit, # Where the loop ended
     tol: float, # The tolerance asked for
 ) -> None:
     "Say by how much a solver missed its tolerance"
-    warn(f"{solver} stopped after max_iter={fit.n_iter} iterations: γ still changes by {fit.change:.1e} relative (tol {tol:.0e}). "
+    warn(f"{solver} stopped after max_iter={fit.n_iter} iterations: γ still changes by {fit.change:.1e} relative, the largest KKT violation is {kkt_violation(fit.evidence).max():.1e} (tol {tol:.0e}). "
                   "Raise max_iter or tol; the result is exact for the hyperparameters reached.", ConvergenceWarning)
