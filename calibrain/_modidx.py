@@ -166,6 +166,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                              'calibrain/solvers/evidence.py'),
                                             'calibrain.solvers.evidence.Problem.n_groups': ( 'api/evidence.html#problem.n_groups',
                                                                                              'calibrain/solvers/evidence.py'),
+                                            'calibrain.solvers.evidence._blocks': ( 'api/evidence.html#_blocks',
+                                                                                    'calibrain/solvers/evidence.py'),
                                             'calibrain.solvers.evidence.data_root': ( 'api/evidence.html#data_root',
                                                                                       'calibrain/solvers/evidence.py'),
                                             'calibrain.solvers.evidence.evaluate': ( 'api/evidence.html#evaluate',

@@ -56,22 +56,29 @@ class Evidence:
     @property
     def ratio(self) -> np.ndarray: return np.divide(self.q, self.d, out=np.zeros_like(self.q), where=self.d > 0)
 
-# %% ../../nbs/api/30_evidence.ipynb #3c4ba135
+# %% ../../nbs/api/30_evidence.ipynb #2f273500
+def _blocks(G: np.ndarray, floats: int = 2**21) -> list: # Slices
+    "Runs of columns, small enough that one holds some `floats` numbers"
+    step = max(1, floats // len(G))
+    return [slice(a, a + step) for a in range(0, G.shape[1], step)]
+
+# %% ../../nbs/api/30_evidence.ipynb #7a73b05f
 def factor(
     G: np.ndarray, # Leadfield of the coefficients, `(n_sensors, n_coeff)`
     gamma: np.ndarray, # Prior variance of each coefficient, `(n_coeff,)`
     noise: np.ndarray, # Noise variance of each sensor, `(n_sensors,)`
 ) -> np.ndarray: # R, lower triangular, RRᵀ = Λ + GΓGᵀ
     "Cholesky factor of the model covariance"
-    on = np.flatnonzero(gamma)
-    C = linalg.blas.dsyrk(1.0, (G if len(on) == len(gamma) else G[:, on]) * np.sqrt(gamma[on]), lower=1)
+    C, on = np.zeros((len(G), len(G)), order="F"), np.flatnonzero(gamma)
+    if len(on) < len(gamma): G, gamma = G[:, on], gamma[on]
+    for b in _blocks(G): C = linalg.blas.dsyrk(1.0, np.multiply(G[:, b], np.sqrt(gamma[b]), dtype=float), beta=1.0, c=C, lower=1, overwrite_c=True)
     C[np.diag_indices_from(C)] += noise
     try: return linalg.cholesky(C, lower=True, overwrite_a=True, check_finite=False)
     except linalg.LinAlgError as e:
         raise ValueError(f"noise_var={noise.min():.3g} vanishes beside the sources (the largest model variance is {C.diagonal().max():.3g}): "
                          "the model covariance is singular to rounding; check the units of noise_var") from e
 
-# %% ../../nbs/api/30_evidence.ipynb #31510232
+# %% ../../nbs/api/30_evidence.ipynb #d30537a3
 def evaluate(
     p: Problem, # Leadfield and data
     gamma: np.ndarray, # Prior variance of each group, `(n_groups,)`
@@ -79,11 +86,14 @@ def evaluate(
 ) -> Evidence: # The cost and its statistics
     "The cost ℒ and its derivatives, in 4M²K + M³/3 operations"
     R = factor(p.G, np.repeat(gamma, p.n_orient), noise)
-    W = solve_lower(R, p.G)
     P = solve_lower(R, p.Y)
-    A = W.T @ P
+    A, d = np.empty((p.G.shape[1], P.shape[1])), np.empty(p.G.shape[1])
+    for b in _blocks(p.G):
+        W = solve_lower(R, p.G[:, b].astype(float, copy=False))
+        d[b] = np.einsum("mj,mj->j", W, W)
+        np.matmul(W.T, P, out=A[b])
     cost = 2 * np.log(R.diagonal()).sum() + np.vdot(P, P)
-    return Evidence(gamma, noise, float(cost), p.by_group(np.einsum("jr,jr->j", A, A)), p.by_group(np.einsum("mj,mj->j", W, W)), A, R)
+    return Evidence(gamma, noise, float(cost), p.by_group(np.einsum("jr,jr->j", A, A)), p.by_group(d), A, R)
 
 # %% ../../nbs/api/30_evidence.ipynb #62b556e5
 def solve_lower(
