@@ -61,9 +61,9 @@ def _active_cov(p: Posterior, active: np.ndarray) -> np.ndarray:
     "Covariance of the sources at which the active coefficients sit"
     return p.region(active).cov if len(active) else np.zeros((0, 0))
 
-# %% ../../nbs/api/32_gamma_lambda_map.ipynb #63aefeac
+# %% ../../nbs/api/32_gamma_lambda_map.ipynb #0b3743fe
 def gamma_lambda_map(
-    L: np.ndarray, # Leadfield, `(n_sensors, n_sources * n_orient)` source-major, µV/nAm or fT/nAm
+    L: np.ndarray, # Leadfield, `(n_sensors, n_sources * n_orient)` source-major, µV/nAm or fT/nAm; or prepared
     y: np.ndarray, # Recording, `(n_sensors, n_times)` or `(n_sensors,)`, µV or fT
     n_orient: int = 1, # Orientations of a source: 1, 2 or 3
     init_gamma: np.ndarray = None, # Where γ starts, nAm²: a number, or one by source or coefficient
@@ -85,9 +85,9 @@ def gamma_lambda_map(
                            update_mode, rule, verbose)
     return _result(found, "gamma_lambda_map", tol, learn_lambda, track_history, {}, logger)
 
-# %% ../../nbs/api/32_gamma_lambda_map.ipynb #3e5f97e0
+# %% ../../nbs/api/32_gamma_lambda_map.ipynb #ce2342cc
 def gamma_lambda_map_sflex(
-    L: np.ndarray, # Leadfield, `(n_sensors, n_sources * n_orient)` source-major, µV/nAm or fT/nAm
+    L: np.ndarray, # Leadfield, `(n_sensors, n_sources * n_orient)` source-major, µV/nAm or fT/nAm; or prepared
     y: np.ndarray, # Recording, `(n_sensors, n_times)` or `(n_sensors,)`, µV or fT
     n_orient: int = 1, # Orientations of a source: 1, 2 or 3
     init_gamma: np.ndarray = None, # Where γ starts, nAm²: a number, or one by source or coefficient
