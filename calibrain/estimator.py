@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['SourceEstimator']
 
-# %% ../nbs/api/40_estimator.ipynb #7bbf1322
+# %% ../nbs/api/40_estimator.ipynb #5d8e6bc3
 import html
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 from fastcore.basics import patch
@@ -49,7 +50,7 @@ def set_params(self: SourceEstimator,
         setattr(self, k, v)
     return self
 
-# %% ../nbs/api/40_estimator.ipynb #7b7e44c5
+# %% ../nbs/api/40_estimator.ipynb #9eea3abd
 @patch
 def _arguments(self: SourceEstimator) -> tuple[Callable, dict]:
     "The solver's function and its arguments beyond L and y"
@@ -58,7 +59,7 @@ def _arguments(self: SourceEstimator) -> tuple[Callable, dict]:
     takes, own = s.takes(), {"n_orient": self.n_orient, "logger": check_logger(self.logger, __name__)}
     if unknown := set(params) - (set(takes) - {"L", "y", "noise_var"} - set(own)):
         raise TypeError(f"solver_params: {s.name} has no parameter {', '.join(sorted(unknown))} to set here; it takes {', '.join(sorted(set(takes) - {'L', 'y', 'noise_var'} - set(own)))}")
-    if self.n_orient not in s.orientations: _refuse(ValueError, "n_orient", f"one of {s.orientations} for {s.name}", self.n_orient)
+    if self.n_orient not in (s.orientations if "n_orient" in takes else (1,)): _refuse(ValueError, "n_orient", f"one of {s.orientations} for {s.name}", self.n_orient)
     if self.noise_var is None and not s.learns_noise and params.get("learn_noise", True):
         _refuse(ValueError, "noise_var", f"given, as {s.name} does not learn the noise", "None", "pass the noise variance in squared data units")
     if self.noise_var is not None:
@@ -66,10 +67,10 @@ def _arguments(self: SourceEstimator) -> tuple[Callable, dict]:
         own["noise_var"] = check_number("noise_var", self.noise_var, above=0)
     return s.function, params | {k: v for k, v in own.items() if k in takes}
 
-# %% ../nbs/api/40_estimator.ipynb #e91abc47
+# %% ../nbs/api/40_estimator.ipynb #50702388
 def _check_recordings(y: np.ndarray, n_sensors: int) -> np.ndarray:
     "One recording, or several along a first axis"
-    if np.ndim(y) != 3: return check_recording(y, n_sensors)
+    if np.ndim(y) != 3: return check_recording(y, n_sensors).copy()
     return np.stack([check_recording(one, n_sensors) for one in y])
 
 @patch
@@ -80,7 +81,7 @@ def _solve(self: SourceEstimator, L: Prepared, y: np.ndarray) -> Result | list[R
     if y.ndim == 2: return function(leadfield, y, **arguments)
     return [function(leadfield, one, **arguments) for one in tqdm(y, desc=describe(self.solver).name, unit="recording", disable=None)]
 
-# %% ../nbs/api/40_estimator.ipynb #b312a2b5
+# %% ../nbs/api/40_estimator.ipynb #694b36f6
 @patch
 def fit(self: SourceEstimator,
         L: np.ndarray, # Leadfield, `(n_sensors, n_sources * n_orient)` source-major, or `(n_sensors, n_sources, n_orient)`, or prepared
@@ -89,6 +90,7 @@ def fit(self: SourceEstimator,
     "Solve for one recording, or for each of several"
     self._arguments()
     leadfield = prepare(L, self.n_orient)
+    if leadfield is not L: leadfield = replace(leadfield, L=leadfield.L.copy())             # what was fitted does not follow its argument
     y = _check_recordings(y, leadfield.n_sensors)
     self.result_, self.leadfield_, self.y_ = self._solve(leadfield, y), leadfield, y
     return self

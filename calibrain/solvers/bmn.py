@@ -45,24 +45,25 @@ def spectrum(
     "A recording seen in the eigenbasis of a leadfield"
     return Spectrum(basis.d, ((basis.U.T @ data_root(y))**2).sum(1), basis.U)
 
-# %% ../../nbs/api/33_bmn.ipynb #1fd5a086
+# %% ../../nbs/api/33_bmn.ipynb #f7050c77
 @dataclass(frozen=True, eq=False)
 class Minimum:
     "A minimum, and how it was found"
     t: float # Where
     path: list # The points tried on the way, the last one is `t`
+    n_iter: int = 0 # Steps that refined it
     converged: bool = True # Whether the tolerance was met
     at_end: bool = False # Whether it is the upper end of the grid
 
-# %% ../../nbs/api/33_bmn.ipynb #dbff5c80
+# %% ../../nbs/api/33_bmn.ipynb #cc9624a6
 def _refine(slope, a, b, tol, max_iter) -> Minimum:
     "The zero of a slope between two points"
     path = []
     def tried(t): path.append(t); return slope(np.array([t]))[0]
     t, r = brentq(tried, a, b, xtol=max(tol * 1e-6, 1e-15), rtol=8.9e-16, maxiter=max_iter, full_output=True, disp=False)
-    return Minimum(t, path + [t], r.converged)
+    return Minimum(t, path + [t], r.iterations, r.converged)
 
-# %% ../../nbs/api/33_bmn.ipynb #5bc61fe9
+# %% ../../nbs/api/33_bmn.ipynb #2d1eb9a4
 def lowest(
     f: Callable, # The function, at one point
     slope: Callable, # Anything with the sign of its derivative, at an array of points
@@ -73,10 +74,9 @@ def lowest(
 ) -> Minimum: # The lowest
     "The lowest minimum of a smooth function of one variable"
     grid = np.linspace(low, high, int(10 * (high - low)) + 2)
-    rising = slope(grid) >= -1e-13
-    found = [Minimum(grid[0], [grid[0]])] if rising[0] else []
-    found += [_refine(slope, grid[i], grid[i + 1], tol, max_iter) for i in np.flatnonzero(~rising[:-1] & rising[1:])]
-    if not rising[-1]: found.append(Minimum(grid[-1], [grid[-1]], at_end=True))
+    rising = slope(grid) >= 0
+    inside = [_refine(slope, grid[i], grid[i + 1], tol, max_iter) for i in np.flatnonzero(~rising[:-1] & rising[1:])]
+    found = [Minimum(grid[0], [grid[0]]), *inside, Minimum(grid[-1], [grid[-1]], at_end=True)]
     values = np.array([f(m.t) for m in found])
     return found[np.flatnonzero(values <= values.min() + 1e-12 * abs(values.min()))[0]]
 
@@ -126,7 +126,7 @@ def best_gamma_noise(
     learned = noise(m.path)
     return np.column_stack([np.exp(m.path) * learned * (m.t > low), learned]), m
 
-# %% ../../nbs/api/33_bmn.ipynb #bca5c944
+# %% ../../nbs/api/33_bmn.ipynb #31322435
 def published_path(
     e: Spectrum, # Leadfield and recording
     noise: float, # Noise variance λ, or where it starts
@@ -145,7 +145,7 @@ def published_path(
         c = gamma * e.d + noise
         if learn: noise = max(np.sqrt((noise**2 * e.s / c**2).sum() / (1 / c).sum()), np.finfo(float).eps)
         path.append([gamma, noise]); change = abs(gamma - before) / before
-    return np.array(path) * [power / gain, power], Minimum(np.log(gamma), path, change < tol)
+    return np.array(path) * [power / gain, power], Minimum(np.log(gamma), path, len(path), change < tol)
 
 # %% ../../nbs/api/33_bmn.ipynb #61a9013b
 def _posterior(e: Spectrum, G, y, gamma, noise, S, n_orient) -> Posterior:
@@ -175,7 +175,7 @@ def _published(e, y, noise_var, init_gamma, init_lambda, learn, tol, max_iter):
     gamma = 1. if init_gamma is None else init_gamma / unit
     return published_path(e, noise_var if not learn else init_lambda or 1., gamma, learn, tol, max_iter, y.shape[1])
 
-# %% ../../nbs/api/33_bmn.ipynb #4f26e273
+# %% ../../nbs/api/33_bmn.ipynb #3a55b497
 def _result(solver, e, posterior, y, path, m, learn, logger, track) -> Result:
     "The optimum as a result, with its warnings"
     (gamma, noise), (M, T) = path[-1], y.shape
@@ -185,10 +185,10 @@ def _result(solver, e, posterior, y, path, m, learn, logger, track) -> Result:
     history = dict(gamma=path[:, 0], noise=path[:, 1], cost=np.array([e.cost(*p) for p in path]), err_gamma=change) if track else {}
     if learn: entries["lambda"] = float(noise)
     if learn and track: entries |= dict(gamma_hist=path[:, 0].tolist(), lambda_hist=path[:, 1].tolist(), noise_var_hist=path[:, 1].tolist(), err_gamma_hist=change.tolist())
-    if not m.converged: warn(f"{solver} stopped after max_iter={len(path)} steps: γ still changes by {change[-1]:.1e} relative. Raise max_iter.", ConvergenceWarning)
+    if not m.converged: warn(f"{solver} stopped after max_iter={m.n_iter} steps: γ still changes by {change[-1]:.1e} relative. Raise max_iter.", ConvergenceWarning)
     at_boundary = learn and (m.at_end or len(boundary(np.array([noise]), y.reshape(1, -1))) > 0)
     if at_boundary: warn_boundary(solver, "everywhere")
-    out = Result(solver, posterior, entries, cost, log_evidence(cost, M, T), float(noise), len(path), m.converged,
+    out = Result(solver, posterior, entries, cost, log_evidence(cost, M, T), float(noise), m.n_iter, m.converged,
                  float(violation(np.array([gamma]), *q_d).max()), at_boundary, history)
     logger.info("%r", out)
     return out

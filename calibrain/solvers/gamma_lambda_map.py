@@ -19,13 +19,14 @@ from .fast import certificate
 from .gamma_map import Setup, Solved, basis_entries, check_start, make_rule, setup, solve
 from .search import NOISE_FLOOR, NOISE_UPDATES
 
-# %% ../../nbs/api/32_gamma_lambda_map.ipynb #f0574c2b
+# %% ../../nbs/api/32_gamma_lambda_map.ipynb #91dda5b6
 def boundary(
     noise: np.ndarray, # Learned noise variances, `(n_sensors,)`
     y: np.ndarray, # Recording, `(n_sensors, n_times)`
 ) -> np.ndarray: # Indices of sensors whose noise ran to zero
     "Sensors whose noise the data do not determine"
-    return np.flatnonzero(noise <= 1e-6 * (y**2).mean(1))
+    power = (y**2).mean(1)
+    return np.flatnonzero(noise <= np.maximum(1e-6 * power, 1.01 * NOISE_FLOOR * power.mean()))
 
 def warn_boundary(
     solver: str, # Name of the solver
