@@ -135,3 +135,12 @@ class TestEstimator:
         "Nothing is caught and retried"
         def breaks(L, y, noise_var=None): raise TypeError("from inside the solver")
         with pytest.raises(TypeError, match="from inside the solver"): SourceEstimator(breaks).fit(L, Y)
+
+    def test_another_recording_is_solved_anew(self):
+        e = SourceEstimator(BMN, noise_var=0.5).fit(L, Y)
+        assert e.predict() is e.predict(Y.copy()) and e.predict(2 * Y[:, :3])["gamma"] == BMN(L, 2 * Y[:, :3], 0.5)["gamma"]
+
+    def test_a_solver_may_say_that_it_learns_the_noise(self):
+        def mine(L, y, noise_var): return BMN(L, y, noise_var)
+        mine.learns_noise = True
+        with pytest.raises(TypeError, match="missing 1 required positional argument: 'noise_var'"): SourceEstimator(mine).fit(L, Y)

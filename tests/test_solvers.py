@@ -9,11 +9,11 @@ from problems import N_PROBLEMS, arguments, random_problem
 
 from calibrain import BMN, BMN_joint, gamma_lambda_map, gamma_map
 from calibrain.basis import normalisation, sflex_basis, through_basis
-from calibrain.solvers.bmn import Spectrum, best_gamma
+from calibrain.solvers.bmn import NOISE_FLOOR, Spectrum, best_gamma
 from calibrain.solvers.evidence import Problem, data_root, evaluate, violation
 from calibrain.solvers.gamma_lambda_map import boundary
 from calibrain.solvers.registry import SOLVERS
-from calibrain.solvers.search import convex, em, mackay, noise_convex, noise_em, precision, published, whitened
+from calibrain.solvers.search import Rule, convex, em, mackay, noise_convex, noise_em, precision, published, step, whitened
 
 pytestmark = pytest.mark.filterwarnings("ignore::calibrain.core.ConvergenceWarning", "ignore::calibrain.core.NoiseBoundaryWarning")
 every_solver = pytest.mark.parametrize("solver", SOLVERS.values(), ids=lambda s: s.name)
@@ -263,8 +263,8 @@ def test_history():
 
 
 def test_a_sensor_at_the_boundary_is_found_by_its_own_power():
-    y = np.array([[1e3], [1.0], [1.0]]) * np.ones((3, 5))
-    assert list(boundary(np.array([0.9, 1.1e-6, 0.9e-6]), y)) == [0, 2]
+    y = np.array([[10.0], [1.0], [1.0]]) * np.ones((3, 5))
+    assert list(boundary(np.array([0.9e-4, 1.1e-6, 0.9e-6]), y)) == [0, 2]
 
 
 @pytest.mark.parametrize("normalize", ["sym", "row", None])
@@ -341,8 +341,9 @@ def test_several_minima_and_none_inside():
     for noise in (0.5, 60.0):
         gamma = best_gamma(e, noise)[0][-1, 0]
         assert (gamma == 0) == (e.cost(0, noise) < min(e.cost(g, noise) for g in np.logspace(-6, 6, 5000)))
-    silent = BMN(np.eye(6)[:, :3], np.r_[np.zeros((3, 4)), np.ones((3, 4))], 0.3)
-    assert silent["gamma"] == 0 and len(silent["active_indices"]) == 0 and not silent["posterior_mean"].any() and not silent.posterior.var.any()
+    L, y = np.eye(6)[:, :3], np.r_[np.zeros((3, 4)), np.arange(1.0, 13).reshape(3, 4)]
+    for silent in (BMN(L, y, 0.3), BMN_joint(L, y)):
+        assert silent["gamma"] == 0 and len(silent["active_indices"]) == 0 and not silent["posterior_mean"].any() and not silent.posterior.var.any()
 
 
 def test_the_published_fixed_point_rule_divides_by_the_orientations():
@@ -361,3 +362,63 @@ def test_which_coefficients_are_active(solver):
         assert 0 < len(on) < 16
         ev = evaluate(Problem(L, data_root(y), 2), r["gammas_full"][::2], np.broadcast_to(r.get("lambdas", r.noise_var), 30))
         assert r.kkt_violation >= violation(ev.gamma, ev.q, ev.d, 2).max() * (1 - 1e-6) - 1e-12
+
+
+def test_learned_noise_stays_above_its_floor():
+    rng = np.random.default_rng(0)
+    lowest = []
+    for M in (2, 3, 4, 6, 8):
+        L, y = rng.normal(size=(M, 40)), 1e-6 * rng.normal(size=(M, 2))
+        lowest.append(gamma_lambda_map(L, y, max_iter=2000)["lambdas"].min() / (y**2).mean())
+    assert (1 - 1e-9) * NOISE_FLOOR <= min(lowest) < 2 * NOISE_FLOOR
+
+
+def test_where_the_quick_move_rises_the_safe_one_falls():
+    "It is taken, and not merely no step at all"
+    rose, rule = 0, Rule(convex, noise_convex)
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        p = Problem(rng.normal(size=(4, 40)), rng.normal(size=(4, 1)))
+        at = evaluate(p, np.ones(40), np.ones(4))
+        for _ in range(20):
+            gamma = convex(at)
+            quick = evaluate(p, gamma, noise_convex(p.Y - p.G @ (gamma[:, None] * at.A), at))
+            new = step(p, at, rule)
+            if quick.cost > at.cost + 1e-6:
+                safe = evaluate(p, gamma, noise_convex(at.noise[:, None] * whitened(p, at), at))
+                assert new.cost < at.cost and np.isclose(new.cost, safe.cost, rtol=1e-9)
+                rose += 1
+            at = new
+    assert rose > 20
+
+
+@pytest.mark.filterwarnings("ignore::calibrain.core.ConvergenceWarning")
+def test_covariances_of_the_active():
+    L, y, noise_var, k, coords = random_problem(5)
+    r = SOLVERS["gamma_lambda_map_sflex"].function(L, y, n_orient=k, src_coords=coords, update_mode=1, max_iter=300)
+    on = r["active_indices"]
+    rows = np.ix_(on, on)
+    assert 0 < len(on) < L.shape[1]
+    close(r["posterior_cov_active"], r["posterior_cov"][rows], 1e-10, "sources")
+    close(r["posterior_cov_active_coeff"], r["posterior_cov_coeff"][rows], 1e-10, "coefficients")
+    close(r["B_operator"] @ r["posterior_cov_coeff"] @ r["B_operator"].T, r["posterior_cov"], 1e-10, "through the basis")
+
+
+def test_the_published_minimum_norm_starts_where_it_is_told():
+    L, y = well_posed(0)
+    first = lambda s=1, **start: BMN_joint(L, s * y, rule="calibrain-1.0", max_iter=1, **{k: s**2 * v for k, v in start.items()})
+    a, b, c, d = first(), first(init_gamma=0.01), first(init_lambda=0.01), first(s=10, init_gamma=0.01, init_lambda=0.02)
+    assert len({a["gamma"], b["gamma"], c["gamma"]}) == 3
+    close(d["gamma"], 100 * first(init_gamma=0.01, init_lambda=0.02)["gamma"], 1e-9, "γ")
+
+
+@every_solver
+def test_a_dense_covariance_is_made_once(solver):
+    L, y, noise_var, k, coords = random_problem(5)
+    r = solver.function(L, y, n_orient=k, **arguments(solver, noise_var, coords, max_iter=5))
+    assert r["posterior_cov"] is r["posterior_cov"]
+
+
+def test_minimum_norm_with_too_few_steps_says_so():
+    L, y = well_posed(0)
+    assert not BMN(L, y, 0.25, max_iter=1).converged and BMN(L, y, 0.25).converged
