@@ -125,3 +125,10 @@ def test_nothing_active():
 def test_bad_regions(sources, words):
     p = twins(7, "none")[0]
     with pytest.raises((TypeError, ValueError), match=words): p.region(sources)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.uint64])
+def test_small_whole_numbers_as_sources(dtype):
+    "Three times 99 does not fit into eight bits"
+    p = Posterior(np.ones(1), np.zeros((1, 1)), np.ones((1, 1)), sparse.csr_array(np.arange(300.0)[:, None]), 3)
+    assert list(p.region(np.array([99], dtype)).mean.ravel()) == [297, 298, 299]

@@ -9,7 +9,8 @@ from problems import N_PROBLEMS, arguments, random_problem
 
 from calibrain import BMN, BMN_joint, gamma_lambda_map, gamma_map
 from calibrain.basis import normalisation, sflex_basis, through_basis
-from calibrain.solvers.bmn import NOISE_FLOOR, Spectrum, best_gamma
+from calibrain.core import NoiseBoundaryWarning
+from calibrain.solvers.bmn import NOISE_FLOOR, Spectrum, best_gamma, best_gamma_noise
 from calibrain.solvers.evidence import Problem, data_root, evaluate, violation
 from calibrain.solvers.gamma_lambda_map import boundary
 from calibrain.solvers.registry import SOLVERS
@@ -335,6 +336,49 @@ def test_minimum_norm_finds_the_lowest_minimum():
     assert several > 3, "problems with more than one minimum are among them"
 
 
+def test_minimum_norm_with_learned_noise_finds_the_lowest_minimum():
+    for seed in range(N_PROBLEMS):
+        e, _ = random_spectrum(seed)
+        d, s = e.d, e.s
+
+        def profile(t):
+            u = t[:, None] * d
+            return len(d) * np.log((s / (u + 1)).mean(1)) + np.log1p(u).sum(1) + len(d)
+
+        gamma, noise = best_gamma_noise(e)[0][-1]
+        high = max((s[d > 0] / d[d > 0]).sum() / (NOISE_FLOOR * s.sum()), 1e-6 / d.max())
+        lowest = min(grid_search(profile, 1e-12 / d.max(), high), profile(np.zeros(1))[0])
+        cost = (np.log(gamma * d + noise) + s / (gamma * d + noise)).sum()
+        close(max(cost - lowest, 0), 0, 1e-9, f"γ and λ, problem {seed}", 1 + abs(lowest))
+
+
+@pytest.mark.parametrize("n_sources", [6, 18, 19])
+def test_average_reference_says_nothing_about_noise(n_sources):
+    "A direction without leadfield and without data is left out of learning: the other M − 1 give the noise that a recording without reference gives"
+    rng = np.random.default_rng(0)
+    L = rng.normal(size=(20, n_sources))
+    y = L @ rng.normal(size=(n_sources, 400)) + 0.5 * rng.normal(size=(20, 400))
+    Q = np.linalg.qr(np.eye(20)[:, :19] - 1 / 20)[0]                                    # a basis of what average reference keeps
+    a, b = BMN_joint(L - L.mean(0), y - y.mean(0)), BMN_joint(Q.T @ L, Q.T @ y)
+    close(a["lambda"], b["lambda"], 1e-9, "λ")
+    close(a["gamma"], b["gamma"], 1e-9, "γ")
+    assert not a.noise_at_boundary
+    if n_sources > 6: return
+    assert abs(a["lambda"] - 0.25) < 0.02
+    r = gamma_lambda_map(L - L.mean(0), y - y.mean(0), max_iter=2000)
+    assert abs(r["lambdas"].mean() - 0.25) < 0.05 and not r.noise_at_boundary
+    few = rng.normal(size=(6, 40))
+    with pytest.warns(NoiseBoundaryWarning, match="ran to zero"):
+        assert gamma_lambda_map(few - few.mean(0), (y - y.mean(0))[:6] - (y - y.mean(0))[:6].mean(0), max_iter=2000).noise_at_boundary
+
+
+@pytest.mark.parametrize("apart", [1e-2, 1e-4, 1e-6, 1e-9, 0])
+def test_nearly_equal_eigenvalues(apart):
+    "The cost falls so gently towards λ = 0 that its slope there is below rounding"
+    r = BMN_joint(np.diag([1, 1 + apart]), np.array([1.0, 1.1]))
+    assert r.noise_at_boundary == (apart > 0) and abs(r.cost - 2.19969) < 2e-3
+
+
 def test_several_minima_and_none_inside():
     "One direction that the data fill and one that they do not: between nothing and everything there is a hill"
     e = Spectrum(np.array([1.0, 1e4]), np.array([1e3, 0.0]), np.eye(2))
@@ -362,6 +406,47 @@ def test_which_coefficients_are_active(solver):
         assert 0 < len(on) < 16
         ev = evaluate(Problem(L, data_root(y), 2), r["gammas_full"][::2], np.broadcast_to(r.get("lambdas", r.noise_var), 30))
         assert r.kkt_violation >= violation(ev.gamma, ev.q, ev.d, 2).max() * (1 - 1e-6) - 1e-12
+
+
+def test_units_do_not_change_the_number_of_iterations():
+    "Not even those in which ℒ itself is zero at the end, where a tolerance relative to ℒ would be none"
+    rng = np.random.default_rng(0)
+    L, x = rng.normal(size=(8, 20)), np.zeros((20, 15))
+    x[:2] = 2 * rng.normal(size=(2, 15))
+    y = L @ x + 0.5 * rng.normal(size=(8, 15))
+    a = gamma_map(L, y, 0.3, max_iter=5000, tol=1e-12)
+    s = np.exp(-a.cost / 16)
+    b = gamma_map(L, s * y, 0.3 * s**2, max_iter=5000, tol=1e-12)
+    assert abs(b.cost) < 1e-9 and abs(b.n_iter - a.n_iter) <= 3 and b.kkt_violation < 1e-8
+
+
+def test_learned_noise_without_sources():
+    "Where the data need no source the noise is their power; a slow noise update does not turn that into the answer to everything"
+    rng = np.random.default_rng(1)
+    L = rng.normal(size=(12, 5))
+    y = np.linalg.svd(L)[0][:, 5:] @ rng.normal(size=(7, 9))
+    r = gamma_lambda_map(L, y)
+    close(r["lambdas"], (y**2).mean(1), 1e-9, "λ")
+    assert r.converged and not r["gammas_full"].any() and r.kkt_violation < 1e-9
+    L, y = well_posed(0)
+    whole, slow = (gamma_lambda_map(L, y, lambda_damping=d, max_iter=3000) for d in (1, 0.02))
+    close(slow.cost, whole.cost, 1e-3, "ℒ")
+
+
+def test_a_step_that_rounding_forbids_is_no_convergence():
+    "From a start so large that nothing else is left in Σ_y: refused by name, or not called converged"
+    rng = np.random.default_rng(0)
+    L, y = rng.normal(size=(8, 20)), rng.normal(size=(8, 15))
+    for start in (1e14, 1e20, 1e100):
+        try: r = gamma_map(L, y, 0.3, init_gamma=start, max_iter=3000)
+        except ValueError as e: assert "init_gamma" in str(e)
+        else: assert r.kkt_violation < 0.01 or not r.converged
+
+
+def test_a_silent_sensor_is_at_the_boundary():
+    L, y = well_posed(0)
+    L[3] = y[3] = 0
+    with pytest.warns(NoiseBoundaryWarning): assert gamma_lambda_map(L, y).noise_at_boundary
 
 
 def test_learned_noise_stays_above_its_floor():
