@@ -301,6 +301,19 @@ def test_normalised_minimum_norm(solver, k):
     close(solver(1e-6 * L, 2 * y, n_orient=k, normalization=True)["posterior_mean"] * 1e-6, r["posterior_mean"], 1e-8, "mean in V")
 
 
+def test_a_direction_that_no_sensor_sees_has_no_weight():
+    "A dead source, and a source seen in two of its three orientations (MEG)"
+    rng = np.random.default_rng(0)
+    L = rng.normal(size=(12, 18))
+    L[:, 3:6] = 0
+    blind = np.array([1.0, 2.0, 2.0]) / 3
+    L[:, 6:9] -= np.outer(L[:, 6:9] @ blind, blind)
+    W = normalisation(L, 3).toarray()
+    assert not W[3:6, 3:6].any() and np.allclose(W[6:9, 6:9] @ blind, 0, atol=1e-9 * W.max()) and np.linalg.matrix_rank(W[6:9, 6:9], tol=1e-6 * W.max()) == 2
+    r = BMN(L, rng.normal(size=(12, 5)), 0.3, 3, normalization=True)
+    assert np.isfinite(r["posterior_mean"]).all() and not r["posterior_mean"][3:6].any() and not r.posterior.var[3:6].any()
+
+
 def random_spectrum(seed):
     "Eigenvalues from equal to spread over thirteen decades, with and without a null space; data from the model or from anywhere"
     rng = np.random.default_rng(seed)
