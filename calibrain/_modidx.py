@@ -203,6 +203,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                          'calibrain/solvers/evidence.py'),
                                             'calibrain.solvers.evidence.solve_lower': ( 'api/evidence.html#solve_lower',
                                                                                         'calibrain/solvers/evidence.py'),
+                                            'calibrain.solvers.evidence.source_covariance': ( 'api/evidence.html#source_covariance',
+                                                                                              'calibrain/solvers/evidence.py'),
                                             'calibrain.solvers.evidence.violation': ( 'api/evidence.html#violation',
                                                                                       'calibrain/solvers/evidence.py')},
             'calibrain.solvers.fast': { 'calibrain.solvers.fast.Few': ('api/fast.html#few', 'calibrain/solvers/fast.py'),

@@ -6,15 +6,16 @@
 __all__ = ['UPDATES', 'NOISE_UPDATES', 'NOISE_FLOOR', 'mackay', 'convex', 'em', 'published', 'precision', 'whitened',
            'noise_convex', 'noise_em', 'Rule', 'step', 'Fit', 'minimise', 'warn_unconverged']
 
-# %% ../../nbs/api/30a_search.ipynb #5cd709b6
+# %% ../../nbs/api/30a_search.ipynb #44cc5285
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy import linalg
 from tqdm.auto import tqdm
 
 from ..core import ConvergenceWarning, warn
-from .evidence import Evidence, Problem, evaluate, kkt_violation, solve_lower
+from .evidence import Evidence, Problem, evaluate, kkt_violation, solve_lower, source_covariance
 
 # %% ../../nbs/api/30a_search.ipynb #332f2b9e
 def mackay(
@@ -37,7 +38,7 @@ def em(
 
 UPDATES = {1: mackay, 2: convex, 3: em, "mackay": mackay, "convex": convex, "em": em}
 
-# %% ../../nbs/api/30a_search.ipynb #625b308c
+# %% ../../nbs/api/30a_search.ipynb #973d29c0
 def published(
     update: Callable, # `mackay`, `convex` or `em`
 ) -> Callable: # The rule of that name in calibrain 1.0
@@ -45,7 +46,7 @@ def published(
     def of_1_0(ev):
         if update is em: return em(ev)
         if update is mackay: return mackay(ev) / ev.n_orient
-        roots = np.sqrt((ev.A**2).sum(1)).reshape(-1, ev.n_orient).sum(1)
+        roots = np.sqrt(ev.q_coeff).reshape(-1, ev.n_orient).sum(1)
         return ev.gamma / ev.n_orient * np.divide(roots, np.sqrt(ev.d), out=np.zeros_like(ev.d), where=ev.d > 0)
     return of_1_0
 
@@ -94,7 +95,7 @@ class Rule:
     noise_floor: float = 0.0 # Noise is kept above this
     safe: bool = True # Whether a move that would raise ℒ is replaced by one that cannot
 
-# %% ../../nbs/api/30a_search.ipynb #e48c72b5
+# %% ../../nbs/api/30a_search.ipynb #47bccc38
 def _learned(rule, update, residual, ev):
     "The noise after one update, damped and kept above its floor"
     return ev.noise + rule.damping * (np.maximum(update(residual, ev), np.minimum(rule.noise_floor, ev.noise)) - ev.noise)
@@ -107,8 +108,10 @@ def _moves(p: Problem, ev: Evidence, rule: Rule) -> Iterator[tuple]: # New γ an
         yield gamma, ev.noise
         if rule.gamma not in (convex, em): yield drop(convex(ev)), ev.noise
     else:
-        yield gamma, _learned(rule, rule.noise, p.Y - p.G @ (np.repeat(gamma, p.n_orient)[:, None] * ev.A), ev)
-        yield drop(convex(ev)), _learned(rule, noise_convex, ev.noise[:, None] * whitened(p, ev), ev)
+        w = whitened(p, ev)
+        mean = linalg.blas.dsymm(1.0, source_covariance(p.G, np.repeat(gamma, p.n_orient)), w, lower=1)      # Gμ, with μ = ΓGᵀw
+        yield gamma, _learned(rule, rule.noise, p.Y - mean, ev)
+        yield drop(convex(ev)), _learned(rule, noise_convex, ev.noise[:, None] * w, ev)
 
 # %% ../../nbs/api/30a_search.ipynb #d52b2c18
 def step(
@@ -122,11 +125,11 @@ def step(
         if not rule.safe or new.cost <= ev.cost + 1e-13 * (abs(ev.cost) + len(ev.R)): return new
     return ev                                                                           # nothing is left but rounding
 
-# %% ../../nbs/api/30a_search.ipynb #299062b2
+# %% ../../nbs/api/30a_search.ipynb #b427ed8c
 def _cut(p: Problem, ev: Evidence, keep: np.ndarray) -> tuple[Problem, Evidence]: # The same, smaller
     "The problem and the point with some groups only"
     c = np.repeat(keep, p.n_orient)
-    return replace(p, G=np.asfortranarray(p.G[:, c])), replace(ev, gamma=ev.gamma[keep], q=ev.q[keep], d=ev.d[keep], A=ev.A[c])
+    return replace(p, G=np.asfortranarray(p.G[:, c])), replace(ev, gamma=ev.gamma[keep], q=ev.q[keep], d=ev.d[keep], q_coeff=ev.q_coeff[c])
 
 def _readmit(p: Problem, ev: Evidence, tol: float) -> Evidence: # A point with no dropped group that wants to come back
     "Let dropped groups back in, by a step that is small enough to lower ℒ"
