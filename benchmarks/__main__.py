@@ -34,7 +34,7 @@ def options(args):
     o.add_argument("--out", type=Path, default=HERE / ".latest", metavar="DIR", help="where to write (benchmarks/.latest); benchmarks for the documentation's figures")
     o.add_argument("--peer", type=Path, default=HERE / ".peer", metavar="DIR", help="environment of the published packages, made where it is missing (benchmarks/.peer)")
     o.add_argument("--no-peer", action="store_true", help="measure ours alone")
-    o.add_argument("--quick", action="store_true", help="tiny problems, once, with one thread: whether it all works")
+    o.add_argument("--quick", action="store_true", help="tiny problems, two works of each name, once, with one thread: whether it all works")
     return o.parse_args(args)
 
 
@@ -51,14 +51,16 @@ def once(python, family, work, which, threads, folder, size):
     r = subprocess.run([python, HERE / "child.py", family, work.name, which, problem, out], env=env, capture_output=True, text=True, cwd=folder)
     if r.returncode: return dict(failed=last_line(r.stderr))
     found = problems.load(out)
-    return json.loads(str(found["info"])) | dict(cost=costs(problems.load(problem), work.sigma, found["gamma"], found["noise"]))
+    return json.loads(str(found["info"])) | dict(cost=costs(problems.load(problem), work.sigma, **{k: v for k, v in found.items() if k != "info"}))
 
 
-def costs(p, sigma, gamma, noise):
+def costs(p, sigma, gamma, noise, scaled=False):
     "ℒ by our formula, at one or several γ: the same judge for both sides"
     from calibrain.basis import sflex_basis, through_basis
     from calibrain.solvers.evidence import data_root, factor, solve_lower
+    from calibrain.solvers.gamma_map import start_scale
     G, Y = through_basis(p["L"], sflex_basis(p["src_coords"], sigma), int(p["k"])) if sigma else p["L"], data_root(p["y"])
+    if scaled: gamma = gamma * start_scale(G, p["y"])[0]
     def cost(g):
         R = factor(G, g, np.broadcast_to(noise, len(Y)))
         return round(float(2 * np.log(R.diagonal()).sum() + (solve_lower(R, Y)**2).sum()), 6)
@@ -89,7 +91,7 @@ def main(args=None):
     kept = [] if not file.exists() else [r for r in json.loads(file.read_text(encoding="utf-8"))["works"] if r["family"] not in o.only]
     with tempfile.TemporaryDirectory() as folder:
         for family in o.only:
-            for work in importlib.import_module(f"benchmarks.{family}").WORKS:
+            for work in importlib.import_module(f"benchmarks.{family}").WORKS[:2 if o.quick else None]:
                 for threads in o.threads if o.quick else [t for t in o.threads if t in work.threads]:
                     rows.append(row(o, family, work, threads, peer, folder))
                     if "failed" in rows[-1]["ours"]: sys.exit(f"{work.name}: {rows[-1]['ours']['failed']}")

@@ -15,7 +15,7 @@ def peer(p):
     from calibrain import source_estimation as published
     r = published.gamma_lambda_map_sflex(p["L"], p["y"], max_iter=1000, **basis(p))
     r["posterior_mean"], np.diag(r["posterior_cov"])
-    return dict(hyper=hyper(r, "lambdas"), n_iter=len(r["err_gamma_hist"]))
+    return dict(hyper=hyper(r, "lambdas", scaled=True), n_iter=len(r["err_gamma_hist"]))
 
 
 WORKS = each("gamma_lambda_map_sflex, fast", ours, peer, ("64x1284",), ("30× (aim 100×)",))

@@ -15,7 +15,7 @@ def peer(p):
     from calibrain import source_estimation as published
     r = published.gamma_map_sflex(p["L"], p["y"], float(p["noise_var"]), max_iter=1000, **basis(p))
     r["posterior_mean"], np.diag(r["posterior_cov"])
-    return dict(hyper=hyper(r), n_iter=r["n_iter"])
+    return dict(hyper=hyper(r, scaled=True), n_iter=r["n_iter"])
 
 
 WORKS = each("gamma_map_sflex, fast", ours, peer, ("64x1284", "306x1284", "64x1284x3"), ("15× (aim 50×)", "15× (aim 50×)", "20× (aim 60×)"))

@@ -12,7 +12,7 @@ def cells(row):
     "One row of the table"
     ours, peer = row["ours"], row.get("peer") or {}
     cost = lambda side: f"{side['cost']:.4f}" if isinstance(side.get("cost"), float) else ""
-    ratio = f"{peer['median'] / ours['median']:.3g}×" if "median" in peer else ""
+    ratio = f"{peer['median'] / ours['median']:.3g}×" if "median" in peer and row["family"] != "curves" else ""
     theirs = time(peer) if "median" in peer else peer.get("failed", "–")
     return (row["name"], row["threads"], time(ours), theirs, f"**{ratio}**" if ratio else "", row["aim"], cost(ours), cost(peer),
             f"{ours['peak_mb']:.0f}", f"{peer['peak_mb']:.0f}" if "peak_mb" in peer else "")

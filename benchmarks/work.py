@@ -33,9 +33,9 @@ def basis(p):
     return dict(n_orient=int(p["k"]), src_coords=p["src_coords"], sigma=SIGMA)
 
 
-def hyper(r, noise="noise_var"):
-    "γ and noise of a result, ours or the published package's, when asked for"
-    return lambda: dict(gamma=r["gammas_full"], noise=r[noise])
+def hyper(r, noise="noise_var", scaled=False):
+    "γ and noise of a result when asked for; the published package returns γ `scaled`, in units of ‖YYᵀ‖/‖G‖² (Frobenius and largest row sum)"
+    return lambda: dict(gamma=r["gammas_full"], noise=r[noise], scaled=scaled)
 
 
 def peak():
