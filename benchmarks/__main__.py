@@ -25,12 +25,22 @@ FAMILIES = ("bmn", "gamma_map", "gamma_lambda_map", "convex", "mne_gamma_map", "
 SIZES = problems.SIZES | {growth.name(s): s for s in growth.SIZES}
 
 
+def number(kind, least):
+    "A type of option: a number that is not below `least`"
+    def parse(text):
+        value = kind(text)
+        if not value >= least: raise argparse.ArgumentTypeError(f"must be at least {least}, got {text}")
+        return value
+    parse.__name__ = kind.__name__
+    return parse
+
+
 def options(args):
     o = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.split("\n\n")[0])
     o.add_argument("--only", nargs="+", choices=FAMILIES, default=FAMILIES, metavar="NAME", help=f"what to measure, of {', '.join(FAMILIES)}; the rest of OUT's results.json stays")
-    o.add_argument("--repeats", type=int, default=3, help="processes for each side of a work (3)")
-    o.add_argument("--patience", type=float, default=np.inf, metavar="S", help="repeat no side that has already taken this many seconds")
-    o.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="numbers of BLAS threads (1 2)")
+    o.add_argument("--repeats", type=number(int, 1), default=3, help="processes for each side of a work (3)")
+    o.add_argument("--patience", type=number(float, 0), default=np.inf, metavar="S", help="repeat no side that has already taken this many seconds")
+    o.add_argument("--threads", type=number(int, 1), nargs="+", default=[1, 2], help="numbers of BLAS threads (1 2)")
     o.add_argument("--out", type=Path, default=HERE / ".latest", metavar="DIR", help="where to write (benchmarks/.latest); benchmarks for the documentation's figures")
     o.add_argument("--peer", type=Path, default=HERE / ".peer", metavar="DIR", help="environment of the published packages, made where it is missing (benchmarks/.peer)")
     o.add_argument("--no-peer", action="store_true", help="measure ours alone")
@@ -76,7 +86,7 @@ def row(o, family, work, threads, peer, folder):
         for which, interpreter in sides.items():
             if sum(r.get("seconds", np.inf) for r in runs[which]) < o.patience: runs[which].append(once(interpreter, family, work, which, threads, folder, size))
     done = {which: next((r for r in rs if "failed" in r), None) or summary(rs) for which, rs in runs.items()}
-    return dict(name=work.name, family=family, problem=size[0], threads=threads, rival=work.rival if work.peer else None, aim=work.aim, date=str(datetime.date.today())) | done
+    return dict(name=work.name, family=family, problem=size[0], size=size[1] or SIZES[size[0]], threads=threads, rival=work.rival if work.peer else None, aim=work.aim, date=str(datetime.date.today())) | done
 
 
 def main(args=None):
@@ -92,7 +102,7 @@ def main(args=None):
     with tempfile.TemporaryDirectory() as folder:
         for family in o.only:
             for work in importlib.import_module(f"benchmarks.{family}").WORKS[:2 if o.quick else None]:
-                for threads in o.threads if o.quick else [t for t in o.threads if t in work.threads]:
+                for threads in o.threads if o.quick else work.threads or o.threads:
                     rows.append(row(o, family, work, threads, peer, folder))
                     if "failed" in rows[-1]["ours"]: sys.exit(f"{work.name}: {rows[-1]['ours']['failed']}")
                     print(markdown(dict(works=rows[-1:]), FAMILIES).splitlines()[-1], flush=True)

@@ -19,7 +19,7 @@ class Work:
     peer: Callable = None
     rival: str = "calibrain" # package of the peer
     sigma: float = SIGMA     # of the basis, or None
-    threads: tuple = (1, 2)
+    threads: tuple = None    # BLAS threads, where the option is not to choose
     aim: str = ""            # what was asked for
 
 
