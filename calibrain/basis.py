@@ -5,14 +5,23 @@
 # %% auto #0
 __all__ = ['sflex_basis', 'through_basis', 'expand', 'normalisation']
 
-# %% ../nbs/api/12_basis.ipynb #1313a532
+# %% ../nbs/api/12_basis.ipynb #f1b38aef
 import numpy as np
 from scipy import linalg, sparse
+from scipy.sparse.csgraph import reverse_cuthill_mckee
 from scipy.spatial import cKDTree
 
 from .core import check_array, check_choice, check_number
 
-# %% ../nbs/api/12_basis.ipynb #bf709528
+# %% ../nbs/api/12_basis.ipynb #716fa16f
+def _bumps(r: np.ndarray, sigma: float, reach: float) -> sparse.csr_array: # `(n_sources, n_sources)`
+    "Gaussian weights of all pairs within reach"
+    i, j = cKDTree(r).query_pairs(reach, output_type="ndarray").astype(np.int32).T
+    d2 = sum((x[i] - x[j])**2 for x in r.T)
+    half = sparse.csr_array((np.exp(d2 / (-2 * sigma**2)), (i, j)), shape=(len(r),) * 2)
+    return sparse.csr_array(half + half.T + sparse.eye_array(len(r), format="csr"))
+
+# %% ../nbs/api/12_basis.ipynb #4fc2f63f
 def sflex_basis(
     src_coords: np.ndarray, # Positions of the sources, `(n_sources, 3)`, m
     sigma: float = 0.01, # Width σ of a bump, m
@@ -24,22 +33,26 @@ def sflex_basis(
     sigma = check_number("sigma", sigma, above=0, cure="the width of a patch in m; 0.01 is 10 mm")
     reach = sigma * check_number("threshold_factor", threshold_factor, above=0)
     left, right = check_choice("normalize", normalize, {"sym": (-0.5, -0.5), "row": (-1, 0), None: (0, 0)})
-    pairs = cKDTree(r).query_pairs(reach, output_type="ndarray")
-    i, j = np.concatenate([pairs, pairs[:, ::-1], np.repeat(np.arange(len(r)), 2).reshape(-1, 2)]).T
-    B = sparse.csr_array((np.exp(-((r[i] - r[j])**2).sum(1) / (2 * sigma**2)), (i, j)), shape=(len(r),) * 2)
+    B = _bumps(r, sigma, reach)
     D = B.sum(1)
-    return sparse.csr_array(sparse.diags_array(D**left) @ B @ sparse.diags_array(D**right))
+    B.data *= np.repeat(D**left, np.diff(B.indptr)) * (D**right)[B.indices]
+    return B
 
-# %% ../nbs/api/12_basis.ipynb #dfc06542
+# %% ../nbs/api/12_basis.ipynb #0f7a1e11
 def through_basis(
     L: np.ndarray, # Leadfield, `(n_sensors, n_sources * n_orient)`
     B: sparse.csr_array, # Basis, `(n_sources, n_coeff)`
     n_orient: int = 1, # Orientations of a source
 ) -> np.ndarray: # Leadfield of the patches, `(n_sensors, n_coeff * n_orient)`, columns contiguous
     "The leadfield that a solver sees through a basis"
-    M = len(L)
-    by_source = L.T.reshape(L.shape[1] // n_orient, n_orient * M)
-    return (B.T @ by_source).reshape(-1, M).T
+    M, N = len(L), L.shape[1] // n_orient
+    order = reverse_cuthill_mckee(sparse.csr_matrix(B))
+    by_source, out, Bt = L.T.reshape(N, n_orient, M), np.empty((N, n_orient, M)), B[order][:, order].T.tocsr()
+    step = max(1, 64 // n_orient)
+    for m in range(0, M, step):
+        some = by_source[order, :, m:m + step]
+        out[order, :, m:m + step] = (Bt @ some.reshape(N, -1)).reshape(some.shape)
+    return out.reshape(-1, M).T
 
 # %% ../nbs/api/12_basis.ipynb #7ea4fa94
 def expand(

@@ -39,7 +39,7 @@ def _refuse(error, name, must, got, cure=""):
     "Raise `error`: which argument, what it must be, what it was, what to do"
     raise error(f"{name} must be {must}, got {got}" + (f": {cure}" if cure else ""))
 
-# %% ../nbs/api/00_core.ipynb #9ab90a90
+# %% ../nbs/api/00_core.ipynb #42b6f400
 def check_number(
     name: str, # What the argument is called, for the message
     value: float, # The argument
@@ -51,9 +51,11 @@ def check_number(
     "A finite real number within bounds"
     if isinstance(value, np.ndarray) and value.ndim == 0: value = value[()]
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real): _refuse(TypeError, name, "a real number", repr(value), cure)
+    try: number = float(value)
+    except OverflowError: number = np.inf
     bounds = [f"> {above:g}"] * (above > -np.inf) + [f">= {least:g}"] * (least > -np.inf) + [f"<= {most:g}"] * (most < np.inf)
-    if not (np.isfinite(value) and value > above and least <= value <= most): _refuse(ValueError, name, " and ".join(["finite", *bounds]), value, cure)
-    return float(value)
+    if not (np.isfinite(number) and number > above and least <= number <= most): _refuse(ValueError, name, " and ".join(["finite", *bounds]), value, cure)
+    return number
 
 # %% ../nbs/api/00_core.ipynb #6554883e
 def check_count(

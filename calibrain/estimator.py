@@ -5,15 +5,18 @@
 # %% auto #0
 __all__ = ['SourceEstimator']
 
-# %% ../nbs/api/40_estimator.ipynb #a0e30931
+# %% ../nbs/api/40_estimator.ipynb #5d8e6bc3
 import html
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 from fastcore.basics import patch
+from tqdm.auto import tqdm
 
-from .core import _refuse, check_leadfield, check_logger, check_number, check_recording
+from .core import _refuse, check_logger, check_number, check_recording
+from .prepared import Prepared, prepare
 from .result import Result
 from .solvers.registry import describe
 
@@ -47,7 +50,7 @@ def set_params(self: SourceEstimator,
         setattr(self, k, v)
     return self
 
-# %% ../nbs/api/40_estimator.ipynb #7b7e44c5
+# %% ../nbs/api/40_estimator.ipynb #9eea3abd
 @patch
 def _arguments(self: SourceEstimator) -> tuple[Callable, dict]:
     "The solver's function and its arguments beyond L and y"
@@ -56,7 +59,7 @@ def _arguments(self: SourceEstimator) -> tuple[Callable, dict]:
     takes, own = s.takes(), {"n_orient": self.n_orient, "logger": check_logger(self.logger, __name__)}
     if unknown := set(params) - (set(takes) - {"L", "y", "noise_var"} - set(own)):
         raise TypeError(f"solver_params: {s.name} has no parameter {', '.join(sorted(unknown))} to set here; it takes {', '.join(sorted(set(takes) - {'L', 'y', 'noise_var'} - set(own)))}")
-    if self.n_orient not in s.orientations: _refuse(ValueError, "n_orient", f"one of {s.orientations} for {s.name}", self.n_orient)
+    if self.n_orient not in (s.orientations if "n_orient" in takes else (1,)): _refuse(ValueError, "n_orient", f"one of {s.orientations} for {s.name}", self.n_orient)
     if self.noise_var is None and not s.learns_noise and params.get("learn_noise", True):
         _refuse(ValueError, "noise_var", f"given, as {s.name} does not learn the noise", "None", "pass the noise variance in squared data units")
     if self.noise_var is not None:
@@ -64,33 +67,46 @@ def _arguments(self: SourceEstimator) -> tuple[Callable, dict]:
         own["noise_var"] = check_number("noise_var", self.noise_var, above=0)
     return s.function, params | {k: v for k, v in own.items() if k in takes}
 
-# %% ../nbs/api/40_estimator.ipynb #35ce3e59
+# %% ../nbs/api/40_estimator.ipynb #50702388
+def _check_recordings(y: np.ndarray, n_sensors: int) -> np.ndarray:
+    "One recording, or several along a first axis"
+    if np.ndim(y) != 3: return check_recording(y, n_sensors).copy()
+    return np.stack([check_recording(one, n_sensors) for one in y])
+
+@patch
+def _solve(self: SourceEstimator, L: Prepared, y: np.ndarray) -> Result | list[Result]:
+    "Run the solver on one recording, or on each of several"
+    function, arguments = self._arguments()
+    leadfield = L if describe(self.solver).takes_prepared else L.L
+    if y.ndim == 2: return function(leadfield, y, **arguments)
+    return [function(leadfield, one, **arguments) for one in tqdm(y, desc=describe(self.solver).name, unit="recording", disable=None)]
+
+# %% ../nbs/api/40_estimator.ipynb #694b36f6
 @patch
 def fit(self: SourceEstimator,
-        L: np.ndarray, # Leadfield, `(n_sensors, n_sources * n_orient)` source-major, or `(n_sensors, n_sources, n_orient)`
-        y: np.ndarray, # Recording, `(n_sensors, n_times)` or `(n_sensors,)`, µV or fT
+        L: np.ndarray, # Leadfield, `(n_sensors, n_sources * n_orient)` source-major, or `(n_sensors, n_sources, n_orient)`, or prepared
+        y: np.ndarray, # Recording, `(n_sensors, n_times)` or `(n_sensors,)`, or several, `(n_recordings, n_sensors, n_times)`, µV or fT
        ) -> SourceEstimator: # The estimator itself, with `result_`
-    "Solve for one recording"
-    function, arguments = self._arguments()
-    self.leadfield_ = check_leadfield(L, self.n_orient)
-    self.y_ = check_recording(y, len(self.leadfield_))
-    self.result_ = function(self.leadfield_, self.y_, **arguments)
+    "Solve for one recording, or for each of several"
+    self._arguments()
+    leadfield = prepare(L, self.n_orient)
+    if leadfield is not L: leadfield = replace(leadfield, L=leadfield.L.copy())             # what was fitted does not follow its argument
+    y = _check_recordings(y, leadfield.n_sensors)
+    self.result_, self.leadfield_, self.y_ = self._solve(leadfield, y), leadfield, y
     return self
 
-# %% ../nbs/api/40_estimator.ipynb #a40ef82a
+# %% ../nbs/api/40_estimator.ipynb #89446869
 @patch
 def predict(self: SourceEstimator,
-            y: np.ndarray = None, # Recording, or `None` for the one that was fitted
-           ) -> Result: # The solver's answer
+            y: np.ndarray = None, # Recording, or several, or `None` for what was fitted
+           ) -> Result | list[Result]: # The solver's answer, or one for each recording
     "The result, or that of another recording with the same leadfield"
     if not hasattr(self, "result_"): raise RuntimeError("this SourceEstimator has no leadfield yet: call fit(L, y) first")
     if y is None: return self.result_
-    y = check_recording(y, len(self.leadfield_))
-    if np.array_equal(y, self.y_): return self.result_
-    function, arguments = self._arguments()
-    return function(self.leadfield_, y, **arguments)
+    y = _check_recordings(y, self.leadfield_.n_sensors)
+    return self.result_ if np.array_equal(y, self.y_) else self._solve(self.leadfield_, y)
 
-# %% ../nbs/api/40_estimator.ipynb #7fe1dbf8
+# %% ../nbs/api/40_estimator.ipynb #776ba9e9
 @patch
 def __repr__(self: SourceEstimator) -> str: # Text
     "As it would be written"
@@ -100,4 +116,4 @@ def __repr__(self: SourceEstimator) -> str: # Text
 @patch
 def _repr_html_(self: SourceEstimator) -> str: # HTML
     "As it would be written, and what came out"
-    return f"<code>{html.escape(repr(self))}</code>" + (self.result_._repr_html_() if hasattr(self, "result_") else "")
+    return f"<code>{html.escape(repr(self))}</code>" + (self.result_._repr_html_() if isinstance(getattr(self, "result_", None), Result) else "")

@@ -95,13 +95,13 @@ def read_out(self: Posterior,
     if A.shape[1:] != (K,): _refuse(ValueError, "A", f"of shape (n, {K})", f"shape {A.shape}", "one column for each source coefficient, source-major")
     return _read(self, A @ self.S)
 
-# %% ../nbs/api/01_posterior.ipynb #372b133c
+# %% ../nbs/api/01_posterior.ipynb #5462c332
 def _rows(p: Posterior, sources: np.ndarray) -> np.ndarray: # Rows of S
     "The coefficients of some sources, checked"
     s = np.atleast_1d(sources)
     if s.dtype.kind not in "iu" or s.ndim != 1 or s.size == 0: raise TypeError(f"sources must be whole numbers, got {sources!r}: pass indices of sources")
     if s.min() < 0 or s.max() >= p.n_sources: raise ValueError(f"sources must be within 0 and {p.n_sources - 1}, got {s.min()} to {s.max()}")
-    return (s[:, None] * p.n_orient + np.arange(p.n_orient)).ravel()
+    return (s.astype(np.intp)[:, None] * p.n_orient + np.arange(p.n_orient)).ravel()
 
 # %% ../nbs/api/01_posterior.ipynb #bbe9238f
 @patch

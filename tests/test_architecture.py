@@ -8,14 +8,14 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 FILES = {".".join(p.relative_to(ROOT).with_suffix("").parts): p for p in sorted((ROOT / "calibrain").rglob("*.py")) if p.name not in ("__init__.py", "_modidx.py")}
 
-LINEAR = {"core", "posterior", "leadfield", "basis"}
+LINEAR = {"prepared", "core", "posterior", "leadfield", "basis"}
 SIMULATORS = {"sources", "sensors"}
 ESTIMATION = LINEAR | {"result", "solvers", "estimator"}
 SETS = {"core", "posterior", "regions", "coverage"}
 CALIBRATION = SETS | {"metrics", "recalibrate", "conformal", "sbc"}
 ANY = LINEAR | SIMULATORS | ESTIMATION | CALIBRATION | {"heads", "evoked", "study", "store", "demo", "cli", "viz", "explorers"}
 MAY_IMPORT = {  # a module, or a package for all modules in it: the modules of ours it may know
-    "core": set(), "posterior": {"core"}, "leadfield": {"core"}, "basis": {"core"}, "result": {"core", "posterior"},
+    "core": set(), "posterior": {"core"}, "leadfield": {"core"}, "basis": {"core"}, "prepared": {"core", "basis"}, "result": {"core", "posterior"},
     "heads": {"core", "leadfield"}, "sources": LINEAR | SIMULATORS, "sensors": LINEAR | SIMULATORS,
     "solvers": LINEAR | {"result", "solvers"}, "estimator": ESTIMATION, "evoked": ESTIMATION | {"heads"},
     "regions": SETS, "coverage": SETS, "metrics": CALIBRATION, "recalibrate": CALIBRATION, "conformal": CALIBRATION, "sbc": CALIBRATION,

@@ -1,11 +1,14 @@
 "Every wrong argument is a named error, before any work and with nothing lost"
+import functools
 import logging
+from fractions import Fraction
 
 import numpy as np
 import pytest
 from sklearn.base import clone
 
 from calibrain import BMN, BMN_joint, SourceEstimator, gamma_lambda_map_sflex, gamma_map_sflex
+from calibrain.core import ConvergenceWarning
 from calibrain.solvers import search
 from calibrain.solvers.registry import SOLVERS
 
@@ -135,3 +138,50 @@ class TestEstimator:
         "Nothing is caught and retried"
         def breaks(L, y, noise_var=None): raise TypeError("from inside the solver")
         with pytest.raises(TypeError, match="from inside the solver"): SourceEstimator(breaks).fit(L, Y)
+
+    def test_another_recording_is_solved_anew(self):
+        e = SourceEstimator(BMN, noise_var=0.5).fit(L, Y)
+        assert e.predict() is e.predict(Y.copy()) and e.predict(2 * Y[:, :3])["gamma"] == BMN(L, 2 * Y[:, :3], 0.5)["gamma"]
+
+    def test_a_solver_may_say_that_it_learns_the_noise(self):
+        def mine(L, y, noise_var): return BMN(L, y, noise_var)
+        mine.learns_noise = True
+        with pytest.raises(TypeError, match="missing 1 required positional argument: 'noise_var'"): SourceEstimator(mine).fit(L, Y)
+
+    def test_arrays_changed_after_fit(self):
+        "What was fitted does not follow"
+        L0, y0 = L.copy(), Y.copy()
+        e = SourceEstimator(BMN, noise_var=0.5).fit(L0, y0)
+        L0 *= 3; y0 *= 2
+        assert np.array_equal(e.predict(y0)["posterior_mean"], BMN(L, 2 * Y, 0.5)["posterior_mean"])
+
+    def test_a_fit_that_fails_leaves_what_was_fitted(self):
+        e = SourceEstimator(BMN, noise_var=0.5).fit(L, Y)
+        with pytest.raises(ValueError, match="y must be finite"): e.fit(L[:5], nan(Y)[:5])
+        assert np.array_equal(e.predict(2 * Y)["posterior_mean"], BMN(L, 2 * Y, 0.5)["posterior_mean"])
+
+    def test_partial_functions_and_callable_objects(self):
+        e = SourceEstimator(functools.partial(BMN, max_iter=50), noise_var=0.5)
+        assert "partial" in repr(e) and e.fit(L, Y).predict()["gamma"] == BMN(L, Y, 0.5)["gamma"]
+        with pytest.raises(TypeError, match="has no parameter sigma"): SourceEstimator(functools.partial(BMN), dict(sigma=1), 0.5).fit(L, Y)
+        with pytest.raises(ValueError, match="n_orient"): SourceEstimator(lambda L, y, noise_var: BMN(L, y, noise_var), noise_var=0.5, n_orient=3).fit(L, Y)
+
+
+@pytest.mark.parametrize("sigma", [1e-200, 1e200])
+def test_extreme_widths_are_points_and_a_constant(sigma):
+    r = gamma_map_sflex(L, Y, 0.5, src_coords=COORDS, sigma=sigma, max_iter=2000)
+    assert np.isfinite(r.cost) and np.allclose(r["B_spatial"].toarray(), np.eye(12) if sigma < 1 else 1 / 12)
+
+
+@pytest.mark.parametrize("value", [Fraction(1, 2), np.float32(0.5), np.array(0.5), np.longdouble(0.5)])
+def test_numbers_of_any_real_kind(value):
+    assert BMN(L, Y, value)["gamma"] == BMN(L, Y, 0.5)["gamma"]
+
+
+def test_a_number_that_does_not_fit_a_float():
+    with pytest.raises(ValueError, match="noise_var must be finite"): BMN(L, Y, 10**400)
+
+
+def test_steps_are_those_asked_for():
+    "The warning of the minimum norm names the limit that was set"
+    with pytest.warns(ConvergenceWarning, match="max_iter=1 "): BMN(L, Y, 0.5, max_iter=1)

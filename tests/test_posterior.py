@@ -4,9 +4,10 @@ import tracemalloc
 import numpy as np
 import pytest
 from problems import random_problem
+from scipy import sparse
 
 from calibrain.basis import expand, normalisation, sflex_basis, through_basis
-from calibrain.posterior import selection
+from calibrain.posterior import Posterior, selection
 from calibrain.solvers.evidence import posterior_at
 
 SEEDS = range(40)
@@ -23,7 +24,7 @@ def twins(seed, kind):
     if not gamma.any(): gamma[:k] = 1
     noise = rng.uniform(0.5, 2, len(y)) * noise_var
     on = np.flatnonzero(gamma)
-    p = posterior_at(G, y, gamma, noise, selection(on, N * k) if kind == "none" else __import__("scipy.sparse").sparse.csr_array(S[:, on]), k)
+    p = posterior_at(G, y, gamma, noise, selection(on, N * k) if kind == "none" else sparse.csr_array(S[:, on]), k)
     Gd, P = L @ S, np.linalg.inv((L @ S * gamma) @ (L @ S).T + np.diag(noise))
     gain = gamma[:, None] * Gd.T @ P
     return p, S @ gain @ y, S @ (np.diag(gamma) - gain @ Gd * gamma) @ S.T
@@ -88,6 +89,29 @@ def test_nothing_quadratic_in_the_sources_is_formed():
     assert peak < 100e6, f"{peak / 1e6:.0f} MB"
 
 
+def test_a_long_source_space_goes_in_slices():
+    "6,000 rows of 4,096 numbers are three slices; at once they would take 197 MB"
+    rng = np.random.default_rng(0)
+    gamma, V = rng.uniform(1, 2, 3), rng.normal(size=(4096, 3)) / 70
+    S = rng.normal(size=(6000, 3)) * (rng.random((6000, 3)) < 0.5)
+    p = Posterior(gamma, V, np.zeros((3, 1)), sparse.csr_array(S), 3)
+    assert len(list(p._slices())) == 3
+    tracemalloc.start()
+    var, blocks = p.var, p.blocks
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    cov = np.einsum("nac,cd,nbd->nab", S.reshape(-1, 3, 3), np.diag(gamma) - V.T @ V, S.reshape(-1, 3, 3))
+    close(blocks, cov)
+    close(var, np.einsum("naa->na", cov).ravel())
+    assert peak < 150e6, f"{peak / 1e6:.0f} MB"
+
+
+def test_a_variance_below_rounding_is_zero():
+    "and its root is no NaN"
+    p = Posterior(np.ones(1), np.full((1, 1), np.nextafter(1, 2)), np.ones((1, 1)), sparse.csr_array(np.ones((1, 1))))
+    assert p.var == 0 and p.std == 0 and np.allclose(p.sample(3, 0), 1, rtol=1e-14)
+
+
 def test_nothing_active():
     "A posterior in which every source was pruned is zero for certain, and still answers"
     L, y, _, k, coords = random_problem(1)
@@ -101,3 +125,10 @@ def test_nothing_active():
 def test_bad_regions(sources, words):
     p = twins(7, "none")[0]
     with pytest.raises((TypeError, ValueError), match=words): p.region(sources)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.uint64])
+def test_small_whole_numbers_as_sources(dtype):
+    "Three times 99 does not fit into eight bits"
+    p = Posterior(np.ones(1), np.zeros((1, 1)), np.ones((1, 1)), sparse.csr_array(np.arange(300.0)[:, None]), 3)
+    assert list(p.region(np.array([99], dtype)).mean.ravel()) == [297, 298, 299]

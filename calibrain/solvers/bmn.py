@@ -5,18 +5,17 @@
 # %% auto #0
 __all__ = ['Spectrum', 'spectrum', 'Minimum', 'lowest', 'best_gamma', 'best_gamma_noise', 'published_path', 'BMN', 'BMN_joint']
 
-# %% ../../nbs/api/33_bmn.ipynb #53d4b872
+# %% ../../nbs/api/33_bmn.ipynb #7e6c62ee
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import linalg, sparse
 from scipy.optimize import brentq
 
-from ..basis import normalisation
-from ..core import ConvergenceWarning, _refuse, check_choice, check_count, check_leadfield, check_logger, check_number, check_orient, check_recording, warn
+from ..core import ConvergenceWarning, _refuse, check_choice, check_count, check_logger, check_number, check_recording, warn
 from ..posterior import Posterior
+from ..prepared import Eigenbasis, prepare
 from ..result import Result, shared_entries
 from .evidence import data_root, log_evidence, violation
 from .gamma_lambda_map import boundary, warn_boundary
@@ -38,34 +37,33 @@ class Spectrum:
         c = gamma * self.d + noise
         return float((np.log(c) + self.s / c).sum())
 
-# %% ../../nbs/api/33_bmn.ipynb #43bc09ec
+# %% ../../nbs/api/33_bmn.ipynb #acf33d3d
 def spectrum(
-    G: np.ndarray, # Leadfield of the coefficients, `(n_sensors, n_coeff)`
+    basis: Eigenbasis, # The leadfield in its eigenbasis
     y: np.ndarray, # Recording, `(n_sensors, n_times)`
 ) -> Spectrum: # What the evidence needs to know of both
-    "Eigenbasis of a leadfield, and a recording seen in it"
-    d, U = linalg.eigh(G @ G.T)
-    d[d < max(G.shape) * np.finfo(float).eps * d[-1]] = 0
-    return Spectrum(d, ((U.T @ data_root(y))**2).sum(1), U)
+    "A recording seen in the eigenbasis of a leadfield"
+    return Spectrum(basis.d, ((basis.U.T @ data_root(y))**2).sum(1), basis.U)
 
-# %% ../../nbs/api/33_bmn.ipynb #1fd5a086
+# %% ../../nbs/api/33_bmn.ipynb #f7050c77
 @dataclass(frozen=True, eq=False)
 class Minimum:
     "A minimum, and how it was found"
     t: float # Where
     path: list # The points tried on the way, the last one is `t`
+    n_iter: int = 0 # Steps that refined it
     converged: bool = True # Whether the tolerance was met
     at_end: bool = False # Whether it is the upper end of the grid
 
-# %% ../../nbs/api/33_bmn.ipynb #dbff5c80
+# %% ../../nbs/api/33_bmn.ipynb #cc9624a6
 def _refine(slope, a, b, tol, max_iter) -> Minimum:
     "The zero of a slope between two points"
     path = []
     def tried(t): path.append(t); return slope(np.array([t]))[0]
     t, r = brentq(tried, a, b, xtol=max(tol * 1e-6, 1e-15), rtol=8.9e-16, maxiter=max_iter, full_output=True, disp=False)
-    return Minimum(t, path + [t], r.converged)
+    return Minimum(t, path + [t], r.iterations, r.converged)
 
-# %% ../../nbs/api/33_bmn.ipynb #5bc61fe9
+# %% ../../nbs/api/33_bmn.ipynb #2d1eb9a4
 def lowest(
     f: Callable, # The function, at one point
     slope: Callable, # Anything with the sign of its derivative, at an array of points
@@ -76,10 +74,9 @@ def lowest(
 ) -> Minimum: # The lowest
     "The lowest minimum of a smooth function of one variable"
     grid = np.linspace(low, high, int(10 * (high - low)) + 2)
-    rising = slope(grid) >= -1e-13
-    found = [Minimum(grid[0], [grid[0]])] if rising[0] else []
-    found += [_refine(slope, grid[i], grid[i + 1], tol, max_iter) for i in np.flatnonzero(~rising[:-1] & rising[1:])]
-    if not rising[-1]: found.append(Minimum(grid[-1], [grid[-1]], at_end=True))
+    rising = slope(grid) >= 0
+    inside = [_refine(slope, grid[i], grid[i + 1], tol, max_iter) for i in np.flatnonzero(~rising[:-1] & rising[1:])]
+    found = [Minimum(grid[0], [grid[0]]), *inside, Minimum(grid[-1], [grid[-1]], at_end=True)]
     values = np.array([f(m.t) for m in found])
     return found[np.flatnonzero(values <= values.min() + 1e-12 * abs(values.min()))[0]]
 
@@ -129,7 +126,7 @@ def best_gamma_noise(
     learned = noise(m.path)
     return np.column_stack([np.exp(m.path) * learned * (m.t > low), learned]), m
 
-# %% ../../nbs/api/33_bmn.ipynb #bca5c944
+# %% ../../nbs/api/33_bmn.ipynb #31322435
 def published_path(
     e: Spectrum, # Leadfield and recording
     noise: float, # Noise variance λ, or where it starts
@@ -148,7 +145,7 @@ def published_path(
         c = gamma * e.d + noise
         if learn: noise = max(np.sqrt((noise**2 * e.s / c**2).sum() / (1 / c).sum()), np.finfo(float).eps)
         path.append([gamma, noise]); change = abs(gamma - before) / before
-    return np.array(path) * [power / gain, power], Minimum(np.log(gamma), path, change < tol)
+    return np.array(path) * [power / gain, power], Minimum(np.log(gamma), path, len(path), change < tol)
 
 # %% ../../nbs/api/33_bmn.ipynb #61a9013b
 def _posterior(e: Spectrum, G, y, gamma, noise, S, n_orient) -> Posterior:
@@ -158,19 +155,18 @@ def _posterior(e: Spectrum, G, y, gamma, noise, S, n_orient) -> Posterior:
     V = gamma * (root @ G[:, :K])
     return Posterior(np.full(K, gamma), V, V.T @ (root @ y), S[:, :K], n_orient)
 
-# %% ../../nbs/api/33_bmn.ipynb #fa0c3e11
+# %% ../../nbs/api/33_bmn.ipynb #75455fe2
 def _bmn(solver, L, y, noise_var, n_orient, max_iter, tol, init_gamma, init_lambda, learn, normalization, rule, logger, track) -> Result:
     "Check, find the optimum, and put the answer together"
-    L, logger, n_orient = check_leadfield(L, n_orient), check_logger(logger, __name__), check_orient(n_orient)
-    y, max_iter, tol = check_recording(y, len(L)), check_count("max_iter", max_iter), check_number("tol", tol, least=0)
+    L, logger = prepare(L, n_orient), check_logger(logger, __name__)
+    y, max_iter, tol = check_recording(y, L.n_sensors), check_count("max_iter", max_iter), check_number("tol", tol, least=0)
     init = [v if v is None else check_number(n, v, above=0) for n, v in (("init_gamma", init_gamma), ("init_lambda", init_lambda))]
     old = check_choice("rule", rule, {None: False, "calibrain-1.0": True})
-    S = normalisation(L, n_orient) if check_choice("normalization", normalization, {True: True, False: False}) else sparse.eye_array(L.shape[1], format="csr")
-    G = L @ S if normalization else L
-    e = spectrum(G, y)
+    basis = L.eigenbasis(check_choice("normalization", normalization, {True: True, False: False}))
+    e = spectrum(basis, y)
     if old: path, m = _published(e, y, noise_var, *init, learn, tol, max_iter)
     else: path, m = best_gamma_noise(e, tol, max_iter) if learn else best_gamma(e, noise_var, tol, max_iter)
-    return _result(solver, e, _posterior(e, G, y, *path[-1], S, n_orient), y, path, m, learn, logger, track)
+    return _result(solver, e, _posterior(e, basis.G, y, *path[-1], basis.S, L.n_orient), y, path, m, learn, logger, track)
 
 # %% ../../nbs/api/33_bmn.ipynb #99284a29
 def _published(e, y, noise_var, init_gamma, init_lambda, learn, tol, max_iter):
@@ -179,7 +175,7 @@ def _published(e, y, noise_var, init_gamma, init_lambda, learn, tol, max_iter):
     gamma = 1. if init_gamma is None else init_gamma / unit
     return published_path(e, noise_var if not learn else init_lambda or 1., gamma, learn, tol, max_iter, y.shape[1])
 
-# %% ../../nbs/api/33_bmn.ipynb #4f26e273
+# %% ../../nbs/api/33_bmn.ipynb #3a55b497
 def _result(solver, e, posterior, y, path, m, learn, logger, track) -> Result:
     "The optimum as a result, with its warnings"
     (gamma, noise), (M, T) = path[-1], y.shape
@@ -189,17 +185,17 @@ def _result(solver, e, posterior, y, path, m, learn, logger, track) -> Result:
     history = dict(gamma=path[:, 0], noise=path[:, 1], cost=np.array([e.cost(*p) for p in path]), err_gamma=change) if track else {}
     if learn: entries["lambda"] = float(noise)
     if learn and track: entries |= dict(gamma_hist=path[:, 0].tolist(), lambda_hist=path[:, 1].tolist(), noise_var_hist=path[:, 1].tolist(), err_gamma_hist=change.tolist())
-    if not m.converged: warn(f"{solver} stopped after max_iter={len(path)} steps: γ still changes by {change[-1]:.1e} relative. Raise max_iter.", ConvergenceWarning)
+    if not m.converged: warn(f"{solver} stopped after max_iter={m.n_iter} steps: γ still changes by {change[-1]:.1e} relative. Raise max_iter.", ConvergenceWarning)
     at_boundary = learn and (m.at_end or len(boundary(np.array([noise]), y.reshape(1, -1))) > 0)
     if at_boundary: warn_boundary(solver, "everywhere")
-    out = Result(solver, posterior, entries, cost, log_evidence(cost, M, T), float(noise), len(path), m.converged,
+    out = Result(solver, posterior, entries, cost, log_evidence(cost, M, T), float(noise), m.n_iter, m.converged,
                  float(violation(np.array([gamma]), *q_d).max()), at_boundary, history)
     logger.info("%r", out)
     return out
 
-# %% ../../nbs/api/33_bmn.ipynb #b6300b9d
+# %% ../../nbs/api/33_bmn.ipynb #e15399c3
 def BMN(
-    L: np.ndarray, # Leadfield, `(n_sensors, n_sources * n_orient)` source-major, µV/nAm or fT/nAm
+    L: np.ndarray, # Leadfield, `(n_sensors, n_sources * n_orient)` source-major, µV/nAm or fT/nAm; or prepared
     y: np.ndarray, # Recording, `(n_sensors, n_times)` or `(n_sensors,)`, µV or fT
     noise_var: float, # Variance of the sensor noise, µV² or fT²
     n_orient: int = 1, # Orientations of a source: 1, 2 or 3
@@ -215,9 +211,9 @@ def BMN(
     noise_var = check_number("noise_var", noise_var, above=0, cure="pass the variance of the sensor noise in squared data units, or use BMN_joint")
     return _bmn("BMN", L, y, noise_var, n_orient, max_iter, tol, init_gamma, None, False, normalization, rule, logger, False)
 
-# %% ../../nbs/api/33_bmn.ipynb #1ab81d79
+# %% ../../nbs/api/33_bmn.ipynb #df27bbe3
 def BMN_joint(
-    L: np.ndarray, # Leadfield, `(n_sensors, n_sources * n_orient)` source-major, µV/nAm or fT/nAm
+    L: np.ndarray, # Leadfield, `(n_sensors, n_sources * n_orient)` source-major, µV/nAm or fT/nAm; or prepared
     y: np.ndarray, # Recording, `(n_sensors, n_times)` or `(n_sensors,)`, µV or fT
     noise_var: float = None, # Noise variance, µV² or fT², where it is not to be learned
     n_orient: int = 1, # Orientations of a source: 1, 2 or 3

@@ -19,13 +19,14 @@ from .fast import certificate
 from .gamma_map import Setup, Solved, basis_entries, check_start, make_rule, setup, solve
 from .search import NOISE_FLOOR, NOISE_UPDATES
 
-# %% ../../nbs/api/32_gamma_lambda_map.ipynb #f0574c2b
+# %% ../../nbs/api/32_gamma_lambda_map.ipynb #91dda5b6
 def boundary(
     noise: np.ndarray, # Learned noise variances, `(n_sensors,)`
     y: np.ndarray, # Recording, `(n_sensors, n_times)`
 ) -> np.ndarray: # Indices of sensors whose noise ran to zero
     "Sensors whose noise the data do not determine"
-    return np.flatnonzero(noise <= 1e-6 * (y**2).mean(1))
+    power = (y**2).mean(1)
+    return np.flatnonzero(noise <= np.maximum(1e-6 * power, 1.01 * NOISE_FLOOR * power.mean()))
 
 def warn_boundary(
     solver: str, # Name of the solver
@@ -61,9 +62,9 @@ def _active_cov(p: Posterior, active: np.ndarray) -> np.ndarray:
     "Covariance of the sources at which the active coefficients sit"
     return p.region(active).cov if len(active) else np.zeros((0, 0))
 
-# %% ../../nbs/api/32_gamma_lambda_map.ipynb #63aefeac
+# %% ../../nbs/api/32_gamma_lambda_map.ipynb #0b3743fe
 def gamma_lambda_map(
-    L: np.ndarray, # Leadfield, `(n_sensors, n_sources * n_orient)` source-major, µV/nAm or fT/nAm
+    L: np.ndarray, # Leadfield, `(n_sensors, n_sources * n_orient)` source-major, µV/nAm or fT/nAm; or prepared
     y: np.ndarray, # Recording, `(n_sensors, n_times)` or `(n_sensors,)`, µV or fT
     n_orient: int = 1, # Orientations of a source: 1, 2 or 3
     init_gamma: np.ndarray = None, # Where γ starts, nAm²: a number, or one by source or coefficient
@@ -85,9 +86,9 @@ def gamma_lambda_map(
                            update_mode, rule, verbose)
     return _result(found, "gamma_lambda_map", tol, learn_lambda, track_history, {}, logger)
 
-# %% ../../nbs/api/32_gamma_lambda_map.ipynb #3e5f97e0
+# %% ../../nbs/api/32_gamma_lambda_map.ipynb #ce2342cc
 def gamma_lambda_map_sflex(
-    L: np.ndarray, # Leadfield, `(n_sensors, n_sources * n_orient)` source-major, µV/nAm or fT/nAm
+    L: np.ndarray, # Leadfield, `(n_sensors, n_sources * n_orient)` source-major, µV/nAm or fT/nAm; or prepared
     y: np.ndarray, # Recording, `(n_sensors, n_times)` or `(n_sensors,)`, µV or fT
     n_orient: int = 1, # Orientations of a source: 1, 2 or 3
     init_gamma: np.ndarray = None, # Where γ starts, nAm²: a number, or one by source or coefficient

@@ -6,7 +6,7 @@
 __all__ = ['start_scale', 'check_start', 'Setup', 'setup', 'make_rule', 'Solved', 'solve', 'gamma_map', 'gamma_map_sflex',
            'basis_entries']
 
-# %% ../../nbs/api/31_gamma_map.ipynb #b0c378cc
+# %% ../../nbs/api/31_gamma_map.ipynb #9becee40
 import logging
 from dataclasses import dataclass, replace
 
@@ -14,22 +14,23 @@ import numpy as np
 from fastcore.basics import patch
 from scipy import sparse
 
-from ..basis import expand, sflex_basis, through_basis
-from ..core import _refuse, check_array, check_choice, check_count, check_leadfield, check_logger, check_number, check_orient, check_recording
+from ..basis import expand
+from ..core import _refuse, check_array, check_choice, check_count, check_logger, check_number, check_recording
+from ..prepared import prepare
 from ..posterior import Posterior, selection
 from ..result import Result, shared_entries
 from .evidence import Problem, data_root, kkt_violation, log_evidence, posterior_at
 from .fast import minimise_fast
 from .search import NOISE_FLOOR, UPDATES, Fit, Rule, minimise, published, warn_unconverged
 
-# %% ../../nbs/api/31_gamma_map.ipynb #f7d06697
+# %% ../../nbs/api/31_gamma_map.ipynb #7b556d94
 def start_scale(
     L: np.ndarray, # Leadfield that the solver sees, `(n_sensors, n_coeff)`
     y: np.ndarray, # Recording, `(n_sensors, n_times)`
 ) -> tuple[float, float]: # γ in nAm², and ‖YYᵀ‖ in squared data units
     "Where γ starts, and where the noise does when it is learned"
     a = np.linalg.norm(y @ y.T)
-    return a / np.linalg.norm(L, np.inf)**2, a
+    return a / np.abs(L).sum(1, dtype=float).max()**2, a
 
 # %% ../../nbs/api/31_gamma_map.ipynb #60778560
 def check_start(
@@ -64,22 +65,18 @@ class Setup:
     @property
     def n_coeff(self) -> int: return self.problem.G.shape[1]
 
-# %% ../../nbs/api/31_gamma_map.ipynb #7be5738e
+# %% ../../nbs/api/31_gamma_map.ipynb #459a98d4
 def setup(
-    L: np.ndarray, # Leadfield, 2-D source-major or 3-D
+    L: np.ndarray, # Leadfield, 2-D source-major or 3-D, or prepared
     y: np.ndarray, # Recording, `(n_sensors, n_times)` or `(n_sensors,)`
     n_orient: int = 1, # Orientations of a source
     basis: dict = None, # Arguments of `sflex_basis`, or `None` to do without
 ) -> Setup: # The problem
     "Check leadfield, recording and basis"
-    n_orient, L = check_orient(n_orient), check_leadfield(L, n_orient)
-    y, n, B = check_recording(y, len(L)), L.shape[1] // n_orient, None
-    if basis is not None:
-        if basis["src_coords"] is None: _refuse(TypeError, "src_coords", f"an array of shape ({n}, 3), in m", "None", "the basis must know where the sources are")
-        check_array("src_coords", basis["src_coords"], (n, 3), "one position in m for each source of L")
-        B = sflex_basis(**basis)
-    G = np.asfortranarray(L) if B is None else through_basis(L, B, n_orient)
-    return Setup(y, B, Problem(G, data_root(y), n_orient), *start_scale(G, y))
+    L = prepare(L, n_orient)
+    y = check_recording(y, L.n_sensors)
+    B, G = (None, L.columns()) if basis is None else L.patches(**basis)
+    return Setup(y, B, Problem(G, data_root(y), L.n_orient), *start_scale(G, y))
 
 # %% ../../nbs/api/31_gamma_map.ipynb #56271ee4
 def make_rule(
@@ -147,11 +144,11 @@ def result(self: Solved,
     logger.info("%r", out)
     return out
 
-# %% ../../nbs/api/31_gamma_map.ipynb #27b4a168
+# %% ../../nbs/api/31_gamma_map.ipynb #c04854a9
 _NOISE_CURE = "pass the variance of the sensor noise in squared data units, or use a solver that learns it"
 
 def gamma_map(
-    L: np.ndarray, # Leadfield, `(n_sensors, n_sources * n_orient)` source-major, µV/nAm or fT/nAm
+    L: np.ndarray, # Leadfield, `(n_sensors, n_sources * n_orient)` source-major, µV/nAm or fT/nAm; or prepared
     y: np.ndarray, # Recording, `(n_sensors, n_times)` or `(n_sensors,)`, µV or fT
     noise_var: float, # Variance of the sensor noise, µV² or fT²
     n_orient: int = 1, # Orientations of a source: 1, 2 or 3
@@ -179,9 +176,9 @@ def _entries(found: Solved) -> dict:
     "What the solvers with given noise return besides"
     return dict(active_source_indices=found.active, n_iter=found.fit.n_iter, n_orient=found.posterior.n_orient)
 
-# %% ../../nbs/api/31_gamma_map.ipynb #c278dc8b
+# %% ../../nbs/api/31_gamma_map.ipynb #6ae10d84
 def gamma_map_sflex(
-    L: np.ndarray, # Leadfield, `(n_sensors, n_sources * n_orient)` source-major, µV/nAm or fT/nAm
+    L: np.ndarray, # Leadfield, `(n_sensors, n_sources * n_orient)` source-major, µV/nAm or fT/nAm; or prepared
     y: np.ndarray, # Recording, `(n_sensors, n_times)` or `(n_sensors,)`, µV or fT
     noise_var: float, # Variance of the sensor noise, µV² or fT²
     n_orient: int = 1, # Orientations of a source: 1, 2 or 3

@@ -18,7 +18,7 @@ from .bmn import BMN, BMN_joint
 from .gamma_lambda_map import gamma_lambda_map, gamma_lambda_map_sflex
 from .gamma_map import gamma_map, gamma_map_sflex
 
-# %% ../../nbs/api/39_registry.ipynb #b228a23d
+# %% ../../nbs/api/39_registry.ipynb #3e6a9b4b
 @dataclass(frozen=True)
 class Solver:
     "What there is to know of a solver"
@@ -29,7 +29,9 @@ class Solver:
     cost_falls: bool = True # Whether ℒ must not rise from one entry of `history["cost"]` to the next
 
     @property
-    def name(self) -> str: return self.function.__name__
+    def name(self) -> str: return getattr(self.function, "__name__", type(self.function).__name__)
+    @property
+    def takes_prepared(self) -> bool: return self is SOLVERS.get(self.name)
 
 # %% ../../nbs/api/39_registry.ipynb #07adcd94
 @patch

@@ -110,7 +110,7 @@ def _moves(p: Problem, ev: Evidence, rule: Rule) -> Iterator[tuple]: # New γ an
         yield gamma, _learned(rule, rule.noise, p.Y - p.G @ (np.repeat(gamma, p.n_orient)[:, None] * ev.A), ev)
         yield drop(convex(ev)), _learned(rule, noise_convex, ev.noise[:, None] * whitened(p, ev), ev)
 
-# %% ../../nbs/api/30a_search.ipynb #ed7be26b
+# %% ../../nbs/api/30a_search.ipynb #d52b2c18
 def step(
     p: Problem, # Leadfield and data
     ev: Evidence, # Where we are
@@ -119,7 +119,7 @@ def step(
     "One iteration: a pure function of the point before"
     for gamma, noise in _moves(p, ev, rule):
         new = evaluate(p, gamma, noise)
-        if not rule.safe or new.cost <= ev.cost + 1e-13 * abs(ev.cost): return new
+        if not rule.safe or new.cost <= ev.cost + 1e-13 * (abs(ev.cost) + len(ev.R)): return new
     return ev                                                                           # nothing is left but rounding
 
 # %% ../../nbs/api/30a_search.ipynb #299062b2
@@ -146,7 +146,7 @@ class Fit:
     change: float # Its last relative change
     history: dict # `cost` (with the start) and, by iteration, `err_gamma`, `n_active` and `noise_mean`
 
-# %% ../../nbs/api/30a_search.ipynb #f7f5b612
+# %% ../../nbs/api/30a_search.ipynb #ced5efb0
 def minimise(
     p: Problem, # Leadfield and data
     gamma: np.ndarray, # Start, `(n_groups,)`
@@ -159,10 +159,10 @@ def minimise(
     "Lower ℒ over γ, and over the noise where the rule learns it"
     live, small = np.arange(len(gamma)), p
     ev = evaluate(p, gamma, noise)
-    log, change, done, it = [], np.inf, not gamma.any(), 0
+    log, change, done, stuck, it = [], np.inf, not gamma.any(), False, 0
     costs, bar = [ev.cost], tqdm(total=max_iter, disable=not progress, desc="evidence", unit="it")
     while not done and it < max_iter:
-        new, it = step(small, ev, rule), it + 1
+        before, new, it = ev, step(small, ev, rule), it + 1
         change = np.abs(new.gamma - ev.gamma).sum() / ev.gamma.sum()
         alive, ev = new.gamma > 0, new
         log.append((change, p.n_orient * alive.sum(), ev.noise.mean())); costs.append(ev.cost)
@@ -170,9 +170,11 @@ def minimise(
         if alive.mean() < 0.9: (small, ev), live = _cut(small, ev, alive), live[alive]
         if change < tol or not ev.gamma.any():
             full = _whole(p, ev, live)
-            ev = _readmit(p, full, max(tol, 1e-9)) if rule.safe else full
+            if rule.noise and not full.gamma.any(): full = evaluate(p, full.gamma, np.maximum((p.Y**2).sum(1), rule.noise_floor))
+            stuck, ev = new is before, _readmit(p, full, max(tol, 1e-9)) if rule.safe else full
             done, small, live = ev is full, p, np.arange(len(gamma))
     bar.close()
+    if stuck: done = bool(kkt_violation(ev).max() < 1e-3)
     log = np.array(log or np.empty((0, 3)))
     return Fit(_whole(p, ev, live), it, done, float(change), dict(cost=np.array(costs), err_gamma=log[:, 0], n_active=log[:, 1].astype(int), noise_mean=log[:, 2]))
 
