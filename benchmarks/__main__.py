@@ -13,8 +13,11 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from time import perf_counter
 
 import numpy as np
+
+import calibrain
 
 from . import growth, problems
 from .peers import Absent, install, last_line, python
@@ -39,7 +42,7 @@ def options(args):
     o = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.split("\n\n")[0])
     o.add_argument("--only", nargs="+", choices=FAMILIES, default=FAMILIES, metavar="NAME", help=f"what to measure, of {', '.join(FAMILIES)}; the rest of OUT's results.json stays")
     o.add_argument("--repeats", type=number(int, 1), default=3, help="processes for each side of a work (3)")
-    o.add_argument("--patience", type=number(float, 0), default=np.inf, metavar="S", help="repeat no side that has already taken this many seconds")
+    o.add_argument("--patience", type=number(float, 0), default=np.inf, metavar="S", help="repeat no side whose processes have already taken this many seconds together")
     o.add_argument("--threads", type=number(int, 1), nargs="+", default=[1, 2], help="numbers of BLAS threads (1 2)")
     o.add_argument("--out", type=Path, default=HERE / ".latest", metavar="DIR", help="where to write (benchmarks/.latest); benchmarks for the documentation's figures")
     o.add_argument("--peer", type=Path, default=HERE / ".peer", metavar="DIR", help="environment of the published packages, made where it is missing (benchmarks/.peer)")
@@ -51,17 +54,17 @@ def options(args):
 def machine():
     "What the figures were measured on"
     cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), "") if Path("/proc/cpuinfo").exists() else ""
-    return dict(cpu=cpu or platform.processor(), cores=os.cpu_count(), system=platform.platform(), python=platform.python_version())
+    return dict(cpu=cpu or platform.processor(), cores=os.cpu_count(), system=f"{platform.system()} {platform.machine()}", python=platform.python_version())
 
 
 def once(python, family, work, which, threads, folder, size):
     "One measurement; the error's last line where it failed"
-    problem, out = problems.store(size[0], folder, size[1]), Path(folder) / "out.npz"
+    problem, out, start = problems.store(size[0], folder, size[1]), Path(folder) / "out.npz", perf_counter()
     env = os.environ | {f"{n}_NUM_THREADS": str(threads) for n in ("OMP", "OPENBLAS", "MKL")} | dict(PYTHONPATH="")
     r = subprocess.run([python, HERE / "child.py", family, work.name, which, problem, out], env=env, capture_output=True, text=True, cwd=folder)
     if r.returncode: return dict(failed=last_line(r.stderr))
-    found = problems.load(out)
-    return json.loads(str(found["info"])) | dict(cost=costs(problems.load(problem), work.sigma, **{k: v for k, v in found.items() if k != "info"}))
+    found, wall = problems.load(out), perf_counter() - start
+    return json.loads(str(found["info"])) | dict(wall=wall) | dict(cost=costs(problems.load(problem), work.sigma, **{k: v for k, v in found.items() if k != "info"}))
 
 
 def costs(p, sigma, gamma, noise, scaled=False):
@@ -84,7 +87,7 @@ def row(o, family, work, threads, peer, folder):
     runs = {which: [] for which in sides}
     for _ in range(o.repeats):
         for which, interpreter in sides.items():
-            if sum(r.get("seconds", np.inf) for r in runs[which]) < o.patience: runs[which].append(once(interpreter, family, work, which, threads, folder, size))
+            if sum(r.get("wall", np.inf) for r in runs[which]) < o.patience: runs[which].append(once(interpreter, family, work, which, threads, folder, size))
     done = {which: next((r for r in rs if "failed" in r), None) or summary(rs) for which, rs in runs.items()}
     return dict(name=work.name, family=family, problem=size[0], size=size[1] or SIZES[size[0]], threads=threads, rival=work.rival if work.peer else None, aim=work.aim, date=str(datetime.date.today())) | done
 
@@ -96,9 +99,9 @@ def main(args=None):
     except Absent as e:
         peer = None
         print(f"no peer: {' '.join(str(e).split())} — measuring ours alone", flush=True)
-    file, rows = o.out / "results.json", []
     o.out.mkdir(parents=True, exist_ok=True)
-    kept = [] if not file.exists() else [r for r in json.loads(file.read_text(encoding="utf-8"))["works"] if r["family"] not in o.only]
+    file, rows = o.out / "results.json", []
+    before = [] if not file.exists() else [r for r in json.loads(file.read_text(encoding="utf-8"))["works"] if r["family"] not in o.only]
     with tempfile.TemporaryDirectory() as folder:
         for family in o.only:
             for work in importlib.import_module(f"benchmarks.{family}").WORKS[:2 if o.quick else None]:
@@ -106,12 +109,17 @@ def main(args=None):
                     rows.append(row(o, family, work, threads, peer, folder))
                     if "failed" in rows[-1]["ours"]: sys.exit(f"{work.name}: {rows[-1]['ours']['failed']}")
                     print(markdown(dict(works=rows[-1:]), FAMILIES).splitlines()[-1], flush=True)
-    versions = dict(ours={n: importlib.metadata.version(n) for n in ("numpy", "scipy")}, peer=peer)
-    works = sorted(kept + rows, key=lambda r: FAMILIES.index(r["family"]))
-    results = dict(machine=machine(), versions=versions, load=os.getloadavg()[0] if hasattr(os, "getloadavg") else None, repeats=o.repeats, patience=None if np.isinf(o.patience) else o.patience, works=works)
-    file.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    (o.out / "results.md").write_text(markdown(results), encoding="utf-8")
-    print(f"\n{markdown(results)}\nwritten to {o.out}")
+                    write(o, peer, sorted(before + rows, key=lambda r: FAMILIES.index(r["family"])))
+    print(f"\n{(o.out / 'results.md').read_text(encoding='utf-8')}\nwritten to {o.out}")
+
+
+def write(o, peer, works):
+    "The results so far: figures and table"
+    ours = {n: importlib.metadata.version(n) for n in ("numpy", "scipy")} | dict(calibrain=calibrain.__version__)
+    about = dict(machine=machine(), versions=dict(ours=ours, peer=peer), load=os.getloadavg()[0] if hasattr(os, "getloadavg") else None)
+    lines = ",\n".join(json.dumps(w, ensure_ascii=False) for w in works)  # one work a line, so that a change can be read
+    (o.out / "results.json").write_text(f'{json.dumps(about, ensure_ascii=False)[:-1]}, "works": [\n{lines}\n]}}\n', encoding="utf-8")
+    (o.out / "results.md").write_text(markdown(dict(works=works)), encoding="utf-8")
 
 
 if __name__ == "__main__": main()
