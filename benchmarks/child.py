@@ -29,7 +29,7 @@ def main(family, name, which, problem, out):
     if which == "peer": sys.path.append(ROOT)
     import numpy as np
     from benchmarks.problems import first_sources, load
-    from benchmarks.work import peak
+    from benchmarks.work import now, peak
     work = next(w for w in importlib.import_module(f"benchmarks.{family}").WORKS if w.name == name)
     warnings.simplefilter("ignore")
     p, side = load(problem), getattr(work, which)
@@ -37,7 +37,7 @@ def main(family, name, which, problem, out):
     found_at = importlib.import_module(module).__file__
     if found_at.startswith(ROOT + "/calibrain") == (which == "peer"): sys.exit(f"{which} would measure {found_at}")
     side(first_sources(p, 32))
-    before = peak()
+    before = now()
     found, seconds = measure(side, p)
     info = {key: found[key] for key in ("n_iter", "violation", "parts", "path") if key in found}
     info |= dict(seconds=seconds, peak_mb=peak(), before_mb=before)

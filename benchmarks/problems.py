@@ -53,4 +53,4 @@ def load(path):
 
 def first_sources(p, n):
     "The same problem with only its first sources, for warming up"
-    return p | dict(L=p["L"][:16, :n * p["k"]], y=p["y"][:16], src_coords=p["src_coords"][:n])
+    return p | dict(L=p["L"][:16, :n * p["k"]], y=p["y"][:16], src_coords=p["src_coords"][:n], active=p["active"] % n)

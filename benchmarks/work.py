@@ -38,9 +38,20 @@ def hyper(r, noise="noise_var", scaled=False):
     return lambda: dict(gamma=r["gammas_full"], noise=r[noise], scaled=scaled)
 
 
+def resident(mark):
+    "A figure of /proc/self/status in MB: VmRSS or VmHWM, the peak"
+    return next(int(line.split()[1]) / 1024 for line in open("/proc/self/status") if line.startswith(mark))
+
+
 def peak():
     "Peak resident memory of this process, MB: Linux's own mark where there is one, for `getrusage` remembers the parent from before exec"
-    try: return next(int(line.split()[1]) / 1024 for line in open("/proc/self/status") if line.startswith("VmHWM"))
+    try: return resident("VmHWM")
     except (OSError, StopIteration):
         import resource
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 1024)
+
+
+def now():
+    "Resident memory of this process, MB; its peak where the system does not say"
+    try: return resident("VmRSS")
+    except (OSError, StopIteration): return peak()
