@@ -13,12 +13,12 @@ from scipy.spatial import cKDTree
 
 from .core import check_array, check_choice, check_number
 
-# %% ../nbs/api/12_basis.ipynb #716fa16f
+# %% ../nbs/api/12_basis.ipynb #2662ab30
 def _bumps(r: np.ndarray, sigma: float, reach: float) -> sparse.csr_array: # `(n_sources, n_sources)`
     "Gaussian weights of all pairs within reach"
     i, j = cKDTree(r).query_pairs(reach, output_type="ndarray").astype(np.int32).T
-    d2 = sum((x[i] - x[j])**2 for x in r.T)
-    half = sparse.csr_array((np.exp(d2 / (-2 * sigma**2)), (i, j)), shape=(len(r),) * 2)
+    d2 = sum(((x[i] - x[j]) / sigma)**2 for x in r.T)
+    half = sparse.csr_array((np.exp(-d2 / 2), (i, j)), shape=(len(r),) * 2)
     return sparse.csr_array(half + half.T + sparse.eye_array(len(r), format="csr"))
 
 # %% ../nbs/api/12_basis.ipynb #4fc2f63f

@@ -79,7 +79,7 @@ def check_choice(
     try: return choices[value]
     except (KeyError, TypeError): _refuse(ValueError, name, "one of " + ", ".join(map(repr, choices)), repr(value))
 
-# %% ../nbs/api/00_core.ipynb #77c230d2
+# %% ../nbs/api/00_core.ipynb #8993e9cb
 def check_array(
     name: str, # What the argument is called, for the message
     value: np.ndarray, # The argument
@@ -87,6 +87,7 @@ def check_array(
     cure: str = "", # What to do about a wrong shape
 ) -> np.ndarray: # The argument as a `float64` array
     "A finite real array of a given shape"
+    if np.ma.is_masked(value): _refuse(ValueError, name, "without masked entries", f"{np.ma.count_masked(value)} of them", "drop or fill them")
     try: a = np.asarray(value)
     except ValueError: _refuse(ValueError, name, "an array", "rows of different lengths", cure)
     if a.dtype.kind not in "biuf": _refuse(TypeError, name, "real numbers", f"dtype {a.dtype}", "take the real part, or convert it")
@@ -97,7 +98,14 @@ def check_array(
     if not np.isfinite(a).all(): _refuse(ValueError, name, "finite", f"{np.count_nonzero(~np.isfinite(a))} NaN or infinite values", "drop or repair those channels and samples")
     return a
 
-# %% ../nbs/api/00_core.ipynb #5a535ccd
+# %% ../nbs/api/00_core.ipynb #65bb4698
+def _check_size(name: str, a: np.ndarray) -> None:
+    "Not all zero, and of a size whose square can be computed"
+    top = max(-a.min(), a.max())
+    if top == 0: _refuse(ValueError, name, "different from zero somewhere", "all zeros", "check its units and channel selection")
+    if not 1e-140 < top < 1e140: _refuse(ValueError, name, "between 1e-140 and 1e140 in size", f"{top:.3g}", "check its units")
+
+# %% ../nbs/api/00_core.ipynb #16c7e7a9
 def check_orient(
     n_orient: int, # Orientations of a source: 1, 2 or 3
 ) -> int: # The same, as a plain int
@@ -114,10 +122,10 @@ def check_leadfield(
     if L.ndim == 3 and L.shape[2] == k: L = L.reshape(len(L), -1)
     if L.ndim != 2: _refuse(ValueError, "L", f"(n_sensors, n_sources * {k}) or (n_sensors, n_sources, {k})", f"shape {L.shape}", "set n_orient to the number of orientations")
     if L.shape[1] % k: _refuse(ValueError, "L", f"of n_sources * {k} columns", f"{L.shape[1]} columns", "set n_orient to the number of orientations")
-    if not L.any(): _refuse(ValueError, "L", "different from zero somewhere", "all zeros", "check its units and channel selection")
+    _check_size("L", L)
     return L
 
-# %% ../nbs/api/00_core.ipynb #01b1ec44
+# %% ../nbs/api/00_core.ipynb #4583ce83
 def check_recording(
     y: np.ndarray, # Recording, `(n_sensors, n_times)` or `(n_sensors,)`, µV or fT
     n_sensors: int, # Sensors of the leadfield
@@ -126,7 +134,7 @@ def check_recording(
     y = check_array("y", y)
     if y.ndim == 1: y = y[:, None]
     if y.ndim != 2 or len(y) != n_sensors: _refuse(ValueError, "y", f"of shape ({n_sensors}, n_times), as L has {n_sensors} sensors", f"shape {y.shape}", "pick the same channels, in the same order, for both")
-    if not y.any(): _refuse(ValueError, "y", "different from zero somewhere", "all zeros", "check its units and channel selection")
+    _check_size("y", y)
     return y
 
 # %% ../nbs/api/00_core.ipynb #6b4faf67

@@ -50,7 +50,7 @@ def set_params(self: SourceEstimator,
         setattr(self, k, v)
     return self
 
-# %% ../nbs/api/40_estimator.ipynb #9eea3abd
+# %% ../nbs/api/40_estimator.ipynb #ea9d6d7a
 @patch
 def _arguments(self: SourceEstimator) -> tuple[Callable, dict]:
     "The solver's function and its arguments beyond L and y"
@@ -60,42 +60,41 @@ def _arguments(self: SourceEstimator) -> tuple[Callable, dict]:
     if unknown := set(params) - (set(takes) - {"L", "y", "noise_var"} - set(own)):
         raise TypeError(f"solver_params: {s.name} has no parameter {', '.join(sorted(unknown))} to set here; it takes {', '.join(sorted(set(takes) - {'L', 'y', 'noise_var'} - set(own)))}")
     if self.n_orient not in (s.orientations if "n_orient" in takes else (1,)): _refuse(ValueError, "n_orient", f"one of {s.orientations} for {s.name}", self.n_orient)
-    if self.noise_var is None and not s.learns_noise and params.get("learn_noise", True):
+    if self.noise_var is None and not s.learns_noise:
         _refuse(ValueError, "noise_var", f"given, as {s.name} does not learn the noise", "None", "pass the noise variance in squared data units")
     if self.noise_var is not None:
         if "noise_var" not in takes: _refuse(ValueError, "noise_var", f"None, as {s.name} learns the noise", self.noise_var, "init_lambda in solver_params sets where it starts")
         own["noise_var"] = check_number("noise_var", self.noise_var, above=0)
     return s.function, params | {k: v for k, v in own.items() if k in takes}
 
-# %% ../nbs/api/40_estimator.ipynb #50702388
+# %% ../nbs/api/40_estimator.ipynb #303841e8
 def _check_recordings(y: np.ndarray, n_sensors: int) -> np.ndarray:
     "One recording, or several along a first axis"
     if np.ndim(y) != 3: return check_recording(y, n_sensors).copy()
     return np.stack([check_recording(one, n_sensors) for one in y])
 
-@patch
-def _solve(self: SourceEstimator, L: Prepared, y: np.ndarray) -> Result | list[Result]:
-    "Run the solver on one recording, or on each of several"
-    function, arguments = self._arguments()
-    leadfield = L if describe(self.solver).takes_prepared else L.L
+def _solve(function: Callable, arguments: dict, L: Prepared, y: np.ndarray) -> Result | list[Result]:
+    "Run a solver on one recording, or on each of several"
+    leadfield = L if describe(function).takes_prepared else L.L
     if y.ndim == 2: return function(leadfield, y, **arguments)
-    return [function(leadfield, one, **arguments) for one in tqdm(y, desc=describe(self.solver).name, unit="recording", disable=None)]
+    return [function(leadfield, one, **arguments) for one in tqdm(y, desc=describe(function).name, unit="recording", disable=None)]
 
-# %% ../nbs/api/40_estimator.ipynb #694b36f6
+# %% ../nbs/api/40_estimator.ipynb #9651babe
 @patch
 def fit(self: SourceEstimator,
         L: np.ndarray, # Leadfield, `(n_sensors, n_sources * n_orient)` source-major, or `(n_sensors, n_sources, n_orient)`, or prepared
         y: np.ndarray, # Recording, `(n_sensors, n_times)` or `(n_sensors,)`, or several, `(n_recordings, n_sensors, n_times)`, µV or fT
        ) -> SourceEstimator: # The estimator itself, with `result_`
     "Solve for one recording, or for each of several"
-    self._arguments()
+    solver = self._arguments()
     leadfield = prepare(L, self.n_orient)
     if leadfield is not L: leadfield = replace(leadfield, L=leadfield.L.copy())             # what was fitted does not follow its argument
     y = _check_recordings(y, leadfield.n_sensors)
-    self.result_, self.leadfield_, self.y_ = self._solve(leadfield, y), leadfield, y
+    self.result_ = _solve(*solver, leadfield, y)
+    self.leadfield_, self.y_, self._solver = leadfield, y, solver                           # predict() keeps to these, whatever set_params says
     return self
 
-# %% ../nbs/api/40_estimator.ipynb #89446869
+# %% ../nbs/api/40_estimator.ipynb #8c2c3da4
 @patch
 def predict(self: SourceEstimator,
             y: np.ndarray = None, # Recording, or several, or `None` for what was fitted
@@ -104,7 +103,7 @@ def predict(self: SourceEstimator,
     if not hasattr(self, "result_"): raise RuntimeError("this SourceEstimator has no leadfield yet: call fit(L, y) first")
     if y is None: return self.result_
     y = _check_recordings(y, self.leadfield_.n_sensors)
-    return self.result_ if np.array_equal(y, self.y_) else self._solve(self.leadfield_, y)
+    return self.result_ if np.array_equal(y, self.y_) else _solve(*self._solver, self.leadfield_, y)
 
 # %% ../nbs/api/40_estimator.ipynb #776ba9e9
 @patch

@@ -85,13 +85,14 @@ def _read(p: Posterior, B: sparse.csr_array) -> Gaussian:
     prior = half @ half.T                                # symmetric to the last bit, as U @ U.T is
     return Gaussian(B @ p.coeff_mean, (prior.toarray() if sparse.issparse(prior) else prior) - U @ U.T)
 
-# %% ../nbs/api/01_posterior.ipynb #1deedf25
+# %% ../nbs/api/01_posterior.ipynb #6aec8164
 @patch
 def read_out(self: Posterior,
              A: np.ndarray, # Weights of the read-outs, dense or sparse, `(n, n_sources * n_orient)`
             ) -> Gaussian: # Mean `(n, n_times)` and covariance `(n, n)` of Ax
     "The joint posterior of linear read-outs"
     K, A = self.S.shape[0], sparse.csr_array(A) if sparse.issparse(A) else check_array("A", np.atleast_2d(A))
+    if sparse.issparse(A) and A.nnz: check_array("A", A.data)
     if A.shape[1:] != (K,): _refuse(ValueError, "A", f"of shape (n, {K})", f"shape {A.shape}", "one column for each source coefficient, source-major")
     return _read(self, A @ self.S)
 

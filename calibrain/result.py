@@ -14,7 +14,13 @@ from fastcore.basics import patch
 
 from .posterior import Posterior
 
-# %% ../nbs/api/02_result.ipynb #61634764
+# %% ../nbs/api/02_result.ipynb #f180919f
+def _freeze(value):
+    "An array, made read-only"
+    if isinstance(value, np.ndarray): value.flags.writeable = False
+    return value
+
+# %% ../nbs/api/02_result.ipynb #b867911a
 @dataclass(frozen=True, eq=False, repr=False)
 class Result(Mapping):
     "A solver's answer: entries by name, and what is known about them"
@@ -31,6 +37,10 @@ class Result(Mapping):
     history: dict = field(default_factory=dict) # What was recorded at each iteration
     _made: dict = field(default_factory=dict, init=False)
 
+    __eq__, __hash__ = object.__eq__, object.__hash__
+
+    def __post_init__(self):
+        for value in self.entries.values(): _freeze(value)
     def __iter__(self) -> Iterator: return iter(self.entries)
     def __len__(self) -> int: return len(self.entries)
     def __getitem__(self,
@@ -38,7 +48,7 @@ class Result(Mapping):
                    ) -> object: # Its value, made when it is first read
         value = self.entries[key]
         if not callable(value): return value
-        if key not in self._made: self._made[key] = value()
+        if key not in self._made: self._made[key] = _freeze(value())
         return self._made[key]
 
 # %% ../nbs/api/02_result.ipynb #a008c242

@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['Spectrum', 'spectrum', 'Minimum', 'lowest', 'best_gamma', 'best_gamma_noise', 'published_path', 'BMN', 'BMN_joint']
 
-# %% ../../nbs/api/33_bmn.ipynb #7e6c62ee
+# %% ../../nbs/api/33_bmn.ipynb #fe2575af
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy import linalg
 from scipy.optimize import brentq
 
 from ..core import ConvergenceWarning, _refuse, check_choice, check_count, check_logger, check_number, check_recording, warn
@@ -21,13 +22,14 @@ from .evidence import data_root, log_evidence, violation
 from .gamma_lambda_map import boundary, warn_boundary
 from .search import NOISE_FLOOR
 
-# %% ../../nbs/api/33_bmn.ipynb #9e5882e5
+# %% ../../nbs/api/33_bmn.ipynb #9ccfb392
 @dataclass(frozen=True, eq=False)
 class Spectrum:
     "A leadfield and a recording in the eigenbasis of GGᵀ"
     d: np.ndarray # Eigenvalues of GGᵀ, `(n_sensors,)`; zero where they are rounding
     s: np.ndarray # Mean power of the data along each eigenvector, `(n_sensors,)`
     U: np.ndarray # Eigenvectors, `(n_sensors, n_sensors)`
+    silent: np.ndarray = None # Directions in which neither leadfield nor recording has any power, `(n_sensors,)`
 
     def cost(self,
              gamma: float, # γ, nAm²
@@ -37,13 +39,18 @@ class Spectrum:
         c = gamma * self.d + noise
         return float((np.log(c) + self.s / c).sum())
 
-# %% ../../nbs/api/33_bmn.ipynb #acf33d3d
+# %% ../../nbs/api/33_bmn.ipynb #d887ea11
 def spectrum(
     basis: Eigenbasis, # The leadfield in its eigenbasis
     y: np.ndarray, # Recording, `(n_sensors, n_times)`
 ) -> Spectrum: # What the evidence needs to know of both
     "A recording seen in the eigenbasis of a leadfield"
-    return Spectrum(basis.d, ((basis.U.T @ data_root(y))**2).sum(1), basis.U)
+    root, U, unseen = data_root(y), basis.U.copy(), basis.d == 0
+    if unseen.any(): U[:, unseen] = U[:, unseen] @ linalg.svd(U[:, unseen].T @ root)[0]
+    s = ((U.T @ root)**2).sum(1)
+    silent = unseen & (s <= 1e-12 * s.mean())
+    silent[np.flatnonzero(silent)[:max(0, unseen.sum() - y.shape[1])]] = False            # with few samples some are empty without being silent
+    return Spectrum(basis.d, s, U, silent)
 
 # %% ../../nbs/api/33_bmn.ipynb #f7050c77
 @dataclass(frozen=True, eq=False)
@@ -55,11 +62,12 @@ class Minimum:
     converged: bool = True # Whether the tolerance was met
     at_end: bool = False # Whether it is the upper end of the grid
 
-# %% ../../nbs/api/33_bmn.ipynb #cc9624a6
+# %% ../../nbs/api/33_bmn.ipynb #89c88447
 def _refine(slope, a, b, tol, max_iter) -> Minimum:
     "The zero of a slope between two points"
     path = []
     def tried(t): path.append(t); return slope(np.array([t]))[0]
+    if tried(a) * tried(b) >= 0: return Minimum(b, [a, b])                                     # a zero to rounding
     t, r = brentq(tried, a, b, xtol=max(tol * 1e-6, 1e-15), rtol=8.9e-16, maxiter=max_iter, full_output=True, disp=False)
     return Minimum(t, path + [t], r.iterations, r.converged)
 
@@ -103,21 +111,22 @@ def best_gamma(
     gamma = np.exp(m.path) * (m.t > low)
     return np.column_stack([gamma, np.full(len(gamma), noise)]), m
 
-# %% ../../nbs/api/33_bmn.ipynb #68b1bf38
+# %% ../../nbs/api/33_bmn.ipynb #df1f918f
 def _profile(e: Spectrum, rho: np.ndarray) -> tuple: # λ(ρ), and the slope of the profile cost
-    u = rho[:, None] * e.d
-    noise = (e.s / (u + 1)).mean(1)
-    return noise, 1 - (e.s * u / (u + 1)**2).sum(1) / (noise * (u / (u + 1)).sum(1))
+    noise_share = 1 / (rho[:, None] * e.d + 1)
+    source_share, left = rho[:, None] * e.d * noise_share, e.s * noise_share
+    p, n, noise = source_share.mean(1), noise_share.mean(1), left.mean(1)
+    spread = np.where((p < n)[:, None], p[:, None] - source_share, noise_share - n[:, None])      # equal, but the smaller keeps its digits
+    return noise, (left * spread).mean(1) / (noise * p * n)
 
-# %% ../../nbs/api/33_bmn.ipynb #a78ee3ba
+# %% ../../nbs/api/33_bmn.ipynb #a908b5fd
 def best_gamma_noise(
     e: Spectrum, # Leadfield and recording
     tol: float = 1e-6, # Tolerance
     max_iter: int = 1000, # Steps at most
 ) -> tuple[np.ndarray, Minimum]: # Points tried, rows of (γ, λ), the last one is the optimum; the minimum
     "The γ and λ of highest evidence"
-    keep = (e.d > 0) | (e.s > 1e-12 * e.s.mean())
-    e = replace(e, d=e.d[keep], s=e.s[keep])
+    if e.silent is not None: e = replace(e, d=e.d[~e.silent], s=e.s[~e.silent])
     seen = e.d > 0
     low, high = 1e-8 / e.d.max(), (e.s[seen] / e.d[seen]).sum() / (NOISE_FLOOR * e.s.sum())
     low, high = np.log(low), np.log(max(high, 10 * low))

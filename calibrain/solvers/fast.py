@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Few', 'pick', 'Scaled', 'scaled', 'minimise_fast', 'certificate']
 
-# %% ../../nbs/api/30b_fast.ipynb #52c96872
+# %% ../../nbs/api/30b_fast.ipynb #c70fabc9
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,7 +13,7 @@ from scipy import linalg
 from tqdm.auto import tqdm
 
 from .evidence import Evidence, Problem, evaluate, kkt_violation, solve_lower, violation
-from .search import Fit, Rule, _cut, convex, noise_convex, precision, whitened
+from .search import NOISE_FLOOR, Fit, Rule, _cut, convex, noise_convex, precision, whitened
 
 # %% ../../nbs/api/30b_fast.ipynb #0bb67f1d
 def _shrinking(p: Problem, ev: Evidence, learn: bool, rule: Rule): # New γ and noise
@@ -207,7 +207,7 @@ def minimise_fast(
     bar.close()
     return _ended(p, full, learn, log, first, tol)
 
-# %% ../../nbs/api/30b_fast.ipynb #5fcb8fd3
+# %% ../../nbs/api/30b_fast.ipynb #b0eebafe
 def certificate(
     p: Problem, # Leadfield and data
     ev: Evidence, # A point and its statistics, over all groups
@@ -215,7 +215,10 @@ def certificate(
 ) -> float: # 0 at an optimum
     "The largest violation of the optimality conditions, over every γ and, where it was learned, every λ"
     worst = kkt_violation(ev).max()
-    return float(max(worst, violation(ev.noise, (whitened(p, ev)**2).sum(1), precision(ev)).max()) if learn else worst)
+    if not learn: return float(worst)
+    q, d = (whitened(p, ev)**2).sum(1), precision(ev)
+    held = (ev.noise <= 1.01 * NOISE_FLOOR * (p.Y**2).sum() / len(p.Y)) & (q <= d)          # at its floor, and rightly so
+    return float(max(worst, np.where(held, 0, violation(ev.noise, q, d)).max()))
 
 # %% ../../nbs/api/30b_fast.ipynb #c1c4bf0d
 def _ended(p, full, learn, log, first, tol) -> Fit:

@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['boundary', 'warn_boundary', 'gamma_lambda_map', 'gamma_lambda_map_sflex']
 
-# %% ../../nbs/api/32_gamma_lambda_map.ipynb #02374258
+# %% ../../nbs/api/32_gamma_lambda_map.ipynb #e0ef1117
 import logging
 from functools import partial
 
 import numpy as np
 
 from ..basis import expand
-from ..core import NoiseBoundaryWarning, check_choice, check_logger, check_number, warn
+from ..core import NoiseBoundaryWarning, _refuse, check_choice, check_logger, check_number, warn
 from ..posterior import Posterior
 from ..result import Result
 from .fast import certificate
@@ -36,14 +36,18 @@ def warn_boundary(
     warn(f"{solver}: the learned noise variance ran to zero {where}. There the data do not tell noise from sources; "
                   "give a noise variance (from a baseline, say) or use fewer sources than sensors.", NoiseBoundaryWarning)
 
-# %% ../../nbs/api/32_gamma_lambda_map.ipynb #bc75ad73
+# %% ../../nbs/api/32_gamma_lambda_map.ipynb #f4481668
 def _learned_noise(s: Setup, init_gamma, init_lambda, learn_lambda, update_mode_noise, lambda_damping, max_iter, tol, update_mode, rule, verbose) -> Solved:
     "Search over γ and λ"
     gamma = check_start("init_gamma", init_gamma, s.gamma, s.problem.n_groups, s.problem.n_orient)
-    noise = np.maximum(check_start("init_lambda", init_lambda, s.noise, s.n_sensors), NOISE_FLOOR * (s.y**2).mean())
+    learn_lambda = check_choice("learn_lambda", learn_lambda, {True: True, False: False})
+    if init_lambda is None and not learn_lambda: _refuse(ValueError, "init_lambda", "given where the noise is not learned", "None", "pass the noise variance, or learn_lambda=True")
+    noise = check_start("init_lambda", init_lambda, s.noise, s.n_sensors)
+    if learn_lambda: noise = np.maximum(noise, NOISE_FLOOR * (s.y**2).mean())
+    elif noise.min() <= 0: _refuse(ValueError, "init_lambda", "> 0 where the noise is not learned", f"{noise.min():g}")
     update = check_choice("update_mode_noise", update_mode_noise, NOISE_UPDATES)
     damping = check_number("lambda_damping", lambda_damping, above=0, most=1, cure="1 takes the whole step")
-    learn = dict(noise=update, damping=damping) if check_choice("learn_lambda", learn_lambda, {True: True, False: False}) else {}
+    learn = dict(noise=update, damping=damping) if learn_lambda else {}
     return solve(s, gamma, noise, make_rule(s, gamma, update_mode, rule, **learn), max_iter, tol, verbose)
 
 # %% ../../nbs/api/32_gamma_lambda_map.ipynb #3b61df96

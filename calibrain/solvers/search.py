@@ -146,7 +146,7 @@ class Fit:
     change: float # Its last relative change
     history: dict # `cost` (with the start) and, by iteration, `err_gamma`, `n_active` and `noise_mean`
 
-# %% ../../nbs/api/30a_search.ipynb #ced5efb0
+# %% ../../nbs/api/30a_search.ipynb #2895b427
 def minimise(
     p: Problem, # Leadfield and data
     gamma: np.ndarray, # Start, `(n_groups,)`
@@ -168,7 +168,7 @@ def minimise(
         log.append((change, p.n_orient * alive.sum(), ev.noise.mean())); costs.append(ev.cost)
         bar.update(); bar.set_postfix(cost=f"{ev.cost:.6g}", active=int(alive.sum()), refresh=False)
         if alive.mean() < 0.9: (small, ev), live = _cut(small, ev, alive), live[alive]
-        if change < tol or not ev.gamma.any():
+        if change <= tol or not ev.gamma.any():
             full = _whole(p, ev, live)
             if rule.noise and not full.gamma.any(): full = evaluate(p, full.gamma, np.maximum((p.Y**2).sum(1), rule.noise_floor))
             stuck, ev = new is before, _readmit(p, full, max(tol, 1e-9)) if rule.safe else full
