@@ -43,4 +43,4 @@ def ours(p):
     return dict(hyper=hyper(r), n_iter=r.n_iter, violation=r.kkt_violation, parts=parts | dict(evaluate=best(lambda: evaluate(P, gamma, sensors)), rate=matrix_rate()))
 
 
-WORKS = [Work(f"growth, {name(s)}", name(s), ours, sigma=None, threads=(1, 2) if s[0] == 306 else (1,)) for s in SIZES]
+WORKS = [Work(f"growth, {name(s)}", name(s), ours, sigma=None, threads=(1,)) for s in SIZES]
