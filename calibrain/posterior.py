@@ -72,13 +72,12 @@ def blocks(self: Posterior) -> np.ndarray: # `(n_sources, n_orient, n_orient)`, 
         out[part] = np.moveaxis(prior, 2, 0) - U @ U.transpose(0, 2, 1)
     return out
 
-# %% ../nbs/api/01_posterior.ipynb #df78b210
+# %% ../nbs/api/01_posterior.ipynb #de368513
 class Gaussian(NamedTuple):
     "A Gaussian over a few quantities, at each sample in time"
     mean: np.ndarray # `(n, n_times)`
     cov: np.ndarray # `(n, n)`, the same at every sample
 
-# %% ../nbs/api/01_posterior.ipynb #25808f27
 def _read(p: Posterior, B: sparse.csr_array) -> Gaussian:
     "Mean and covariance of Bc"
     U, half = B @ p.V.T, B * np.sqrt(p.gamma)[None]

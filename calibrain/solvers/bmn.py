@@ -52,7 +52,7 @@ def spectrum(
     silent[np.flatnonzero(silent)[:max(0, unseen.sum() - y.shape[1])]] = False            # with few samples some are empty without being silent
     return Spectrum(basis.d, s, U, silent)
 
-# %% ../../nbs/api/33_bmn.ipynb #f7050c77
+# %% ../../nbs/api/33_bmn.ipynb #b1de4f66
 @dataclass(frozen=True, eq=False)
 class Minimum:
     "A minimum, and how it was found"
@@ -62,7 +62,6 @@ class Minimum:
     converged: bool = True # Whether the tolerance was met
     at_end: bool = False # Whether it is the upper end of the grid
 
-# %% ../../nbs/api/33_bmn.ipynb #89c88447
 def _refine(slope, a, b, tol, max_iter) -> Minimum:
     "The zero of a slope between two points"
     path = []

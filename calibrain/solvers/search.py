@@ -139,6 +139,14 @@ def _readmit(p: Problem, ev: Evidence, tol: float) -> Evidence: # A point with n
     while (new := evaluate(p, ev.gamma + start, ev.noise)).cost > ev.cost: start /= 4
     return new
 
+# %% ../../nbs/api/30a_search.ipynb #abc81924
+def _whole(p: Problem, ev: Evidence, live: np.ndarray) -> Evidence: # Over all groups
+    "The point again, with the dropped groups in their places"
+    if len(live) == p.n_groups: return ev
+    gamma = np.zeros(p.n_groups)
+    gamma[live] = ev.gamma
+    return evaluate(p, gamma, ev.noise)
+
 # %% ../../nbs/api/30a_search.ipynb #9500ec3c
 @dataclass(frozen=True, eq=False)
 class Fit:
@@ -180,14 +188,6 @@ def minimise(
     if stuck: done = bool(kkt_violation(ev).max() < 1e-3)
     log = np.array(log or np.empty((0, 3)))
     return Fit(_whole(p, ev, live), it, done, float(change), dict(cost=np.array(costs), err_gamma=log[:, 0], n_active=log[:, 1].astype(int), noise_mean=log[:, 2]))
-
-# %% ../../nbs/api/30a_search.ipynb #abc81924
-def _whole(p: Problem, ev: Evidence, live: np.ndarray) -> Evidence: # Over all groups
-    "The point again, with the dropped groups in their places"
-    if len(live) == p.n_groups: return ev
-    gamma = np.zeros(p.n_groups)
-    gamma[live] = ev.gamma
-    return evaluate(p, gamma, ev.noise)
 
 # %% ../../nbs/api/30a_search.ipynb #4bbe1011
 def warn_unconverged(
