@@ -177,7 +177,7 @@ def test_a_dense_covariance_is_made_only_when_read(solver):
 def test_every_update_is_its_formula_with_full_matrices():
     for seed in range(60):
         L, y, noise_var, k, coords = random_problem(seed)
-        rng, N, T = np.random.default_rng(seed), len(coords), y.shape[1]
+        rng, N = np.random.default_rng(seed), len(coords)
         gamma, noise = rng.lognormal(size=N), rng.uniform(0.5, 2, len(y)) * noise_var
         p = Problem(L, data_root(y), k)
         ev, prior = evaluate(p, gamma, noise), np.repeat(gamma, k)

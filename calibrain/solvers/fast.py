@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Few', 'pick', 'Scaled', 'scaled', 'certificate', 'minimise_fast']
 
-# %% ../../nbs/api/30b_fast.ipynb #c70fabc9
+# %% ../../nbs/api/30b_fast.ipynb #65d6dd6d
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,7 +13,7 @@ from scipy import linalg
 from tqdm.auto import tqdm
 
 from .evidence import Evidence, Problem, evaluate, kkt_violation, solve_lower, violation
-from .search import NOISE_FLOOR, Fit, Rule, _cut, convex, noise_convex, precision, whitened
+from .search import NOISE_FLOOR, Fit, Rule, _cut, convex, precision, whitened
 
 # %% ../../nbs/api/30b_fast.ipynb #0bb67f1d
 def _shrinking(p: Problem, ev: Evidence, learn: bool, rule: Rule): # New γ and noise
