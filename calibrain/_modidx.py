@@ -89,6 +89,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'calibrain.estimator._check_recordings': ( 'api/estimator.html#_check_recordings',
                                                                                 'calibrain/estimator.py'),
                                      'calibrain.estimator._solve': ('api/estimator.html#_solve', 'calibrain/estimator.py')},
+            'calibrain.exceedance': { 'calibrain.exceedance._inside': ('api/exceedance.html#_inside', 'calibrain/exceedance.py'),
+                                      'calibrain.exceedance.exceedance': ('api/exceedance.html#exceedance', 'calibrain/exceedance.py')},
             'calibrain.heads': { 'calibrain.heads.Leadfield.from_forward': ('api/heads.html#leadfield.from_forward', 'calibrain/heads.py'),
                                  'calibrain.heads._normals': ('api/heads.html#_normals', 'calibrain/heads.py'),
                                  'calibrain.heads._picked': ('api/heads.html#_picked', 'calibrain/heads.py'),
