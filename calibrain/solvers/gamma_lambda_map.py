@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['boundary', 'warn_boundary', 'gamma_lambda_map', 'gamma_lambda_map_sflex']
 
-# %% ../../nbs/api/32_gamma_lambda_map.ipynb #e0ef1117
+# %% ../../nbs/api/32_gamma_lambda_map.ipynb #1d886741
 import logging
 from functools import partial
 
@@ -13,8 +13,7 @@ import numpy as np
 
 from ..basis import expand
 from ..core import NoiseBoundaryWarning, _refuse, check_choice, check_logger, check_number, warn
-from ..posterior import Posterior
-from ..result import Result
+from ..result import Result, active_cov
 from .fast import certificate
 from .gamma_map import Setup, Solved, basis_entries, check_start, make_rule, setup, solve
 from .search import NOISE_FLOOR, NOISE_UPDATES
@@ -50,21 +49,17 @@ def _learned_noise(s: Setup, init_gamma, init_lambda, learn_lambda, update_mode_
     learn = dict(noise=update, damping=damping) if learn_lambda else {}
     return solve(s, gamma, noise, make_rule(s, gamma, update_mode, rule, **learn), max_iter, tol, verbose)
 
-# %% ../../nbs/api/32_gamma_lambda_map.ipynb #3b61df96
+# %% ../../nbs/api/32_gamma_lambda_map.ipynb #9972008e
 def _result(found: Solved, solver: str, tol: float, learn: bool, track: bool, entries: dict, logger) -> Result:
     "Entries about the noise, its optimality, and the warning where it ran to zero"
     ev, fit, problem = found.fit.evidence, found.fit, found.setup.problem
     at = boundary(ev.noise, found.setup.y) if learn else []
-    noise = dict(lambdas=ev.noise, lambda_mean=float(ev.noise.mean()), posterior_cov_active=partial(_active_cov, found.posterior, found.active))
+    noise = dict(lambdas=ev.noise, lambda_mean=float(ev.noise.mean()), posterior_cov_active=partial(active_cov, found.posterior, found.active))
     names = dict(err_gamma_hist="err_gamma", n_active_hist="n_active", lambda_mean_hist="noise_mean") if track else {}
     out = found.result(solver, tol, noise | entries | {key: fit.history[h].tolist() for key, h in names.items()}, logger,
                        kkt_violation=certificate(problem, ev, learn), noise_at_boundary=len(at) > 0, history=fit.history if track else {})
     if len(at): warn_boundary(solver, f"at {len(at)} of {len(ev.noise)} sensors")
     return out
-
-def _active_cov(p: Posterior, active: np.ndarray) -> np.ndarray:
-    "Covariance of the sources at which the active coefficients sit"
-    return p.region(active).cov if len(active) else np.zeros((0, 0))
 
 # %% ../../nbs/api/32_gamma_lambda_map.ipynb #0b3743fe
 def gamma_lambda_map(
@@ -90,7 +85,7 @@ def gamma_lambda_map(
                            update_mode, rule, verbose)
     return _result(found, "gamma_lambda_map", tol, learn_lambda, track_history, {}, logger)
 
-# %% ../../nbs/api/32_gamma_lambda_map.ipynb #ce2342cc
+# %% ../../nbs/api/32_gamma_lambda_map.ipynb #46af4e02
 def gamma_lambda_map_sflex(
     L: np.ndarray, # Leadfield, `(n_sensors, n_sources * n_orient)` source-major, µV/nAm or fT/nAm; or prepared
     y: np.ndarray, # Recording, `(n_sensors, n_times)` or `(n_sensors,)`, µV or fT
@@ -116,5 +111,5 @@ def gamma_lambda_map_sflex(
     logger = check_logger(logger, __name__)
     s = setup(L, y, n_orient, dict(src_coords=src_coords, sigma=sigma, threshold_factor=threshold_factor, normalize=normalize))
     found = _learned_noise(s, init_gamma, init_lambda, learn_lambda, update_mode_noise, lambda_damping, max_iter, tol, update_mode, rule, verbose)
-    basis = basis_entries(found) | dict(B_operator=partial(expand, s.B, s.problem.n_orient), posterior_cov_active_coeff=partial(_active_cov, found.coefficients, found.active))
+    basis = basis_entries(found) | dict(B_operator=partial(expand, s.B, s.problem.n_orient), posterior_cov_active_coeff=partial(active_cov, found.coefficients, found.active))
     return _result(found, "gamma_lambda_map_sflex", tol, learn_lambda, track_history, basis, logger)
