@@ -66,11 +66,12 @@ def _kept(d: np.ndarray, tol: float, rank: int, name: str) -> np.ndarray: # `(n_
     rank = found if rank is None else check_count("rank", rank, most=found, cure=f"{name} has {found} directions with noise")
     return np.isin(np.arange(len(d)), np.argsort(d)[-rank:])
 
-# %% ../nbs/api/14_whitening.ipynb #39e3c1d4
+# %% ../nbs/api/14_whitening.ipynb #ee4e50d9
 def _root(d: np.ndarray, U: np.ndarray, kept: np.ndarray, s: np.ndarray, block: np.ndarray) -> np.ndarray: # Rows of W, zero where nothing is kept
     "The whitener of one block of sensors"
     kept, s, U = kept[block], s[block], U[np.ix_(block, block)]
     W = np.zeros_like(U)
+    if not kept.any(): return W
     W[kept] = (U / s[:, None])[:, kept].T / np.sqrt(d[block][kept])[:, None]
     if kept.all(): return U @ W
     Q = linalg.qr((s[:, None] * U)[:, kept], mode="economic")[0]
