@@ -22,7 +22,7 @@ def _freeze(value):
     if isinstance(value, np.ndarray): value.flags.writeable = False
     return value
 
-# %% ../nbs/api/02_result.ipynb #b867911a
+# %% ../nbs/api/02_result.ipynb #974faeff
 @dataclass(frozen=True, eq=False, repr=False)
 class Result(Mapping):
     "A solver's answer: entries by name, and what is known about them"
@@ -31,7 +31,7 @@ class Result(Mapping):
     entries: dict = field(repr=False) # Key → value, or a function of no arguments that makes it when first read
     cost: float # Type-II cost ℒ per time sample, lower is better
     log_evidence: float # Log evidence of the recording, in its own units
-    noise_var: float # Noise variance that was given or learned (its mean over sensors), µV² or fT²
+    noise_var: float # Noise variance that was given or learned (its mean over sensors), µV² or fT²; with a `noise_cov` in units of that covariance
     n_iter: int # Iterations used
     converged: bool # Whether the tolerance was met within `max_iter`
     kkt_violation: float # Largest relative violation of the optimality conditions, over all groups

@@ -14,10 +14,10 @@ from mne.io.constants import FIFF
 
 from .core import check_array, check_choice, check_count, check_leadfield, check_logger, check_number, flatten_sources
 
-# %% ../nbs/api/21_sensors.ipynb #0428f5b9
+# %% ../nbs/api/21_sensors.ipynb #b6eb3d6c
 def project(
     x: np.ndarray, # Sources, `(n_sources, n_times)` or `(n_sources, n_orient, n_times)`, nAm
-    L: np.ndarray, # Leadfield, `(n_sensors, n_sources)`, `(n_sensors, n_sources, n_orient)` or `(n_sensors, n_sources * n_orient)`, µV/nAm or fT/nAm
+    L: np.ndarray, # Leadfield, `(n_sensors, n_sources)`, `(n_sensors, n_sources, n_orient)` or `(n_sensors, n_sources * n_orient)`, µV/nAm or fT/nAm; or a `Leadfield`
 ) -> np.ndarray: # Recording without noise, `(n_sensors, n_times)`, µV or fT
     "What the sensors see of the sources: LX"
     x, L = check_array("x", x), check_array("L", L)
@@ -110,11 +110,11 @@ def set_sensor_metadata(self: SensorSimulator, *,
     vars(self).update(given)
     return self
 
-# %% ../nbs/api/21_sensors.ipynb #c391a5ac
+# %% ../nbs/api/21_sensors.ipynb #0600c562
 @patch
 def simulate(self: SensorSimulator,
     x: np.ndarray, # Sources, `(n_sources, n_times)` or `(n_sources, n_orient, n_times)`, nAm
-    L: np.ndarray, # Leadfield, `(n_sensors, n_sources)`, `(n_sensors, n_sources, n_orient)` or `(n_sensors, n_sources * n_orient)`, µV/nAm or fT/nAm
+    L: np.ndarray, # Leadfield, `(n_sensors, n_sources)`, `(n_sensors, n_sources, n_orient)` or `(n_sensors, n_sources * n_orient)`, µV/nAm or fT/nAm; or a `Leadfield`
     alpha_SNR: float = 0.5, # Share of the signal, 0 (noise alone) to 1 (no noise)
     sensor_white_noise_std: float = 1.0, # Standard deviation before scaling; it changes `eta` only
     seed: int = 42, # Seed of the noise, 0 to 2**32 - 1

@@ -3,14 +3,18 @@ import functools
 import logging
 from fractions import Fraction
 
+import mne
 import numpy as np
 import pytest
 from sklearn.base import clone
 
 from calibrain import BMN, BMN_joint, SourceEstimator, gamma_lambda_map_sflex, gamma_map_sflex
 from calibrain.core import ConvergenceWarning
+from calibrain.leadfield import Leadfield
+from calibrain.prepared import prepare
 from calibrain.solvers import search
 from calibrain.solvers.registry import SOLVERS
+from calibrain.whitening import whitener
 
 L = np.random.default_rng(0).normal(size=(6, 12))
 Y = np.random.default_rng(1).normal(size=(6, 20))
@@ -185,3 +189,55 @@ def test_a_number_that_does_not_fit_a_float():
 def test_steps_are_those_asked_for():
     "The warning of the minimum norm names the limit that was set"
     with pytest.warns(ConvergenceWarning, match="max_iter=1 "): BMN(L, Y, 0.5, max_iter=1)
+
+
+COV = np.cov(np.random.default_rng(3).normal(size=(6, 40)))
+LF = Leadfield(L, COORDS, ch_names=list("abcdef"))
+MNE = mne.Covariance(1e-12 * COV, list("abcdef"), [], [], 30)
+
+
+@pytest.mark.parametrize("cov, error, words", [
+    (COV[:5], ValueError, r"must be of shape \(6, 6\), got shape \(5, 6\)"), (COV[:5, :5], ValueError, r"must be of shape \(6, 6\), got shape \(5, 5\): pass the covariance of the noise"),
+    (COV.diagonal(), ValueError, r"must be of shape \(6, 6\), got shape \(6,\)"), (2.0, ValueError, r"must be of shape \(6, 6\), got shape \(\)"),
+    (COV + np.triu(np.ones((6, 6)), 1), ValueError, "must be symmetric, got entries that differ by"), (nan(COV), ValueError, "must be finite, got 1 NaN"),
+    (COV - 0.9 * np.eye(6), ValueError, "must be without negative (eigenvalues|variances), got -"), (-COV, ValueError, "must be without negative variances, got -"),
+    (COV * (1 + 1e-6 * np.triu(np.ones((6, 6)), 1)), ValueError, "must be symmetric"), (0 * COV, ValueError, "must be different from zero somewhere, got all zeros"),
+    (COV + 0j, TypeError, "must be real numbers, got dtype complex"), ("oas", TypeError, "must be real numbers"), ([[1, 2], [3]], ValueError, "must be an array, got rows of different lengths"),
+    (whitener(COV[:5, :5]), ValueError, "must be for 6 sensors, as L has, got a whitener of 5"), (dict(sigma=1), TypeError, "must be a mapping with names and data, as an mne.Covariance is, got one with sigma"),
+    (mne.pick_channels_cov(MNE, ["a", "b", "c"]), ValueError, "must be for all 6 channels of the leadfield, got none for d, e, f: leave them out"),
+    (mne.Covariance(COV, ["MEG 1", "MEG 2", "x", "y", "z", "w"], [], [], 30), ValueError, "must be a covariance of the leadfield's channels, got MEG 1, MEG 2, x, y, z and 1 more where the leadfield has a, b, c, d, e and 1 more"),
+    (MNE | dict(bads=["c", "q"]), ValueError, "must be good for all channels of the leadfield, got c marked as bad"), (MNE | dict(data=COV[:5]), ValueError, r"must be of shape \(6, 6\), got shape \(5, 6\)"),
+])
+def test_bad_covariances(cov, error, words):
+    e = SourceEstimator(BMN, noise_cov=cov)
+    with pytest.raises(error, match=f"noise_cov {words}"): e.fit(LF, Y)
+    assert not hasattr(e, "result_")
+
+
+def test_covariances_with_something_else():
+    with pytest.raises(ValueError, match="noise_var must be None where noise_cov is given, got 2"): SourceEstimator(BMN, None, 2, noise_cov=COV).fit(L, Y)
+    for array in (L, prepare(L), L[:, :, None]):
+        with pytest.raises(TypeError, match="L must be a Leadfield where noise_cov knows channels by name.*pass a Leadfield, or noise_cov as an array in squared data units"): SourceEstimator(BMN, noise_cov=MNE).fit(array, Y)
+    with pytest.raises(ValueError, match="L must be finite, got 1 NaN"): SourceEstimator(BMN, noise_cov=COV).fit(nan(L), Y)
+    with pytest.raises(TypeError, match="L must be real numbers"): SourceEstimator(BMN, noise_cov=COV).fit(None, Y)
+    with pytest.raises(ValueError, match="L must be of n_sources .* 3 columns"): SourceEstimator(BMN, noise_cov=COV, n_orient=3).fit(L[:, :11], Y)
+    e = SourceEstimator(BMN, noise_cov=COV).fit(L, Y)
+    with pytest.raises(ValueError, match=r"y must be of shape \(6, n_times\), as L has 6 sensors"): e.predict(Y[:5])
+    with pytest.raises(ValueError, match="as L has 6 sensors"): SourceEstimator(BMN, noise_cov=COV).fit(L, Y[:5])
+    with pytest.raises(TypeError, match="BMN has no parameter noise_cov"): SourceEstimator(BMN, dict(noise_cov=COV), 1).fit(L, Y)
+
+
+@pytest.mark.parametrize("kwargs, error, words", [
+    (dict(rank=0), ValueError, "rank must be finite and >= 1 and <= 6, got 0"), (dict(rank=7), ValueError, "rank must be .*got 7: cov has 6 directions with noise"),
+    (dict(rank=2.5), TypeError, "rank must be a whole number"), (dict(units=["µV"] * 5), ValueError, "units must be 6 texts, one for each sensor, got 5"),
+    (dict(cov=np.diag([1.0, 1, 1, 0, 0, 0]), units=["µV"] * 3 + ["fT"] * 3), ValueError, "cov must be different from zero somewhere in each unit, got all zeros for fT: leave those sensors out"),
+    (dict(cov=COV[:3]), ValueError, r"cov must be square, got shape \(3, 6\)"), (dict(cov=np.array([[1.0, 2], [2, 1]])), ValueError, "cov must be without negative eigenvalues, got -0.333 of the largest"),
+])
+def test_bad_arguments_of_a_whitener(kwargs, error, words):
+    with pytest.raises(error, match=words): whitener(**dict(cov=COV) | kwargs)
+
+
+def test_rounding_in_a_covariance_is_no_error():
+    uneven = COV * (1 + 1e-10 * np.triu(np.ones((6, 6)), 1))
+    assert np.abs(whitener(uneven).W - whitener(COV).W).max() < 1e-8
+    assert whitener(np.diag([1.0, 1, -1e-13])).rank == 2

@@ -1,10 +1,14 @@
 "A leadfield prepared once gives every solver the same answer, for many recordings, and is refused where it does not fit"
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from problems import arguments, random_problem
 
-from calibrain import BMN, SourceEstimator, gamma_map_sflex
+from calibrain import BMN, SensorSimulator, SourceEstimator, gamma_map_sflex
+from calibrain.leadfield import Leadfield
 from calibrain.prepared import prepare
+from calibrain.sensors import project
 from calibrain.solvers.registry import SOLVERS
 
 pytestmark = pytest.mark.filterwarnings("ignore::calibrain.core.ConvergenceWarning", "ignore::calibrain.core.NoiseBoundaryWarning")
@@ -62,3 +66,74 @@ def test_many_recordings_at_once(solver):
     assert len(results) == 3
     for one, r in zip(many, results):
         assert np.array_equal(r["posterior_mean"], SourceEstimator(solver.function, params, noise, k).fit(L, one).predict()["posterior_mean"])
+
+
+def record(L, k, coords, **more): return Leadfield(L.reshape(len(L), -1, k), coords, **more)
+
+
+def same(a, b):
+    "Results that agree to 1e-14 in all there is to read"
+    assert sorted(a) == sorted(b)
+    for x, y in [(a["posterior_mean"], b["posterior_mean"]), (a["posterior_cov"], b["posterior_cov"]), (a["gamma"], b["gamma"]), (a.cost, b.cost), (a.log_evidence, b.log_evidence)]:
+        assert np.shape(x) == np.shape(y) and np.abs(np.asarray(x) - y).max() <= 1e-14 * np.abs(y).max()
+
+
+@every_solver
+def test_a_leadfield_brings_orientations_and_positions(solver):
+    for seed in range(12):
+        L, y, noise_var, k, coords = random_problem(seed)
+        params = arguments(solver, noise_var, coords, max_iter=10)
+        there = solver.function(L, y, n_orient=k, **params)
+        bare = {name: v for name, v in params.items() if name != "src_coords"}
+        lf = record(L, k, coords)
+        for form in (lf, prepare(lf), prepare(lf, k)):
+            same(solver.function(form, y, **bare), there)
+            same(solver.function(form, y, n_orient=k, **params), there)
+            noise = bare.get("noise_var")
+            same(SourceEstimator(solver.function, {name: v for name, v in bare.items() if name != "noise_var"}, noise).fit(form, y).predict(y.copy()), there)
+
+
+@every_solver
+def test_a_leadfield_is_not_contradicted(solver):
+    L, y, noise_var, _, coords = random_problem(2)
+    L = L[:, :L.shape[1] // 6 * 6]
+    params = arguments(solver, noise_var, None)
+    lf = record(L, 3, np.zeros((L.shape[1] // 3, 3)))
+    with pytest.raises(ValueError, match="n_orient must be 3, as the Leadfield has, got 2: leave it out"): solver.function(lf, y, n_orient=2, **params)
+    with pytest.raises(ValueError, match="n_orient must be 3, as L was prepared, got 2"): solver.function(prepare(lf), y, n_orient=2, **params)
+    with pytest.raises(ValueError, match="n_orient must be one of 1, 2, 3, got 4"): solver.function(lf, y, n_orient=4, **params)
+    with pytest.raises(ValueError, match=f"as L has {len(y)} sensors"): solver.function(lf, y[1:], **params)
+    units = ["fT/nAm"] + ["fT/cm/nAm"] * (len(L) - 1)
+    with pytest.raises(ValueError, match="L must be of one unit.*got fT/cm/nAm and fT/nAm: give the covariance of the noise, SourceEstimator"): solver.function(replace(lf, unit=units, modality=None), y, **params)
+    if "src_coords" in solver.takes():
+        with pytest.raises(TypeError, match=f"src_coords must be an array of shape .{lf.n_sources}, 3., in m, got a Leadfield without coords"): solver.function(replace(lf, coords=None), y, **params)
+        with pytest.raises(ValueError, match=f"src_coords must be of shape .{lf.n_sources}, 3., got shape"): solver.function(lf, y, **params | dict(src_coords=np.zeros((lf.n_sources + 1, 3))))
+
+
+def test_positions_that_are_passed_come_first():
+    L, y, noise_var, k, coords = random_problem(2)
+    lf = record(L, k, 3 * coords)
+    same(gamma_map_sflex(lf, y, noise_var, src_coords=coords, max_iter=5), gamma_map_sflex(L, y, noise_var, k, src_coords=coords, max_iter=5))
+    there = SourceEstimator("gamma_map_sflex", dict(src_coords=coords, max_iter=5), noise_var).fit(lf, y).predict()
+    same(there, gamma_map_sflex(L, y, noise_var, k, src_coords=coords, max_iter=5))
+
+
+@pytest.mark.parametrize("k", [1, 2, 3])
+def test_simulators_take_a_leadfield(k):
+    lf = Leadfield.random(8, 20, k)
+    x = np.random.default_rng(0).normal(size=(20, k, 15))
+    for form in ([x, x.reshape(20 * k, 15)] if k > 1 else [x, x[:, 0]]):
+        assert np.array_equal(project(form, lf), project(form, lf.data if form.ndim == 3 else lf.matrix()))
+        for a, b in zip(SensorSimulator().simulate(form, lf, 0.7, seed=3), SensorSimulator().simulate(form, lf.matrix(), 0.7, seed=3)): assert np.array_equal(a, b)
+    with pytest.raises(ValueError, match="the same sources and orientations"): project(x[1:], lf)
+
+
+def test_a_solver_of_ones_own_is_told_what_the_leadfield_knows():
+    lf = Leadfield.random(8, 20, 3)
+    y, seen = np.random.default_rng(0).normal(size=(8, 5)), {}
+    def mine(L, y, noise_var, n_orient, src_coords=None): seen.update(L=L, k=n_orient, r=src_coords); return BMN(L, y, noise_var, n_orient)
+    SourceEstimator(mine, noise_var=1.0).fit(lf, y)
+    assert np.array_equal(seen["L"], lf.matrix()) and seen["k"] == 3 and np.array_equal(seen["r"], lf.coords)
+    with pytest.raises(ValueError, match=r"n_orient must be one of \(1,\) for plain, got 3"):
+        def plain(L, y, noise_var): return BMN(L, y, noise_var)
+        SourceEstimator(plain, noise_var=1.0).fit(lf, y)

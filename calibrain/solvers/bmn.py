@@ -201,12 +201,12 @@ def _result(solver, e, posterior, y, path, m, learn, logger, track) -> Result:
     logger.info("%r", out)
     return out
 
-# %% ../../nbs/api/33_bmn.ipynb #e15399c3
+# %% ../../nbs/api/33_bmn.ipynb #bb8c9088
 def BMN(
-    L: np.ndarray, # Leadfield, `(n_sensors, n_sources * n_orient)` source-major, µV/nAm or fT/nAm; or prepared
+    L: np.ndarray, # Leadfield, `(n_sensors, n_sources * n_orient)` source-major, µV/nAm or fT/nAm; or a `Leadfield`, or prepared
     y: np.ndarray, # Recording, `(n_sensors, n_times)` or `(n_sensors,)`, µV or fT
     noise_var: float, # Variance of the sensor noise, µV² or fT²
-    n_orient: int = 1, # Orientations of a source: 1, 2 or 3
+    n_orient: int = 1, # Orientations of a source: 1, 2 or 3; a `Leadfield` brings its own
     max_iter: int = 1000, # Steps at most
     tol: float = 1e-6, # Relative tolerance on γ (met a million times over, except by the published rule)
     init_gamma: float = None, # Where the published rule starts, nAm²; the search needs no start
@@ -219,12 +219,12 @@ def BMN(
     noise_var = check_number("noise_var", noise_var, above=0, cure="pass the variance of the sensor noise in squared data units, or use BMN_joint")
     return _bmn("BMN", L, y, noise_var, n_orient, max_iter, tol, init_gamma, None, False, normalization, rule, logger, False)
 
-# %% ../../nbs/api/33_bmn.ipynb #df27bbe3
+# %% ../../nbs/api/33_bmn.ipynb #1a4d83e3
 def BMN_joint(
-    L: np.ndarray, # Leadfield, `(n_sensors, n_sources * n_orient)` source-major, µV/nAm or fT/nAm; or prepared
+    L: np.ndarray, # Leadfield, `(n_sensors, n_sources * n_orient)` source-major, µV/nAm or fT/nAm; or a `Leadfield`, or prepared
     y: np.ndarray, # Recording, `(n_sensors, n_times)` or `(n_sensors,)`, µV or fT
     noise_var: float = None, # Noise variance, µV² or fT², where it is not to be learned
-    n_orient: int = 1, # Orientations of a source: 1, 2 or 3
+    n_orient: int = 1, # Orientations of a source: 1, 2 or 3; a `Leadfield` brings its own
     max_iter: int = 1000, # Steps at most
     tol: float = 1e-6, # Relative tolerance on γ (met a million times over, except by the published rule)
     init_gamma: float = None, # Where the published rule starts, nAm²; the search needs no start

@@ -61,11 +61,11 @@ def _result(found: Solved, solver: str, tol: float, learn: bool, track: bool, en
     if len(at): warn_boundary(solver, f"at {len(at)} of {len(ev.noise)} sensors")
     return out
 
-# %% ../../nbs/api/32_gamma_lambda_map.ipynb #0b3743fe
+# %% ../../nbs/api/32_gamma_lambda_map.ipynb #0a5173dd
 def gamma_lambda_map(
-    L: np.ndarray, # Leadfield, `(n_sensors, n_sources * n_orient)` source-major, µV/nAm or fT/nAm; or prepared
+    L: np.ndarray, # Leadfield, `(n_sensors, n_sources * n_orient)` source-major, µV/nAm or fT/nAm; or a `Leadfield`, or prepared
     y: np.ndarray, # Recording, `(n_sensors, n_times)` or `(n_sensors,)`, µV or fT
-    n_orient: int = 1, # Orientations of a source: 1, 2 or 3
+    n_orient: int = 1, # Orientations of a source: 1, 2 or 3; a `Leadfield` brings its own
     init_gamma: np.ndarray = None, # Where γ starts, nAm²: a number, or one by source or coefficient
     init_lambda: np.ndarray = None, # Where the noise variance starts, µV² or fT²: a number, or one by sensor
     learn_lambda: bool = True, # Whether to learn the noise; else `init_lambda` is kept
@@ -87,9 +87,9 @@ def gamma_lambda_map(
 
 # %% ../../nbs/api/32_gamma_lambda_map.ipynb #46af4e02
 def gamma_lambda_map_sflex(
-    L: np.ndarray, # Leadfield, `(n_sensors, n_sources * n_orient)` source-major, µV/nAm or fT/nAm; or prepared
+    L: np.ndarray, # Leadfield, `(n_sensors, n_sources * n_orient)` source-major, µV/nAm or fT/nAm; or a `Leadfield`, or prepared
     y: np.ndarray, # Recording, `(n_sensors, n_times)` or `(n_sensors,)`, µV or fT
-    n_orient: int = 1, # Orientations of a source: 1, 2 or 3
+    n_orient: int = 1, # Orientations of a source: 1, 2 or 3; a `Leadfield` brings its own
     init_gamma: np.ndarray = None, # Where γ starts, nAm²: a number, or one by source or coefficient
     init_lambda: np.ndarray = None, # Where the noise variance starts, µV² or fT²: a number, or one by sensor
     learn_lambda: bool = True, # Whether to learn the noise; else `init_lambda` is kept
@@ -102,7 +102,7 @@ def gamma_lambda_map_sflex(
     sigma: float = 0.01, # Width of a patch, m
     threshold_factor: float = 3.0, # Patches end at this many `sigma`
     normalize: str = "sym", # `"sym"`, `"row"` or `None`
-    src_coords: np.ndarray = None, # Positions of the sources, `(n_sources, 3)`, m
+    src_coords: np.ndarray = None, # Positions of the sources, `(n_sources, 3)`, m; `None`: those of a `Leadfield`
     rule: str = None, # "calibrain-1.0" for the published grouped updates
     logger: logging.Logger = None, # Where to leave a line about the outcome
     verbose: bool = False, # Whether to show a progress bar

@@ -65,9 +65,9 @@ class Setup:
     @property
     def n_coeff(self) -> int: return self.problem.G.shape[1]
 
-# %% ../../nbs/api/31_gamma_map.ipynb #459a98d4
+# %% ../../nbs/api/31_gamma_map.ipynb #e225992f
 def setup(
-    L: np.ndarray, # Leadfield, 2-D source-major or 3-D, or prepared
+    L: np.ndarray, # Leadfield, 2-D source-major or 3-D, or a `Leadfield`, or prepared
     y: np.ndarray, # Recording, `(n_sensors, n_times)` or `(n_sensors,)`
     n_orient: int = 1, # Orientations of a source
     basis: dict = None, # Arguments of `sflex_basis`, or `None` to do without
@@ -144,14 +144,14 @@ def result(self: Solved,
     logger.info("%r", out)
     return out
 
-# %% ../../nbs/api/31_gamma_map.ipynb #c04854a9
+# %% ../../nbs/api/31_gamma_map.ipynb #f92dec62
 _NOISE_CURE = "pass the variance of the sensor noise in squared data units, or use a solver that learns it"
 
 def gamma_map(
-    L: np.ndarray, # Leadfield, `(n_sensors, n_sources * n_orient)` source-major, µV/nAm or fT/nAm; or prepared
+    L: np.ndarray, # Leadfield, `(n_sensors, n_sources * n_orient)` source-major, µV/nAm or fT/nAm; or a `Leadfield`, or prepared
     y: np.ndarray, # Recording, `(n_sensors, n_times)` or `(n_sensors,)`, µV or fT
     noise_var: float, # Variance of the sensor noise, µV² or fT²
-    n_orient: int = 1, # Orientations of a source: 1, 2 or 3
+    n_orient: int = 1, # Orientations of a source: 1, 2 or 3; a `Leadfield` brings its own
     max_iter: int = 300, # Iterations at most
     tol: float = 1e-6, # Stop when γ changes by less than this, relative ("fast": when no KKT violation is larger)
     update_mode: int | str = 2, # 1 or "mackay", 2 or "convex", 3 or "em", or "fast" (recommended)
@@ -176,12 +176,12 @@ def _entries(found: Solved) -> dict:
     "What the solvers with given noise return besides"
     return dict(active_source_indices=found.active, n_iter=found.fit.n_iter, n_orient=found.posterior.n_orient)
 
-# %% ../../nbs/api/31_gamma_map.ipynb #6ae10d84
+# %% ../../nbs/api/31_gamma_map.ipynb #39166040
 def gamma_map_sflex(
-    L: np.ndarray, # Leadfield, `(n_sensors, n_sources * n_orient)` source-major, µV/nAm or fT/nAm; or prepared
+    L: np.ndarray, # Leadfield, `(n_sensors, n_sources * n_orient)` source-major, µV/nAm or fT/nAm; or a `Leadfield`, or prepared
     y: np.ndarray, # Recording, `(n_sensors, n_times)` or `(n_sensors,)`, µV or fT
     noise_var: float, # Variance of the sensor noise, µV² or fT²
-    n_orient: int = 1, # Orientations of a source: 1, 2 or 3
+    n_orient: int = 1, # Orientations of a source: 1, 2 or 3; a `Leadfield` brings its own
     max_iter: int = 300, # Iterations at most
     tol: float = 1e-6, # Stop when γ changes by less than this, relative ("fast": when no KKT violation is larger)
     update_mode: int | str = 2, # 1 or "mackay", 2 or "convex", 3 or "em", or "fast" (recommended)
@@ -189,7 +189,7 @@ def gamma_map_sflex(
     sigma: float = 0.01, # Width of a patch, m
     threshold_factor: float = 3.0, # Patches end at this many `sigma`
     normalize: str = "sym", # `"sym"`, `"row"` or `None`
-    src_coords: np.ndarray = None, # Positions of the sources, `(n_sources, 3)`, m
+    src_coords: np.ndarray = None, # Positions of the sources, `(n_sources, 3)`, m; `None`: those of a `Leadfield`
     rule: str = None, # "calibrain-1.0" for the published grouped updates
     logger: logging.Logger = None, # Where to leave a line about the outcome
     verbose: bool = False, # Whether to show a progress bar
