@@ -23,19 +23,19 @@ def _types(info: mne.Info, names: list) -> list: # One of "eeg", "mag", "grad" f
     if other := sorted(set(kinds) - set(_SCALE)): _refuse(ValueError, "picks", "EEG or MEG channels", ", ".join(other), 'pick "eeg", "meg", "mag" or "grad"')
     return kinds
 
-# %% ../nbs/api/11_heads.ipynb #e76041b1
+# %% ../nbs/api/11_heads.ipynb #14b82446
 _KINDS = dict(eeg={"eeg"}, mag={"mag"}, grad={"grad"}, meg={"mag", "grad"}) # What may be picked, and the kinds of channel it stands for
 
-def _picked(info: mne.Info, picks) -> list: # Names
+def _picked(info: mne.Info, picks, where: str = "the forward solution") -> list: # Names
     "Names of the channels that were asked for"
     wanted = [picks] if isinstance(picks, str) else list(_KINDS) if picks is None else list(picks)
     if any(not isinstance(w, str) for w in wanted): _refuse(TypeError, "picks", "kinds or names of channels", repr(picks))
     kinds = set().union(*(_KINDS[w] for w in wanted if w in _KINDS))
     named, bads = [w for w in wanted if w not in _KINDS], set(info["bads"])
-    if missing := [w for w in named if w not in info["ch_names"]]: _refuse(ValueError, "picks", f"kinds ({', '.join(_KINDS)}) or channels of the forward solution", ", ".join(missing))
+    if missing := [w for w in named if w not in info["ch_names"]]: _refuse(ValueError, "picks", f"kinds ({', '.join(_KINDS)}) or channels of {where}", ", ".join(missing))
     if bad := [w for w in named if w in bads]: _refuse(ValueError, "picks", "without bad channels", ", ".join(bad), "leave them out, or out of info['bads']")
     found = named + [c for i, c in enumerate(info["ch_names"]) if mne.channel_type(info, i) in kinds and c not in bads and c not in named]
-    if not found: _refuse(ValueError, "picks", "at least one good channel", repr(picks), f"the forward solution has {len(info['ch_names'])} channels, {len(bads)} of them bad")
+    if not found: _refuse(ValueError, "picks", "at least one good channel", repr(picks), f"{where} has {len(info['ch_names'])} channels, {len(bads)} of them bad")
     return found
 
 # %% ../nbs/api/11_heads.ipynb #260ca691
