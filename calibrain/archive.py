@@ -5,10 +5,9 @@
 # %% auto #0
 __all__ = ['write_arrays', 'read_arrays']
 
-# %% ../nbs/api/03_archive.ipynb #d1bcf887
+# %% ../nbs/api/03_archive.ipynb #70ea5fa6
 import os
 import uuid
-import zipfile
 from hashlib import blake2b
 from pathlib import Path
 
@@ -49,7 +48,18 @@ def write_arrays(
     finally: aside.unlink(missing_ok=True)
     return path
 
-# %% ../nbs/api/03_archive.ipynb #d643e48e
+# %% ../nbs/api/03_archive.ipynb #a09b526f
+class _Pickled(ValueError):
+    "A file that could run code"
+
+def _member(f, key: str, path: Path) -> np.ndarray:
+    "One array of an open npz"
+    try: return f[key]
+    except ValueError as e:
+        if "pickle" not in str(e): raise
+        raise _Pickled(f"{path} holds pickled objects at {key!r}, which can run code when they are read: save {key!r} as an array of numbers or text") from e
+
+# %% ../nbs/api/03_archive.ipynb #5aed779d
 def read_arrays(
     path: str | Path, # An `.npz` file
 ) -> dict: # Name → array
@@ -58,15 +68,8 @@ def read_arrays(
     if not path.exists(): _refuse(FileNotFoundError, "path", "a file", path)
     try:
         with np.load(path, allow_pickle=False) as f: arrays = {k: _member(f, k, path) for k in f.files}
-    except (zipfile.BadZipFile, EOFError, OSError) as e: raise ValueError(f"{path} is cut short or not an npz file ({e}): save it again") from e
+    except _Pickled: raise
+    except Exception as e: raise ValueError(f"{path} is cut short, damaged or not an npz file ({type(e).__name__}: {e}): save it again") from e   # a damaged file can fail in any way
     checksum = arrays.pop("checksum", None)
     if checksum is not None and str(checksum) != _digest(arrays): raise ValueError(f"{path} was altered since it was written: its checksum does not match, save it again")
     return arrays
-
-# %% ../nbs/api/03_archive.ipynb #b5ccfadf
-def _member(f, key: str, path: Path) -> np.ndarray:
-    "One array of an open npz"
-    try: return f[key]
-    except ValueError as e:
-        if "pickle" not in str(e): raise ValueError(f"{path} is damaged at {key!r} ({e}): save it again") from e
-        raise ValueError(f"{path} holds pickled objects at {key!r}, which can run code when they are read: save {key!r} as an array of numbers or text") from e
