@@ -39,11 +39,11 @@ def _repr_html_(self: Whitener) -> str: # HTML
     rows = {"sensors": self.n_sensors, "rank": self.rank, "standard deviation of the noise along its axes": f"{size.min():.3g} to {size.max():.3g}", "log determinant": f"{self.log_det:.6g}"}
     return "<table><caption>Whitener</caption>" + "".join(f"<tr><th style='text-align:left'>{k}</th><td style='text-align:left'>{v}</td></tr>" for k, v in rows.items()) + "</table>"
 
-# %% ../nbs/api/14_whitening.ipynb #8318d722
+# %% ../nbs/api/14_whitening.ipynb #b04f4468
 def _scales(C: np.ndarray, units: Sequence) -> np.ndarray: # `(n_sensors,)`
     "Root mean variance of the sensors of the same unit"
     kinds = np.unique(np.asarray(units), return_inverse=True)[1]
-    return np.sqrt(np.bincount(kinds, C.diagonal()) / np.bincount(kinds))[kinds]
+    return np.sqrt(np.bincount(kinds, np.maximum(C.diagonal(), 0)) / np.bincount(kinds))[kinds]
 
 def _blocks(C: np.ndarray, units: Sequence) -> list: # Indices of the sensors of each
     "The sensors of each unit, or all together where units go together"
@@ -87,7 +87,7 @@ def _check_cov(name: str, cov: np.ndarray, n_sensors: int = None) -> np.ndarray:
     if off > 1e-8: _refuse(ValueError, name, "symmetric", f"entries that differ by {off:.2g} of the largest from their mirror image")
     return (C + C.T) / 2
 
-# %% ../nbs/api/14_whitening.ipynb #7b014a2c
+# %% ../nbs/api/14_whitening.ipynb #091bc035
 def whitener(
     cov: np.ndarray, # Covariance of the noise, `(n_sensors, n_sensors)`, in squared data units
     rank: int = None, # Directions to keep; `None`: all that the noise reaches
@@ -98,8 +98,8 @@ def whitener(
     C = _check_cov(name, cov)
     units = [""] * len(C) if units is None else list(units)
     if len(units) != len(C): _refuse(ValueError, "units", f"{len(C)} texts, one for each sensor", f"{len(units)} of them")
-    if C.diagonal().min() < 0: _refuse(ValueError, name, "without negative variances", f"{C.diagonal().min():.3g}")
     s, blocks = _scales(C, units), _blocks(C, units)
+    if (C.diagonal() < -1e-10 * s**2).any(): _refuse(ValueError, name, "without negative variances", f"{C.diagonal().min():.3g}")
     if s.min() == 0: _refuse(ValueError, name, "different from zero somewhere in each unit", f"all zeros for {units[s.argmin()]}", "leave those sensors out")
     d, U = _eigen(C / np.outer(s, s), blocks)
     tol = max(1e-10, len(C) * float(np.finfo(np.result_type(cov, np.float32)).eps))

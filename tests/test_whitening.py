@@ -259,6 +259,12 @@ def test_rank_of_several_units(together):
         there = multivariate_normal(np.zeros(n + m - 1), model(r, Q @ L, 1, Q @ C @ Q.T)[0]).logpdf((Q @ y).T).sum()
         close(r.log_evidence, there - T * m * np.log(size), 1e-9)
     assert whitener(D @ C @ D).rank < n + m - 1, "without units they do hide each other"
+    F = np.repeat([1, 1e3], [n, m])[:, None] * rng.normal(size=(n + m, 10))      # fewer samples than sensors: what is silent mixes the units
+    w = whitener(F @ F.T, units=units)
+    assert w.rank == 10
+    close(w.W @ F @ F.T @ w.W.T, np.eye(10), 1e-8)
+    close(w.W.T @ w.W, np.linalg.pinv(F @ F.T, rcond=1e-10, hermitian=True), 1e-5)
+    assert abs(w.log_det + np.log(linalg.svdvals(F)).sum()) < 1e-8
     alone = whitener(linalg.block_diag(R[:n, :n], 9 * np.eye(m)), units=units)
     close(alone.W[-m:], np.eye(n + m)[n:] / 3, 1e-14)
 
