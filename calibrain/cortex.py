@@ -37,7 +37,7 @@ def _outward(rr, tris) -> np.ndarray:
     a, b, c = (rr - rr[tris].mean((0, 1)))[tris.T]
     return tris if (np.cross(a, b) * c).sum() >= 0 else tris[:, ::-1]
 
-# %% ../nbs/api/80a_cortex.ipynb #1194deed
+# %% ../nbs/api/80a_cortex.ipynb #1b7cab29
 def _checked(c) -> dict:
     "The fields of a `Cortex`, checked, with all triangles facing outward"
     rr = check_array("rr", c.rr, (None, 3), "pass x, y and z of each vertex")
@@ -46,8 +46,8 @@ def _checked(c) -> dict:
     tris, left, sources = _indices("tris", c.tris, (None, 3), n), np.asarray(c.left), _indices("sources", c.sources, (None,), n)
     if left.dtype != bool or left.shape != (n,): _refuse(ValueError, "left", f"True or False for each of {n} vertices", f"{left.dtype} of shape {left.shape}", "pass a boolean array")
     lefts, twice = left[tris].sum(1), len(sources) - len(np.unique(sources))
-    if again := 3 * len(tris) - len(np.unique(tris[:, EDGES].reshape(-1, 2), axis=0)): _refuse(ValueError, "tris", "turned alike, so that neighbours run along their edge in opposite directions", f"{again} edges run along twice", "turn every triangle to face outward")
     if (lefts % 3).any(): _refuse(ValueError, "tris", "within one hemisphere each", f"{np.count_nonzero(lefts % 3)} that join both", "check left")
+    if again := 3 * len(tris) - len(np.unique(tris[:, EDGES].reshape(-1, 2), axis=0)): _refuse(ValueError, "tris", "turned alike, neighbours running along their edge in opposite directions", f"{again} that do not", "turn every triangle to face outward")
     if twice: _refuse(ValueError, "sources", "at a vertex of their own", f"{twice} at that of another", "pass each vertex once")
     if (np.diff(left[sources].astype(int)) > 0).any(): _refuse(ValueError, "sources", "those of the left hemisphere first", "some after the right", "order them, and their values, as the source space does")
     shade = None if c.shade is None else check_array("shade", c.shade, (n,), "pass one number for each vertex")
@@ -201,13 +201,13 @@ def _scale(values, limits=None, diverging=None) -> tuple: # Norm, colour map, th
     extend = ("neither", "min", "max", "both")[(values.min() < low) + 2 * (values.max() > high)]
     return colors.Normalize(low, high), colormaps["RdBu_r" if signed else "YlOrBr"], extend
 
-# %% ../nbs/api/80a_cortex.ipynb #05950759
+# %% ../nbs/api/80a_cortex.ipynb #c2e1bb01
 LIGHT = np.array([-0.25, 0.44, 0.86]) # To the right, up, to the viewer
 
 def _colours(value, shade, light, scale, threshold) -> np.ndarray: # `(n, 3)`
     "Colour where a value is known and reaches the threshold in size, else grey"
     (norm, cmap, _), bright = scale, (np.clip(light, 0, 1) * (1 - 0.45 * shade))[:, None]
-    return np.where((np.abs(value) >= threshold)[:, None], cmap(norm(np.nan_to_num(value)))[:, :3] * (0.7 + 0.3 * bright), 0.42 + 0.5 * bright)
+    return np.where((np.abs(value) >= threshold * (1 - 1e-9))[:, None], cmap(norm(np.nan_to_num(value)))[:, :3] * (0.8 + 0.2 * bright), 0.42 + 0.5 * bright)
 
 # %% ../nbs/api/80a_cortex.ipynb #f5583eab
 def _panel(known, tris, view, side, scale, threshold) -> tuple: # Cells about their middle, mm; their colours; half of width and height, mm
