@@ -189,11 +189,10 @@ def _paint(rr, tris, frame) -> tuple[np.ndarray, np.ndarray]: # Cells `(n_cells,
     cells = np.stack([corner, half, np.broadcast_to(corner.mean(1, keepdims=True), corner.shape), np.roll(half, 1, axis=1)], axis=2)
     return cells.reshape(-1, 4, 2), tris.ravel()
 
-# %% ../nbs/api/80a_cortex.ipynb #31bfc525
+# %% ../nbs/api/80a_cortex.ipynb #fda15d81
 def _scale(values, limits=None, diverging=None) -> tuple: # Norm, colour map, the ends that values go beyond
     "From values to colours"
-    check_choice("diverging", diverging, {None: 0, True: 0, False: 0})
-    signed, top = (values.min() < 0 if diverging is None else diverging), np.abs(values).max() or 1
+    signed, top = check_choice("diverging", diverging, {None: values.min() < 0, True: True, False: False}), np.abs(values).max() or 1
     if limits is None: limits = (-top, top) if signed else (min(values.min(), 0), max(values.max(), 0) or top * (values.min() >= 0))
     low, high = check_array("limits", limits, (2,), "pass the lowest and the highest value of the scale")
     if low >= high: _refuse(ValueError, "limits", "ascending", f"{low:g}, {high:g}", "pass the lower one first")
@@ -265,7 +264,7 @@ def draw_cortex(
     ax = _scene(ax, views, [[_panel(known, tris, *view, scale, threshold) for view in row] for row in views])
     return _bar(ax, ax, scale, unit, label, threshold)
 
-# %% ../nbs/api/80a_cortex.ipynb #3e270370
+# %% ../nbs/api/80a_cortex.ipynb #cc9940a5
 def _topographies(maps, info, limits) -> tuple: # Arrays, their scale, what draws one: `draw(array, ax=ax)`
     "Values by channel and what they are about, checked"
     import mne
@@ -279,7 +278,8 @@ def _topographies(maps, info, limits) -> tuple: # Arrays, their scale, what draw
         if (size != 2).any(): _refuse(ValueError, "info", "about both gradiometers of each pair", f"{np.count_nonzero(size != 2)} alone", "pick both")
         shown = [np.sqrt(np.bincount(pair.ravel(), v**2) / 2) for v in values]
     norm, cmap, _ = scale = _scale(np.concatenate(shown), limits)
-    return values, scale, lambda v, ax: mne.viz.plot_topomap(v, info, axes=ax, show=False, cmap=cmap, vlim=(norm.vmin, norm.vmax))
+    info = info.copy(); info["bads"] = []
+    return values, scale, lambda v, ax: mne.EvokedArray(v[:, None], info, verbose="error").plot_topomap([0], ch_type=kinds[0], axes=ax, scalings=1, cmap=cmap, vlim=(norm.vmin, norm.vmax), colorbar=False, time_format="", show=False)
 
 # %% ../nbs/api/80a_cortex.ipynb #066261f0
 def draw_topography(
@@ -295,7 +295,7 @@ def draw_topography(
     draw(values, ax=(ax := _axes(ax, size=(3.8, 2.8))))
     return _bar(ax, ax, scale, unit, label)
 
-# %% ../nbs/api/80a_cortex.ipynb #ceead823
+# %% ../nbs/api/80a_cortex.ipynb #536611aa
 def draw_topographies(
     maps: Mapping, # Title → one number for each channel, `(n_channels,)`
     info, # `mne.Info` of channels of one type
@@ -306,5 +306,5 @@ def draw_topographies(
     "Maps over the sensors with one scale: of several moments, or of a recording and what an estimate makes of it"
     if not isinstance(maps, Mapping) or not maps: _refuse(TypeError, "maps", "a dict of title → values", repr(type(maps).__name__), "pass at least {title: values}")
     values, scale, draw = _topographies({f"maps[{title!r}]": v for title, v in maps.items()}, info, limits)
-    fig = small_multiples(draw, dict(zip(maps, values)), n_cols=4, size=(2, 2.2))
+    fig = small_multiples(draw, dict(zip(maps, values)), n_cols=5, size=(1.9, 2.1))
     return _bar(fig.axes[0], fig.axes, scale, unit, label)
