@@ -135,6 +135,15 @@ def test_spread_follows_the_mesh(gap):
     assert x[0] == 1 and (x[n:m] == 0).all() and 0 < x[n // 2] < 1
 
 
+def test_spread_goes_by_length_not_by_steps():
+    "Halfway between two sources the value is halfway, though one half has ten steps and the other two"
+    along = np.r_[np.arange(10) * 0.001, 0.01, 0.015, 0.02]
+    m, i = len(along), np.arange(len(along) - 1)[:, None]
+    tris = np.concatenate([i + [0, 1, m], i + [1, m + 1, m]])
+    strip = Cortex(np.concatenate([np.c_[along, np.zeros(m), np.full(m, z)] for z in (0, 0.001)]), tris, np.zeros(2 * m, bool), [0, m - 1])
+    assert 0.4 < spread([0, 1], strip)[10] < 0.6
+
+
 def test_every_vertex_a_source():
     every = replace(BOTH, sources=np.arange(2 * N))
     values = np.random.default_rng(1).normal(size=2 * N)
@@ -152,10 +161,10 @@ def test_threshold_colours_the_cells_of_the_vertices_that_reach_it(monkeypatch):
         np.testing.assert_array_equal(np.ptp(panel.get_facecolor()[:, :3], axis=1) > 1e-6, np.abs(x[vertex]) >= threshold)
 
 
-def test_a_constant_reaches_itself():
+def test_a_plateau_reaches_itself():
     "Rounding on the way from the sources does not push it below the threshold"
-    panel = draw_cortex(np.full(len(AT), 0.3), BOTH, views="lateral", threshold=0.3).axes[0].collections[0].get_facecolor()
-    assert (np.ptp(panel[:, :3], axis=1) > 1e-6).all()
+    left = draw_cortex(np.where(BOTH.left[BOTH.sources], 1, VALUES), BOTH, views="lateral", threshold=1).axes[0].collections[0]
+    assert VALUES.min() < 1 < VALUES.max() and (np.ptp(left.get_facecolor()[:, :3], axis=1) > 1e-6).all()
 
 
 def test_a_single_source_keeps_its_colour():
