@@ -37,12 +37,12 @@ def _outward(rr, tris) -> np.ndarray:
     a, b, c = (rr - rr[tris].mean((0, 1)))[tris.T]
     return tris if (np.cross(a, b) * c).sum() >= 0 else tris[:, ::-1]
 
-# %% ../nbs/api/80a_cortex.ipynb #1b7cab29
+# %% ../nbs/api/80a_cortex.ipynb #5f1cfb57
 def _checked(c) -> dict:
     "The fields of a `Cortex`, checked, with all triangles facing outward"
     rr = check_array("rr", c.rr, (None, 3), "pass x, y and z of each vertex")
     n, across = len(rr), np.ptp(rr, axis=0).max()
-    if not 0.01 < across < 1: _refuse(ValueError, "rr", "in metres, 0.01 to 1 across", f"{across:.3g}", "divide millimetres by 1000")
+    if not 0.01 < across < 1: _refuse(ValueError, "rr", "in metres, 0.01 to 1 across", f"{across:.3g}", "divide millimetres by 1000" if across > 0.1 else "multiply by 1000 if they were divided twice")
     tris, left, sources = _indices("tris", c.tris, (None, 3), n), np.asarray(c.left), _indices("sources", c.sources, (None,), n)
     if left.dtype != bool or left.shape != (n,): _refuse(ValueError, "left", f"True or False for each of {n} vertices", f"{left.dtype} of shape {left.shape}", "pass a boolean array")
     lefts, twice = left[tris].sum(1), len(sources) - len(np.unique(sources))
@@ -73,10 +73,10 @@ class Cortex:
         n, left = len(self.sources), self.left[self.sources].sum()
         return f"Cortex({len(self.rr):,} vertices, {len(self.tris):,} triangles, {n:,} sources: {left:,} left and {n - left:,} right)"
 
-# %% ../nbs/api/80a_cortex.ipynb #9418ed38
+# %% ../nbs/api/80a_cortex.ipynb #69daea31
 def _lengths(rr, tris) -> sparse.csr_array: # `(n_vertices, n_vertices)`, m
     "The lengths of the edges of a mesh"
-    i, j = np.unique(np.sort(tris[:, EDGES]).reshape(-1, 2), axis=0).T
+    i, j = np.unique(np.sort(tris[:, EDGES]).reshape(-1, 2), axis=0).T.astype(np.int32)
     length = np.maximum(np.linalg.norm(rr[i] - rr[j], axis=1), 1e-9)
     return sparse.csr_array((np.tile(length, 2), (np.r_[i, j], np.r_[j, i])), shape=(len(rr), len(rr)))
 

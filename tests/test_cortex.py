@@ -272,7 +272,7 @@ def test_refused_source_spaces(src, error, message):
 
 
 @pytest.mark.parametrize("change, message", [
-    (dict(rr=BOTH.rr[:, :2]), r"rr must be of shape \(any, 3\)"), (dict(rr=np.where(BOTH.rr > 0.06, np.nan, BOTH.rr)), "rr must be finite"), (dict(rr=BOTH.rr / 1e3), "rr must be in metres"),
+    (dict(rr=BOTH.rr[:, :2]), r"rr must be of shape \(any, 3\)"), (dict(rr=np.where(BOTH.rr > 0.06, np.nan, BOTH.rr)), "rr must be finite"), (dict(rr=BOTH.rr / 1e3), "rr must be in metres, 0.01 to 1 across, got 0.000159: multiply"),
     (dict(tris=BOTH.tris + 1), "tris must be indices of vertices, whole numbers from 0 to 1199, got int64 from 1 to 1200"), (dict(tris=BOTH.tris.astype(float)), "got float64"),
     (dict(tris=np.r_[BOTH.tris, [[0, 1, N]]]), "tris must be within one hemisphere each, got 1"), (dict(tris=np.r_[BOTH.tris, BOTH.tris[:1]]), "tris must be turned alike, .* got 3 that do not"),
     (dict(left=BOTH.left.astype(int)), "left must be True or False for each of 1200 vertices, got int64"), (dict(left=BOTH.left[1:]), "left must be"),
