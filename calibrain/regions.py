@@ -90,7 +90,7 @@ def _distance(error: np.ndarray, cov: np.ndarray, size: np.ndarray) -> tuple[np.
         z = np.where(wide[:, :, None], z, np.where(abs(along) <= known[:, :, None], 0, np.inf))
     return np.einsum("nkt,nkt->nt", z, z), wide.sum(1)
 
-# %% ../nbs/api/50_regions.ipynb #beffe882
+# %% ../nbs/api/50_regions.ipynb #b7dac427
 @dataclass(frozen=True, eq=False)
 class Scores:
     "How far the truth is from the posterior mean, measured by the posterior"
@@ -109,7 +109,7 @@ class Scores:
         "Sources without any variance"
         return (self.rank == 0).all(1)
     @property
-    def counts(self) -> np.ndarray: # `(n_sources, n_parts, n_samples)`
+    def informative(self) -> np.ndarray: # `(n_sources, n_parts, n_samples)`
         "Whether membership says anything: not for a point that is the truth"
         return (self.rank[:, :, None] > 0) | (self.d2 > 0)
 
