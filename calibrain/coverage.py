@@ -248,7 +248,7 @@ def _new_axes():
             return out.getvalue()
     return Picture(figsize=(5.4, 3.6), layout="constrained").add_subplot()
 
-# %% ../nbs/api/51_coverage.ipynb #1ebfe37d
+# %% ../nbs/api/51_coverage.ipynb #32f096b5
 @patch
 def plot(self: CoverageCurve,
          ax: object = None, # Matplotlib axes to draw into, or a new figure
@@ -263,7 +263,7 @@ def plot(self: CoverageCurve,
         if not self[name].total: continue
         (colour, line, marker), i = _STYLES.get(name) or next(others), self.strata.index(name)
         if bands: ax.fill_between(self.nominal, bands.lower[i], bands.upper[i], color=colour, alpha=0.15, lw=0)
-        ax.plot(self.nominal, self.empirical[i], line, marker=marker, color=colour, ms=4, lw=1.2, label=f"{name} ({self.total[i]:,})", clip_on=False)
+        ax.plot(self.nominal, self.empirical[i], line, marker=marker, color=colour, ms=4, lw=3 if name == "all" else 1.2, label=f"{name} ({self.total[i]:,})", clip_on=False)
     ax.set(xlabel="nominal coverage", ylabel="empirical coverage", xlim=(0, 1), ylim=(0, 1), aspect="equal")
     ax.spines[["top", "right"]].set_visible(False)
     ax.legend(loc="upper left", bbox_to_anchor=(1.04, 1), frameon=False, borderaxespad=0)
