@@ -12,6 +12,8 @@ _homes = {
     "BMN": "solvers.bmn",
     "BMN_joint": "solvers.bmn",
     "SourceEstimator": "estimator",
+    "coverage_curve": "coverage",
+    "UncertaintyEstimator": "names",
 }
 __all__ = ["__version__", *_homes]
 

@@ -6,7 +6,7 @@
 __all__ = ['DEFAULT_LEVELS', 'STRATA', 'check_levels', 'strata_masks', 'Stratum', 'CoverageCurve', 'count_coverage',
            'coverage_curve', 'combine', 'Band', 'CalibrationError', 'calibration_error']
 
-# %% ../nbs/api/51_coverage.ipynb #8f432546
+# %% ../nbs/api/51_coverage.ipynb #3861380f
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -15,7 +15,7 @@ import numpy as np
 from fastcore.basics import patch
 
 from .core import _refuse, check_array, check_choice, check_count, check_number, generator
-from .regions import MODES, REGIONS, Moments, Scores, moments, reach, scores, truth_like
+from .regions import MODES, REGIONS, Moments, Scores, _variances, moments, reach, scores, truth_like
 
 # %% ../nbs/api/51_coverage.ipynb #7a03bd44
 DEFAULT_LEVELS = (0., 0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.) # Where curves are evaluated
@@ -28,7 +28,7 @@ def check_levels(
     if c[0] < 0 or c[-1] > 1: _refuse(ValueError, "levels", "within 0 and 1", f"{c[0] if c[0] < 0 else c[-1]:g}", "a level is a probability, not a percentage")
     return c
 
-# %% ../nbs/api/51_coverage.ipynb #46188324
+# %% ../nbs/api/51_coverage.ipynb #19b478fe
 STRATA = ("all", "active", "silent", "detected", "pruned") # Those that every curve has unless told otherwise
 
 def strata_masks(
@@ -37,7 +37,7 @@ def strata_masks(
 ) -> dict: # Name → mask, `(n_sources,)`
     "The sources by what is true of them and by what is claimed"
     m = moments(result, joint=False)
-    return _masks(truth_like(x_true, m.mean), (m.cov == 0).reshape(len(m.cov), -1).all(1))
+    return _masks(truth_like(x_true, m.mean), (_variances(m.cov) <= 0).all(1))
 
 def _masks(x: np.ndarray, pruned: np.ndarray) -> dict:
     active = x.any((1, 2))
@@ -56,14 +56,15 @@ def _labelled(name: str, value, n: int) -> dict: # Name → mask
     if len(values) > _MANY: _refuse(ValueError, f"strata[{name!r}]", f"labels, {_MANY} different ones at most", f"{len(values)} of them", "put them into a few bins: np.digitize(values, edges)")
     return {f"{name}: {u}": np.broadcast_to(v == u, (n,)) for u in values}
 
-# %% ../nbs/api/51_coverage.ipynb #32baad60
+# %% ../nbs/api/51_coverage.ipynb #30f521ce
 def _strata(strata, x: np.ndarray, pruned: np.ndarray) -> dict: # Name → mask
     "The masks of the strata that were asked for"
     known, more = _masks(x, pruned), strata if isinstance(strata, Mapping) else {}
     if isinstance(strata, str): strata = (strata,)
-    names = STRATA if strata is None or more else tuple(strata)
+    names = STRATA if strata is None or isinstance(strata, Mapping) else tuple(strata)
+    if not names: _refuse(ValueError, "strata", "at least one", "none", "leave it out for all five")
     out = {name: check_choice("strata", name, known) for name in names}
-    if "active" in out and not known["active"].any(): _refuse(ValueError, "x_true", "with at least one active source", "zeros throughout", 'for a run without any pass strata=("all", "silent", "detected", "pruned")')
+    if "active" in out and not known["active"].any(): _refuse(ValueError, "x_true", "with at least one active source", "zeros throughout", 'for a run without any pass strata=("all", "silent", "detected", "pruned"), or masks to count_coverage')
     for name, value in more.items():
         new = _labelled(name, value, len(x))
         if taken := new.keys() & out.keys(): _refuse(ValueError, "strata", "named differently from those that are there", ", ".join(sorted(taken)))

@@ -13,19 +13,19 @@ SIMULATORS = {"sources", "sensors"}
 ESTIMATION = LINEAR | {"whitening", "result", "solvers", "estimator"}
 SETS = {"core", "posterior", "regions", "coverage"}
 CALIBRATION = SETS | {"metrics", "recalibrate", "conformal", "sbc"}
-ANY = LINEAR | SIMULATORS | ESTIMATION | CALIBRATION | {"heads", "evoked", "study", "store", "demo", "cli", "viz", "explorers"}
+ANY = LINEAR | SIMULATORS | ESTIMATION | CALIBRATION | {"names", "heads", "evoked", "study", "store", "demo", "cli", "viz", "explorers"}
 MAY_IMPORT = {  # a module, or a package for all modules in it: the modules of ours it may know
     "core": set(), "archive": {"core"}, "posterior": {"core"}, "leadfield": {"core", "archive"}, "basis": {"core"}, "result": {"core", "posterior"},
     "prepared": {"core", "leadfield", "basis"}, "whitening": {"core", "leadfield"},
     "heads": {"core", "leadfield"}, "sources": LINEAR | SIMULATORS, "sensors": LINEAR | SIMULATORS,
     "solvers": LINEAR | {"result", "solvers"}, "estimator": ESTIMATION, "evoked": ESTIMATION | {"heads"},
-    "regions": SETS, "coverage": SETS, "metrics": CALIBRATION, "recalibrate": CALIBRATION, "conformal": CALIBRATION, "sbc": CALIBRATION,
+    "regions": SETS, "coverage": SETS, "names": SETS | {"leadfield"}, "metrics": CALIBRATION, "recalibrate": CALIBRATION, "conformal": CALIBRATION, "sbc": CALIBRATION,
     "study": ANY - {"evoked", "cli", "viz", "explorers"}, "store": CALIBRATION | {"study"},
     "demo": ANY - {"evoked", "study", "store", "cli", "viz", "explorers"}, "cli": ANY - {"explorers"}, "viz": LINEAR | CALIBRATION | {"heads", "result"}, "explorers": ANY - {"cli"},
 }
 EVERYONE = {"numpy", "scipy", "fastcore", "tqdm"}
 MAY_USE = {"heads": {"mne"}, "evoked": {"mne"}, "viz": {"matplotlib"}, "explorers": {"matplotlib", "ipywidgets", "IPython"}}
-MAY_USE_LATE = {"viz": {"mne"}, "cli": {"matplotlib"}}  # imported inside a function only
+MAY_USE_LATE = {"viz": {"mne"}, "cli": {"matplotlib"}, "coverage": {"matplotlib", "pandas"}}  # imported inside a function only
 CONSTANTS = ("mne.io.constants", "mne._fiff.constants")
 
 
@@ -70,7 +70,7 @@ def test_imports(name): assert refused(name, FILES[name].read_text(encoding="utf
     ("calibrain.solvers.bmn", "def f():\n    import pandas"), ("calibrain.solvers.bmn", "import matplotlib.pyplot as plt"),
     ("calibrain.sources", "from .solvers.bmn import BMN"), ("calibrain.sources", "import mne"), ("calibrain.whitening", "import mne"), ("calibrain.solvers.bmn", "from ..whitening import whitener"), ("calibrain.viz", "import mne"),
     ("calibrain.core", "import logging.handlers, calibrain"), ("calibrain.core", "from . import __version__"), ("calibrain.core", "from .posterior import x"),
-    ("calibrain.regions", "from .estimator import SourceEstimator"), ("calibrain.store", "from .solvers.registry import SOLVERS"),
+    ("calibrain.regions", "from .estimator import SourceEstimator"), ("calibrain.coverage", "import matplotlib"), ("calibrain.coverage", "def f():\n    from .viz import OKABE_ITO"), ("calibrain.store", "from .solvers.registry import SOLVERS"),
 ])
 def test_the_check_refuses(name, code): assert refused(name, code)
 
