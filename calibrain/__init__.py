@@ -12,6 +12,10 @@ _homes = {
     "BMN": "solvers.bmn",
     "BMN_joint": "solvers.bmn",
     "SourceEstimator": "estimator",
+    "Leadfield": "heads",  # there it gets from_forward
+    "template_leadfield": "templates",
+    "estimate_evoked": "evoked",
+    "EvokedPosterior": "evoked_posterior",
     "coverage_curve": "coverage",
     "UncertaintyEstimator": "names",
 }
