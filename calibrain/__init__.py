@@ -16,6 +16,8 @@ _homes = {
     "template_leadfield": "templates",
     "estimate_evoked": "evoked",
     "EvokedPosterior": "evoked_posterior",
+    "coverage_curve": "coverage",
+    "UncertaintyEstimator": "names",
 }
 __all__ = ["__version__", *_homes]
 

@@ -13,20 +13,20 @@ SIMULATORS = {"sources", "sensors"}
 ESTIMATION = LINEAR | {"whitening", "result", "solvers", "estimator"}
 SETS = {"core", "posterior", "regions", "coverage"}
 CALIBRATION = SETS | {"metrics", "recalibrate", "conformal", "sbc"}
-ANY = LINEAR | SIMULATORS | ESTIMATION | CALIBRATION | {"archive", "heads", "templates", "exceedance", "evoked_posterior", "evoked", "study", "store", "demo", "cli", "viz", "cortex", "explorers"}
+ANY = LINEAR | SIMULATORS | ESTIMATION | CALIBRATION | {"names", "archive", "heads", "templates", "exceedance", "evoked_posterior", "evoked", "study", "store", "demo", "cli", "viz", "cortex", "explorers"}
 MAY_IMPORT = {  # a module, or a package for all modules in it: the modules of ours it may know
     "core": set(), "archive": {"core"}, "posterior": {"core"}, "leadfield": {"core", "archive"}, "basis": {"core"}, "result": {"core", "posterior"},
     "prepared": {"core", "leadfield", "basis"}, "whitening": {"core", "leadfield"},
     "heads": {"core", "leadfield"}, "sources": LINEAR | SIMULATORS, "sensors": LINEAR | SIMULATORS,
     "solvers": LINEAR | {"result", "solvers"}, "estimator": ESTIMATION, "exceedance": {"core"},
     "templates": {"core", "leadfield", "heads", "cortex"}, "evoked_posterior": {"core", "archive", "exceedance", "result"}, "evoked": ESTIMATION | {"heads", "evoked_posterior"},
-    "regions": SETS, "coverage": SETS, "metrics": CALIBRATION, "recalibrate": CALIBRATION, "conformal": CALIBRATION, "sbc": CALIBRATION,
+    "regions": SETS, "coverage": SETS, "names": SETS | {"leadfield"}, "metrics": CALIBRATION, "recalibrate": CALIBRATION, "conformal": CALIBRATION, "sbc": CALIBRATION,
     "study": ANY - {"evoked", "cli", "viz", "cortex", "explorers"}, "store": CALIBRATION | {"study"},
     "demo": ANY - {"evoked", "study", "store", "cli", "viz", "cortex", "explorers"}, "cli": ANY - {"explorers"}, "viz": LINEAR | CALIBRATION | {"heads", "result"}, "cortex": {"core", "viz"}, "explorers": ANY - {"cli"},
 }
 EVERYONE = {"numpy", "scipy", "fastcore", "tqdm"}
 MAY_USE = {"heads": {"mne"}, "templates": {"mne", "platformdirs"}, "evoked_posterior": {"mne"}, "evoked": {"mne"}, "viz": {"matplotlib"}, "cortex": {"matplotlib"}, "explorers": {"matplotlib", "ipywidgets", "IPython"}}
-MAY_USE_LATE = {"templates": {"nilearn", "nibabel"}, "viz": {"mne"}, "cortex": {"mne"}, "cli": {"matplotlib"}}  # imported inside a function only
+MAY_USE_LATE = {"templates": {"nilearn", "nibabel"}, "viz": {"mne"}, "cortex": {"mne"}, "cli": {"matplotlib"}, "coverage": {"matplotlib", "pandas"}}  # imported inside a function only
 CONSTANTS = ("mne.io.constants", "mne._fiff.constants")
 
 
@@ -71,7 +71,7 @@ def test_imports(name): assert refused(name, FILES[name].read_text(encoding="utf
     ("calibrain.solvers.bmn", "def f():\n    import pandas"), ("calibrain.solvers.bmn", "import matplotlib.pyplot as plt"),
     ("calibrain.sources", "from .solvers.bmn import BMN"), ("calibrain.sources", "import mne"), ("calibrain.whitening", "import mne"), ("calibrain.solvers.bmn", "from ..whitening import whitener"), ("calibrain.viz", "import mne"), ("calibrain.cortex", "import mne"),
     ("calibrain.core", "import logging.handlers, calibrain"), ("calibrain.core", "from . import __version__"), ("calibrain.core", "from .posterior import x"),
-    ("calibrain.regions", "from .estimator import SourceEstimator"), ("calibrain.store", "from .solvers.registry import SOLVERS"),
+    ("calibrain.regions", "from .estimator import SourceEstimator"), ("calibrain.coverage", "import matplotlib"), ("calibrain.coverage", "def f():\n    from .viz import OKABE_ITO"), ("calibrain.store", "from .solvers.registry import SOLVERS"),
 ])
 def test_the_check_refuses(name, code): assert refused(name, code)
 
