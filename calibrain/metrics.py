@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['source_variances', 'strata', 'mean_posterior_std', 'sharpness', 'Record', 'evaluate']
 
-# %% ../nbs/api/52_metrics.ipynb #4a98e61c
+# %% ../nbs/api/52_metrics.ipynb #6224e553
 import math
 
 import numpy as np
 from fastcore.basics import patch
 from scipy.special import ndtri
 
-from .errors import amplitude_error, as_posterior, auc, detection, emd, explained_variance, localisation_error, mae, mse, orientation_error, paired, relative_error, rmae, rmse
+from .errors import amplitude_error, as_posterior, auc, detection, emd, explained_variance, localisation_error, mae, mse, orientation_error, paired, relative_error, rmae, rmse, support
 from .posterior import Posterior
 from .scores import check_level, check_variance, crps, energy_score, interval_score, log_score
 
@@ -92,7 +92,7 @@ def _by_source(x: np.ndarray, mean: np.ndarray, p: Posterior, level: float) -> d
     if p.n_orient > 1: out["energy_score"] = energy_score(x, mean, p.blocks).mean(1)
     return out
 
-# %% ../nbs/api/52_metrics.ipynb #9f581535
+# %% ../nbs/api/52_metrics.ipynb #03b62ebe
 def _of_the_mean(x: np.ndarray, result, k: int) -> dict: # Name → number
     "Errors of amplitude, direction and choice"
     out = dict(mse=mse(x, result), mae=mae(x, result), rmse=rmse(x, result), rmae=rmae(x, result))
@@ -100,7 +100,7 @@ def _of_the_mean(x: np.ndarray, result, k: int) -> dict: # Name → number
     if k > 1: more["orientation_error"] = orientation_error
     more |= dict(auc=auc, f1_rank=lambda x, r: detection(x, r, "rank")["f1"])
     out |= {name: f(x, result) if x.any() else math.nan for name, f in more.items()}
-    found = detection(x, result) if x.any() else dict(precision=math.nan, recall=math.nan, f1=math.nan, n_found=None, rule=None)
+    found = detection(x, result) if x.any() else dict(precision=math.nan, recall=math.nan, f1=math.nan, n_found=int(support(result).sum()), rule="evidence")
     return out | dict(precision=found["precision"], recall=found["recall"], f1=found["f1"], n_found=found["n_found"], found_by=found["rule"])
 
 def _of_places(x: np.ndarray, result, leadfield, with_emd: bool) -> dict: # Name → number
