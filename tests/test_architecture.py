@@ -12,20 +12,20 @@ LINEAR = {"prepared", "core", "posterior", "leadfield", "basis"}
 SIMULATORS = {"sources", "sensors"}
 ESTIMATION = LINEAR | {"whitening", "result", "solvers", "estimator"}
 SETS = {"core", "posterior", "regions", "coverage"}
-CALIBRATION = SETS | {"metrics", "recalibrate", "conformal", "sbc"}
+CALIBRATION = SETS | {"scores", "errors", "metrics", "recalibrate", "conformal", "sbc"}
 ANY = LINEAR | SIMULATORS | ESTIMATION | CALIBRATION | {"heads", "evoked", "study", "store", "demo", "cli", "viz", "explorers"}
 MAY_IMPORT = {  # a module, or a package for all modules in it: the modules of ours it may know
     "core": set(), "archive": {"core"}, "posterior": {"core"}, "leadfield": {"core", "archive"}, "basis": {"core"}, "result": {"core", "posterior"},
     "prepared": {"core", "leadfield", "basis"}, "whitening": {"core", "leadfield"},
     "heads": {"core", "leadfield"}, "sources": LINEAR | SIMULATORS, "sensors": LINEAR | SIMULATORS,
     "solvers": LINEAR | {"result", "solvers"}, "estimator": ESTIMATION, "evoked": ESTIMATION | {"heads"},
-    "regions": SETS, "coverage": SETS, "metrics": CALIBRATION, "recalibrate": CALIBRATION, "conformal": CALIBRATION, "sbc": CALIBRATION,
+    "regions": SETS, "coverage": SETS, "scores": {"core"}, "errors": {"core", "posterior"}, "metrics": CALIBRATION, "metric_names": CALIBRATION | {"leadfield", "names"}, "recalibrate": CALIBRATION, "conformal": CALIBRATION, "sbc": CALIBRATION,
     "study": ANY - {"evoked", "cli", "viz", "explorers"}, "store": CALIBRATION | {"study"},
     "demo": ANY - {"evoked", "study", "store", "cli", "viz", "explorers"}, "cli": ANY - {"explorers"}, "viz": LINEAR | CALIBRATION | {"heads", "result"}, "explorers": ANY - {"cli"},
 }
 EVERYONE = {"numpy", "scipy", "fastcore", "tqdm"}
 MAY_USE = {"heads": {"mne"}, "evoked": {"mne"}, "viz": {"matplotlib"}, "explorers": {"matplotlib", "ipywidgets", "IPython"}}
-MAY_USE_LATE = {"viz": {"mne"}, "cli": {"matplotlib"}}  # imported inside a function only
+MAY_USE_LATE = {"viz": {"mne"}, "cli": {"matplotlib"}, "errors": {"ot"}}  # imported inside a function only
 CONSTANTS = ("mne.io.constants", "mne._fiff.constants")
 
 
