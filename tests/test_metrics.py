@@ -174,6 +174,14 @@ def test_plain_errors():
     assert errors.relative_error(x, h) == pytest.approx(np.linalg.norm(e) / np.linalg.norm(x))
 
 
+def test_amplitude_error_and_bias():
+    "One active source half as large again, one half as large: errors of 50 % that cancel in the bias; silent sources do not count"
+    x = np.zeros((3, 2, 4))
+    x[0], x[1] = 3, -1
+    h = x * np.array([1.5, 0.5, 1])[:, None, None] + np.array([0, 0, 7])[:, None, None]
+    assert (errors.amplitude_error(x, h), errors.amplitude_error(x, h, signed=True)) == pytest.approx((0.5, 0))
+
+
 @pytest.mark.parametrize("k", [1, 2, 3])
 @pytest.mark.parametrize("which", [0, 1], ids=["sparse", "dense"])
 def test_detection_is_that_of_scikit_learn(k, which):
