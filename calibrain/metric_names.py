@@ -43,11 +43,12 @@ def _pair(x_true, x_hat, setting: str, mode: str, V_tan=None, L_free_Mx3N=None) 
     x, hat = errors.paired(_by_source("x_true", x_true, k), hat)
     return (x.mean(2, keepdims=True), hat.mean(2, keepdims=True)) if average else (x, hat)
 
-# %% ../nbs/api/53a_metric_names.ipynb #20a52500
+# %% ../nbs/api/53a_metric_names.ipynb #48ab5990
 def _lengths(*args) -> tuple[np.ndarray, np.ndarray]: # Both `(n_sources, n_times)`
     "Truth and mean, as they are for one component and as lengths for several"
     return tuple(a[:, 0] if a.shape[1] == 1 else np.linalg.norm(a, axis=1) for a in _pair(*args))
 
+# %% ../nbs/api/53a_metric_names.ipynb #ad4af893
 def _variances(posterior_uncert, k: int) -> np.ndarray: # `(n_sources, k)`, nAm²
     "Variances from a vector, a covariance or blocks"
     v = check_array("posterior_uncert", posterior_uncert)

@@ -323,6 +323,7 @@ def test_record_is_what_the_parts_say(k):
         assert got["n_pruned_active"] == (on & ~there).sum()
         assert ("energy_score" in got, "orientation_error" in got) == (k > 1, k > 1)
         assert got["emd"] == errors.emd(x, answer, lf)
+        if got["n_pruned"] > got["n_pruned_active"]: assert math.isnan(got["log_score_silent"]) and not math.isfinite(got["log_score"])       # undefined, not left out
         flat = metrics.evaluate(x.reshape(40 * k, -1), answer, lf)
         assert dict(flat) == pytest.approx(dict(got), nan_ok=True)
         assert all(v is None or isinstance(v, (int, float, str)) for v in got.values())
