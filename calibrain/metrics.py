@@ -92,16 +92,17 @@ def _by_source(x: np.ndarray, mean: np.ndarray, p: Posterior, level: float) -> d
     if p.n_orient > 1: out["energy_score"] = energy_score(x, mean, p.blocks).mean(1)
     return out
 
-# %% ../nbs/api/52_metrics.ipynb #03b62ebe
+# %% ../nbs/api/52_metrics.ipynb #1e9cba88
 def _of_the_mean(x: np.ndarray, result, k: int) -> dict: # Name → number
     "Errors of amplitude, direction and choice"
     out = dict(mse=mse(x, result), mae=mae(x, result), rmse=rmse(x, result), rmae=rmae(x, result))
     more = dict(relative_error=relative_error, amplitude_error=amplitude_error, amplitude_bias=lambda x, r: amplitude_error(x, r, signed=True))
     if k > 1: more["orientation_error"] = orientation_error
-    more |= dict(auc=auc, f1_rank=lambda x, r: detection(x, r, "rank")["f1"])
+    more["auc"] = auc
     out |= {name: f(x, result) if x.any() else math.nan for name, f in more.items()}
     found = detection(x, result) if x.any() else dict(precision=math.nan, recall=math.nan, f1=math.nan, n_found=int(support(result).sum()), rule="evidence")
-    return out | dict(precision=found["precision"], recall=found["recall"], f1=found["f1"], n_found=found["n_found"], found_by=found["rule"])
+    return out | dict(precision=found["precision"], recall=found["recall"], f1=found["f1"], n_found=found["n_found"], found_by=found["rule"],
+                      f1_rank=detection(x, result, "rank")["f1"] if x.any() else math.nan)
 
 def _of_places(x: np.ndarray, result, leadfield, with_emd: bool) -> dict: # Name → number
     "Errors that need a leadfield"
