@@ -16,7 +16,7 @@ from .errors import amplitude_error, as_posterior, auc, detection, emd, explaine
 from .posterior import Posterior
 from .scores import check_level, check_variance, crps, energy_score, interval_score, log_score
 
-# %% ../nbs/api/52_metrics.ipynb #2a3ac421
+# %% ../nbs/api/52_metrics.ipynb #e60054b8
 def source_variances(
     p: Posterior, # Posterior of the sources
 ) -> np.ndarray: # Variance of each component, `(n_sources, n_orient)`, nAm²
@@ -25,6 +25,7 @@ def source_variances(
     check_variance("posterior.gamma", np.append(p.gamma, 0.))
     return check_variance("posterior.blocks, their diagonal,", np.diagonal(p.blocks, axis1=1, axis2=2), slack=1e-9 * prior)
 
+# %% ../nbs/api/52_metrics.ipynb #19ffe46a
 def strata(
     x_true: np.ndarray, # True sources, `(n_sources[, n_orient], n_times)`, nAm
     result: object, # What a solver returned, or a `Posterior`
@@ -92,7 +93,7 @@ def _by_source(x: np.ndarray, mean: np.ndarray, p: Posterior, level: float) -> d
     if p.n_orient > 1: out["energy_score"] = energy_score(x, mean, p.blocks).mean(1)
     return out
 
-# %% ../nbs/api/52_metrics.ipynb #1e9cba88
+# %% ../nbs/api/52_metrics.ipynb #0fdeb683
 def _of_the_mean(x: np.ndarray, result, k: int) -> dict: # Name → number
     "Errors of amplitude, direction and choice"
     out = dict(mse=mse(x, result), mae=mae(x, result), rmse=rmse(x, result), rmae=rmae(x, result))
@@ -104,6 +105,7 @@ def _of_the_mean(x: np.ndarray, result, k: int) -> dict: # Name → number
     return out | dict(precision=found["precision"], recall=found["recall"], f1=found["f1"], n_found=found["n_found"], found_by=found["rule"],
                       f1_rank=detection(x, result, "rank")["f1"] if x.any() else math.nan)
 
+# %% ../nbs/api/52_metrics.ipynb #482618af
 def _of_places(x: np.ndarray, result, leadfield, with_emd: bool) -> dict: # Name → number
     "Errors that need a leadfield"
     out = dict(explained_variance=explained_variance)
