@@ -5,6 +5,7 @@ __version__ = "0.1.0"
 _homes = {
     "SourceSimulator": "sources",
     "SensorSimulator": "sensors",
+    "MetricEvaluator": "metric_names",
     "gamma_map": "solvers.gamma_map",
     "gamma_map_sflex": "solvers.gamma_map",
     "gamma_lambda_map": "solvers.gamma_lambda_map",
