@@ -3,6 +3,7 @@
 python tools/docs.py            smalldocs renders it: no Quarto needed, and the site works offline
 python tools/docs.py --quarto   Quarto renders it, from the same _quarto.yml
 python tools/docs.py --no-exec  keep the outputs of the last run
+python tools/docs.py --has-recording   exit with 0 where the tutorial on a real recording can run
 
 nbs/ -> _exec/ (run in a kernel) -> _proc/ (nbdev's processors: show_doc, hide, links) -> _docs/
 """
@@ -31,11 +32,19 @@ def text(x): return x if isinstance(x, str) else "".join(x)
 
 # ---- run
 
+def has_recording():
+    "Whether there is a real recording: the test data beside the project, or the sample data of MNE-Python"
+    import mne
+
+    return (ROOT.parent / "shared/realdata").exists() or mne.datasets.has_dataset("sample")
+
+
 def run(f):
     "Run one notebook in a kernel; keep its outputs, and its widgets' state in a file beside it"
     import nbformat
     from nbclient import NotebookClient
 
+    if f.stem.startswith("08_real") and not has_recording(): return print(f"no real recording here: {f.relative_to(EXEC)} is shown without outputs", flush=True)
     start, nb = time.time(), nbformat.read(f, 4)
     cells, folder = nb.cells, ROOT / "nbs" / f.relative_to(EXEC).parent
     nb.cells = [c for c in cells if not (c.cell_type == "code" and SKIP.search(c.source))]
@@ -245,4 +254,6 @@ def main(quarto=False, run_notebooks=True):
     return f"broken links: {broken}" if broken else 0
 
 
-if __name__ == "__main__": sys.exit(main("--quarto" in sys.argv, "--no-exec" not in sys.argv))
+if __name__ == "__main__":
+    if "--has-recording" in sys.argv: sys.exit(not has_recording())
+    sys.exit(main("--quarto" in sys.argv, "--no-exec" not in sys.argv))
