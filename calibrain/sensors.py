@@ -5,14 +5,15 @@
 # %% auto #0
 __all__ = ['project', 'snr_db', 'alpha_from_db', 'scaled_noise', 'unit_name', 'SensorSimulator', 'noise_variance']
 
-# %% ../nbs/api/21_sensors.ipynb #63a6cf4c
+# %% ../nbs/api/21_sensors.ipynb #c855ed08
 import logging
 
 import numpy as np
 from fastcore.basics import patch
 from mne.io.constants import FIFF
 
-from .core import check_array, check_choice, check_count, check_leadfield, check_logger, check_number, flatten_sources
+from .core import _refuse, check_array, check_choice, check_count, check_leadfield, check_logger, check_number, flatten_sources
+from .leadfield import Leadfield
 
 # %% ../nbs/api/21_sensors.ipynb #b6eb3d6c
 def project(
@@ -110,7 +111,7 @@ def set_sensor_metadata(self: SensorSimulator, *,
     vars(self).update(given)
     return self
 
-# %% ../nbs/api/21_sensors.ipynb #0600c562
+# %% ../nbs/api/21_sensors.ipynb #64728749
 @patch
 def simulate(self: SensorSimulator,
     x: np.ndarray, # Sources, `(n_sources, n_times)` or `(n_sources, n_orient, n_times)`, nAm
@@ -120,6 +121,7 @@ def simulate(self: SensorSimulator,
     seed: int = 42, # Seed of the noise, 0 to 2**32 - 1
 ) -> tuple: # `y_clean`, `y_noisy`, `noise`, each `(n_sensors, n_times)`, µV or fT, and `eta`
     "Record the sources"
+    if isinstance(L, Leadfield) and not isinstance(L.unit, str): _refuse(ValueError, "L", "of one unit, as the noise has one size for all sensors", " and ".join(sorted(set(L.units))), "record each kind by itself: L.select(sensors)")
     y_clean = project(x, L)
     if not y_clean.any(): raise ValueError(f"x must give a signal at the sensors, got {'all zeros' if not np.any(x) else 'sources that L does not see'}: pass sources of which at least one is active and seen by L")
     noise, eta = scaled_noise(y_clean, alpha_SNR, sensor_white_noise_std, seed)
