@@ -60,3 +60,10 @@ def test_sidebar():
     pages = listed(web["sidebar"]["contents"])
     assert sorted(pages) == sorted(p.as_posix() for p in NBS)
     assert set(listed(web["navbar"]["left"])) <= set(pages)
+
+
+@pytest.mark.parametrize("path", NBS, ids=str)
+def test_nothing_beside_title_and_subtitle(path):
+    "nbdev makes the page's title of the first cell and drops whatever else is in it"
+    first = next("".join(c["source"]) for c in cells(path) if c["cell_type"] == "markdown")
+    assert re.fullmatch(r"# .+(\n+> .+)*\s*", first), "begin the text in a cell of its own"
