@@ -194,13 +194,14 @@ def _chosen(name: str, which, n: int, names: tuple = ()) -> np.ndarray: # Indice
     if w.size == 0 or w.min() < 0 or w.max() >= n: _refuse(ValueError, name, f"at least one of 0 to {n - 1}", "none" if w.size == 0 else f"{w.min()} to {w.max()}")
     return w
 
-# %% ../nbs/api/10_leadfield.ipynb #85e712c3
+# %% ../nbs/api/10_leadfield.ipynb #0a2e387f
 @patch
 def select(self: Leadfield,
-           sensors: np.ndarray = None, # Names, indices or a mask; `None`: all
+           sensors: np.ndarray = None, # "eeg", "mag" or "grad", or names, indices or a mask; `None`: all
            sources: np.ndarray = None, # Indices or a mask; `None`: all
           ) -> Leadfield: # The part, in the order given
     "Some sensors, some sources"
+    if isinstance(sensors, str) and sensors in _MODALITIES.values(): sensors = [_MODALITIES[u] == sensors for u in self.units]
     m = np.arange(self.n_sensors) if sensors is None else _chosen("sensors", sensors, self.n_sensors, self.ch_names)
     n = slice(None) if sources is None else _chosen("sources", sources, self.n_sources)
     of = lambda a: None if a is None else a[n]

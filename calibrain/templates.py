@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['template_leadfield', 'template_cortex']
 
-# %% ../nbs/api/11a_templates.ipynb #5e171a32
+# %% ../nbs/api/11a_templates.ipynb #a62c46b1
 import json
+from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
 
@@ -159,7 +160,7 @@ def _check_montage(modality: str, montage: str | None) -> str:
     except (ValueError, TypeError): _refuse(ValueError, "montage", "one of " + ", ".join(mne.channels.get_builtin_montages()), repr(montage))
     return montage
 
-# %% ../nbs/api/11a_templates.ipynb #efd964fe
+# %% ../nbs/api/11a_templates.ipynb #d4caf173
 def _forward(eeg: bool, montage: str, conductor: str, n_sources: int, progress: bool) -> Leadfield: # Three components
     "Compute a leadfield of the average head"
     r, n = _sources(n_sources)
@@ -171,7 +172,7 @@ def _forward(eeg: bool, montage: str, conductor: str, n_sources: int, progress: 
         for b in blocks: parts.append(_block(info, model, r[b], n[b])); bar.update()
     lf = parts[0] if len(parts) == 1 else _joined(parts)
     if lf.n_sources != n_sources: raise RuntimeError(f"MNE-Python dropped {n_sources - lf.n_sources} of {n_sources} sources that it takes to be outside the {conductor}")
-    return lf
+    return replace(lf, origin=f"fsaverage, {montage}, {conductor}")
 
 def _block(info, model, r, n) -> Leadfield:
     "The leadfield of some sources; all is in head coordinates, which MNE-Python takes as MRI coordinates where there is no transform"
@@ -206,7 +207,7 @@ def _cached(file: Path, make) -> Leadfield:
     except OSError as e: warn(f"the leadfield could not be kept in {file.parent} ({e}): pass cache_dir to keep it elsewhere", UserWarning)
     return lf
 
-# %% ../nbs/api/11a_templates.ipynb #3fb189fa
+# %% ../nbs/api/11a_templates.ipynb #105e4c80
 def template_leadfield(
     modality: str = "eeg", # "eeg", "mag", "grad" or "meg" (both kinds of coil, each with its unit)
     n_sources: int = 1284, # 1284, 5124 or 20484
@@ -225,8 +226,7 @@ def template_leadfield(
     eeg, montage = modality == "eeg", _check_montage(modality, montage)
     file = _cache_file(cache_dir, kind="eeg" if eeg else "meg", montage=montage, conductor=conductor, n_sources=n_sources)
     lf = _cached(file, lambda: _forward(eeg, montage, conductor, n_sources, progress))
-    if modality in ("mag", "grad"): lf = lf.select([u == ("fT/nAm" if modality == "mag" else "fT/cm/nAm") for u in lf.units])
-    return reduce(lf)
+    return reduce(lf.select(modality) if modality in ("mag", "grad") else lf)
 
 # %% ../nbs/api/11a_templates.ipynb #b070801d
 def template_cortex(
