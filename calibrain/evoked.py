@@ -5,92 +5,57 @@
 # %% auto #0
 __all__ = ['WhitenedHead', 'estimate_evoked']
 
-# %% ../nbs/api/41_evoked.ipynb #c2330cee
-from collections.abc import Sequence
+# %% ../nbs/api/41_evoked.ipynb #d3730138
 from dataclasses import dataclass, replace
 
 import mne
 import numpy as np
+from mne.io.constants import FIFF
 from tqdm.auto import tqdm
 
-from .core import _refuse, check_array, check_choice, check_number
+from .core import _refuse, check_array, check_choice, check_count, check_number
 from .estimator import in_data_units
+from .evoked_input import _FROM_SI, _check_data, _conditions, _known, _names, _window
 from .evoked_posterior import EvokedPosterior
-from .heads import Leadfield, _picked
+from .heads import Leadfield
 from .prepared import Prepared, prepare
 from .result import Result, with_posterior
 from .solvers.registry import SOLVERS, Solver, describe
 from .whitening import Whitener
 
-# %% ../nbs/api/41_evoked.ipynb #e669fd2d
-def _conditions(evoked) -> list: # Of mne.Evoked
-    "The conditions that were passed"
-    if isinstance(evoked, mne.BaseEpochs): return [evoked.average()]
-    if isinstance(evoked, mne.Evoked): return [evoked]
-    if not isinstance(evoked, Sequence) or isinstance(evoked, str) or not evoked: _refuse(TypeError, "evoked", "an mne.Evoked, mne.Epochs, or a list of these", type(evoked).__name__ if not isinstance(evoked, list) else "an empty list", "read it with mne.read_evokeds")
-    return [c for e in evoked for c in _conditions(e)]
-
-# %% ../nbs/api/41_evoked.ipynb #9c148ff3
-def _names(conditions: list, fwd: mne.Forward, picks) -> list:
-    "The channels to use, the same in all conditions"
-    if not isinstance(fwd, mne.Forward): _refuse(TypeError, "forward", "an mne.Forward", type(fwd).__name__, "read it with mne.read_forward_solution")
-    kinds = lambda info: {k for k in ("eeg", "mag", "grad") if k in info.get_channel_types(unique=True)}
-    shared = sorted(kinds(fwd["info"]) & kinds(conditions[0].info))
-    if not shared: _refuse(ValueError, "evoked and forward", "of the same kind of channels", f"{', '.join(sorted(kinds(conditions[0].info))) or 'neither EEG nor MEG'} and {', '.join(sorted(kinds(fwd['info'])))}")
-    found = [[c for c in e.ch_names if c in set(_picked(e.info, shared if picks is None else picks, "evoked"))] for e in conditions]
-    for e, names in zip(conditions, found):
-        if names != found[0]: _refuse(ValueError, "evoked", "a list of conditions with the same good channels", f"{', '.join(sorted(set(names) ^ set(found[0]))[:5]) or 'another order'} in one of them only", "call each condition with its own channels, or mark the same channels as bad")
-    return found[0]
-
-def _known(names: list, there: Sequence, bads: Sequence, what: str) -> None:
-    "Refuse channels that are missing from, or bad in, the forward solution or the covariance"
-    missing, some = [n for n in names if n not in set(there)], lambda c: ", ".join(c[:5]) + (f" and {len(c) - 5} more" if len(c) > 5 else "")
-    if len(missing) == len(names): _refuse(ValueError, what, "about channels of evoked", f"none of them; it has {some(list(there))}, evoked has {some(names)}", "were the names changed?")
-    if missing: _refuse(ValueError, what, "complete for the good channels of evoked", f"none for {some(missing)}", "mark them as bad in evoked.info['bads'], or pick other channels")
-    if bad := [n for n in names if n in set(bads)]: _refuse(ValueError, what, "good for the good channels of evoked", f"{some(bad)} marked as bad", "add them to evoked.info['bads']")
-
-# %% ../nbs/api/41_evoked.ipynb #8f6f0358
-_FROM_SI = dict(eeg=(1e6, 1e-2, "V"), mag=(1e15, 1e-8, "T"), grad=(1e13, 1e-6, "T/m")) # To µV, fT, fT/cm; what no average response exceeds, and its unit
-
-def _check_data(e: mne.Evoked, names: list) -> None:
-    "Refuse data in wrong units, flat channels and a custom reference"
-    data, kinds = check_array("evoked.data", e.data[[e.ch_names.index(n) for n in names]]), [mne.channel_type(e.info, e.ch_names.index(n)) for n in names]
-    for kind, (_, most, unit) in _FROM_SI.items():
-        size = np.abs(data[[k == kind for k in kinds]]).max(initial=0)
-        if size > most: _refuse(ValueError, "evoked.data", f"in {unit}", f"{kind} values up to {size:.3g}", "EEG in µV, perhaps: multiply by 1e-6" if kind == "eeg" else "in fT, perhaps: multiply by 1e-15 (gradiometers in fT/cm by 1e-13)")
-    if flat := [n for n, x in zip(names, data) if np.ptp(x) == 0 and len(x) > 1]: _refuse(ValueError, "evoked", "without flat channels", ", ".join(flat[:5]), "mark them as bad in evoked.info['bads']")
-    if "eeg" in kinds and e.info["custom_ref_applied"]:
-        _refuse(ValueError, "evoked", "EEG with average reference", "a custom reference", "call evoked.set_eeg_reference('average', projection=True)")
-
-# %% ../nbs/api/41_evoked.ipynb #5847b6ff
-def _window(e: mne.Evoked, tmin: float, tmax: float) -> slice:
-    "Samples from tmin to tmax"
-    t, half = e.times, 0.5 / e.info["sfreq"]
-    tmin = t[0] if tmin is None else check_number("tmin", tmin, cure="pass a time in s")
-    tmax = t[-1] if tmax is None else check_number("tmax", tmax, cure="pass a time in s")
-    if tmin >= tmax and len(t) > 1: _refuse(ValueError, "tmin", f"before tmax={tmax:g} s", f"{tmin:g}")
-    for name, v in (("tmin", tmin), ("tmax", tmax)):
-        if not t[0] - half <= v <= t[-1] + half: _refuse(ValueError, name, f"within {t[0]:g} and {t[-1]:g} s", f"{v:g}", "times are in s")
-    inside = np.flatnonzero((t >= tmin - 1e-9) & (t <= tmax + 1e-9))
-    if not len(inside): _refuse(ValueError, "tmin, tmax", f"at least one sample apart ({2e3 * half:.3g} ms)", f"{tmin:g} to {tmax:g} s")
-    return slice(inside[0], inside[-1] + 1)
-
-# %% ../nbs/api/41_evoked.ipynb #ccbec7c6
+# %% ../nbs/api/41_evoked.ipynb #15cce328
 def _with_reference(e: mne.Evoked, names: list) -> mne.Info:
     "The info of some channels, with the average reference among its projections where there is EEG"
     e = e.copy().pick(names, verbose="ERROR")
     if "eeg" in e: e.set_eeg_reference("average", projection=True, verbose="ERROR")
     return e.info
 
+def _projector(info: mne.Info) -> np.ndarray: # `(n_sensors, n_sensors)`
+    "What projections and average reference leave, whether they were applied already or not"
+    info = info.copy()
+    for p in info["projs"]: p["active"] = False
+    try: return mne.EvokedArray(np.eye(len(info["ch_names"])), info, verbose="ERROR").apply_proj(verbose="ERROR").data
+    except RuntimeError as e: _refuse(ValueError, "evoked", "left with something by its projections", f"rank 0 ({e})", "check evoked.info['projs']")
+
+# %% ../nbs/api/41_evoked.ipynb #1d7aa378
+def _check_cov(cov: mne.Covariance, info: mne.Info, rank) -> None:
+    "Refuse a covariance with NaN, with negative variances, or without noise in some kind of channel"
+    data = check_array("noise_cov", cov["data"])
+    var = dict(zip(cov["names"], data if data.ndim == 1 else data.diagonal()))
+    if bad := [n for n in info["ch_names"] if var[n] < 0]: _refuse(ValueError, "noise_cov", "without negative variances", ", ".join(bad[:5]), "compute it again with mne.compute_covariance")
+    for kind in info.get_channel_types(unique=True):
+        if not any(var[n] for n, k in zip(info["ch_names"], info.get_channel_types()) if k == kind): _refuse(ValueError, "noise_cov", "different from zero somewhere", f"all zeros for {kind}", "there is no noise to whiten")
+    if not isinstance(rank, dict | str | None): _refuse(TypeError, "rank", "a dict, 'full', 'info' or None", repr(rank), "dict(eeg=58), for example")
+    for kind, r in (rank.items() if isinstance(rank, dict) else ()): check_count(f"rank[{kind!r}]", r)
+
 def _whitener(cov: mne.Covariance, info: mne.Info, scale: np.ndarray, rank) -> Whitener: # In 1/µV, 1/fT, 1/(fT/cm)
     "The whitener of one epoch's noise"
-    if np.ptp(cov["data"]) == 0 and not np.any(cov["data"]): _refuse(ValueError, "noise_cov", "different from zero somewhere", "all zeros", "there is no noise to whiten")
     W = mne.cov.compute_whitener(cov, info, rank=rank, pca=True, verbose="ERROR")[0]
     if not len(W): _refuse(ValueError, "noise_cov", "of rank 1 at least", "rank 0: projections leave no direction", "check info['projs'] and rank")
     if len(W) == len(info["ch_names"]): W = mne.cov.compute_whitener(cov, info, rank=rank, verbose="ERROR")[0]
     return Whitener(W / scale)
 
-# %% ../nbs/api/41_evoked.ipynb #c9163dbb
+# %% ../nbs/api/41_evoked.ipynb #afaa75b5
 def _before(e: mne.Evoked) -> np.ndarray: # Indices
     "Samples before the stimulus"
     return np.flatnonzero(e.times < -0.5 / e.info["sfreq"])
@@ -98,13 +63,14 @@ def _before(e: mne.Evoked) -> np.ndarray: # Indices
 def _baseline_cov(conditions: list, info: mne.Info, names: list) -> mne.Covariance:
     "A diagonal covariance of one epoch from what comes before the stimulus"
     if min(len(_before(e)) for e in conditions) < 2: _refuse(ValueError, "noise_cov", "given where there is no baseline", "None", "compute it with mne.compute_covariance, or keep samples before 0 s")
+    P, kinds = _projector(info), np.array(info.get_channel_types())
     rows = [[e.ch_names.index(n) for n in names] for e in conditions]
-    var = np.mean([e.nave * e.data[r][:, _before(e)].var(axis=1) for e, r in zip(conditions, rows)], axis=0)
-    kinds = np.array(info.get_channel_types())
-    for k in set(kinds): var[kinds == k] = var[kinds == k].mean()
+    power = np.mean([e.nave * (P @ e.data[r][:, _before(e)]).var(axis=1) for e, r in zip(conditions, rows)], axis=0)
+    var = np.empty(len(names))
+    for k in set(kinds): var[kinds == k] = power[kinds == k].sum() / P.diagonal()[kinds == k].sum()
     return mne.Covariance(var, names, [], info["projs"], sum(len(_before(e)) for e in conditions))
 
-# %% ../nbs/api/41_evoked.ipynb #0c094ead
+# %% ../nbs/api/41_evoked.ipynb #694669fb
 @dataclass(frozen=True, eq=False)
 class WhitenedHead:
     "What conditions of one recording share"
@@ -119,11 +85,10 @@ class WhitenedHead:
 def _depth_weights(L: Prepared, depth: float) -> np.ndarray: # `(n_sources,)`, median 1
     "How much stronger weak sources may be"
     size = np.linalg.norm(L.L.reshape(L.n_sensors, L.n_sources, L.n_orient), axis=(0, 2))
-    w = np.maximum(size, np.finfo(float).tiny)**-depth
-    w = np.minimum(w, 10 * w.min())
+    w = np.maximum(size, size.max() / 10)**-depth
     return w / np.median(w)
 
-# %% ../nbs/api/41_evoked.ipynb #9f53b631
+# %% ../nbs/api/41_evoked.ipynb #adb99df6
 def _orientation(fwd: mne.Forward, info: mne.Info, orientation: str) -> str:
     "Which components sources have"
     kinds = {"auto": None, "fixed": "fixed", "free": "free", "meg2": "meg2"}
@@ -131,15 +96,22 @@ def _orientation(fwd: mne.Forward, info: mne.Info, orientation: str) -> str:
     if fwd["source_ori"] == mne.io.constants.FIFF.FIFFV_MNE_FIXED_ORI: return "fixed"
     return "free" if "eeg" in info.get_channel_types() else "meg2"
 
+def _same_projections(infos: list) -> mne.Info:
+    "The info of the first condition, if the others have its projections"
+    first = _projector(infos[0])
+    if any(np.abs(_projector(i) - first).max() > 1e-6 for i in infos[1:]): _refuse(ValueError, "evoked", "a list of conditions with the same projections", "different ones", "add the same to all with add_proj, or call each condition on its own")
+    return infos[0]
+
 def _head(conditions, fwd, cov, picks, orientation, depth, rank) -> WhitenedHead:
     "Channels, whitener and whitened leadfield"
     names = _names(conditions, fwd, picks)
     _known(names, fwd["sol"]["row_names"], fwd["info"]["bads"], "forward")
     for e in conditions: _check_data(e, names)
-    info = _with_reference(conditions[0], names)
+    info = _same_projections([_with_reference(e, names) for e in conditions])
     if cov is None: cov = _baseline_cov(conditions, info, names)
     if not isinstance(cov, mne.Covariance): _refuse(TypeError, "noise_cov", "an mne.Covariance", type(cov).__name__, "compute it with mne.compute_covariance; arrays go to SourceEstimator")
     _known(names, cov["names"], cov["bads"], "noise_cov")
+    _check_cov(cov, info, rank)
     lf = Leadfield.from_forward(fwd, _orientation(fwd, info, orientation), names)
     scale = np.array([_FROM_SI[k][0] for k in info.get_channel_types()])
     w = _whitener(cov, info, scale, rank)
@@ -148,9 +120,10 @@ def _head(conditions, fwd, cov, picks, orientation, depth, rank) -> WhitenedHead
     weights = _depth_weights(plain, check_number("depth", depth, least=0, most=1, cure="0 for none, MNE-Python's default for minimum norm is 0.8"))
     return WhitenedHead(names, scale, w, lf, plain, replace(plain, L=plain.L * np.repeat(weights, lf.n_orient), _made={}), weights)
 
-# %% ../nbs/api/41_evoked.ipynb #4276fc4c
+# %% ../nbs/api/41_evoked.ipynb #859a68f7
 def _solver(solver, params: dict, noise: str) -> tuple[Solver, dict]:
     "The solver, and what it is told besides data and noise"
+    if not isinstance(params, dict | None): _refuse(TypeError, "solver_params", "a dict or None", repr(params))
     s, params = describe(solver), dict(params or {})
     takes, own = set(s.takes()), {"L", "y", "noise_var", "n_orient", "src_coords", "verbose"}
     if unknown := sorted(set(params) - (takes - own)): raise TypeError(f"solver_params: {s.name} has no parameter {', '.join(unknown)} to set here; it takes {', '.join(sorted(takes - own))}")
@@ -158,28 +131,28 @@ def _solver(solver, params: dict, noise: str) -> tuple[Solver, dict]:
     check_choice("noise", noise, dict(given=0, baseline=0, learn=0))
     if noise == "learn" and not learns: _refuse(ValueError, "noise", f"'given' or 'baseline' for {s.name}", "'learn'", f"solvers that learn the noise are {', '.join(n for n, x in SOLVERS.items() if x.learns_noise)}")
     if noise != "learn" and learns: _refuse(ValueError, "noise", f"'learn' for {s.name}", repr(noise), f"solvers that take the noise as given are {', '.join(n for n, x in SOLVERS.items() if not x.learns_noise)}")
-    return s, (dict(update_mode="fast") if "update_mode" in takes and params.get("rule") is None else {}) | params
+    return s, (dict(update_mode="fast") if s.takes_prepared and "update_mode" in takes and params.get("rule") is None else {}) | params
 
 def _noise(s: Solver, variance: float, noise: str) -> dict:
     "The argument that says how strong the whitened noise is"
     if noise == "learn": return {}
     return {"noise_var" if "noise_var" in s.takes() else "init_lambda": variance}
 
-# %% ../nbs/api/41_evoked.ipynb #2288e3fd
+# %% ../nbs/api/41_evoked.ipynb #e266801e
 def _whitened(e: mne.Evoked, head: WhitenedHead) -> np.ndarray: # `(rank, n_times)`
     "The whitened data of a condition"
     return (head.whitener.W * head.scale) @ e.data[[e.ch_names.index(n) for n in head.names]]
 
 def _baseline_power(e: mne.Evoked, head: WhitenedHead, noise: str) -> float: # In multiples of the covariance; nan without a baseline
     "Whitened variance before the stimulus"
-    if len(_before(e)) < 2:
-        if noise == "baseline": _refuse(ValueError, "noise", "'given' or 'learn' where there is no baseline", "'baseline'", "keep samples before 0 s")
-        return np.nan
-    p = float(e.nave * _whitened(e, head)[:, _before(e)].var(axis=1).mean())
-    if not 1e-4 < p < 1e4: _refuse(ValueError, "noise_cov", "the noise of one epoch, in V² and T²", f"one that leaves {p:.2g} of the baseline's variance where 1 is expected", "check its units, and evoked.nave")
-    return p
+    there = len(_before(e)) > 1
+    if not there and noise == "baseline": _refuse(ValueError, "noise", "'given' or 'learn' where there is no baseline", "'baseline'", "keep samples before 0 s")
+    p = float(e.nave * (_whitened(e, head)[:, _before(e)].var(axis=1).mean() if there else (_whitened(e, head)**2).mean()))
+    if not 1e-4 < p < (1e4 if there else 1e8):                                               # without a baseline the response is in it, and may be large
+        _refuse(ValueError, "noise_cov", "the noise of one epoch, in V² and T²", f"one that leaves {p:.2g} of the {'baseline' if there else 'data'}'s variance where 1 {'is expected' if there else 'or more is expected'}", "check its units, and evoked.nave")
+    return p if there else np.nan
 
-# %% ../nbs/api/41_evoked.ipynb #0df0e85b
+# %% ../nbs/api/41_evoked.ipynb #355fff09
 def _left(L: np.ndarray, y: np.ndarray, result: Result) -> tuple[float, float]:
     "Mean square of what the posterior mean leaves, and of what the posterior expects to be left"
     p = result.posterior
@@ -188,13 +161,13 @@ def _left(L: np.ndarray, y: np.ndarray, result: Result) -> tuple[float, float]:
     spread = (G**2 @ p.gamma).sum() - ((G @ p.V.T)**2).sum()
     return float(residual), float(residual + spread / len(y))
 
-def _solve(e, head, s, params, noise, window, verbose) -> tuple[Result, dict]:
+def _solve(e, head, s, params, noise, baseline, window, verbose) -> tuple[Result, dict]:
     "Solve one condition; the result in data units, and powers in multiples of the noise"
-    whole, baseline = _whitened(e, head), _baseline_power(e, head, noise)
-    y, variance = whole[:, window], (baseline if noise == "baseline" else 1) / e.nave
+    y, variance = _whitened(e, head)[:, window], (baseline if noise == "baseline" else 1) / e.nave
     L = head.weighted if s.takes_prepared else head.weighted.L
-    positions = dict(src_coords=head.leadfield.coords) if "src_coords" in s.takes() else {}
-    result = s.function(L, y, n_orient=head.leadfield.n_orient, **positions, **_noise(s, variance, noise), **params, **(dict(verbose=verbose) if "verbose" in s.takes() else {}))
+    own = dict(n_orient=head.leadfield.n_orient, src_coords=head.leadfield.coords, verbose=verbose)
+    result = s.function(L, y, **{k: v for k, v in own.items() if k in s.takes()}, **_noise(s, variance, noise), **params)
+    if not isinstance(result, Result): _refuse(TypeError, "solver", "a function that returns a calibrain Result", f"{s.name}, which returned {type(result).__name__}")
     if head.weights is not None:
         p = result.posterior
         result = with_posterior(result, replace(p, S=p.S.multiply(np.repeat(head.weights, p.n_orient)[:, None]).tocsr()))
@@ -202,19 +175,25 @@ def _solve(e, head, s, params, noise, window, verbose) -> tuple[Result, dict]:
     power = {k: e.nave * v for k, v in (dict(data=float(np.mean(y**2))) | left).items()}
     return in_data_units(result, head.whitener, y.shape[1]), ({} if np.isnan(baseline) else dict(baseline=baseline)) | power
 
-# %% ../nbs/api/41_evoked.ipynb #92a58d4c
+# %% ../nbs/api/41_evoked.ipynb #f4015e60
 def _space(src: mne.SourceSpaces) -> str:
     "What kind of source space it is"
     surfaces = [s["type"] == "surf" for s in src]
     return "surface" if all(surfaces) else "mixed" if any(surfaces) else "volume"
 
+def _vertices(src: mne.SourceSpaces) -> list: # Of arrays
+    "The vertices of each part; a cortex has two hemispheres, if one of them without sources"
+    cortex = {s["id"]: s["vertno"] for s in src if s["type"] == "surf"}
+    sides = [FIFF.FIFFV_MNE_SURF_LEFT_HEMI, FIFF.FIFFV_MNE_SURF_RIGHT_HEMI] if cortex else []
+    return [cortex.get(side, np.array([], int)) for side in sides] + [s["vertno"] for s in src if s["type"] != "surf"]
+
 def _record(e, head, fwd, solved, window) -> EvokedPosterior:
     "The posterior of one condition"
     result, power = solved
-    return EvokedPosterior(result, _space(fwd["src"]), [s["vertno"] for s in fwd["src"]], head.leadfield.coords, head.leadfield.basis, float(e.times[window][0]), 1 / e.info["sfreq"],
+    return EvokedPosterior(result, _space(fwd["src"]), _vertices(fwd["src"]), head.leadfield.coords, head.leadfield.basis, float(e.times[window][0]), 1 / e.info["sfreq"],
                            fwd["src"][0].get("subject_his_id"), e.comment or "", e.nave, power)
 
-# %% ../nbs/api/41_evoked.ipynb #ad0669c8
+# %% ../nbs/api/41_evoked.ipynb #486a5892
 def estimate_evoked(
     evoked: mne.Evoked, # The response, V and T; `mne.Epochs` are averaged; a list of conditions gives a list of posteriors
     forward: mne.Forward, # The forward solution
@@ -238,7 +217,7 @@ def estimate_evoked(
     windows = [_window(e, tmin, tmax) for e in conditions]
     head = _head(conditions, forward, noise_cov, picks, orientation, depth, rank)
     if head.leadfield.n_orient not in (s.orientations if "n_orient" in s.takes() else (1,)): _refuse(ValueError, "orientation", f"one of {s.orientations} components for {s.name}", f"{head.leadfield.n_orient}")
-    many = len(conditions) > 1
-    out = [_record(e, head, forward, _solve(e, head, s, params, noise, w, progress and not many), w)
-           for e, w in tqdm(list(zip(conditions, windows)), desc=s.name, unit="condition", disable=not (progress and many))]
+    many, baselines = len(conditions) > 1, [_baseline_power(e, head, noise) for e in conditions]
+    out = [_record(e, head, forward, _solve(e, head, s, params, noise, b, w, progress and not many), w)
+           for e, b, w in tqdm(list(zip(conditions, baselines, windows)), desc=s.name, unit="condition", disable=not (progress and many))]
     return out[0] if isinstance(evoked, mne.Evoked | mne.BaseEpochs) else out

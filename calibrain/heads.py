@@ -23,12 +23,12 @@ def _types(info: mne.Info, names: list) -> list: # One of "eeg", "mag", "grad" f
     if other := sorted(set(kinds) - set(_SCALE)): _refuse(ValueError, "picks", "EEG or MEG channels", ", ".join(other), 'pick "eeg", "meg", "mag" or "grad"')
     return kinds
 
-# %% ../nbs/api/11_heads.ipynb #14b82446
+# %% ../nbs/api/11_heads.ipynb #bd315fd5
 _KINDS = dict(eeg={"eeg"}, mag={"mag"}, grad={"grad"}, meg={"mag", "grad"}) # What may be picked, and the kinds of channel it stands for
 
 def _picked(info: mne.Info, picks, where: str = "the forward solution") -> list: # Names
     "Names of the channels that were asked for"
-    wanted = [picks] if isinstance(picks, str) else list(_KINDS) if picks is None else list(picks)
+    wanted = [picks] if isinstance(picks, str) else list(_KINDS) if picks is None else list(picks) if np.iterable(picks) else [picks]
     if any(not isinstance(w, str) for w in wanted): _refuse(TypeError, "picks", "kinds or names of channels", repr(picks))
     kinds = set().union(*(_KINDS[w] for w in wanted if w in _KINDS))
     named, bads = [w for w in wanted if w not in _KINDS], set(info["bads"])

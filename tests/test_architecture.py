@@ -13,19 +13,19 @@ SIMULATORS = {"sources", "sensors"}
 ESTIMATION = LINEAR | {"whitening", "result", "solvers", "estimator"}
 SETS = {"core", "posterior", "regions", "coverage"}
 CALIBRATION = SETS | {"scores", "errors", "metrics", "recalibrate", "conformal", "sbc"}
-ANY = LINEAR | SIMULATORS | ESTIMATION | CALIBRATION | {"names", "metric_names", "archive", "heads", "templates", "exceedance", "evoked_posterior", "evoked", "study", "store", "demo", "cli", "viz", "cortex", "explorers"}
+ANY = LINEAR | SIMULATORS | ESTIMATION | CALIBRATION | {"names", "metric_names", "archive", "heads", "templates", "exceedance", "evoked_posterior", "evoked_input", "evoked", "study", "store", "demo", "cli", "viz", "cortex", "explorers"}
 MAY_IMPORT = {  # a module, or a package for all modules in it: the modules of ours it may know
     "core": set(), "archive": {"core"}, "posterior": {"core"}, "leadfield": {"core", "archive"}, "basis": {"core"}, "result": {"core", "posterior"},
     "prepared": {"core", "leadfield", "basis"}, "whitening": {"core", "leadfield"},
     "heads": {"core", "leadfield"}, "sources": LINEAR | SIMULATORS, "sensors": LINEAR | SIMULATORS,
     "solvers": LINEAR | {"result", "solvers"}, "estimator": ESTIMATION, "exceedance": {"core"},
-    "templates": {"core", "leadfield", "heads", "cortex"}, "evoked_posterior": {"core", "archive", "exceedance", "result"}, "evoked": ESTIMATION | {"heads", "evoked_posterior"},
+    "templates": {"core", "leadfield", "heads", "cortex"}, "evoked_posterior": {"core", "archive", "exceedance", "result"}, "evoked_input": {"core", "heads"}, "evoked": ESTIMATION | {"heads", "evoked_posterior", "evoked_input"},
     "regions": SETS, "coverage": SETS, "names": SETS | {"leadfield"}, "scores": {"core"}, "errors": {"core", "posterior"}, "metrics": CALIBRATION, "metric_names": CALIBRATION | {"leadfield", "names"}, "recalibrate": CALIBRATION, "conformal": CALIBRATION, "sbc": CALIBRATION,
-    "study": ANY - {"evoked", "cli", "viz", "cortex", "explorers"}, "store": CALIBRATION | {"study"},
-    "demo": ANY - {"evoked", "study", "store", "cli", "viz", "cortex", "explorers"}, "cli": ANY - {"explorers"}, "viz": LINEAR | CALIBRATION | {"heads", "result"}, "cortex": {"core", "viz"}, "explorers": ANY - {"cli"},
+    "study": ANY - {"evoked", "evoked_input", "cli", "viz", "cortex", "explorers"}, "store": CALIBRATION | {"study"},
+    "demo": ANY - {"evoked", "evoked_input", "study", "store", "cli", "viz", "cortex", "explorers"}, "cli": ANY - {"explorers"}, "viz": LINEAR | CALIBRATION | {"heads", "result"}, "cortex": {"core", "viz"}, "explorers": ANY - {"cli"},
 }
 EVERYONE = {"numpy", "scipy", "fastcore", "tqdm"}
-MAY_USE = {"heads": {"mne"}, "templates": {"mne", "platformdirs"}, "evoked_posterior": {"mne"}, "evoked": {"mne"}, "viz": {"matplotlib"}, "cortex": {"matplotlib"}, "explorers": {"matplotlib", "ipywidgets", "IPython"}}
+MAY_USE = {"heads": {"mne"}, "templates": {"mne", "platformdirs"}, "evoked_posterior": {"mne"}, "evoked_input": {"mne"}, "evoked": {"mne"}, "viz": {"matplotlib"}, "cortex": {"matplotlib"}, "explorers": {"matplotlib", "ipywidgets", "IPython"}}
 MAY_USE_LATE = {"templates": {"nilearn", "nibabel"}, "viz": {"mne"}, "cortex": {"mne"}, "cli": {"matplotlib"}, "coverage": {"matplotlib", "pandas"}, "errors": {"ot"}}  # imported inside a function only
 CONSTANTS = ("mne.io.constants", "mne._fiff.constants")
 
