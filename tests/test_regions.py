@@ -193,7 +193,7 @@ def test_reach_is_the_chi2_quantile():
 
 
 BAD = {
-    "too few sources": (lambda x, m: scores(x[1:], m), r"x_true must be of shape \(20, 2, 7\) or \(40, 7\) like the posterior mean, got shape \(19, 2, 7\)"),
+    "too few sources": (lambda x, m: scores(x[1:], m), r"x_true must be of shape \(20, 2, 7\) or \(40, 7\) like the estimate, got shape \(19, 2, 7\)"),
     "too few samples": (lambda x, m: scores(x[..., 1:], m), r"got shape \(20, 2, 6\)"),
     "MEG truth in space": (lambda x, m: scores(np.zeros((20, 3, 7)), m), r"leadfield.project\(x_true\)"),
     "NaN": (lambda x, m: scores(np.where(x > 0, np.nan, x), m), "x_true must be finite, got .* NaN"),
