@@ -18,12 +18,12 @@ from .posterior import Posterior
 from .regions import moments, scores
 from .scores import check_level, crps, energy_score, interval_score, log_score
 
-# %% ../nbs/api/52_metrics.ipynb #1858f0bb
+# %% ../nbs/api/52_metrics.ipynb #1f7777bf
 def source_variances(
     p: Posterior, # Posterior of the sources
 ) -> np.ndarray: # Variance of each component, `(n_sources, n_orient)`, nAm²
     "Marginal variances by source, refused where one is negative beyond rounding"
-    return np.maximum(np.diagonal(moments(p).cov, axis1=1, axis2=2), 0)
+    return np.maximum(moments(p, joint=False).cov, 0)
 
 # %% ../nbs/api/52_metrics.ipynb #599d52c1
 def _over(values: np.ndarray, where) -> float:

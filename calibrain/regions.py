@@ -44,7 +44,7 @@ class Moments:
         object.__setattr__(self, "mean", mean.reshape(n, k, -1))
         object.__setattr__(self, "cov", cov)
 
-# %% ../nbs/api/50_regions.ipynb #8717a494
+# %% ../nbs/api/50_regions.ipynb #2b952dd8
 def moments(
     result: object, # What a solver returned, or a `Posterior`, or `Moments`
     joint: bool = True, # With whole covariances; otherwise variances are enough
@@ -54,7 +54,7 @@ def moments(
     p = getattr(result, "posterior", result)
     if not isinstance(p, Posterior): _refuse(TypeError, "result", "a Result, a Posterior or Moments", repr(type(result).__name__), "pass what a solver returned")
     if p.gamma.size: _no_negative("posterior.gamma", p.gamma)
-    return Moments(p.mean, p.blocks if joint else p.var.reshape(-1, p.n_orient))
+    return Moments(p.mean, p.blocks if joint else np.diagonal(p.blocks, axis1=1, axis2=2))  # unlike p.var, these show what is below zero
 
 # %% ../nbs/api/50_regions.ipynb #36bd7090
 def truth_like(

@@ -228,6 +228,14 @@ def test_negative_prior_variance():
     with pytest.raises(ValueError, match=r"posterior.gamma must be >= 0, got -2 at index \(1,\)"): scores(np.ones((2, 3)), p)
 
 
+def test_covariance_below_zero():
+    "A whitened part that belongs to other variances; `Posterior.var` alone would show zeros, which are read as pruned sources"
+    from calibrain.posterior import Posterior
+    p = Posterior(np.ones(2), np.diag([0.5, 1.5]), np.zeros((2, 3)), sparse.csr_array(np.eye(2)))
+    for region in ("marginal", "ellipsoid"):
+        with pytest.raises(ValueError, match=r"cov must be >= 0, got -1.25 at index \(1, 0\)"): scores(np.ones((2, 3)), p, region=region)
+
+
 def test_rounding_below_zero_is_forgiven():
     s = scores(np.zeros((2, 1)), Moments(np.zeros((2, 1)), [1., -1e-16]))
     assert s.rank.tolist() == [[1], [0]] and np.isfinite(s.d2).all()
