@@ -7,15 +7,16 @@ __all__ = ['as_posterior', 'paired', 'mse', 'mae', 'rmse', 'rmae', 'relative_err
            'support', 'detection', 'auc', 'check_coords', 'localisation_error', 'transport_cost', 'emd',
            'explained_variance']
 
-# %% ../nbs/api/52b_errors.ipynb #3e925ca5
+# %% ../nbs/api/52b_errors.ipynb #d0c78724
 import numpy as np
 from scipy.spatial.distance import cdist
 from scipy.stats import rankdata
 
 from .core import _refuse, check_array, check_count
 from .posterior import Posterior
+from .regions import truth_like
 
-# %% ../nbs/api/52b_errors.ipynb #55cacc57
+# %% ../nbs/api/52b_errors.ipynb #b9f23539
 def as_posterior(
     result: object, # What a solver returned, or a `Posterior`
 ) -> Posterior: # The posterior
@@ -29,13 +30,11 @@ def paired(
     estimate: object, # A `Result`, a `Posterior`, or amplitudes `(n_sources, n_orient, n_times)` or `(n_sources, n_times)`, nAm
 ) -> tuple[np.ndarray, np.ndarray]: # Both `(n_sources, n_orient, n_times)`
     "Truth and estimated mean, of one shape"
-    x, p = check_array("x_true", x_true), getattr(estimate, "posterior", estimate)
+    p = getattr(estimate, "posterior", estimate)
     mean = p.mean.reshape(p.n_sources, p.n_orient, -1) if isinstance(p, Posterior) else check_array("estimate", estimate)
     if mean.ndim == 2: mean = mean[:, None]
     if mean.ndim != 3: _refuse(ValueError, "estimate", "of shape (n_sources, n_orient, n_times)", f"shape {mean.shape}", "a single sample needs an axis of its own: x[:, None]")
-    N, k, T = mean.shape
-    if x.shape not in (mean.shape, (N * k, T)): _refuse(ValueError, "x_true", f"of shape {mean.shape} or {(N * k, T)} like the estimate", f"shape {x.shape}", "pass the sources that were recorded; project() brings truth along x, y, z into a leadfield's components")
-    return x.reshape(mean.shape), mean
+    return truth_like(x_true, mean), mean
 
 # %% ../nbs/api/52b_errors.ipynb #6a19104c
 def mse(

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MetricEvaluator', 'calibration_metrics_4']
 
-# %% ../nbs/api/53a_metric_names.ipynb #c863812e
+# %% ../nbs/api/53a_metric_names.ipynb #a33e8f71
 import logging
 
 import numpy as np
@@ -13,6 +13,7 @@ from fastcore.basics import patch
 
 from . import errors
 from .core import _refuse, check_array, check_choice, check_count, check_logger
+from .coverage import Stratum, calibration_error
 from .leadfield import Leadfield
 from .scores import check_variance
 
@@ -58,7 +59,7 @@ def _variances(posterior_uncert, k: int) -> np.ndarray: # `(n_sources, k)`, nAmÂ
     if v.size % k: _refuse(ValueError, "posterior_uncert", f"of n_sources * {k} coefficients", f"{v.size} of them", "set `setting` to the kind of sources")
     return check_variance("posterior_uncert", v.reshape(-1, k))
 
-# %% ../nbs/api/53a_metric_names.ipynb #e140fdd5
+# %% ../nbs/api/53a_metric_names.ipynb #e57c5399
 class MetricEvaluator:
     "Measures of an estimate against the truth, under the names of calibrain 1.0"
     def __init__(self,
@@ -69,17 +70,10 @@ class MetricEvaluator:
         calibration_metrics: tuple = ("mean_signed_deviation", "mean_absolute_deviation", "max_underconfidence_deviation", "max_overconfidence_deviation"), # Kept likewise
         logger: logging.Logger = None, # Where to write to; `None`: the module's
     ):
-        if nominal_coverages is not None: ue = _with_levels(ue, nominal_coverages)
+        if nominal_coverages is not None: ue = type(ue)(nominal_coverages=nominal_coverages)
         self.ue, self.logger = ue, check_logger(logger, __name__)
         self.nominal_coverages = np.asarray(ue.nominal_coverages, float)
         self.evaluation_metrics, self.calibration_metrics = tuple(evaluation_metrics or ()), tuple(calibration_metrics)
-
-# %% ../nbs/api/53a_metric_names.ipynb #d22fb818
-def _with_levels(ue, nominal_coverages):
-    "An estimator of the same kind with other levels"
-    levels = check_array("nominal_coverages", nominal_coverages, (None,))
-    if levels.min() < 0 or levels.max() > 1: _refuse(ValueError, "nominal_coverages", "within 0 and 1", f"{levels.min():g} to {levels.max():g}")
-    return type(ue)(nominal_coverages=levels)
 
 # %% ../nbs/api/53a_metric_names.ipynb #e4894f7c
 def _delegate(name: str):
@@ -128,16 +122,15 @@ def mean_posterior_std(self: MetricEvaluator, *,
     if average: n_times = check_count("n_times", n_times, cure="pass how many samples are averaged")
     return float(np.sqrt(_variances(posterior_uncert, k).mean(1) / (n_times if average else 1)).mean())
 
-# %% ../nbs/api/53a_metric_names.ipynb #7dbf6d9f
+# %% ../nbs/api/53a_metric_names.ipynb #9e6e721c
 def calibration_metrics_4(
     nominal: np.ndarray, # Nominal coverages, `(n_levels,)`
     empirical: np.ndarray, # Empirical coverages, `(n_levels,)`
 ) -> dict: # Four numbers by name
     "Deviations of a calibration curve, under the names of calibrain 1.0"
     nominal = check_array("nominal", nominal, (None,))
-    off = check_array("empirical", empirical, (len(nominal),)) - nominal
-    return dict(max_underconfidence_deviation=float(max(0, -off.min())), max_overconfidence_deviation=float(max(0, off.max())),
-                mean_absolute_deviation=float(np.abs(off).mean()), mean_signed_deviation=float(off.mean()))
+    off = calibration_error(Stratum(nominal, check_array("empirical", empirical, (len(nominal),)), None, None))
+    return dict(max_underconfidence_deviation=off.under_coverage, max_overconfidence_deviation=off.over_coverage, mean_absolute_deviation=off.mean_absolute, mean_signed_deviation=off.mean_signed)
 
 MetricEvaluator.calibration_metrics_4 = staticmethod(calibration_metrics_4)
 

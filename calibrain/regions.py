@@ -44,7 +44,7 @@ class Moments:
         object.__setattr__(self, "mean", mean.reshape(n, k, -1))
         object.__setattr__(self, "cov", cov)
 
-# %% ../nbs/api/50_regions.ipynb #8717a494
+# %% ../nbs/api/50_regions.ipynb #2b952dd8
 def moments(
     result: object, # What a solver returned, or a `Posterior`, or `Moments`
     joint: bool = True, # With whole covariances; otherwise variances are enough
@@ -54,19 +54,19 @@ def moments(
     p = getattr(result, "posterior", result)
     if not isinstance(p, Posterior): _refuse(TypeError, "result", "a Result, a Posterior or Moments", repr(type(result).__name__), "pass what a solver returned")
     if p.gamma.size: _no_negative("posterior.gamma", p.gamma)
-    return Moments(p.mean, p.blocks if joint else p.var.reshape(-1, p.n_orient))
+    return Moments(p.mean, p.blocks if joint else np.diagonal(p.blocks, axis1=1, axis2=2))  # unlike p.var, these show what is below zero
 
-# %% ../nbs/api/50_regions.ipynb #37642f70
+# %% ../nbs/api/50_regions.ipynb #36bd7090
 def truth_like(
     x_true: np.ndarray, # True sources, `(n_sources, n_orient, n_times)` or `(n_sources * n_orient, n_times)` source-major, nAm
-    mean: np.ndarray, # Posterior mean, `(n_sources, n_orient, n_times)`, nAm
+    mean: np.ndarray, # Posterior mean or another estimate, `(n_sources, n_orient, n_times)`, nAm
     name: str = "x_true", # What the argument is called, for the message
 ) -> np.ndarray: # True sources, `(n_sources, n_orient, n_times)`, nAm
-    "The truth in the shape of the posterior mean"
+    "The truth in the shape of the estimate"
     x, (n, k, t) = check_array(name, x_true, cure="pass the simulated sources"), mean.shape
     if x.shape not in ((n, k, t), (n * k, t)):
         cure = "reduce it with leadfield.project(x_true)" if k == 2 and x.shape in ((n, 3, t), (n * 3, t)) else "pass the sources that were recorded"
-        _refuse(ValueError, name, f"of shape ({n}, {k}, {t}) or ({n * k}, {t}) like the posterior mean", f"shape {x.shape}", cure)
+        _refuse(ValueError, name, f"of shape ({n}, {k}, {t}) or ({n * k}, {t}) like the estimate", f"shape {x.shape}", cure)
     return x.reshape(n, k, t)
 
 # %% ../nbs/api/50_regions.ipynb #641df17a

@@ -20,7 +20,7 @@ MAY_IMPORT = {  # a module, or a package for all modules in it: the modules of o
     "heads": {"core", "leadfield"}, "sources": LINEAR | SIMULATORS, "sensors": LINEAR | SIMULATORS,
     "solvers": LINEAR | {"result", "solvers"}, "estimator": ESTIMATION, "exceedance": {"core"},
     "templates": {"core", "leadfield", "heads", "cortex"}, "evoked_posterior": {"core", "archive", "exceedance", "result"}, "evoked_input": {"core", "heads"}, "evoked": ESTIMATION | {"heads", "evoked_posterior", "evoked_input"},
-    "regions": SETS, "coverage": SETS, "names": SETS | {"leadfield"}, "scores": {"core"}, "errors": {"core", "posterior"}, "metrics": CALIBRATION, "metric_names": CALIBRATION | {"leadfield", "names"}, "recalibrate": CALIBRATION, "conformal": CALIBRATION, "sbc": CALIBRATION,
+    "regions": SETS, "coverage": SETS, "names": SETS | {"leadfield"}, "scores": {"core"}, "errors": {"core", "posterior", "regions"}, "metrics": CALIBRATION, "metric_names": CALIBRATION | {"leadfield", "names"}, "recalibrate": CALIBRATION, "conformal": CALIBRATION, "sbc": CALIBRATION,
     "study": ANY - {"evoked", "evoked_input", "cli", "viz", "cortex", "explorers"}, "store": CALIBRATION | {"study"},
     "demo": ANY - {"evoked", "evoked_input", "study", "store", "cli", "viz", "cortex", "explorers"}, "cli": ANY - {"explorers"}, "viz": LINEAR | CALIBRATION | {"heads", "result"}, "cortex": {"core", "viz"}, "explorers": ANY - {"cli"},
 }

@@ -13,9 +13,8 @@ from scipy import integrate, optimize, sparse, stats
 from scipy.spatial.distance import cdist
 from sklearn.metrics import precision_recall_fscore_support, roc_auc_score
 
-from calibrain import BMN, errors, gamma_map, gamma_map_sflex, metrics, scores
+from calibrain import BMN, MetricEvaluator, UncertaintyEstimator, coverage_curve, errors, gamma_map, gamma_map_sflex, metrics, scores
 from calibrain.leadfield import Leadfield
-from calibrain.metric_names import MetricEvaluator
 from calibrain.posterior import Posterior, selection
 
 rng = np.random.default_rng(0)
@@ -374,7 +373,7 @@ def test_truth_in_space_for_two_components():
     _, x, *_ = problem(3)
     r = BMN(meg, meg.matrix() @ meg.project(x).reshape(80, -1), noise_var=0.1, n_orient=2)
     assert dict(metrics.evaluate(x, r, meg)) == pytest.approx(dict(metrics.evaluate(meg.project(x), r, meg)), nan_ok=True)
-    with pytest.raises(ValueError, match=r"x_true must be of shape \(40, 2, 15\).*project\(\)"): metrics.evaluate(x, r)
+    with pytest.raises(ValueError, match=r"x_true must be of shape \(40, 2, 15\).*project\(x_true\)"): metrics.evaluate(x, r)
 
 
 # Bad input
@@ -390,7 +389,7 @@ SILENT = np.zeros_like(TRUE)
     (lambda: metrics.evaluate(TRUE, TRUE), TypeError, "result must be a Result or a Posterior, got 'ndarray'"),
     (lambda: metrics.evaluate(TRUE, SPARSE, level=0), ValueError, "level must be > 0 and < 1, got 0"),
     (lambda: metrics.evaluate(TRUE, SPARSE, Leadfield.random(16, 39, 3)), ValueError, "leadfield must be of 40 sources"),
-    (lambda: metrics.evaluate(TRUE, replace(SPARSE.posterior, V=3 * SPARSE.posterior.V)), ValueError, r"posterior.blocks, their diagonal, must be >= 0, got -.* at index \([0-9]+, [0-2]\)"),
+    (lambda: metrics.evaluate(TRUE, replace(SPARSE.posterior, V=3 * SPARSE.posterior.V)), ValueError, r"cov must be >= 0, got -.* at index \([0-9]+, [0-2]\)"),
     (lambda: metrics.evaluate(TRUE, replace(SPARSE.posterior, gamma=-SPARSE.posterior.gamma)), ValueError, r"posterior.gamma must be >= 0, got -.* at index \([0-9]+,\)"),
     (lambda: scores.crps(1., 0., [1., -2.]), ValueError, r"var must be >= 0, got -2 at index \(1,\)"),
     (lambda: scores.crps([1., 2., 3.], 0., [1., 2.]), ValueError, "x, mean and var must be of shapes that broadcast"),
@@ -427,18 +426,11 @@ def test_an_estimate_of_zero_has_one_too():
 
 # The published names
 
-class Curves:
-    "An estimator whose curves say which method made them"
-    nominal_coverages = np.array([0, 0.5, 1])
-    def __getattr__(self, name):
-        if not name.startswith("calibration_curve_"): raise AttributeError(name)
-        return lambda **kw: dict(nominal_coverages=self.nominal_coverages, empirical_coverages=self.nominal_coverages, kw=kw)
-
-
 @pytest.mark.parametrize("setting, k", [("fixed", 1), ("meg_free", 2), ("eeg_free", 3)])
 def test_published_names(setting, k):
     lf, x, r, _ = problem(k)
-    h, me = r["posterior_mean"], MetricEvaluator(Curves())
+    h, ue = r["posterior_mean"], UncertaintyEstimator([0.9, 0.5])
+    me = MetricEvaluator(ue)
     flat = dict(x_true=x.reshape(40 * k, -1), x_hat=h, setting=setting)
     a, b = (np.linalg.norm(v.reshape(x.shape), axis=1) if k > 1 else v.reshape(40, -1) for v in (x, h))
     assert [me.mse(**flat), me.mae(**flat), me.rmse(**flat), me.rmae(**flat)] == pytest.approx([np.mean((a - b)**2), np.abs(a - b).mean(), np.sqrt(np.mean((a - b)**2)), np.sqrt(np.abs(a - b).mean())])
@@ -449,3 +441,5 @@ def test_published_names(setting, k):
         for free in ("marginal", "full_cov"):
             got = me.evaluate_all(**flat, posterior_uncert=r["posterior_cov"], mode=mode, free_interval_type=free, V_tan=Leadfield.random(9, 40, 2).basis)
             assert list(got) == ["mse", "mae", "rmse", "rmae", "mean_posterior_std", "calibration"] and sorted(got["calibration"]) == ["empirical", "metrics_4", "nominal"]
+            want = coverage_curve(x, r, [0.5, 0.9], mode, "marginal" if free == "marginal" or k == 1 else "ellipsoid")["all"]
+            assert got["calibration"]["nominal"].tolist() == [0.5, 0.9] and got["calibration"]["empirical"] == pytest.approx(want.empirical)

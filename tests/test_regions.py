@@ -193,7 +193,7 @@ def test_reach_is_the_chi2_quantile():
 
 
 BAD = {
-    "too few sources": (lambda x, m: scores(x[1:], m), r"x_true must be of shape \(20, 2, 7\) or \(40, 7\) like the posterior mean, got shape \(19, 2, 7\)"),
+    "too few sources": (lambda x, m: scores(x[1:], m), r"x_true must be of shape \(20, 2, 7\) or \(40, 7\) like the estimate, got shape \(19, 2, 7\)"),
     "too few samples": (lambda x, m: scores(x[..., 1:], m), r"got shape \(20, 2, 6\)"),
     "MEG truth in space": (lambda x, m: scores(np.zeros((20, 3, 7)), m), r"leadfield.project\(x_true\)"),
     "NaN": (lambda x, m: scores(np.where(x > 0, np.nan, x), m), "x_true must be finite, got .* NaN"),
@@ -226,6 +226,14 @@ def test_negative_prior_variance():
     from calibrain.posterior import Posterior
     p = Posterior(np.array([1., -2.]), np.zeros((1, 2)), np.zeros((2, 3)), sparse.csr_array(np.eye(2)))
     with pytest.raises(ValueError, match=r"posterior.gamma must be >= 0, got -2 at index \(1,\)"): scores(np.ones((2, 3)), p)
+
+
+def test_covariance_below_zero():
+    "A whitened part that belongs to other variances; `Posterior.var` alone would show zeros, which are read as pruned sources"
+    from calibrain.posterior import Posterior
+    p = Posterior(np.ones(2), np.diag([0.5, 1.5]), np.zeros((2, 3)), sparse.csr_array(np.eye(2)))
+    for region in ("marginal", "ellipsoid"):
+        with pytest.raises(ValueError, match=r"cov must be >= 0, got -1.25 at index \(1, 0\)"): scores(np.ones((2, 3)), p, region=region)
 
 
 def test_rounding_below_zero_is_forgiven():
