@@ -49,7 +49,7 @@ def test_smaller_source_space_is_a_prefix_by_hemisphere(folder):
     np.testing.assert_allclose(few.data, np.concatenate([many.data[:, :642], many.data[:, 2562:2562 + 642]], axis=1), atol=1e-9)
 
 
-@pytest.mark.parametrize("modality, montage, n", [("meg", None, 5124), ("eeg", "standard_1005", 1284), ("eeg", "GSN-HydroCel-128", 20484), ("eeg", "easycap-M1", 5124)])
+@pytest.mark.parametrize("modality, montage, n", [("meg", None, 5124), ("eeg", "GSN-HydroCel-64_1.0", 1284), ("eeg", "GSN-HydroCel-128", 20484), ("eeg", "easycap-M1", 5124)])
 def test_no_source_is_lost_in_a_sphere(folder, modality, montage, n):
     assert head(folder, modality, montage=montage, conductor="sphere", n_sources=n).n_sources == n
 
