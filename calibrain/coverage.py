@@ -6,7 +6,7 @@
 __all__ = ['DEFAULT_LEVELS', 'STRATA', 'check_levels', 'strata_masks', 'Stratum', 'CoverageCurve', 'count_coverage',
            'coverage_curve', 'combine', 'Band', 'CalibrationError', 'calibration_error']
 
-# %% ../nbs/api/51_coverage.ipynb #3861380f
+# %% ../nbs/api/51_coverage.ipynb #b1fee26d
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -15,7 +15,7 @@ import numpy as np
 from fastcore.basics import patch
 
 from .core import _refuse, check_array, check_choice, check_count, check_number, generator
-from .regions import MODES, REGIONS, Moments, Scores, _variances, moments, reach, scores, truth_like
+from .regions import REGIONS, Moments, Scores, _variances, moments, reach, scores, truth_like
 
 # %% ../nbs/api/51_coverage.ipynb #7a03bd44
 DEFAULT_LEVELS = (0., 0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.) # Where curves are evaluated

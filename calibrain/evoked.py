@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['WhitenedHead', 'estimate_evoked']
 
-# %% ../nbs/api/41_evoked.ipynb #d3730138
+# %% ../nbs/api/41_evoked.ipynb #f5bb4d3e
 from dataclasses import dataclass, replace
 
 import mne
@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from .core import _refuse, check_array, check_choice, check_count, check_number
 from .estimator import in_data_units
-from .evoked_input import _FROM_SI, _check_data, _conditions, _known, _names, _window
+from .evoked_input import _check_data, _conditions, _known, _names, _window
 from .evoked_posterior import EvokedPosterior
 from .heads import Leadfield
 from .prepared import Prepared, prepare
@@ -70,12 +70,11 @@ def _baseline_cov(conditions: list, info: mne.Info, names: list) -> mne.Covarian
     for k in set(kinds): var[kinds == k] = power[kinds == k].sum() / P.diagonal()[kinds == k].sum()
     return mne.Covariance(var, names, [], info["projs"], sum(len(_before(e)) for e in conditions))
 
-# %% ../nbs/api/41_evoked.ipynb #694669fb
+# %% ../nbs/api/41_evoked.ipynb #0afd17dd
 @dataclass(frozen=True, eq=False)
 class WhitenedHead:
     "What conditions of one recording share"
     names: list # Channels, in the order of the data
-    scale: np.ndarray # From SI to the leadfield's units, `(n_sensors,)`
     whitener: Whitener # Of one epoch's noise
     leadfield: Leadfield # The record
     plain: Prepared # The whitened leadfield
@@ -88,7 +87,7 @@ def _depth_weights(L: Prepared, depth: float) -> np.ndarray: # `(n_sources,)`, m
     w = np.maximum(size, size.max() / 10)**-depth
     return w / np.median(w)
 
-# %% ../nbs/api/41_evoked.ipynb #adb99df6
+# %% ../nbs/api/41_evoked.ipynb #543876dc
 def _orientation(fwd: mne.Forward, info: mne.Info, orientation: str) -> str:
     "Which components sources have"
     kinds = {"auto": None, "fixed": "fixed", "free": "free", "meg2": "meg2"}
@@ -113,12 +112,11 @@ def _head(conditions, fwd, cov, picks, orientation, depth, rank) -> WhitenedHead
     _known(names, cov["names"], cov["bads"], "noise_cov")
     _check_cov(cov, info, rank)
     lf = Leadfield.from_forward(fwd, _orientation(fwd, info, orientation), names)
-    scale = np.array([_FROM_SI[k][0] for k in info.get_channel_types()])
-    w = _whitener(cov, info, scale, rank)
+    w = _whitener(cov, info, lf.from_si, rank)
     plain = prepare(lf, W=w.W)
-    if depth is None: return WhitenedHead(names, scale, w, lf, plain, plain, None)
+    if depth is None: return WhitenedHead(names, w, lf, plain, plain, None)
     weights = _depth_weights(plain, check_number("depth", depth, least=0, most=1, cure="0 for none, MNE-Python's default for minimum norm is 0.8"))
-    return WhitenedHead(names, scale, w, lf, plain, replace(plain, L=plain.L * np.repeat(weights, lf.n_orient), _made={}), weights)
+    return WhitenedHead(names, w, lf, plain, replace(plain, L=plain.L * np.repeat(weights, lf.n_orient), _made={}), weights)
 
 # %% ../nbs/api/41_evoked.ipynb #859a68f7
 def _solver(solver, params: dict, noise: str) -> tuple[Solver, dict]:
@@ -138,10 +136,10 @@ def _noise(s: Solver, variance: float, noise: str) -> dict:
     if noise == "learn": return {}
     return {"noise_var" if "noise_var" in s.takes() else "init_lambda": variance}
 
-# %% ../nbs/api/41_evoked.ipynb #e266801e
+# %% ../nbs/api/41_evoked.ipynb #8d8c7d5f
 def _whitened(e: mne.Evoked, head: WhitenedHead) -> np.ndarray: # `(rank, n_times)`
     "The whitened data of a condition"
-    return (head.whitener.W * head.scale) @ e.data[[e.ch_names.index(n) for n in head.names]]
+    return (head.whitener.W * head.leadfield.from_si) @ e.data[[e.ch_names.index(n) for n in head.names]]
 
 def _baseline_power(e: mne.Evoked, head: WhitenedHead, noise: str) -> float: # In multiples of the covariance; nan without a baseline
     "Whitened variance before the stimulus"

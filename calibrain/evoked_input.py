@@ -41,15 +41,15 @@ def _known(names: list, there: Sequence, bads: Sequence, what: str) -> None:
     if missing: _refuse(ValueError, what, "complete for the good channels of evoked", f"none for {some(missing)}", "mark them as bad in evoked.info['bads'], or pick other channels")
     if bad := [n for n in names if n in set(bads)]: _refuse(ValueError, what, "good for the good channels of evoked", f"{some(bad)} marked as bad", "add them to evoked.info['bads']")
 
-# %% ../nbs/api/40b_evoked_input.ipynb #55cf32d8
-_FROM_SI = dict(eeg=(1e6, 1e-2, "V"), mag=(1e15, 1e-8, "T"), grad=(1e13, 1e-6, "T/m")) # To µV, fT, fT/cm; what no average response exceeds, and its unit
+# %% ../nbs/api/40b_evoked_input.ipynb #1c1328d6
+_MOST = dict(eeg=(1e-2, "V"), mag=(1e-8, "T"), grad=(1e-6, "T/m")) # What no average response exceeds, and its unit
 
 def _check_data(e: mne.Evoked, names: list) -> None:
     "Refuse what is no average, data in wrong units, a custom reference and flat channels"
     check_number("evoked.nave", e.nave, above=0, cure="the number of epochs that were averaged says how strong the noise is")
     if e.kind != "average": _refuse(ValueError, "evoked", "an average", e.kind.replace("_", " "), "read it with mne.read_evokeds(…, kind='average')")
     data, kinds = check_array("evoked.data", e.data[[e.ch_names.index(n) for n in names]]), [mne.channel_type(e.info, e.ch_names.index(n)) for n in names]
-    for kind, (_, most, unit) in _FROM_SI.items():
+    for kind, (most, unit) in _MOST.items():
         size = np.abs(data[[k == kind for k in kinds]]).max(initial=0)
         if size > most: _refuse(ValueError, "evoked.data", f"in {unit}", f"{kind} values up to {size:.3g}", "EEG in µV, perhaps: multiply by 1e-6" if kind == "eeg" else "in fT, perhaps: multiply by 1e-15 (gradiometers in fT/cm by 1e-13)")
     if "eeg" in kinds and e.info["custom_ref_applied"]:

@@ -25,7 +25,7 @@ def _inside(m: np.ndarray, s: np.ndarray, r: np.ndarray) -> np.ndarray: # `(n,)`
     inner = _inside(np.repeat(m[:, 1:], len(_NODES), axis=0), np.repeat(s[:, 1:], len(_NODES), axis=0), rest.ravel()).reshape(t.shape)
     return (high - low) / 2 * ((density * rest * inner) @ _WEIGHTS)
 
-# %% ../nbs/api/42_exceedance.ipynb #137d18b0
+# %% ../nbs/api/42_exceedance.ipynb #5f1bf9ae
 def exceedance(
     mean: np.ndarray, # Means, `(n_sources, n_orient, n_times)`
     cov: np.ndarray, # Covariance of each source's components, the same at every sample, `(n_sources, n_orient, n_orient)`
@@ -33,7 +33,7 @@ def exceedance(
 ) -> np.ndarray: # Probabilities, `(n_sources, n_times)`
     "Probability that the length of a Gaussian vector exceeds a value"
     mean, cov = check_array("mean", mean, (None, None, None)), check_array("cov", cov)
-    (N, k, T), r = mean.shape, check_number("threshold", threshold, above=0)
+    (N, k, _), r = mean.shape, check_number("threshold", threshold, above=0)
     if cov.shape != (N, k, k): _refuse(ValueError, "cov", f"of shape {(N, k, k)}", f"shape {cov.shape}")
     s2, U = np.linalg.eigh(cov)
     m, s = U.transpose(0, 2, 1) @ mean, np.sqrt(np.maximum(s2, 0))

@@ -16,8 +16,9 @@ from mne.io.constants import FIFF
 from .archive import read_arrays, write_arrays
 from .core import _refuse, check_array, check_choice, check_count, check_number, check_orient, generator
 
-# %% ../nbs/api/10_leadfield.ipynb #222a0952
+# %% ../nbs/api/10_leadfield.ipynb #39c69da1
 _MODALITIES = {"µV/nAm": "eeg", "fT/nAm": "mag", "fT/cm/nAm": "grad"} # What a unit says of a sensor
+_FROM_SI = {"µV/nAm": 1e6, "fT/nAm": 1e15, "fT/cm/nAm": 1e13} # From V, T and T/m to what a unit measures
 
 def _modality(units: tuple) -> str:
     "What kind of sensors these are together"
@@ -25,7 +26,7 @@ def _modality(units: tuple) -> str:
     if len(kinds) == 1: return kinds.pop()
     return "meg" if kinds == {"mag", "grad"} else "meg+eeg"
 
-# %% ../nbs/api/10_leadfield.ipynb #6fa6ca5c
+# %% ../nbs/api/10_leadfield.ipynb #503ffc76
 @dataclass(frozen=True, eq=False, repr=False)
 class Leadfield:
     "What the sensors see of unit sources"
@@ -43,6 +44,7 @@ class Leadfield:
     n_sources = property(lambda self: self.data.shape[1], doc="Number of sources")
     n_orient = property(lambda self: self.data.shape[2], doc="Components of a source: 1, 2 or 3")
     units = property(lambda self: (self.unit,) * self.n_sensors if isinstance(self.unit, str) else self.unit, doc="The unit of each sensor")
+    from_si = property(lambda self: np.array([_FROM_SI[u] for u in self.units]), doc="What turns V, T and T/m into the units of the sensors, `(n_sensors,)`")
 
 # %% ../nbs/api/10_leadfield.ipynb #6acaceee
 def _checked(lf: Leadfield) -> dict: # Fields by name

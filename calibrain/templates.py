@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['template_leadfield', 'template_cortex']
 
-# %% ../nbs/api/11a_templates.ipynb #a62c46b1
+# %% ../nbs/api/11a_templates.ipynb #fc171d6a
 import json
 from dataclasses import replace
 from hashlib import blake2b
@@ -20,10 +20,10 @@ from scipy.spatial import ConvexHull, cKDTree
 from tqdm.auto import tqdm
 
 from .core import _refuse, check_choice, warn
-from .cortex import Cortex
+from .cortex import Cortex, _normals
 from .heads import Leadfield
 
-# %% ../nbs/api/11a_templates.ipynb #c4dfa643
+# %% ../nbs/api/11a_templates.ipynb #dbc59a19
 _PER_HEMI = {1284: 642, 5124: 2562, 20484: 10242} # Sources, and the vertices of a hemisphere that they are
 
 def _shipped(name: str) -> Path:
@@ -39,26 +39,23 @@ def _shipped_surface(name: str) -> tuple[np.ndarray, np.ndarray]: # Vertices in 
     s = mne.read_bem_surfaces(_shipped(name), verbose="ERROR")[0]
     return _in_head(s["rr"]), s["tris"]
 
-def _hemisphere(name: str, part: str = "white") -> tuple[np.ndarray, np.ndarray]: # Vertices in m, head coordinates; triangles
-    "The cortex of one hemisphere, as nilearn ships it"
+def _from_nilearn(name: str) -> object: # Its arrays
+    "A file of fsaverage that nilearn ships"
     try: from nilearn.datasets import fetch_surf_fsaverage
     except ImportError as e: raise ImportError("template heads need the cortex that nilearn ships: pip install 'calibrain[heads]'") from e
     import nibabel
-    rr, tris = nibabel.load(fetch_surf_fsaverage("fsaverage5")[f"{part}_{name}"]).agg_data()
+    return nibabel.load(fetch_surf_fsaverage("fsaverage5")[name]).agg_data()
+
+def _hemisphere(name: str, part: str = "white") -> tuple[np.ndarray, np.ndarray]: # Vertices in m, head coordinates; triangles
+    "The cortex of one hemisphere"
+    rr, tris = _from_nilearn(f"{part}_{name}")
     return _in_head(rr.astype(float) / 1000), tris
 
-# %% ../nbs/api/11a_templates.ipynb #809edcb5
-def _vertex_normals(rr: np.ndarray, tris: np.ndarray) -> np.ndarray: # Unit vectors, `(n_vertices, 3)`
-    "Directions across a surface"
-    a, b, c = (rr[tris[:, i]] for i in range(3))
-    across, n = np.cross(b - a, c - a), np.zeros_like(rr)
-    for i in range(3): np.add.at(n, tris[:, i], across)
-    return n / np.linalg.norm(n, axis=1, keepdims=True)
-
+# %% ../nbs/api/11a_templates.ipynb #6e273bc8
 def _sources(n_sources: int) -> tuple[np.ndarray, np.ndarray]: # Positions in m, head coordinates, and normals
     "The source space, left hemisphere first"
     n, both = _PER_HEMI[n_sources], [_hemisphere(h) for h in ("left", "right")]
-    return np.concatenate([rr[:n] for rr, _ in both]), np.concatenate([_vertex_normals(*s)[:n] for s in both])
+    return np.concatenate([rr[:n] for rr, _ in both]), np.concatenate([_normals(*s)[:n] for s in both])
 
 # %% ../nbs/api/11a_templates.ipynb #46f87c02
 def _even_directions(n: int) -> np.ndarray: # Unit vectors, `(n, 3)`
@@ -84,7 +81,7 @@ def _radii(rr: np.ndarray, tris: np.ndarray, u: np.ndarray) -> np.ndarray: # `(n
         r[some] = np.where((w >= -1e-9).all(-1) & (total > 0), 1 / np.where(total > 0, total, 1), 0).max(1)
     return r
 
-# %% ../nbs/api/11a_templates.ipynb #969a28f8
+# %% ../nbs/api/11a_templates.ipynb #5b16245b
 def _radial_shells(n: int) -> tuple: # Centre, directions, triangles, radii of the inner skull and of the scalp
     "Inner skull and scalp of fsaverage on a common set of directions"
     (inner, _), (scalp, scalp_tris) = _shipped_surface("inner_skull-bem"), _shipped_surface("head")
@@ -97,7 +94,7 @@ def _radial_shells(n: int) -> tuple: # Centre, directions, triangles, radii of t
 
 def _skull(u, tris, inner, scalp, thick: float = 0.006, under: float = 0.002) -> np.ndarray: # Radii
     "Radii of the outer skull between inner skull and scalp"
-    slope = np.einsum("ni,ni->n", _vertex_normals(inner[:, None] * u, tris), u)
+    slope = np.einsum("ni,ni->n", _normals(inner[:, None] * u, tris), u)
     return np.minimum(inner + thick / np.clip(slope, 0.5, 1), scalp - under)
 
 # %% ../nbs/api/11a_templates.ipynb #ed583b67
@@ -240,10 +237,7 @@ def template_cortex(
     of = len(left)
     return Cortex(np.concatenate([left - apart, right + apart]), np.concatenate([tris, more + of]), np.arange(2 * of) < of, np.r_[:n, of:of + n], _sulci())
 
-# %% ../nbs/api/11a_templates.ipynb #bfea7a1a
+# %% ../nbs/api/11a_templates.ipynb #cc9dfaab
 def _sulci() -> np.ndarray: # 0 on a gyrus, 1 in a sulcus, for each vertex
     "Which vertices lie in a sulcus"
-    from nilearn.datasets import fetch_surf_fsaverage
-    import nibabel
-    files = fetch_surf_fsaverage("fsaverage5")
-    return np.concatenate([nibabel.load(files[f"sulc_{h}"]).agg_data() for h in ("left", "right")]).clip(0, 1).round()
+    return np.concatenate([_from_nilearn(f"sulc_{h}") for h in ("left", "right")]).clip(0, 1).round()

@@ -107,9 +107,7 @@ def whitener(
     for b in blocks: W[np.ix_(b, b)] = _root(d, U, kept, s, b)
     return Whitener(W[kept])
 
-# %% ../nbs/api/14_whitening.ipynb #f361695e
-_FROM_SI = {"µV/nAm": 1e6, "fT/nAm": 1e15, "fT/cm/nAm": 1e13} # From V, T and T/m to what a leadfield's unit measures
-
+# %% ../nbs/api/14_whitening.ipynb #ada20aa2
 def _rows(name: str, cov: Mapping, lf: Leadfield) -> list: # Indices
     "Where the leadfield's channels are in a covariance"
     names, bads = list(cov["names"]), set(cov.get("bads") or ())
@@ -120,7 +118,7 @@ def _rows(name: str, cov: Mapping, lf: Leadfield) -> list: # Indices
     if bad := [n for n in lf.ch_names if n in bads]: _refuse(ValueError, name, "good for all channels of the leadfield", f"{some(bad)} marked as bad", "leave them out with leadfield.select(…)")
     return [at[n] for n in lf.ch_names]
 
-# %% ../nbs/api/14_whitening.ipynb #126e0947
+# %% ../nbs/api/14_whitening.ipynb #6e732515
 def sensor_covariance(
     cov: Mapping, # An `mne.Covariance`, or a mapping with `names` and `data` (and `bads`) like one, in V², T² and (T/m)²
     lf: Leadfield, # Says which channels, in which order and units
@@ -130,7 +128,7 @@ def sensor_covariance(
     if not {"names", "data"} <= set(cov): _refuse(TypeError, name, "a mapping with names and data, as an mne.Covariance is", f"one with {', '.join(map(str, cov)) or 'nothing'}")
     n, full = len(cov["names"]), np.ndim(cov["data"]) == 2
     data = check_array(name, cov["data"], (n, n) if full else (n,), "one entry, or one row and one column, for each of its names")
-    at, scale = _rows(name, cov, lf), np.array([_FROM_SI[u] for u in lf.units])
+    at, scale = _rows(name, cov, lf), lf.from_si
     return (data[np.ix_(at, at)] if full else np.diag(data[at])) * scale[:, None] * scale
 
 # %% ../nbs/api/14_whitening.ipynb #6818b995

@@ -572,7 +572,7 @@ def test_intervals_hold_what_they_promise(kind, orientation):
     info, T = sensors(kind), 200
     h = _head([problem(kind)[0]], fwd, cov, None, orientation, None, None)
     x = 20 * rng.normal(size=(25, h.leadfield.n_orient, T))
-    clean = (h.leadfield.matrix() @ x.reshape(-1, T)) / h.scale[:, None]
+    clean = (h.leadfield.matrix() @ x.reshape(-1, T)) / h.leadfield.from_si[:, None]
     noise = np.linalg.cholesky(cov["data"]) @ rng.normal(size=(len(info["ch_names"]), T)) / np.sqrt(nave)
     evoked = mne.EvokedArray(clean + noise, info, tmin=0., nave=nave, verbose="ERROR")
     est = estimate_evoked(evoked, fwd, cov, "BMN", orientation=orientation, progress=False)
