@@ -84,8 +84,8 @@ def panels(
               lambda: viz.draw_waveforms(demo.results("fixed"), fixed.x, fixed.times, n)),
              ("True energy and posterior variance", "Fixed orientation, source by source. Grey bars: mean square of the true amplitude. Dots: posterior variance. "
               "Below the dotted line: variances under 10⁻⁶ nAm² as triangles, pruned sources (variance zero) as open circles.", lambda: viz.draw_variances(demo.results("fixed"), fixed.x)),
-             ("The length of a vector", f"Source {m} of the problem with free orientation: norm of its three components over time, truth and posterior means.", lambda: viz.draw_norms(demo.results("free"), free.x, free.times, m)),
-             ("All sources at once", "Free orientation: norm of each source over orientations and time. Grey bars: truth. A mark above an empty place is energy where there is none.", lambda: viz.draw_source_norms(demo.results("free"), free.x)))
+             ("The length of a vector", f"Source {m} of the problem with free orientation: norm of its three components over time, truth and posterior means.", lambda: viz.draw_norms(demo.results("free"), free.x, free.times, m).figure),
+             ("All sources at once", "Free orientation: norm of each source over orientations and time. Grey bars: truth. A mark above an empty place is energy where there is none.", lambda: viz.draw_source_norms(demo.results("free"), free.x).figure))
     return [Panel(file, *t) for file, t in zip(FILES, texts)]
 
 # %% ../nbs/api/72_cli.ipynb #ecdd2473

@@ -128,7 +128,7 @@ def plot_3d(self: EvokedPosterior,
     "Show an estimate in MNE-Python's 3-D viewer"
     estimate = check_choice("what", what, dict(mean=lambda: self.mean, std=lambda: self.std))
     if missing := [m for m in ("pyvista", "pyvistaqt") if find_spec(m) is None]:
-        raise ImportError(f"MNE-Python's 3-D viewer needs {' and '.join(missing)}: pip install {' '.join(missing)}, or draw maps with calibrain.cortex")
+        raise ImportError(f"MNE-Python's 3-D viewer needs {' and '.join(missing)}: pip install {' '.join(missing)}, or draw maps with calibrain.viz")
     return estimate().plot(**kwargs)
 
 # %% ../nbs/api/40a_evoked_posterior.ipynb #6a6ca9c2

@@ -20,7 +20,7 @@ from scipy.spatial import ConvexHull, cKDTree
 from tqdm.auto import tqdm
 
 from .core import _refuse, check_choice, warn
-from .cortex import Cortex, _normals
+from .viz.cortex import Cortex, _normals
 from .heads import Leadfield
 
 # %% ../nbs/api/11a_templates.ipynb #dbc59a19

@@ -11,8 +11,8 @@ import pytest
 from matplotlib.figure import Figure
 from scipy.spatial import ConvexHull
 
-from calibrain import cortex as module
-from calibrain.cortex import VIEWS, Cortex, cortex_from_src, draw_cortex, draw_topographies, draw_topography, spread
+from calibrain.viz import cortex as module
+from calibrain.viz import VIEWS, Cortex, cortex_from_src, draw_cortex, draw_topographies, draw_topography, spread
 
 REAL = Path(__file__).resolve().parent.parent.parent / "shared/realdata"
 N = 600  # Vertices of a hemisphere
@@ -71,7 +71,7 @@ def one_source(*at):
     ((-65, 30, 40), {"left lateral": (0, 1), "frontal": (1, 1)}), ((65, -30, -40), {"right lateral": (0, -1), "occipital": (1, -1)}),
 ])
 def test_which_way_round(place, seen):
-    found = coloured(draw_cortex(one_source(*place), BOTH, views=tuple(VIEWS), threshold=5))
+    found = coloured(draw_cortex(one_source(*place), BOTH, views=tuple(VIEWS), threshold=5).figure)
     for panel, (side, height) in seen.items():
         assert len(found[panel]), f"nothing in {panel}"
         x, y = found[panel].mean(0)
@@ -81,7 +81,7 @@ def test_which_way_round(place, seen):
 
 def test_marks_of_left_and_right():
     marks = {}
-    ax = draw_cortex(VALUES, BOTH, views=("dorsal", "ventral", "frontal", "occipital")).axes[0]
+    ax = draw_cortex(VALUES, BOTH, views=("dorsal", "ventral", "frontal", "occipital"))
     for title, *ends in zip(ax.texts[::3], ax.texts[1::3], ax.texts[2::3]):
         marks[title.get_text()] = "".join(t.get_text() for t in sorted(ends, key=lambda t: t.get_position()[0]))
     assert marks == dict(dorsal="LR", ventral="RL", frontal="RL", occipital="LR")
@@ -96,7 +96,7 @@ def test_frames_are_right_handed_and_of_unit_length():
 
 
 def test_only_what_faces_the_viewer_from_back_to_front():
-    fig = draw_cortex(one_source(-65, 0, 0) + one_source(65, 0, 0), BOTH, views=("lateral", "medial"), threshold=5)
+    fig = draw_cortex(one_source(-65, 0, 0) + one_source(65, 0, 0), BOTH, views=("lateral", "medial"), threshold=5).figure
     found = coloured(fig)
     assert len(found["left lateral"]) and len(found["right lateral"]) and not len(found["left medial"]) and not len(found["right medial"])
     x = module._paint(BOTH.rr, BOTH.tris, module._frame("frontal", None))[1].reshape(-1, 3)
@@ -119,7 +119,7 @@ def test_spread_stays_in_its_hemisphere():
     x = spread(np.ones(len(lonely.sources)), lonely)
     np.testing.assert_allclose(x[BOTH.left], 1, rtol=1e-12)
     assert np.isnan(x[~BOTH.left]).all()
-    found = coloured(draw_cortex(np.ones(len(lonely.sources)), lonely, views="lateral"))
+    found = coloured(draw_cortex(np.ones(len(lonely.sources)), lonely, views="lateral").figure)
     assert len(found["left lateral"]) and not len(found["right lateral"]), "no value, no colour"
 
 
@@ -156,14 +156,14 @@ def test_threshold_colours_the_cells_of_the_vertices_that_reach_it(monkeypatch):
     x = spread(values, BOTH)
     right = BOTH.tris[~BOTH.left[BOTH.tris[:, 0]]]
     for threshold in (0, 1, 2.5, 1e6):
-        panel = draw_cortex(values, BOTH, views="lateral", threshold=threshold, limits=(-1e-3, 1e-3)).axes[0].collections[1]
+        panel = draw_cortex(values, BOTH, views="lateral", threshold=threshold, limits=(-1e-3, 1e-3)).collections[1]
         vertex = module._paint(BOTH.rr, right, module._frame("lateral", "right"))[1]
         np.testing.assert_array_equal(np.ptp(panel.get_facecolor()[:, :3], axis=1) > 1e-6, np.abs(x[vertex]) >= threshold)
 
 
 def test_a_plateau_reaches_itself():
     "Rounding on the way from the sources does not push it below the threshold"
-    left = draw_cortex(np.where(BOTH.left[BOTH.sources], 1, VALUES), BOTH, views="lateral", threshold=1).axes[0].collections[0]
+    left = draw_cortex(np.where(BOTH.left[BOTH.sources], 1, VALUES), BOTH, views="lateral", threshold=1).collections[0]
     assert VALUES.min() < 1 < VALUES.max() and (np.ptp(left.get_facecolor()[:, :3], axis=1) > 1e-6).all()
 
 
@@ -172,13 +172,13 @@ def test_a_single_source_keeps_its_colour():
     every = replace(BOTH, sources=np.arange(2 * N))
     values = np.zeros(2 * N)
     values[np.argmax(BOTH.rr[:, 0])] = 7
-    panel = draw_cortex(values, every, views="lateral").axes[0].collections[1].get_facecolor()[:, :3]
+    panel = draw_cortex(values, every, views="lateral").collections[1].get_facecolor()[:, :3]
     top = np.array(module.colormaps["YlOrBr"](1.)[:3])
     assert (np.abs(panel - top).max(1) < 0.2 * top.max()).any()
 
 
 def test_scale():
-    bar = lambda values, **kw: draw_cortex(values, BOTH, views="lateral", **kw).axes[1]
+    bar = lambda values, **kw: draw_cortex(values, BOTH, views="lateral", **kw).figure.axes[1]
     assert bar(VALUES).get_ylim() == (0, VALUES.max()) and bar(VALUES).get_ylabel() == "amplitude (nAm)"
     assert bar(-VALUES).get_ylim() == (-VALUES.max(), VALUES.max())
     assert bar(VALUES, diverging=True).get_ylim() == (-VALUES.max(), VALUES.max())
@@ -189,7 +189,7 @@ def test_scale():
 
 def test_the_picture():
     "Red where the source is, grey where it is not, nothing cut off at the edges"
-    fig = draw_cortex(one_source(-65, 50, 20) - one_source(65, 50, 20), BOTH, views="lateral", threshold=2)
+    fig = draw_cortex(one_source(-65, 50, 20) - one_source(65, 50, 20), BOTH, views="lateral", threshold=2).figure
     rgb = pixels(fig)
     brain = rgb[:, : int(rgb.shape[1] * 0.84)]
     red, blue = brain[..., 0] - brain[..., 2] > 60, brain[..., 2] - brain[..., 0] > 60
@@ -203,7 +203,7 @@ def test_the_picture():
 
 @pytest.mark.parametrize("views", [("lateral", "medial"), ("dorsal",), ("frontal", "dorsal", "lateral"), tuple(VIEWS)])
 def test_panels_do_not_overlap(views):
-    boxes = [c.get_datalim(c.axes.transData) for c in draw_cortex(VALUES, BOTH, views=views).axes[0].collections]
+    boxes = [c.get_datalim(c.axes.transData) for c in draw_cortex(VALUES, BOTH, views=views).collections]
     assert len(boxes) == sum(2 if v in ("lateral", "medial") else 1 for v in views)
     for i, a in enumerate(boxes):
         assert not any(a.overlaps(b) for b in boxes[:i])
@@ -213,7 +213,7 @@ def test_panels_do_not_overlap(views):
 
 def test_overlapping_hemispheres_are_drawn_apart():
     inflated = replace(BOTH, rr=np.concatenate([EGG, EGG]))
-    fig = draw_cortex(BOTH.left[BOTH.sources] * 1., inflated, views="dorsal", threshold=0.5)
+    fig = draw_cortex(BOTH.left[BOTH.sources] * 1., inflated, views="dorsal", threshold=0.5).figure
     x = coloured(fig)["dorsal"][:, 0]
     assert x.max() < 0, "the left one lies left of the middle"
 
@@ -221,7 +221,7 @@ def test_overlapping_hemispheres_are_drawn_apart():
 def test_draws_where_it_is_told():
     fig = Figure(figsize=(8, 3), layout="constrained")
     one, two = fig.subplots(1, 2)
-    assert draw_cortex(VALUES, BOTH, ax=one) is fig and not two.collections
+    assert draw_cortex(VALUES, BOTH, ax=one) is one and not two.collections
     assert not one.axison and one.get_aspect() == 1
 
 
@@ -234,7 +234,7 @@ def test_winding_does_not_matter():
 
 def test_one_hemisphere():
     right = Cortex(EGG, TRIS, np.zeros(N, bool), np.arange(0, N, 7), shade=np.full(N, 0.5))
-    fig = draw_cortex(np.ones(len(right.sources)), right)
+    fig = draw_cortex(np.ones(len(right.sources)), right).figure
     assert [t.get_text() for t in fig.axes[0].texts] == ["right lateral", "right medial"]
 
 
@@ -310,13 +310,13 @@ def sensors(kind="eeg", n=32):
 def test_topography():
     info = sensors()
     at = np.array([c["loc"][0] for c in info["chs"]])
-    fig = draw_topography(at, info, unit="µV", label="potential")
+    fig = draw_topography(at, info, unit="µV", label="potential").figure
     assert fig.axes[1].get_ylabel() == "potential (µV)" and fig.axes[1].get_ylim() == pytest.approx((-np.abs(at).max(), np.abs(at).max()))
     rgb = pixels(fig)[:, : 260]
     columns = np.arange(rgb.shape[1])
     mean = lambda on: (on.sum(0) * columns).sum() / on.sum()
     assert mean(rgb[..., 0] - rgb[..., 2] > 60) > mean(rgb[..., 2] - rgb[..., 0] > 60) + 50, "red on the right"
-    assert draw_topography(at**2, info, unit="µV²", label="variance").axes[1].get_ylim()[0] == 0
+    assert draw_topography(at**2, info, unit="µV²", label="variance").figure.axes[1].get_ylim()[0] == 0
 
 
 def test_topographies_share_a_scale():
@@ -367,7 +367,7 @@ def test_real_recording(kind, factor):
 
 def test_light_on_imports():
     "Reading a source space and drawing a cortex need neither MNE nor pyplot"
-    code = ("import sys, numpy as np; from calibrain.cortex import *; r = np.r_[np.eye(3), -np.eye(3)] * 0.05;"
+    code = ("import sys, numpy as np; from calibrain.viz import *; r = np.r_[np.eye(3), -np.eye(3)] * 0.05;"
             "t = np.array([[0, 1, 2], [1, 3, 2], [3, 4, 2], [4, 0, 2], [1, 0, 5], [3, 1, 5], [4, 3, 5], [0, 4, 5]]);"
             "c = cortex_from_src([dict(type='surf', rr=r, tris=t, vertno=[0, 1])] * 2); draw_cortex([1, 2, 3, 4], c);"
             "print([m for m in ('mne', 'matplotlib.pyplot') if m in sys.modules])")

@@ -604,7 +604,7 @@ def test_level_and_threshold_are_checked():
 
 def test_viewer_that_is_not_there(monkeypatch):
     monkeypatch.setattr("calibrain.evoked_posterior.find_spec", lambda name: None)
-    with pytest.raises(ImportError, match="needs pyvista and pyvistaqt: pip install pyvista pyvistaqt, or draw maps with calibrain.cortex"): solve(*problem()).plot_3d()
+    with pytest.raises(ImportError, match="needs pyvista and pyvistaqt: pip install pyvista pyvistaqt, or draw maps with calibrain.viz"): solve(*problem()).plot_3d()
 
 
 @pytest.mark.parametrize("many", [False, True])

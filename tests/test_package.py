@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 import calibrain
+from calibrain import viz
+from calibrain._modidx import d
 
 ROOT = Path(__file__).resolve().parent.parent
 CFG = ConfigParser(delimiters=["="])
@@ -114,15 +116,20 @@ def test_import_without_nbdev(empty, fastcore, tmp_path):
 def test_public_names():
     assert set(calibrain.__all__) <= set(dir(calibrain))
     assert not hasattr(calibrain, "__wrapped__")
-    with pytest.raises(AttributeError, match="module 'calibrain' has no attribute 'BNM'"): calibrain.BNM
+    with pytest.raises(AttributeError, match="No calibrain attribute BNM"): calibrain.BNM
     with pytest.raises(ImportError, match="cannot import name 'BNM'"): from calibrain import BNM
 
 
-@pytest.mark.parametrize("name", calibrain._homes)
-def test_public_name(name):
-    home = f"calibrain.{calibrain._homes[name]}"
-    if not (ROOT / (home.replace(".", "/") + ".py")).exists(): pytest.skip(f"{home} is not written yet")
-    assert getattr(calibrain, name) is getattr(importlib.import_module(home), name)
+@pytest.mark.parametrize("package", [calibrain, viz], ids=lambda p: p.__name__)
+def test_public_names_are_those_of_their_modules(package):
+    for name in package.__all__:
+        value = getattr(package, name)
+        if home := getattr(value, "__module__", None): assert getattr(importlib.import_module(home), name) is value, name
+
+
+def test_every_picture_is_in_viz():
+    made = {name for module, names in d["syms"].items() if module.startswith("calibrain.viz.") for name in (full.removeprefix(module + ".") for full in names) if name.startswith("draw_")}
+    assert made == {name for name in viz.__all__ if name.startswith("draw_")}
 
 
 def test_readme_and_ci_agree():
