@@ -22,10 +22,10 @@ MAY_IMPORT = {  # a module, or a package for all modules in it: the modules of o
     "templates": {"core", "leadfield", "heads", "viz.cortex"}, "evoked_posterior": {"core", "archive", "exceedance", "result"}, "evoked_input": {"core", "heads"}, "evoked": ESTIMATION | {"heads", "evoked_posterior", "evoked_input"},
     "regions": SETS, "coverage": SETS, "names": SETS | {"leadfield"}, "scores": {"core"}, "errors": {"core", "posterior", "regions"}, "metrics": CALIBRATION, "metric_names": CALIBRATION | {"leadfield", "names"}, "recalibrate": CALIBRATION, "conformal": CALIBRATION, "sbc": CALIBRATION,
     "study": ANY - {"evoked", "evoked_input", "cli", "viz", "explorers"}, "store": CALIBRATION | {"study"},
-    "demo": ANY - {"evoked", "evoked_input", "study", "store", "cli", "viz", "explorers"}, "cli": ANY - {"explorers"}, "viz": LINEAR | CALIBRATION | {"heads", "result", "viz"}, "explorers": ANY - {"cli"},
+    "demo": ANY - {"evoked", "evoked_input", "study", "store", "cli", "viz", "explorers"}, "cli": ANY - {"explorers"}, "viz": LINEAR | CALIBRATION | {"heads", "result", "viz"}, "explorers": ANY - {"cli"} | {"explorers"},
 }
 EVERYONE = {"numpy", "scipy", "fastcore", "tqdm"}
-MAY_USE = {"heads": {"mne"}, "templates": {"mne", "platformdirs"}, "evoked_posterior": {"mne"}, "evoked_input": {"mne"}, "evoked": {"mne"}, "viz": {"matplotlib"}, "explorers": {"matplotlib", "ipywidgets", "IPython"}}
+MAY_USE = {"heads": {"mne"}, "templates": {"mne", "platformdirs"}, "evoked_posterior": {"mne"}, "evoked_input": {"mne"}, "evoked": {"mne"}, "viz": {"matplotlib"}, "explorers": {"matplotlib", "ipywidgets", "PIL", "mne"}}
 MAY_USE_LATE = {"templates": {"nilearn", "nibabel"}, "viz": {"mne"}, "cli": {"matplotlib"}, "coverage": {"matplotlib", "pandas"}, "errors": {"ot"}}  # imported inside a function only
 CONSTANTS = ("mne.io.constants", "mne._fiff.constants")
 
