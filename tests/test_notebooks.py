@@ -1,4 +1,7 @@
-"The notebooks as they are committed: clean, one module each, every one on the site, and no module without a notebook."
+"The notebooks as they are committed: with what they say and show and nothing of the run, one module each, every one on the site, and no module without a notebook."
+import base64
+import importlib.util
+import io
 import json
 import re
 from pathlib import Path
@@ -7,6 +10,9 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
+spec = importlib.util.spec_from_file_location("outputs", ROOT / "tools/outputs.py")
+tool = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(tool)
 NBS = sorted(p.relative_to(ROOT / "nbs") for p in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)
 API = [p for p in NBS if p.parts[0] == "api"]
 DEFAULT_EXP = re.compile(r"(?m)^#\| *default_exp +(\S+)")
@@ -18,12 +24,77 @@ def cells(path): return json.loads((ROOT / "nbs" / path).read_text(encoding="utf
 def exports(path): return [m for c in cells(path) if c["cell_type"] == "code" for m in DEFAULT_EXP.findall("".join(c["source"]))]
 
 
+def outputs(path): return [o for c in cells(path) for o in c.get("outputs", [])]
+
+
+def pictures(path): return [base64.b64decode(o["data"]["image/png"]) for o in outputs(path) if "image/png" in o.get("data", {})]
+
+
 @pytest.mark.parametrize("path", NBS, ids=str)
 def test_clean(path):
-    "nbdev_clean keeps the state of widgets, so this looks for it too"
+    "Nothing of the run but what it says and shows; nbdev_clean keeps the state of widgets, so this looks for it too"
     nb = json.loads((ROOT / "nbs" / path).read_text(encoding="utf-8"))
     assert "widgets" not in nb["metadata"]
-    assert not any(c.get("outputs") or c.get("execution_count") or c["metadata"] for c in nb["cells"])
+    assert not any(c.get("execution_count") or c["metadata"] for c in nb["cells"])
+    kinds = {kind for o in outputs(path) for kind in o.get("data", {})}
+    assert kinds <= {"image/png", "text/plain", "text/html", "text/markdown", "text/latex"}, "no widgets"
+    assert {o.get("name", "stdout") for o in outputs(path)} <= {"stdout"}, "nothing of stderr"
+
+
+@pytest.mark.parametrize("path", NBS, ids=str)
+def test_outputs_tell_nothing_about_the_machine(path):
+    said = "\n".join("".join(v) for o in outputs(path) for k, v in [("text/plain", o.get("text", "")), *o.get("data", {}).items()] if k.startswith("text/"))
+    assert re.findall(r"/(?:root|home|tmp|work|usr|Users)/|site-packages| at 0x|\d (?:ms|s|seconds) (?:on|per)|(?:it|s)/(?:s|it)\]|CALIBRAIN_DOCS", said) == []
+    assert 'class="explorer"' not in said, "the static version of an explorer is for the site"
+
+
+@pytest.mark.parametrize("path", NBS, ids=str)
+def test_pictures_are_small(path):
+    from PIL import Image
+
+    for png in pictures(path):
+        image = Image.open(io.BytesIO(png))
+        assert image.width <= 1000 and round(image.info["dpi"][0]) in range(70, 101)
+
+
+def test_a_reader_of_the_repository_sees_what_notebooks_say():
+    assert sum((ROOT / "nbs" / p).stat().st_size for p in NBS) < 12e6
+    for p in NBS:
+        if p.parts[0] in ("tutorials", "explorers"): assert pictures(p), f"{p}: python tools/docs.py --write"
+
+
+@pytest.mark.parametrize("a, b, same", [
+    ("1.23 ± 0.10 nAm", "1.23 ± 0.10 nAm", True), ("1.23", "1.24", True), ("−1.2e-3", "-1.3e-3", True), ("1.23", "1.25", False), ("12", "13", False),
+    ("1.2", "1.20", False), ("source 3: 1.5", "source 4: 1.5", False), ("yes", "no", False), ("1.2 nAm", "1.2 fT", False),
+])
+def test_outputs_that_say_the_same(a, b, same): assert tool.alike(a, b) == same
+
+
+def test_stale_outputs_are_found(tmp_path):
+    "Text, and a picture more or less; not what a page hides, nor widgets and stderr"
+    out = lambda **data: dict(output_type="display_data", metadata={}, data={k.replace("_", "/"): v for k, v in data.items()})
+    cell = lambda source, *o: dict(cell_type="code", id="a", source=source, outputs=list(o), metadata={}, execution_count=3)
+    said, warned = dict(output_type="stream", name="stdout", text="γ = 1.50\n"), dict(output_type="stream", name="stderr", text="careful")
+    png = base64.b64encode(picture()).decode()
+    fresh = dict(cells=[cell("print(1)", said, warned), cell("#| hide\n1", out(text_plain="1")), cell("x", out(image_png=png, text_plain="<Axes>", text_html='<div class="explorer">'))])
+    path = tmp_path / "a.ipynb"
+    path.write_text(json.dumps(dict(cells=[cell("print(1)"), cell("#| hide\n1"), cell("x")], metadata={}, nbformat=4, nbformat_minor=5)))
+    committed = lambda: json.loads(path.read_text())
+    assert [(b, a) for _, a, b in tool.stale(committed(), fresh)] == [("γ = 1.50\n", "(nothing)"), ("<picture>", "(nothing)")]
+    tool.write(path, fresh, lambda a, b: False)
+    assert list(tool.stale(committed(), fresh)) == []
+    assert [len(c["outputs"]) for c in committed()["cells"]] == [1, 0, 1] and set(committed()["cells"][2]["outputs"][0]["data"]) == {"image/png", "text/plain"}
+    said["text"] = "γ = 1.70\n"
+    assert [(a, b) for _, a, b in tool.stale(committed(), fresh)] == [("γ = 1.50\n", "γ = 1.70\n")]
+
+
+def picture():
+    from matplotlib.figure import Figure
+
+    fig = Figure(figsize=(2, 1))
+    fig.subplots().plot([1, 2, 3])
+    fig.savefig(out := io.BytesIO(), format="png")
+    return out.getvalue()
 
 
 @pytest.mark.parametrize("path", NBS, ids=str)

@@ -3,6 +3,7 @@
 python tools/docs.py            smalldocs renders it: no Quarto needed, and the site works offline
 python tools/docs.py --quarto   Quarto renders it, from the same _quarto.yml
 python tools/docs.py --no-exec  keep the outputs of the last run
+python tools/docs.py --write    give the notebooks in nbs/ the outputs of this run, to be committed
 python tools/docs.py --has-recording   exit with 0 where the tutorial on a real recording can run
 
 nbs/ -> _exec/ (run in a kernel) -> _proc/ (nbdev's processors: show_doc, hide, links) -> _docs/
@@ -18,6 +19,8 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+import outputs
 
 ROOT = Path(__file__).resolve().parent.parent
 EXEC, PROC, OUT, FIGURES = ROOT / "_exec", ROOT / "_proc", ROOT / "_docs", ROOT / "nbs/images"
@@ -39,12 +42,15 @@ def has_recording():
     return (ROOT.parent / "shared/realdata").exists() or mne.datasets.has_dataset("sample")
 
 
+def can_run(f): return not f.stem.startswith("08_real") or has_recording()
+
+
 def run(f):
     "Run one notebook in a kernel; keep its outputs, and its widgets' state in a file beside it"
     import nbformat
     from nbclient import NotebookClient
 
-    if f.stem.startswith("08_real") and not has_recording(): return print(f"no real recording here: {f.relative_to(EXEC)} is shown without outputs", flush=True)
+    if not can_run(f): return print(f"no real recording here: {f.relative_to(EXEC)} is shown without outputs", flush=True)
     start, nb = time.time(), nbformat.read(f, 4)
     cells, folder = nb.cells, ROOT / "nbs" / f.relative_to(EXEC).parent
     nb.cells = [c for c in cells if not (c.cell_type == "code" and SKIP.search(c.source))]
@@ -64,6 +70,18 @@ def execute():
     shutil.rmtree(EXEC, ignore_errors=True)
     shutil.copytree(ROOT / "nbs", EXEC, ignore=shutil.ignore_patterns(".ipynb_checkpoints"))  # a symlinked _quarto.yml becomes a file
     with ThreadPoolExecutor(2) as pool: list(pool.map(run, sorted(EXEC.rglob("*.ipynb"))))
+
+
+def compare(write=False):
+    "Whether the committed outputs are those of this run; `write` makes them so"
+    same = True
+    for f in filter(can_run, sorted(EXEC.rglob("*.ipynb"))):
+        path, fresh = ROOT / "nbs" / f.relative_to(EXEC), json.loads(f.read_text())
+        if write: outputs.write(path, fresh, looks_alike)
+        for cell, before, now in outputs.stale(json.loads(path.read_text()), fresh):
+            same = False
+            print(f"{path.relative_to(ROOT)}, cell {cell}: the committed output is not that of a fresh run (python tools/docs.py --write)\n--- committed\n{before[:500]}\n--- now\n{now[:500]}", flush=True)
+    return same
 
 
 # ---- README.md
@@ -239,21 +257,23 @@ def offline():
     edit("site_libs/**/*.css", lambda t, f: re.sub(fonts, "", t))
 
 
-def main(quarto=False, run_notebooks=True):
+def main(quarto=False, run_notebooks=True, write=False):
     from nbdev.config import get_config
 
     os.chdir(ROOT)
     cfg, start = get_config(), time.time()
     if run_notebooks: execute()
+    same = compare(write)
     readme()
     process(cfg)
     rewrite(cfg, rename=not quarto)
     broken = render(quarto)
     offline()
     print(f"documentation built in {time.time() - start:.1f} s")
-    return f"broken links: {broken}" if broken else 0
+    if broken: return f"broken links: {broken}"
+    return 0 if same else "committed outputs differ from a fresh run"
 
 
 if __name__ == "__main__":
     if "--has-recording" in sys.argv: sys.exit(not has_recording())
-    sys.exit(main("--quarto" in sys.argv, "--no-exec" not in sys.argv))
+    sys.exit(main("--quarto" in sys.argv, "--no-exec" not in sys.argv, "--write" in sys.argv))
