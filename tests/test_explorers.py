@@ -1,0 +1,214 @@
+"""Every explorer in a real browser: live in voila, with a kernel, and static in the documentation, without.
+
+Each control is moved to each of its values once, from the start; the picture, or the sentence in its place, has to change.
+"""
+import itertools
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from calibrain import explorers
+from calibrain.explorers import Explorer, Impossible
+from calibrain.explorers.base import png
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = sorted((ROOT / "nbs/explorers").glob("*.ipynb"))
+CLASSES = [e for e in (getattr(explorers, n) for n in explorers.__all__) if isinstance(e, type) and issubclass(e, Explorer) and e is not Explorer]
+every_page = pytest.mark.parametrize("notebook", PAGES, ids=lambda p: p.stem)
+SETTLED = "() => !document.body.innerText.includes('Drawing …')"
+
+
+def explorer_of(notebook):
+    "The class that a page shows"
+    found = [c for c in CLASSES if re.search(rf'"{c.__name__}\(\)"', notebook.read_text(encoding="utf-8"))]
+    assert len(found) == 1, f"{notebook.name}: one cell with an explorer alone"
+    return found[0]
+
+
+def test_every_explorer_has_a_page(): assert sorted(explorer_of(p).__name__ for p in PAGES) == sorted(c.__name__ for c in CLASSES)
+
+
+# ---- as an object
+
+@pytest.mark.parametrize("kind", CLASSES, ids=lambda c: c.__name__)
+def test_controls_are_labelled(kind):
+    for c in kind().controls.values():
+        assert c.label and len(c.static) > 1
+        assert c.is_menu or list(c.values) == sorted(c.values), "a slider goes from low to high"
+    assert kind.title.endswith("."), "a sentence"
+
+
+@pytest.mark.parametrize("kind", CLASSES, ids=lambda c: c.__name__)
+def test_draws_are_pure(kind):
+    "The same values give the same picture, whatever was drawn before"
+    e = kind()
+    before = png(e.draw(**e.start))
+    name = list(e.controls)[-1]
+    try: e.draw(**e.start | {name: next(v for v in e.controls[name].values if v != e.start[name])})
+    except Impossible: pass
+    assert png(e.draw(**e.start)) == before == png(kind().draw(**e.start))
+
+
+# ---- in a browser
+
+class View:
+    "An explorer on a page, live or static: how to move its controls and what it shows"
+    def __init__(self, page, root): self.page, self.root = page, root
+
+    @property
+    def shown(self): return (self.image.get_attribute("src") if self.image.count() and self.image.is_visible() else "", self.sentence)
+    @property
+    def image(self): return self.root.locator("img").first
+
+    def changes(self, before):
+        "Wait until the picture or the sentence is another"
+        end = time.time() + 60
+        while time.time() < end:
+            self.page.wait_for_function(SETTLED, timeout=60_000)
+            if (now := self.shown) != before and any(now): return now
+            self.page.wait_for_timeout(50)
+        raise AssertionError("nothing changed")
+
+
+class Live(View):
+    @property
+    def sentence(self): return " ".join(t for t in self.root.locator(".widget-html-content").all_inner_texts() if t.strip())
+    @property
+    def menus(self): return self.root.locator("select")
+    @property
+    def sliders(self): return self.root.locator(".noUi-handle")
+    def options(self, menu): return menu.locator("option").all_inner_texts()
+    def choose(self, menu, option): menu.select_option(label=option)
+    def drag(self, slider, end):
+        track = slider.locator("xpath=ancestor::*[contains(@class, 'noUi-base')]")
+        box, handle = track.bounding_box(), slider.bounding_box()
+        self.page.mouse.move(handle["x"] + handle["width"] / 2, handle["y"] + handle["height"] / 2)
+        self.page.mouse.down()
+        self.page.mouse.move(box["x"] + box["width"] * end, box["y"] + box["height"] / 2, steps=6)
+        self.page.mouse.up()
+    def at_end(self, slider, end): return float(slider.get_attribute("aria-valuenow")) == float(slider.get_attribute("aria-valuemax" if end else "aria-valuemin"))
+
+
+class Static(View):
+    @property
+    def sentence(self): return self.root.locator("[role=status]").inner_text().strip()
+    @property
+    def menus(self): return self.root.locator("select")
+    @property
+    def sliders(self): return self.root.locator("input[type=range]")
+    def options(self, menu): return menu.locator("option").all_inner_texts()
+    def choose(self, menu, option): menu.select_option(label=option)
+    def drag(self, slider, end):
+        slider.scroll_into_view_if_needed()
+        box = slider.bounding_box()
+        self.page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+        self.page.mouse.down()
+        self.page.mouse.move(box["x"] + (box["width"] - 2) * end + 1, box["y"] + box["height"] / 2, steps=6)
+        self.page.mouse.up()
+    def at_end(self, slider, end): return slider.input_value() == slider.get_attribute("max" if end else "min")
+
+
+def drive(view):
+    "Move every control once to each end, choose every option once, with Reset between; the number of controls"
+    start, reset = view.shown, view.root.get_by_role("button", name="Reset")
+    assert start[0] and not start[1], "a picture to begin with"
+    for slider, end in itertools.product(view.sliders.all(), (0, 1)):
+        if view.at_end(slider, end): continue
+        view.drag(slider, end)
+        view.changes(start)
+        assert view.at_end(slider, end)
+        back(view, reset, start)
+    for menu in view.menus.all():
+        first = menu.evaluate("m => m.options[m.selectedIndex].text")
+        for option in view.options(menu):
+            if option == first: continue
+            view.choose(menu, option)
+            view.changes(start)
+            back(view, reset, start)
+    return view.sliders.count() + view.menus.count()
+
+
+def back(view, reset, start):
+    "Reset shows the first picture again"
+    reset.click()
+    end = time.time() + 60
+    while view.shown != start and time.time() < end: view.page.wait_for_timeout(50)
+    assert view.shown == start
+
+
+def keyboard(view):
+    "An arrow key moves the slider that has the focus"
+    start, slider = view.shown, view.sliders.first
+    slider.focus()
+    view.page.keyboard.press("ArrowLeft" if view.at_end(slider, 1) else "ArrowRight")
+    view.changes(start)
+
+
+@pytest.fixture
+def messages(page):
+    "What the page complains of in the browser's console"
+    found = []
+    page.on("console", lambda m: found.append(m.text) if m.type == "error" else None)
+    page.on("pageerror", lambda e: found.append(str(e)))
+    return found
+
+
+@pytest.fixture(scope="session")
+def voila(browser):
+    "The address of voila, serving the explorers"
+    with socket.socket() as s: s.bind(("127.0.0.1", 0)); port = s.getsockname()[1]
+    command = [sys.executable, "-m", "voila", "nbs/explorers", "--no-browser", f"--port={port}", "--Voila.ip=127.0.0.1", "--ServerApp.log_level=ERROR"]
+    server = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, env=os.environ | dict(PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1"))
+    url = f"http://127.0.0.1:{port}"
+    for _ in range(240):
+        try: urllib.request.urlopen(url, timeout=5); break
+        except OSError: time.sleep(0.25); assert server.poll() is None, "voila did not start"
+    yield url
+    server.terminate()
+    server.wait(20)
+
+
+@every_page
+def test_live(page, messages, voila, notebook):
+    page.route("**/fontawesome-free*/**", lambda r: r.fulfill(body="", content_type="text/css"))  # an icon font that voila's own page takes from the web
+    page.goto(f"{voila}/voila/render/{notebook.name}", timeout=180_000)
+    page.locator("img").first.wait_for(timeout=120_000)
+    page.wait_for_function(SETTLED)
+    root = page.locator(".widget-vbox").first
+    view = Live(page, root)
+    assert drive(view) == len(explorer_of(notebook).controls)
+    keyboard(view)
+    assert "Traceback" not in page.inner_text("body") and "Error" not in root.inner_text()
+    assert messages == []
+
+
+def site_name(notebook): return re.sub(r"^\d+_", "", notebook.stem) + ".html"
+
+
+@every_page
+def test_static(page, messages, site, notebook):
+    page.goto(f"{site}/explorers/{site_name(notebook)}", wait_until="networkidle")
+    root = page.locator(".explorer").first
+    view = Static(page, root)
+    assert drive(view) == len(explorer_of(notebook).controls)
+    keyboard(view)
+    assert messages == [] and page.outside == []
+
+
+@every_page
+def test_static_pictures_have_words(page, site, notebook):
+    "The alternative text says what is seen and for which values, and follows the controls"
+    page.goto(f"{site}/explorers/{site_name(notebook)}")
+    view, e = Static(page, page.locator(".explorer").first), explorer_of(notebook)
+    before = view.image.get_attribute("alt")
+    assert before.startswith(e.title) and all(c.text(c.start) in before for c in e.controls.values())
+    keyboard(view)
+    assert view.image.get_attribute("alt") != before
+    assert page.locator(".explorer figcaption").first.inner_text().strip() == e.title
