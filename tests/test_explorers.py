@@ -79,7 +79,7 @@ class View:
 
 class Live(View):
     @property
-    def sentence(self): return " ".join(t for t in self.root.locator(".widget-html-content").all_inner_texts() if t.strip())
+    def sentence(self): return " ".join(t for t in self.root.locator(".widget-html-content:not(:has(figure))").all_inner_texts() if t.strip())
     @property
     def menus(self): return self.root.locator("select")
     @property

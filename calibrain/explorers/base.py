@@ -82,16 +82,17 @@ class Explorer:
                 ) -> str: # The values in words
         return ", ".join(f"{c.label} {c.text(values[name])}" for name, c in self.controls.items())
 
-# %% ../../nbs/api/81_base.ipynb #ea8a9e6e
+# %% ../../nbs/api/81_base.ipynb #47811ac8
 def _frame(e: Explorer, values: Mapping) -> tuple[str, str]: # The picture, base64, and a sentence; one of them is empty
     "What an explorer shows for one value of each control"
     try: return base64.b64encode(png(e.draw(**values))).decode(), ""
     except Impossible as reason: return "", str(reason)
 
 def _image(e: Explorer, values: Mapping, picture: str) -> str: # HTML
-    "A picture with what it shows in words"
+    "A picture with its title, and with what it shows in words"
     alt = html.escape(f"{e.title} {e.settings(values)}.")
-    return f'<img src="data:image/png;base64,{picture}" alt="{alt}" style="max-width:100%;height:auto;background:#fff">' if picture else ""
+    shown = f'<img src="data:image/png;base64,{picture}" alt="{alt}" style="max-width:100%;height:auto;background:#fff">'
+    return f"<figure>{shown}<figcaption>{html.escape(e.title)}</figcaption></figure>" if picture else ""
 
 # %% ../../nbs/api/81_base.ipynb #47f7ddff
 def _live(c: Control): # A slider or a menu
@@ -127,11 +128,11 @@ def frames(self: Explorer) -> tuple[list, list]: # The different frames, each a 
     which = [found.setdefault(_frame(self, dict(zip(self.controls, choice))), len(found)) for choice in choices]
     return list(found), which
 
-# %% ../../nbs/api/81_base.ipynb #761d763b
+# %% ../../nbs/api/81_base.ipynb #1b7216d0
 _SCRIPT = """
 (() => {
   const root = document.currentScript.closest('.explorer'), spec = JSON.parse(root.querySelector('[type="application/json"]').textContent);
-  const inputs = [...root.querySelectorAll('input, select')], image = root.querySelector('img'), said = root.querySelector('[role=status]');
+  const inputs = [...root.querySelectorAll('input, select')], image = root.querySelector('img'), figure = root.querySelector('figure'), said = root.querySelector('[role=status]');
   const show = () => {
     let k = 0;
     const words = inputs.map((el, i) => {
@@ -142,7 +143,7 @@ _SCRIPT = """
     });
     const [picture, sentence] = spec.frames[spec.which[k]];
     said.textContent = sentence;
-    image.hidden = !picture;
+    figure.hidden = !picture;
     if (picture) image.src = 'data:image/png;base64,' + picture;
     image.alt = spec.title + ' ' + words.join(', ') + '.';
   };
@@ -164,17 +165,17 @@ def _static(c: Control, name: str) -> str: # HTML
     if c.is_menu: return label + f'<select id="{name}">' + "".join(f'<option value="{i}"{" selected" * (i == at)}>{html.escape(v)}</option>' for i, v in enumerate(c.static)) + "</select>"
     return label + f'<input type="range" id="{name}" min="0" max="{len(c.static) - 1}" step="1" value="{at}" aria-valuetext="{text}" autocomplete="off"><output for="{name}">{text}</output>'
 
-# %% ../../nbs/api/81_base.ipynb #ac0df3c4
+# %% ../../nbs/api/81_base.ipynb #ec742286
 @patch
 def page(self: Explorer) -> str: # HTML that needs nothing else
     "The static version"
     pictures, which = self.frames()
-    controls, title, name = list(self.controls.values()), html.escape(self.title), type(self).__name__.lower()
+    controls, name = list(self.controls.values()), type(self).__name__.lower()
     spec = dict(title=self.title, labels=[c.label for c in controls], texts=[[c.text(v) for v in c.static] for c in controls], start=[c.static.index(c.start) for c in controls], frames=pictures, which=which)
     rows = "".join(_static(c, f"{name}-{n}") for n, c in self.controls.items())
     data = json.dumps(spec, ensure_ascii=False).replace("</", "<\\/")
     return (f'<div class="explorer"><style>{_STYLE}</style><div class="controls">{rows}</div><button type="button" class="btn btn-sm btn-outline-secondary">Reset</button>'
-            f'<p role="status"></p><figure>{_image(self, self.start, _frame(self, self.start)[0])}<figcaption>{title}</figcaption></figure>'
+            f'<p role="status"></p>{_image(self, self.start, _frame(self, self.start)[0])}'
             f'<script type="application/json">{data}</script><script>{_SCRIPT}</script></div>')
 
 # %% ../../nbs/api/81_base.ipynb #97fda03f
