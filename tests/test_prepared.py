@@ -3,16 +3,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from problems import arguments, random_problem
+from problems import EVERY_SOLVER, arguments, random_problem
 
 from calibrain import BMN, SensorSimulator, SourceEstimator, gamma_map_sflex
 from calibrain.leadfield import Leadfield
 from calibrain.prepared import prepare
 from calibrain.sensors import project
-from calibrain.solvers.registry import SOLVERS
 
 pytestmark = pytest.mark.filterwarnings("ignore::calibrain.core.ConvergenceWarning", "ignore::calibrain.core.NoiseBoundaryWarning")
-every_solver = pytest.mark.parametrize("solver", SOLVERS.values(), ids=lambda s: s.name)
+every_solver = pytest.mark.parametrize("solver", EVERY_SOLVER, ids=lambda s: s.name)
 
 
 @every_solver

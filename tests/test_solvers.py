@@ -1,24 +1,35 @@
-"""The contract of every registered solver, on 200 random problems.
+"""The contract of every registered solver, and of the one that the documentation adds, on 200 random problems.
 
 Shapes from 2 to 40 sensors, 2 to 80 sources, 1 to 3 orientations and 1 to 100 samples; rank-deficient leadfields and average-referenced data
 are among them (see problems.py).
 """
 import numpy as np
 import pytest
-from problems import N_PROBLEMS, arguments, random_problem
+from problems import EVERY_SOLVER, EXAMPLE, N_PROBLEMS, arguments, random_problem
 
-from calibrain import BMN, BMN_joint, gamma_lambda_map, gamma_map
+from calibrain import BMN, BMN_joint, SourceEstimator, gamma_lambda_map, gamma_map
 from calibrain.basis import normalisation, sflex_basis, through_basis
 from calibrain.core import NoiseBoundaryWarning
+from calibrain.prepared import prepare
 from calibrain.solvers.bmn import NOISE_FLOOR, Spectrum, best_gamma, best_gamma_noise
 from calibrain.solvers.evidence import Problem, data_root, evaluate, violation
 from calibrain.solvers.gamma_lambda_map import boundary
-from calibrain.solvers.registry import SOLVERS
+from calibrain.solvers.registry import SOLVERS, Solver, register, solver_table, unregister
 from calibrain.solvers.search import Rule, convex, em, mackay, noise_convex, noise_em, precision, published, step, whitened
 
 pytestmark = pytest.mark.filterwarnings("ignore::calibrain.core.ConvergenceWarning", "ignore::calibrain.core.NoiseBoundaryWarning")
-every_solver = pytest.mark.parametrize("solver", SOLVERS.values(), ids=lambda s: s.name)
-iterative = pytest.mark.parametrize("solver", [s for s in SOLVERS.values() if s.cost_falls], ids=lambda s: s.name)
+every_solver = pytest.mark.parametrize("solver", EVERY_SOLVER, ids=lambda s: s.name)
+iterative = pytest.mark.parametrize("solver", [s for s in EVERY_SOLVER if s.cost_falls], ids=lambda s: s.name)
+
+
+@pytest.fixture(autouse=True)
+def registered(request):
+    "A solver from outside is registered for as long as its test runs"
+    solver = request.node.callspec.params.get("solver") if hasattr(request.node, "callspec") else None
+    outside = isinstance(solver, Solver) and solver.name not in SOLVERS
+    if outside: register(solver)
+    yield
+    if outside: unregister(solver.name)
 
 
 def close(a, b, rtol, what, scale=None):
@@ -437,10 +448,42 @@ def test_which_coefficients_are_active(solver):
     r = solver.function(L, y, n_orient=2, **arguments(solver, 0.25, np.arange(24.0).reshape(8, 3), update_mode=1, max_iter=3000, tol=1e-10))
     on = np.flatnonzero(r["gammas_full"]) if "gammas_full" in r else np.arange(16)
     assert np.array_equal(r["active_indices"], on) and len(r.posterior.gamma) == len(on)
-    if solver.cost_falls:                                           # positions are metres apart: every patch is a point, and G = L
+    if solver.sparse:                                               # positions are metres apart: every patch is a point, and G = L
         assert 0 < len(on) < 16
         ev = evaluate(Problem(L, data_root(y), 2), r["gammas_full"][::2], np.broadcast_to(r.get("lambdas", r.noise_var), 30))
         assert r.kkt_violation >= violation(ev.gamma, ev.q, ev.d, 2).max() * (1 - 1e-6) - 1e-12
+
+
+@every_solver
+def test_found_by_name_and_given_what_is_prepared(solver):
+    L, y, noise_var, k, coords = random_problem(5)
+    params = arguments(solver, noise_var, coords, max_iter=5)
+    noise, prepared = params.pop("noise_var", None), prepare(L, k)
+    r = SourceEstimator(solver.name, params, noise, k).fit(prepared, y).predict()
+    assert np.array_equal(r["posterior_mean"], SourceEstimator(solver.function, params, noise, k).fit(L, y).predict()["posterior_mean"])
+    assert r.solver == solver.name and prepared._made and solver.takes_prepared and f"| `{solver.name}` |" in solver_table()
+
+
+@pytest.mark.filterwarnings("ignore::calibrain.core.ConvergenceWarning")
+def test_one_region_is_minimum_norm():
+    "The documentation's example where it must agree with a solver that takes another way"
+    same = 0
+    for seed in range(20):
+        L, y, noise_var, k, coords = random_problem(seed)
+        a = EXAMPLE.function(L, y, noise_var, k, regions=np.zeros(len(coords)), max_iter=20_000, tol=1e-12)
+        b = BMN(L, y, noise_var, k)
+        assert a.cost >= b.cost - 1e-8 * (1 + abs(b.cost)), f"problem {seed}: lower than the lowest"
+        if a.cost > b.cost + 1e-8 * (1 + abs(b.cost)): continue                     # another minimum than the lowest
+        close(a.posterior.var, b.posterior.var, 1e-4, f"variances, problem {seed}")
+        few = EXAMPLE.function(L, y, noise_var, k, regions=np.zeros(len(coords)), max_iter=1)
+        ev = evaluate(Problem(L, data_root(y), k), few["gammas_full"][::k], np.full(len(y), noise_var))
+        ratio = ev.q.sum() / ev.d.sum()
+        assert np.isclose(few.kkt_violation, ratio - 1 if ratio > 1 else min(1 - ratio, few["gamma"] * ev.d.sum() / L.shape[1]), rtol=1e-6)
+        same += 1
+    assert same >= 15
+
+
+def test_the_registry_is_as_it_was(): assert EXAMPLE.name not in SOLVERS
 
 
 def test_units_do_not_change_the_number_of_iterations():
