@@ -90,12 +90,14 @@ def readme_output(cell, figures):
     "Markdown for what a code cell printed or drew"
     import yaml
 
-    alt = re.search(r"(?m)^#\| *fig-(?:alt|cap): *(.*)", text(cell["source"]))
+    found = {k: yaml.safe_load(v) for k, v in re.findall(r"(?m)^#\| *fig-(alt|cap): *(.*)", text(cell["source"]))}
+    alt, cap = found.get("alt", ""), found.get("cap")
     for o in cell["outputs"]:
         data = o.get("data", {})
         if "image/png" in data:
             figures.append(readme_figure(base64.b64decode(text(data["image/png"])), len(figures) + 1))
-            yield f"![{yaml.safe_load(alt[1]) if alt else ''}]({figures[-1]})"
+            yield f"![{alt}]({figures[-1]})"
+            if cap: yield f"*{cap}*"
         elif t := text(o.get("text") or data.get("text/plain", "")): yield f"```text\n{t.rstrip()}\n```"
 
 
@@ -110,6 +112,53 @@ def readme():
         out += readme_output(c, figures)
     for f in {*FIGURES.glob("index-*.png")} - {ROOT / f for f in figures}: f.unlink()
     (ROOT / "README.md").write_text("\n\n".join(out) + "\n")
+
+
+# ---- pages from files that stand at the top of the repository
+
+def cite(cff, copyright):
+    "Markdown: how to cite, as CITATION.cff says it"
+    import yaml
+
+    c, year = yaml.safe_load(cff), copyright.split(",")[0]
+    who = ", ".join(a.get("name") or f"{a['family-names']}, {a['given-names']}" for a in c["authors"])
+    bib = dict(title=f"{{{c['title']}}}", author=f"{{{who}}}", year=year, version=c["version"], license=c["license"]) | {k: c[k] for k in ("doi", "url") if k in c}
+    entry = "\n".join(["@software{calibrain,", *[f"  {k} = {{{v}}}," for k, v in bib.items()], "}"])
+    return f"""---
+title: How to cite
+subtitle: CaliBrain in your references
+---
+
+{c['message']}
+
+> {who} ({year}). *{c['title']}* (version {c['version']}) [Computer software].
+
+As BibTeX:
+
+```bibtex
+{entry}
+```
+
+As it stands in the repository, in a format that reference managers read:
+
+```yaml
+{cff.strip()}
+```
+
+The methods have papers of their own: each page that uses one names it under References. Where a result rests on a solver or a score, please cite these as well.
+"""
+
+
+def title_page(md):
+    "A file of the repository as a page: its H1 becomes the title, links into nbs/ become links within the site"
+    head, body = md.split("\n", 1)
+    return f"---\ntitle: {head.removeprefix('# ')}\n---\n{re.sub(r']' + r'[(]nbs/', '](', body)}"
+
+
+def project_pages(cfg):
+    "changelog.md, contributing.md and cite.md beside the notebooks, from the files that a code forge shows"
+    for name in ("CHANGELOG", "CONTRIBUTING"): (EXEC / f"{name.lower()}.md").write_text(title_page((ROOT / f"{name}.md").read_text()))
+    (EXEC / "cite.md").write_text(cite((ROOT / "CITATION.cff").read_text(), cfg.copyright))
 
 
 # ---- nbdev's processors
@@ -128,6 +177,8 @@ def process(cfg):
     from nbdev.serve import proc_nbs
 
     shutil.rmtree(PROC, ignore_errors=True)
+    project_pages(cfg)
+    for f in ("_quarto.yml", "style.css", "page.html"): shutil.copy(ROOT / "nbs" / f, EXEC)  # also with --no-exec as they are now
     (EXEC / "nbdev.yml").write_text(yaml.safe_dump(home(cfg), sort_keys=False))
     proc_nbs(EXEC.name, n_workers=2, force=True)  # relative: nbdev skips a path with a hidden folder in it
     for f in PROC.rglob("*.widgets.json"): f.unlink()
@@ -239,6 +290,23 @@ def offline():
     edit("site_libs/**/*.css", lambda t, f: re.sub(fonts, "", t))
 
 
+# Links without an address that fold parts of the sidebar, the switch between light and dark: a reader without a mouse needs names and roles
+MEND = [
+    (r'(<a\b[^>]*?data-bs-toggle="collapse" data-bs-target="(#[^"]*)") role="navigation"', r'\1 href="\2" role="button"'),
+    (r'(<a\b[^>]*?class="quarto-color-scheme-toggle[^"]*"[^>]*?) href="" title="Toggle dark mode"', r'\1 href="#" role="button" title="Light or dark" aria-label="Switch between light and dark"'),
+    (r'<i class="(bi[^"]*)" role="img"></i>', r'<i class="\1" aria-hidden="true"></i>'),
+    (r'<nav id="quarto-sidebar"', '<nav id="quarto-sidebar" aria-label="Pages"'),
+    (r'<nav (?:id="TOC" )?role="doc-toc"', '<nav id="TOC" role="doc-toc" aria-label="On this page"'),
+    (r'<body\b[^>]*>', r'\g<0><a class="skip" href="#quarto-document-content">Skip to the text</a>'),
+]
+
+
+def mend(html, path=None):
+    "A page that assistive technology can read"
+    for pattern, new in MEND: html = re.sub(pattern, new, html)
+    return html
+
+
 def main(quarto=False, run_notebooks=True):
     from nbdev.config import get_config
 
@@ -249,6 +317,7 @@ def main(quarto=False, run_notebooks=True):
     process(cfg)
     rewrite(cfg, rename=not quarto)
     broken = render(quarto)
+    edit("*.html", mend)
     offline()
     print(f"documentation built in {time.time() - start:.1f} s")
     return f"broken links: {broken}" if broken else 0
