@@ -15,6 +15,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,6 +26,9 @@ JS = Path(os.environ.get("DOCS_JS", ROOT / "node_modules"))
 VIEW = "application/vnd.jupyter.widget-view+json"
 STATE = "application/vnd.jupyter.widget-state+json"
 SKIP = re.compile(r"^#\| *(slow|notest|eval: *false)|nbdev_export\(", re.M)
+
+
+ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def text(x): return x if isinstance(x, str) else "".join(x)
@@ -39,6 +43,14 @@ def has_recording():
     return (ROOT.parent / "shared/realdata").exists() or mne.datasets.has_dataset("sample")
 
 
+def tidy(cell):
+    "Take out of what a cell wrote to stderr what differs from run to run: where a warning was raised, and the names of temporary folders"
+    for o in cell.get("outputs", []):
+        if o.get("name") == "stderr":
+            o["text"] = re.sub(r"(?m)^\S*ipykernel_\d+/\d+\.py:\d+: ", "", o["text"])
+            o["text"] = re.sub(re.escape(tempfile.gettempdir()) + r"/tmp\w+", "…", o["text"])
+
+
 def run(f):
     "Run one notebook in a kernel; keep its outputs, and its widgets' state in a file beside it"
     import nbformat
@@ -48,8 +60,11 @@ def run(f):
     start, nb = time.time(), nbformat.read(f, 4)
     cells, folder = nb.cells, ROOT / "nbs" / f.relative_to(EXEC).parent
     nb.cells = [c for c in cells if not (c.cell_type == "code" and SKIP.search(c.source))]
-    NotebookClient(nb, timeout=900, kernel_name="python3", extra_arguments=["--log-level=ERROR"], resources={"metadata": {"path": str(folder)}}).execute()
+    client = NotebookClient(nb, timeout=900, kernel_name="python3", extra_arguments=["--log-level=ERROR"], resources={"metadata": {"path": str(folder)}})
+    try: client.execute()
+    except Exception as e: raise RuntimeError(f"{f.relative_to(EXEC)}: {ANSI.sub('', str(e))}") from None
     nb.cells = cells
+    for c in cells: tidy(c)
     # execnb 0.1 cannot write the state of a jslink (its "source" is a list), so it does not go through nbdev
     state = nb.metadata.pop("widgets", {}).get(STATE)
     if state: f.with_suffix(".widgets.json").write_text(json.dumps(state))
@@ -60,6 +75,7 @@ def run(f):
 def execute():
     "Run every notebook, two at a time"
     os.environ["CALIBRAIN_DOCS"] = "1"  # explorers add their static version to their output
+    os.environ["TQDM_DISABLE"] = "1"  # bars say how long a run took
     os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
     shutil.rmtree(EXEC, ignore_errors=True)
     shutil.copytree(ROOT / "nbs", EXEC, ignore=shutil.ignore_patterns(".ipynb_checkpoints"))  # a symlinked _quarto.yml becomes a file
@@ -210,6 +226,14 @@ def caption(m):
     return "#| fig-cap: " + json.dumps(re.sub(r"\$([^$]+)\$", r"\\(\1\\)", yaml.safe_load(m[1])), ensure_ascii=False)
 
 
+FENCED = re.compile(r"(?ms)^```.*?^```")
+
+
+def without_links(m):
+    "A block of code as it is meant: nbdev links names in the comments of a signature, where a link shows its source"
+    return re.sub(r"\[`([^`\n]+)`\]\([^)\n]*\)", r"`\1`", m[0])
+
+
 def fix_cell(c, fix, rename):
     "Mend the links of one cell, and of the Markdown it shows"
     s = text(c["source"])
@@ -218,7 +242,7 @@ def fix_cell(c, fix, rename):
     if c["cell_type"] == "raw" and rename: s = re.sub(r"(?m)^output-file: .*\n", "", s)
     c["source"] = s.splitlines(keepends=True)
     for o in c.get("outputs", []):
-        if "text/markdown" in (d := o.get("data", {})): d["text/markdown"] = fix(text(d["text/markdown"]))
+        if "text/markdown" in (d := o.get("data", {})): d["text/markdown"] = FENCED.sub(without_links, fix(text(d["text/markdown"])))
 
 
 def show_widgets(nb, state, up):
@@ -235,6 +259,13 @@ def show_widgets(nb, state, up):
                             outputs=[dict(output_type="display_data", metadata={}, data={"text/html": out})]))
 
 
+def linker():
+    "A function that links names in backticks to their pages, as nbdev does in notebooks"
+    from nbdev.doclinks import NbdevLookup
+
+    return NbdevLookup().linkify
+
+
 def rewrite(cfg, rename):
     "Make nbdev's notebooks ready for the renderer"
     names = page_names() if rename else {}
@@ -247,6 +278,8 @@ def rewrite(cfg, rename):
         show_widgets(nb, json.loads(side.read_text()) if side.exists() else None, "../" * len(rel.parent.parts))
         f.unlink()
         f.with_name(names.get(f.name, f.name)).write_text(json.dumps(nb))
+    link = linker()
+    for f in PROC.glob("*.md"): f.write_text(fix(link(f.read_text())))
     y = PROC / "_quarto.yml"
     y.write_text(fix(y.read_text()))
 
@@ -279,7 +312,7 @@ def offline():
     "Local copies of the scripts and fonts that the pages otherwise take from the web"
     widgets = JS / "@jupyter-widgets/html-manager/dist/embed.js"
     if not widgets.exists():
-        print(f"no {widgets}: pages take KaTeX from the web and show no widgets", file=sys.stderr)
+        print(f"no {widgets}: pages take KaTeX from the web and show no widgets; tools/test.sh fetches both with npm", file=sys.stderr)
         return
     (OUT / "widgets").mkdir()
     shutil.copy(widgets, OUT / "widgets")
