@@ -187,7 +187,10 @@ def home(cfg):
     return {"project": {"output-dir": cfg.doc_path.name}, "website": web}
 
 
-def process(cfg):
+QUARTO = {"format": {"html": {"html-math-method": "katex"}}}  # as smalldocs does by itself: of KaTeX there is a local copy
+
+
+def process(cfg, quarto=False):
     "What `nbdev_proc_nbs` does, without its attempt to install Quarto"
     import yaml
     from nbdev.serve import proc_nbs
@@ -195,7 +198,7 @@ def process(cfg):
     shutil.rmtree(PROC, ignore_errors=True)
     project_pages(cfg)
     for f in ("_quarto.yml", "style.css", "page.html"): shutil.copy(ROOT / "nbs" / f, EXEC)  # also with --no-exec as they are now
-    (EXEC / "nbdev.yml").write_text(yaml.safe_dump(home(cfg), sort_keys=False))
+    (EXEC / "nbdev.yml").write_text(yaml.safe_dump(home(cfg) | (QUARTO if quarto else {}), sort_keys=False))
     proc_nbs(EXEC.name, n_workers=2, force=True)  # relative: nbdev skips a path with a hidden folder in it
     for f in PROC.rglob("*.widgets.json"): f.unlink()
 
@@ -347,12 +350,13 @@ def main(quarto=False, run_notebooks=True):
     cfg, start = get_config(), time.time()
     if run_notebooks: execute()
     readme()
-    process(cfg)
+    process(cfg, quarto)
     rewrite(cfg, rename=not quarto)
     broken = render(quarto)
     edit("*.html", mend)
     offline()
-    print(f"documentation built in {time.time() - start:.1f} s")
+    size = sum(f.stat().st_size for f in OUT.rglob("*") if f.is_file()) / 1e6
+    print(f"documentation built in {time.time() - start:.1f} s: {len([*OUT.rglob('*.html')])} pages, {size:.1f} MB")
     return f"broken links: {broken}" if broken else 0
 
 
