@@ -24,9 +24,11 @@ def browser():
 
 @pytest.fixture
 def page(browser):
-    "A page that notes in `page.outside` every request to another machine"
-    pg = browser.new_page(viewport=dict(width=1280, height=900))
-    pg.outside = []
+    "A page that notes in `page.outside` every request to another machine, and in `page.errors` what goes wrong in it"
+    pg = browser.new_page(viewport=dict(width=1280, height=900), color_scheme="light", reduced_motion="reduce")
+    pg.outside, pg.errors = [], []
+    pg.on("pageerror", lambda e: pg.errors.append(str(e)))
+    pg.on("console", lambda m: pg.errors.append(m.text) if m.type == "error" and "favicon" not in str(m.location) else None)
     pg.on("request", lambda r: None if r.url.startswith(("http://127.0.0.1:", "data:", "blob:")) else pg.outside.append(r.url))
     yield pg
     pg.close()

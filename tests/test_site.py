@@ -1,7 +1,11 @@
-"The built documentation: every notebook has its page, links lead somewhere, formulas are drawn, nothing comes from outside."
+"The built documentation: every notebook has its page, links lead somewhere, formulas are drawn, everybody can read it, nothing comes from outside."
+import importlib.util
 import json
+import os
 import posixpath
 import re
+import subprocess
+import sys
 from configparser import ConfigParser
 from html.parser import HTMLParser
 from importlib.metadata import entry_points
@@ -9,12 +13,16 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
+import yaml
 
 from calibrain._modidx import d
 
 ROOT = Path(__file__).resolve().parent.parent
 NBS = sorted(p.relative_to(ROOT / "nbs") for p in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)
 PAGES = [p.with_name(re.sub(r"^\d+[a-zA-Z0-9]*_", "", p.name)).with_suffix(".html").as_posix() for p in NBS]
+MADE = ["changelog.html", "cite.html", "contributing.html"]  # by tools/docs.py, from files at the top of the repository
+ALL = PAGES + MADE
+AXE = Path(os.environ.get("DOCS_JS", ROOT / "node_modules")) / "axe-core/axe.min.js"
 SYMBOLS = {}
 for module, names in d["syms"].items():
     for full, (target, _) in names.items(): SYMBOLS.setdefault(full.removeprefix(module + "."), []).append(target)
@@ -23,6 +31,9 @@ TEXT = """() => {
     body.querySelectorAll('code, pre, script, style, .katex').forEach(e => e.remove());
     return body.textContent;
 }"""
+FINDINGS = """rules => axe.run(document, {resultTypes: ['violations'], ...(rules ? {runOnly: rules} : {})}).then(r => r.violations
+    .filter(v => ['serious', 'critical'].includes(v.impact))
+    .map(v => `${v.id}: ${v.nodes.slice(0, 3).map(n => n.html.slice(0, 200)).join(' … ')}`))"""
 
 
 class Links(HTMLParser):
@@ -59,7 +70,7 @@ def broken(docs, parsed, page):
         if name is None or not f.exists() or (name in parsed and unquote(u.fragment) not in parsed[name].ids): yield link
 
 
-@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize("name", ALL)
 def test_links(docs, parsed, name): assert list(broken(docs, parsed, name)) == []
 
 
@@ -71,7 +82,7 @@ def test_names_in_backticks_are_links(parsed, name):
         assert any(posixpath.normpath(posixpath.join(posixpath.dirname(name), link)) in SYMBOLS[word] for link in parsed[name].links), word
 
 
-@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize("name", ALL)
 def test_no_invented_addresses(docs, name):
     cfg = ConfigParser(delimiters=["="])
     cfg.read(ROOT / "settings.ini", encoding="utf-8")
@@ -80,12 +91,199 @@ def test_no_invented_addresses(docs, name):
     assert not re.findall(r"example\.org|github\.io|/blob/|Report an issue|View source", html)
 
 
-@pytest.mark.parametrize("name", PAGES)
+class Figures(HTMLParser):
+    "The pictures of a page with their alternative text and the caption of the figure that holds them"
+    def __init__(self, html):
+        super().__init__()
+        self.found, self.open, self.in_caption = [], [], False
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        if tag == "figure": self.open.append([])
+        if tag == "img":
+            self.found.append(dict(alt=(dict(attrs).get("alt") or "").strip(), caption=""))
+            if self.open: self.open[-1].append(self.found[-1])
+        if tag == "figcaption": self.in_caption = True
+
+    def handle_endtag(self, tag):
+        if tag == "figcaption": self.in_caption = False
+        if tag == "figure" and self.open: self.open.pop()
+
+    def handle_data(self, data):
+        if self.in_caption and self.open:
+            for f in self.open[-1]: f["caption"] += data.strip()
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_figures(docs, name):
+    "Every picture says in words what is seen, and has a caption; the two are not the same"
+    for f in Figures((docs / name).read_text(encoding="utf-8")).found: assert f["alt"] and f["caption"] and f["alt"] != f["caption"], f
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_no_error_cell(docs, name): assert "cell-output-error" not in (docs / name).read_text(encoding="utf-8")
+
+
+def test_size(docs):
+    "Less than 40 MB, scripts and fonts included"
+    assert sum(f.stat().st_size for f in docs.rglob("*") if f.is_file()) < 40e6
+
+
+def test_sections(docs, parsed):
+    "Each section is one click from the home page, and the solvers' table two"
+    web = yaml.safe_load((ROOT / "_quarto.yml").read_text(encoding="utf-8"))["website"]
+    assert {"Tutorials", "Explanations", "API"} <= {e["section"] for e in web["sidebar"]["contents"] if "section" in e}
+    assert {"api.html", "benchmarks.html", *MADE} <= {posixpath.normpath(urlsplit(x).path) for x in parsed["index.html"].links}
+    assert "gamma_lambda_map_sflex" in (docs / "api.html").read_text(encoding="utf-8")
+
+
+def test_one_source_of_the_version():
+    "CITATION.cff and CHANGELOG.md speak of the version in settings.ini, and by no other name"
+    cfg = ConfigParser(delimiters=["="])
+    cfg.read(ROOT / "settings.ini", encoding="utf-8")
+    cff = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert (cff["version"], [a["name"] for a in cff["authors"]]) == (cfg["DEFAULT"]["version"], [cfg["DEFAULT"]["author"]])
+    assert re.search(r"(?m)^## " + re.escape(cff["version"]), (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("name", ["CHANGELOG.md", "CONTRIBUTING.md", "README.md"])
+def test_links_on_a_forge(name):
+    "Links of the files that a code forge shows lead to files of the repository"
+    text = re.sub(r"(?ms)^```.*?^```", "", (ROOT / name).read_text(encoding="utf-8"))
+    for link in re.findall(r"\]\(([^)]*)\)", text):
+        u = urlsplit(link)
+        assert u.scheme or (ROOT / u.path).exists(), link
+
+
+# ---- in a browser
+
+def visit(page, url):
+    page.goto(url, wait_until="load")
+    page.wait_for_function("document.readyState === 'complete'")
+    return page
+
+
+def dark(page): return page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).slice(0, 3).reduce((a, c) => a + +c, 0) < 384")
+
+
+def switch(page):
+    "To the other of light and dark"
+    was = dark(page)
+    page.locator(".quarto-color-scheme-toggle").first.evaluate("e => e.click()")
+    page.wait_for_function("was => document.documentElement.classList.contains('quarto-dark') !== was || document.body.classList.contains('quarto-dark') !== was", arg=was)
+    page.wait_for_timeout(100)
+    assert dark(page) != was
+
+
+@pytest.mark.parametrize("name", ALL)
 def test_in_a_browser(docs, page, site, name):
+    "One visit looks at formulas, requests, errors, width, and at accessibility in light, in dark, and on a narrow screen"
     if not (docs / "katex").exists(): pytest.skip("the site has no copy of KaTeX: npm was missing when it was built")
-    page.goto(f"{site}/{name}", wait_until="networkidle")
-    assert page.outside == [], "the site needs nothing from the web"
+    visit(page, f"{site}/{name}")
     assert page.locator(".katex-error").count() == 0
     raw = re.findall(r".{0,20}(?:\$[^$\n]+\$|\\[a-zA-Z(\[]).{0,20}", page.evaluate(TEXT))
     assert raw == [], "formulas left as source"
-    if re.search(r"\$[^$]+\$", prose(name)): assert page.locator(".katex").count()
+    if name in PAGES and re.search(r"\$[^$]+\$", prose(name)): assert page.locator(".katex").count()
+    if AXE.exists():
+        page.evaluate(AXE.read_text(encoding="utf-8"))
+        assert page.evaluate(FINDINGS) == [], "light"
+        switch(page)
+        assert page.evaluate(FINDINGS, ["color-contrast", "link-in-text-block"]) == [], "dark"  # all rules in the dark run below
+    page.set_viewport_size(dict(width=390, height=844))
+    page.wait_for_timeout(200)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390, "the page scrolls sideways"
+    if AXE.exists(): assert page.evaluate(FINDINGS) == [], "390 px"
+    assert page.outside == [], "the site needs nothing from the web"
+    assert page.errors == [], "errors in the console"
+    if not AXE.exists(): pytest.skip("no axe-core in node_modules: npm was missing; accessibility was not checked")
+
+
+def test_search(page, site):
+    "Typing a solver's name finds its page"
+    visit(page, f"{site}/index.html")
+    page.get_by_role("searchbox").first.fill("gamma_map_sflex")
+    results = page.locator("a.search-result, .aa-Item a")
+    results.first.wait_for()
+    links = results.evaluate_all("all => all.map(a => a.href)")
+    assert any(x.endswith("/api/gamma_map.html#gamma_map_sflex") for x in links[:5]), links
+    results.locator("xpath=self::*[contains(@href, 'api/gamma_map.html#gamma_map_sflex')]").first.click()
+    page.wait_for_url("**/api/gamma_map.html#gamma_map_sflex")
+    assert page.outside == []
+
+
+def test_light_and_dark(page, site):
+    "The switch is reached with the keyboard, and remembered on the next page; figures keep their white ground"
+    visit(page, f"{site}/index.html")
+    assert not dark(page)
+    page.locator(".quarto-color-scheme-toggle").first.focus()
+    page.keyboard.press("Enter")
+    page.wait_for_timeout(200)
+    assert dark(page)
+    visit(page, f"{site}/tutorials/source_estimation.html")
+    assert dark(page)
+    assert page.evaluate("getComputedStyle(document.querySelector('main figure img')).backgroundColor") == "rgb(255, 255, 255)"
+
+
+def test_menus_on_a_narrow_screen(page, site):
+    "At 390 px the pages, the bar and the search are one press away"
+    page.set_viewport_size(dict(width=390, height=844))
+    visit(page, f"{site}/index.html")
+    bar, sidebar = page.locator("#navbarCollapse"), page.locator("#quarto-sidebar")
+    page.locator(".navbar-toggler").click()
+    bar.get_by_text("Benchmarks").wait_for()
+    assert page.get_by_role("searchbox").first.is_visible()
+    page.locator(".navbar-toggler").click()
+    page.wait_for_timeout(500)
+    link = sidebar.get_by_role("link", name="Uncertainty")
+    page.locator(".quarto-btn-toggle").first.click()
+    page.wait_for_timeout(500)
+    box = link.bounding_box()
+    assert 0 <= box["x"] and box["x"] + box["width"] <= 390
+    link.click()
+    page.wait_for_url("**/tutorials/uncertainty.html")
+
+
+def test_sidebar_with_the_keyboard(page, site):
+    "A folded section is reached with Tab and opens with Enter"
+    visit(page, f"{site}/index.html")
+    sidebar = page.locator("#quarto-sidebar")
+    link = sidebar.locator("a[href='api/coverage.html']")
+    assert not link.is_visible()
+    sidebar.get_by_role("button", name="Calibration").focus()
+    page.keyboard.press("Enter")
+    link.wait_for()
+
+
+# ---- building
+
+@pytest.fixture
+def builder(monkeypatch, tmp_path):
+    "tools/docs.py with an empty project of its own"
+    spec = importlib.util.spec_from_file_location("docs_builder", ROOT / "tools/docs.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    (tmp_path / "nbs").mkdir()
+    for name, folder in dict(ROOT=".", EXEC="_exec", PROC="_proc", OUT="_docs").items(): monkeypatch.setattr(module, name, tmp_path / folder)
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    monkeypatch.setenv("CALIBRAIN_DOCS", "1")
+    return module
+
+
+def test_a_cell_that_raises_fails_the_build(builder, tmp_path):
+    nbformat = pytest.importorskip("nbformat")
+    v4 = nbformat.v4
+    nbformat.write(v4.new_notebook(cells=[v4.new_code_cell("1 / 0")]), tmp_path / "nbs/broken.ipynb")
+    with pytest.raises(Exception, match="(?s)broken.ipynb.*ZeroDivisionError"): builder.execute()
+
+
+def test_without_npm(builder, tmp_path, monkeypatch, capsys):
+    "The build goes on, and says what is missing"
+    monkeypatch.setattr(builder, "JS", tmp_path / "nowhere")
+    builder.offline()
+    assert "npm" in capsys.readouterr().err
+
+
+def test_without_chromium(docs):
+    "Tests that need it are skipped, and say why"
+    r = subprocess.run([sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", "tests/test_site.py", "-k", "test_search"], cwd=ROOT, env=os.environ | {"PATH": str(Path(sys.executable).parent)}, text=True, capture_output=True)
+    assert r.returncode == 0 and "no Chromium on PATH" in r.stdout, r.stdout

@@ -16,6 +16,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -28,6 +29,9 @@ JS = Path(os.environ.get("DOCS_JS", ROOT / "node_modules"))
 VIEW = "application/vnd.jupyter.widget-view+json"
 STATE = "application/vnd.jupyter.widget-state+json"
 SKIP = re.compile(r"^#\| *(slow|notest|eval: *false)|nbdev_export\(", re.M)
+
+
+ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def text(x): return x if isinstance(x, str) else "".join(x)
@@ -45,6 +49,14 @@ def has_recording():
 def can_run(f): return not f.stem.startswith("08_real") or has_recording()
 
 
+def tidy(cell):
+    "Take out of what a cell wrote to stderr what differs from run to run: where a warning was raised, and the names of temporary folders"
+    for o in cell.get("outputs", []):
+        if o.get("name") == "stderr":
+            o["text"] = re.sub(r"(?m)^\S*ipykernel_\d+/\d+\.py:\d+: ", "", o["text"])
+            o["text"] = re.sub(re.escape(tempfile.gettempdir()) + r"/tmp\w+", "…", o["text"])
+
+
 def run(f):
     "Run one notebook in a kernel; keep its outputs, and its widgets' state in a file beside it"
     import nbformat
@@ -54,8 +66,11 @@ def run(f):
     start, nb = time.time(), nbformat.read(f, 4)
     cells, folder = nb.cells, ROOT / "nbs" / f.relative_to(EXEC).parent
     nb.cells = [c for c in cells if not (c.cell_type == "code" and SKIP.search(c.source))]
-    NotebookClient(nb, timeout=900, kernel_name="python3", extra_arguments=["--log-level=ERROR"], resources={"metadata": {"path": str(folder)}}).execute()
+    client = NotebookClient(nb, timeout=900, kernel_name="python3", extra_arguments=["--log-level=ERROR"], resources={"metadata": {"path": str(folder)}})
+    try: client.execute()
+    except Exception as e: raise RuntimeError(f"{f.relative_to(EXEC)}: {ANSI.sub('', str(e))}") from None
     nb.cells = cells
+    for c in cells: tidy(c)
     # execnb 0.1 cannot write the state of a jslink (its "source" is a list), so it does not go through nbdev
     state = nb.metadata.pop("widgets", {}).get(STATE)
     if state: f.with_suffix(".widgets.json").write_text(json.dumps(state))
@@ -66,6 +81,7 @@ def run(f):
 def execute():
     "Run every notebook, two at a time"
     os.environ["CALIBRAIN_DOCS"] = "1"  # explorers add their static version to their output
+    os.environ["TQDM_DISABLE"] = "1"  # bars say how long a run took
     os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
     shutil.rmtree(EXEC, ignore_errors=True)
     shutil.copytree(ROOT / "nbs", EXEC, ignore=shutil.ignore_patterns(".ipynb_checkpoints"))  # a symlinked _quarto.yml becomes a file
@@ -108,12 +124,14 @@ def readme_output(cell, figures):
     "Markdown for what a code cell printed or drew"
     import yaml
 
-    alt = re.search(r"(?m)^#\| *fig-(?:alt|cap): *(.*)", text(cell["source"]))
+    found = {k: yaml.safe_load(v) for k, v in re.findall(r"(?m)^#\| *fig-(alt|cap): *(.*)", text(cell["source"]))}
+    alt, cap = found.get("alt", ""), found.get("cap")
     for o in cell["outputs"]:
         data = o.get("data", {})
         if "image/png" in data:
             figures.append(readme_figure(base64.b64decode(text(data["image/png"])), len(figures) + 1))
-            yield f"![{yaml.safe_load(alt[1]) if alt else ''}]({figures[-1]})"
+            yield f"![{alt}]({figures[-1]})"
+            if cap: yield f"*{cap}*"
         elif t := text(o.get("text") or data.get("text/plain", "")): yield f"```text\n{t.rstrip()}\n```"
 
 
@@ -130,6 +148,53 @@ def readme():
     (ROOT / "README.md").write_text("\n\n".join(out) + "\n")
 
 
+# ---- pages from files that stand at the top of the repository
+
+def cite(cff, copyright):
+    "Markdown: how to cite, as CITATION.cff says it"
+    import yaml
+
+    c, year = yaml.safe_load(cff), copyright.split(",")[0]
+    who = ", ".join(a.get("name") or f"{a['family-names']}, {a['given-names']}" for a in c["authors"])
+    bib = dict(title=f"{{{c['title']}}}", author=f"{{{who}}}", year=year, version=c["version"], license=c["license"]) | {k: c[k] for k in ("doi", "url") if k in c}
+    entry = "\n".join(["@software{calibrain,", *[f"  {k} = {{{v}}}," for k, v in bib.items()], "}"])
+    return f"""---
+title: How to cite
+subtitle: CaliBrain in your references
+---
+
+{c['message']}
+
+> {who} ({year}). *{c['title']}* (version {c['version']}) [Computer software].
+
+As BibTeX:
+
+```bibtex
+{entry}
+```
+
+As it stands in the repository, in a format that reference managers read:
+
+```yaml
+{cff.strip()}
+```
+
+The methods have papers of their own: each page that uses one names it under References. Where a result rests on a solver or a score, please cite these as well.
+"""
+
+
+def title_page(md):
+    "A file of the repository as a page: its H1 becomes the title, links into nbs/ become links within the site"
+    head, body = md.split("\n", 1)
+    return f"---\ntitle: {head.removeprefix('# ')}\n---\n{re.sub(r']' + r'[(]nbs/', '](', body)}"
+
+
+def project_pages(cfg):
+    "changelog.md, contributing.md and cite.md beside the notebooks, from the files that a code forge shows"
+    for name in ("CHANGELOG", "CONTRIBUTING"): (EXEC / f"{name.lower()}.md").write_text(title_page((ROOT / f"{name}.md").read_text()))
+    (EXEC / "cite.md").write_text(cite((ROOT / "CITATION.cff").read_text(), cfg.copyright))
+
+
 # ---- nbdev's processors
 
 def home(cfg):
@@ -140,13 +205,18 @@ def home(cfg):
     return {"project": {"output-dir": cfg.doc_path.name}, "website": web}
 
 
-def process(cfg):
+QUARTO = {"format": {"html": {"html-math-method": "katex"}}}  # as smalldocs does by itself: of KaTeX there is a local copy
+
+
+def process(cfg, quarto=False):
     "What `nbdev_proc_nbs` does, without its attempt to install Quarto"
     import yaml
     from nbdev.serve import proc_nbs
 
     shutil.rmtree(PROC, ignore_errors=True)
-    (EXEC / "nbdev.yml").write_text(yaml.safe_dump(home(cfg), sort_keys=False))
+    project_pages(cfg)
+    for f in ("_quarto.yml", "style.css", "page.html"): shutil.copy(ROOT / "nbs" / f, EXEC)  # also with --no-exec as they are now
+    (EXEC / "nbdev.yml").write_text(yaml.safe_dump(home(cfg) | (QUARTO if quarto else {}), sort_keys=False))
     proc_nbs(EXEC.name, n_workers=2, force=True)  # relative: nbdev skips a path with a hidden folder in it
     for f in PROC.rglob("*.widgets.json"): f.unlink()
 
@@ -177,6 +247,14 @@ def caption(m):
     return "#| fig-cap: " + json.dumps(re.sub(r"\$([^$]+)\$", r"\\(\1\\)", yaml.safe_load(m[1])), ensure_ascii=False)
 
 
+FENCED = re.compile(r"(?ms)^```.*?^```")
+
+
+def without_links(m):
+    "A block of code as it is meant: nbdev links names in the comments of a signature, where a link shows its source"
+    return re.sub(r"\[`([^`\n]+)`\]\([^)\n]*\)", r"`\1`", m[0])
+
+
 def fix_cell(c, fix, rename):
     "Mend the links of one cell, and of the Markdown it shows"
     s = text(c["source"])
@@ -185,7 +263,7 @@ def fix_cell(c, fix, rename):
     if c["cell_type"] == "raw" and rename: s = re.sub(r"(?m)^output-file: .*\n", "", s)
     c["source"] = s.splitlines(keepends=True)
     for o in c.get("outputs", []):
-        if "text/markdown" in (d := o.get("data", {})): d["text/markdown"] = fix(text(d["text/markdown"]))
+        if "text/markdown" in (d := o.get("data", {})): d["text/markdown"] = FENCED.sub(without_links, fix(text(d["text/markdown"])))
 
 
 def show_widgets(nb, state, up):
@@ -202,6 +280,13 @@ def show_widgets(nb, state, up):
                             outputs=[dict(output_type="display_data", metadata={}, data={"text/html": out})]))
 
 
+def linker():
+    "A function that links names in backticks to their pages, as nbdev does in notebooks"
+    from nbdev.doclinks import NbdevLookup
+
+    return NbdevLookup().linkify
+
+
 def rewrite(cfg, rename):
     "Make nbdev's notebooks ready for the renderer"
     names = page_names() if rename else {}
@@ -214,6 +299,8 @@ def rewrite(cfg, rename):
         show_widgets(nb, json.loads(side.read_text()) if side.exists() else None, "../" * len(rel.parent.parts))
         f.unlink()
         f.with_name(names.get(f.name, f.name)).write_text(json.dumps(nb))
+    link = linker()
+    for f in PROC.glob("*.md"): f.write_text(fix(link(f.read_text())))
     y = PROC / "_quarto.yml"
     y.write_text(fix(y.read_text()))
 
@@ -246,7 +333,7 @@ def offline():
     "Local copies of the scripts and fonts that the pages otherwise take from the web"
     widgets = JS / "@jupyter-widgets/html-manager/dist/embed.js"
     if not widgets.exists():
-        print(f"no {widgets}: pages take KaTeX from the web and show no widgets", file=sys.stderr)
+        print(f"no {widgets}: pages take KaTeX from the web and show no widgets; tools/test.sh fetches both with npm", file=sys.stderr)
         return
     (OUT / "widgets").mkdir()
     shutil.copy(widgets, OUT / "widgets")
@@ -257,6 +344,23 @@ def offline():
     edit("site_libs/**/*.css", lambda t, f: re.sub(fonts, "", t))
 
 
+# Links without an address that fold parts of the sidebar, the switch between light and dark: a reader without a mouse needs names and roles
+MEND = [
+    (r'(<a\b[^>]*?data-bs-toggle="collapse" data-bs-target="(#[^"]*)") role="navigation"', r'\1 href="\2" role="button"'),
+    (r'(<a\b[^>]*?class="quarto-color-scheme-toggle[^"]*"[^>]*?) href="" title="Toggle dark mode"', r'\1 href="#" role="button" title="Light or dark" aria-label="Switch between light and dark"'),
+    (r'<i class="(bi[^"]*)" role="img"></i>', r'<i class="\1" aria-hidden="true"></i>'),
+    (r'<nav id="quarto-sidebar"', '<nav id="quarto-sidebar" aria-label="Pages"'),
+    (r'<nav (?:id="TOC" )?role="doc-toc"', '<nav id="TOC" role="doc-toc" aria-label="On this page"'),
+    (r'<body\b[^>]*>', r'\g<0><a class="skip" href="#quarto-document-content">Skip to the text</a>'),
+]
+
+
+def mend(html, path=None):
+    "A page that assistive technology can read"
+    for pattern, new in MEND: html = re.sub(pattern, new, html)
+    return html
+
+
 def main(quarto=False, run_notebooks=True, write=False):
     from nbdev.config import get_config
 
@@ -265,11 +369,13 @@ def main(quarto=False, run_notebooks=True, write=False):
     if run_notebooks: execute()
     same = compare(write)
     readme()
-    process(cfg)
+    process(cfg, quarto)
     rewrite(cfg, rename=not quarto)
     broken = render(quarto)
+    edit("*.html", mend)
     offline()
-    print(f"documentation built in {time.time() - start:.1f} s")
+    size = sum(f.stat().st_size for f in OUT.rglob("*") if f.is_file()) / 1e6
+    print(f"documentation built in {time.time() - start:.1f} s: {len([*OUT.rglob('*.html')])} pages, {size:.1f} MB")
     if broken: return f"broken links: {broken}"
     return 0 if same else "committed outputs differ from a fresh run"
 
