@@ -163,7 +163,10 @@ def visit(page, url):
     return page
 
 
-def dark(page): return page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).slice(0, 3).reduce((a, c) => a + +c, 0) < 384")
+IS_DARK = "getComputedStyle(document.body).backgroundColor.match(/\\d+/g).slice(0, 3).reduce((a, c) => a + +c, 0) < 384"
+
+
+def dark(page): return page.evaluate(IS_DARK)
 
 
 def switch(page):
@@ -217,8 +220,7 @@ def test_light_and_dark(page, site):
     assert not dark(page)
     page.locator(".quarto-color-scheme-toggle").first.focus()
     page.keyboard.press("Enter")
-    page.wait_for_timeout(200)
-    assert dark(page)
+    page.wait_for_function(IS_DARK)
     visit(page, f"{site}/tutorials/source_estimation.html")
     assert dark(page)
     assert page.evaluate("getComputedStyle(document.querySelector('main figure img')).backgroundColor") == "rgb(255, 255, 255)"
@@ -232,14 +234,12 @@ def test_menus_on_a_narrow_screen(page, site):
     page.locator(".navbar-toggler").click()
     bar.get_by_text("Benchmarks").wait_for()
     assert page.get_by_role("searchbox").first.is_visible()
+    page.wait_for_timeout(500)
     page.locator(".navbar-toggler").click()
-    page.wait_for_timeout(500)
-    link = sidebar.get_by_role("link", name="Uncertainty")
+    bar.get_by_text("Benchmarks").wait_for(state="hidden")
     page.locator(".quarto-btn-toggle").first.click()
-    page.wait_for_timeout(500)
-    box = link.bounding_box()
-    assert 0 <= box["x"] and box["x"] + box["width"] <= 390
-    link.click()
+    page.wait_for_function("(r => r.left >= 0 && r.right <= 390)(document.querySelector('#quarto-sidebar').getBoundingClientRect())")
+    sidebar.get_by_role("link", name="Uncertainty").click()
     page.wait_for_url("**/tutorials/uncertainty.html")
 
 
