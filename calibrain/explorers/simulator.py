@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['BANDS', 'sphere_head', 'Trial', 'simulate_trial', 'draw_trial', 'Simulator']
 
-# %% ../../nbs/api/81a_simulator.ipynb #6286ee12
+# %% ../../nbs/api/81a_simulator.ipynb #fd946fc4
 import functools
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -14,6 +14,7 @@ import mne
 import numpy as np
 from matplotlib.figure import Figure
 
+from ..core import check_choice
 from .base import Control, Explorer
 from ..heads import Leadfield
 from ..sensors import SensorSimulator, alpha_from_db
@@ -57,7 +58,7 @@ class Trial:
     clean: np.ndarray # Recording without noise, `(n_sensors, n_times)`, µV
     y: np.ndarray # Recording, `(n_sensors, n_times)`, µV
 
-# %% ../../nbs/api/81a_simulator.ipynb #24c221e9
+# %% ../../nbs/api/81a_simulator.ipynb #d86498dd
 @functools.lru_cache(maxsize=64)
 def simulate_trial(
     band: str, # One of `BANDS`
@@ -68,21 +69,21 @@ def simulate_trial(
     seed: int = 3, # Seed of sources and noise
 ) -> Trial: # The trial
     "Sources and a recording of the spherical head"
-    low, high = BANDS[band]
-    simulator = SourceSimulator(dict(tmin=-0.2, tmax=0.8, sfreq=100, fmin=low, fmax=high, random_erp_timing=timing == "random", erp_min_length=30,
+    (low, high), random = check_choice("band", band, BANDS), check_choice("timing", timing, dict(fixed=False, random=True))
+    simulator = SourceSimulator(dict(tmin=-0.2, tmax=0.8, sfreq=100, fmin=low, fmax=high, random_erp_timing=random, erp_min_length=30,
                                      amplitude_distribution=dict(median=amplitude, sigma=0.2, clip=(amplitude / 4, amplitude * 4))))
     head, _ = sphere_head()
     x, active = simulator.simulate(n_sources=head.n_sources, nnz=nnz, seed=seed)
     clean, y, _, _ = SensorSimulator().simulate(x, head, alpha_SNR=alpha_from_db(snr), seed=seed)
     return Trial(simulator.times, x, active, clean, y)
 
-# %% ../../nbs/api/81a_simulator.ipynb #2b4290f7
+# %% ../../nbs/api/81a_simulator.ipynb #a6c2529c
 _REACH, _LADDER = 32, (2.5, 5, 10, 20, 40) # Ends of the axes: of the waveforms, nAm, and of the channels, µV
 
 def _panels() -> tuple: # Figure, axes for sources and sensors, axes for two maps
     "An empty picture"
     fig = _Picture(figsize=(8, 4.4))
-    left, right = fig.add_gridspec(2, 1, left=0.085, right=0.535, top=0.97, bottom=0.12, hspace=0.1), fig.add_gridspec(2, 1, left=0.705, right=0.93, top=0.93, bottom=0.03, hspace=0.18)
+    left, right = fig.add_gridspec(2, 1, left=0.085, right=0.525, top=0.97, bottom=0.12, hspace=0.1), fig.add_gridspec(2, 1, left=0.715, right=0.935, top=0.93, bottom=0.03, hspace=0.18)
     top = fig.add_subplot(left[0], axes_class=_Panel)
     return fig, top, fig.add_subplot(left[1], sharex=top, axes_class=_Panel), [fig.add_subplot(right[i], axes_class=_Panel) for i in range(2)]
 
@@ -90,7 +91,7 @@ def _reach(y) -> float: # µV
     "The shortest axis that holds a recording"
     return next(r for r in _LADDER if np.abs(y).max() <= r)
 
-# %% ../../nbs/api/81a_simulator.ipynb #7b7332c7
+# %% ../../nbs/api/81a_simulator.ipynb #b975c851
 def draw_trial(
     trial: Trial, # A simulated trial
     info: mne.Info, # Its electrodes
@@ -107,7 +108,7 @@ def draw_trial(
     values, scale, draw = _topographies({"clean": trial.clean[:, i], "y": trial.y[:, i]}, info, None)
     for ax, v, name in zip(maps, values, ("without noise", "recorded")):
         draw(v, ax=ax)
-        ax.set_title(f"{trial.times[i]:.2f} s, {name}", fontsize="medium")
+        ax.set_title(name, fontsize="medium")
     return _bar(maps[0], maps, scale, "µV", "potential").figure
 
 # %% ../../nbs/api/81a_simulator.ipynb #0fafec39
