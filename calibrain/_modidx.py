@@ -282,6 +282,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                               'calibrain/explorers/sparse_path.py'),
                                                  'calibrain.explorers.sparse_path.Stopped.violation': ( 'api/sparse_path.html#stopped.violation',
                                                                                                         'calibrain/explorers/sparse_path.py'),
+                                                 'calibrain.explorers.sparse_path._small': ( 'api/sparse_path.html#_small',
+                                                                                             'calibrain/explorers/sparse_path.py'),
                                                  'calibrain.explorers.sparse_path._solve': ( 'api/sparse_path.html#_solve',
                                                                                              'calibrain/explorers/sparse_path.py'),
                                                  'calibrain.explorers.sparse_path._words': ( 'api/sparse_path.html#_words',

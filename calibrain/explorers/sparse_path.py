@@ -39,9 +39,9 @@ def record(
     x *= np.sqrt(10**(snr / 10) / np.square(G @ x).mean())
     return G, x, G @ x + e
 
-# %% ../../nbs/api/81c_sparse_path.ipynb #8c399d18
+# %% ../../nbs/api/81c_sparse_path.ipynb #eb993f6c
 RULES = {"MacKay": "mackay", "convex bounding": "convex", "EM": "em"} # Names of the rules → `update_mode`
-LAST = 3000 # Iterations of a whole course
+LAST = 900 # Iterations of a whole course
 
 @dataclass(frozen=True, eq=False)
 class Stopped:
@@ -88,14 +88,16 @@ def courses(
     best = _solve(snr, n_active, "fast", 1000, 1e-9)
     return {rule: r.history["cost"] for rule, r in found.items()}, min(best.cost, *(r.cost for r in found.values()))
 
-# %% ../../nbs/api/81c_sparse_path.ipynb #47ed44f6
+# %% ../../nbs/api/81c_sparse_path.ipynb #c4106ddf
+def _small(v: float) -> str: return f"{v:.2g}" if v >= 1e-6 else "less than 1e-6"
+
 def _words(s: Stopped, rule: str, n_iter: int, above: float) -> str: # Two lines
     "What the picture says, in words"
     on = int((s.ev.gamma > 0).sum())
-    first = f"{rule}, {f'iteration {n_iter}' if n_iter else 'start'}: ℒ = {s.ev.cost:.3f}, {max(above, 0):.2g} above the optimum; largest violation {s.violation.max():.2g}."
+    first = f"{rule}, {f'iteration {n_iter}' if n_iter else 'start'}: ℒ = {s.ev.cost:.3f}, {_small(above)} above the optimum; largest violation {_small(s.violation.max())}."
     return (first + f"\n{on} of {N_SOURCES} variances are not zero; the mean explains {100 * s.explained:.0f} % of the recording's power.").replace("-", "−")
 
-# %% ../../nbs/api/81c_sparse_path.ipynb #ed693288
+# %% ../../nbs/api/81c_sparse_path.ipynb #0c192c04
 def draw_path(
     s: Stopped, # Where the iterations led
     course: dict, # Rule → ℒ at iterations 0, 1, …
@@ -105,26 +107,27 @@ def draw_path(
 ) -> Figure: # The figure
     "γ and its certificate by source, and the course of ℒ"
     fig = _Picture(figsize=(8, 4.5))
-    grid = fig.add_gridspec(2, 2, width_ratios=(1.9, 1), left=0.09, right=0.975, bottom=0.2, top=0.86, wspace=0.27, hspace=0.14)
+    grid = fig.add_gridspec(2, 2, width_ratios=(1.9, 1), left=0.09, right=0.975, bottom=0.215, top=0.86, wspace=0.27, hspace=0.14)
     above, below, right = fig.add_subplot(grid[0, 0]), fig.add_subplot(grid[1, 0]), fig.add_subplot(grid[:, 1])
     draw_gamma(s.ev.gamma, np.square(s.x).mean(1), ax=above).set(xlabel="", ylim=(1e-6 / 15, 100))
     above.tick_params(labelbottom=False)
     draw_kkt(s.violation, s.ev.q > s.ev.d, ax=below).set(ylim=(1e-6, 1e3))
     draw_courses({name: cost - lowest for name, cost in course.items()}, floor=1e-6, ax=right)
-    right.plot(n_iter, max(course[rule][n_iter] - lowest, 1e-6), "o", ms=10, mfc="none", mec="black", mew=2, zorder=5, label="shown", clip_on=False)
+    above_lowest = course[rule][min(n_iter, len(course[rule]) - 1)] - lowest
+    right.plot(n_iter, max(above_lowest, 1e-6), "o", ms=10, mfc="none", mec="black", mew=2, zorder=5, label="shown", clip_on=False)
     right.set(xlim=(0, 1.3 * LAST), ylim=(1e-6, 1e3))
     found = {label: handle for ax in (right, above, below) for handle, label in zip(*ax.get_legend_handles_labels())}
     for ax in (above, below, right): ax.get_legend().remove()
     fig.legend(found.values(), found, loc="lower center", ncols=5, frameon=False, columnspacing=1.2, handlelength=1.6, fontsize="small")
-    fig.text(0.015, 0.985, _words(s, rule, n_iter, course[rule][n_iter] - lowest), va="top")
+    fig.text(0.015, 0.985, _words(s, rule, n_iter, above_lowest), va="top")
     return fig
 
-# %% ../../nbs/api/81c_sparse_path.ipynb #adfdbff9
+# %% ../../nbs/api/81c_sparse_path.ipynb #14ec2bad
 class SparsePath(Explorer):
     "The iterations of gamma-MAP"
     title = "Gamma-MAP at one of its iterations: variance γ and violation of the optimality condition by source, and the cost ℒ of three update rules against iterations."
     controls = dict(
-        n_iter=Control("iteration", (0, 1, 2, 3, 4, 5, 7, 10, 15, 20, 30, 50, 70, 100, 150, 200, 300, 500, 700, 1000, 1500, 2000, 3000), start=0, static=(0, 1, 3, 10, 30, 100, 300, 1000)),
+        n_iter=Control("iteration", (0, 1, 2, 3, 4, 5, 7, 10, 15, 20, 30, 50, 70, 100, 150, 200, 300, 500, 700, LAST), start=10, static=(0, 1, 3, 10, 30, 100, LAST)),
         rule=Control("update rule", tuple(RULES), start="convex bounding"),
         snr=Control("SNR", (-15, -10, -5, 0, 5, 10, 15, 20, 25), start=10, unit="dB", static=(-5, 10)),
         n_active=Control("active sources", tuple(range(1, 9)), start=3, static=(1, 3, 8)))

@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['draw_courses', 'draw_convergence', 'draw_evidence_surface', 'draw_gamma', 'draw_kkt']
 
-# %% ../../nbs/api/80c_convergence.ipynb #777b4985
+# %% ../../nbs/api/80c_convergence.ipynb #b0446520
 from collections.abc import Mapping
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import BoundaryNorm, ListedColormap
+from matplotlib.patches import Rectangle
 
 from ..core import _refuse, check_array, check_choice, check_count, check_number
 from ..result import Result
@@ -130,7 +131,7 @@ def draw_gamma(
     ax.set(yscale="log", ylim=(floor / 15, None), xlim=(-1, len(gamma)), xlabel="source", ylabel="γ (nAm²)")
     return _legend(ax)
 
-# %% ../../nbs/api/80c_convergence.ipynb #8f12e31d
+# %% ../../nbs/api/80c_convergence.ipynb #4e1eef81
 def draw_kkt(
     violation: np.ndarray, # Violation of each source, as `kkt_violation` gives it, `(n_sources,)`
     grow: np.ndarray, # Where there is more to explain than the source takes up, q > d, `(n_sources,)` of bool
@@ -142,6 +143,8 @@ def draw_kkt(
     grow, n, ax = check_array("grow", grow, v.shape).astype(bool), np.arange(len(v)), _axes(ax)
     for which, label, colour, hatch in ((grow, "γ should grow", OKABE_ITO["vermillion"], None), (~grow, "γ should shrink", OKABE_ITO["sky"], "////")):
         on = which & (v > floor)
-        ax.bar(n[on], v[on] - floor, 0.8, bottom=floor, color=colour, hatch=hatch, edgecolor="white" if hatch else colour, lw=0, label=label)
+        style = dict(facecolor=colour, hatch=hatch, edgecolor="white" if hatch else colour, lw=0)
+        ax.bar(n[on], v[on] - floor, 0.8, bottom=floor, **style)
+        ax.add_patch(Rectangle((0, floor), 0, 0, label=label, **style))               # for the legend, where no bar has the colour
     ax.set(yscale="log", ylim=(floor, max(10, 2 * v.max(initial=0))), xlim=(-1, len(v)), xlabel="source", ylabel="violation (relative)")
     return _legend(ax)
