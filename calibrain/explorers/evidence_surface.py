@@ -160,13 +160,13 @@ def draw_surface(
     fig.text(0.015, 0.985, _words(s), va="top")
     return fig
 
-# %% ../../nbs/api/81b_evidence_surface.ipynb #cbc1eb38
+# %% ../../nbs/api/81b_evidence_surface.ipynb #a798d44c
 class EvidenceSurface(Explorer):
     "The evidence of minimum norm over γ and λ"
     title = "Cost ℒ of Bayesian minimum norm over prior variance γ and noise variance λ, with the paths of three update rules and their pace."
     controls = dict(
         snr=Control("SNR", (-20, -15, -10, -5, 0, 5, 10, 15, 20, 30), start=0, unit="dB", static=(-10, 0, 20)),
-        n_sources=Control("sources (16 sensors)", (2, 4, 8, 12, 14, 15, 16, 20, 24, 32, 48, 64), start=8, static=(8, 16, 64)),
+        n_sources=Control("sources (16 sensors)", (2, 4, 8, 12, 14, 15, 16, 20, 24, 32, 48, 64), start=8, static=(8, 24, 64)),
         n_times=Control("samples", (2, 5, 10, 20, 50, 100, 200, 500), start=20, static=(5, 20, 200)),
         start_from=Control("start", tuple(STARTS), start="noise"),
         reference=Control("reference", ("as recorded", "average"), start="as recorded"))
