@@ -28,7 +28,7 @@ def _courses(ax, courses, floor, converged) -> Axes:
     ax.set(xlim=(0, None), xlabel="iteration")
     return ax
 
-# %% ../../nbs/api/80c_convergence.ipynb #ee918001
+# %% ../../nbs/api/80c_convergence.ipynb #7cd6fded
 def draw_courses(
     courses: Mapping, # Label → values at iterations 0, 1, …, `(n_iter + 1,)`
     floor: float = 1e-9, # Values below this are not told apart
@@ -41,6 +41,7 @@ def draw_courses(
     ends = {label: np.argmax(v <= floor) + 1 if down[label] else len(v) for label, v in courses.items()}
     ax = _courses(_axes(ax), {label: (np.arange(ends[label]), v[:ends[label]]) for label, v in courses.items()}, floor, down)
     ax.set(yscale="log", ylabel=ylabel)
+    ax.minorticks_off()
     return _legend(ax)
 
 # %% ../../nbs/api/80c_convergence.ipynb #c2d1cd18
@@ -80,7 +81,7 @@ def _at_edge(point, gamma, noise) -> tuple[float, float, str]: # Where to draw a
     out = np.sign(np.subtract(point, inside))
     return *inside, {(0, -1): "v", (0, 1): "^", (-1, 0): "<", (1, 0): ">"}.get(tuple(out), "D" if out.any() else "o")
 
-# %% ../../nbs/api/80c_convergence.ipynb #5473b42f
+# %% ../../nbs/api/80c_convergence.ipynb #33f1574b
 def draw_evidence_surface(
     gamma: np.ndarray, # Prior variances, rising, `(n,)`, nAm²
     noise: np.ndarray, # Noise variances, rising, `(m,)`, squared data units
@@ -103,6 +104,7 @@ def draw_evidence_surface(
         g, l, edge = _at_edge(check_array(label, point, (2,)), gamma, noise)
         ax.plot(g, l, mark if edge == "o" else edge, mfc=face, mec="black", ms=8, ls="none", mew=1.8 if mark == "+" and edge == "o" else 1, label=label, clip_on=False, zorder=5)
     ax.set(xscale="log", yscale="log", xlim=gamma[[0, -1]], ylim=noise[[0, -1]], xlabel="prior variance γ (nAm²)", ylabel=f"noise variance λ ({unit})")
+    ax.minorticks_off()                                                     # at every decade is enough
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.24), ncols=3, frameon=False, columnspacing=1.2, handlelength=1.8)
     return ax
 
@@ -113,7 +115,7 @@ def _rising(name, v) -> np.ndarray:
     if len(v) < 2 or v[0] <= 0 or (np.diff(v) <= 0).any(): _refuse(ValueError, name, "rising values above 0, at least two", f"{len(v)} values from {v[0]:g} to {v[-1]:g}" if len(v) else "none", "use np.geomspace")
     return v
 
-# %% ../../nbs/api/80c_convergence.ipynb #44b421c4
+# %% ../../nbs/api/80c_convergence.ipynb #c96797f3
 def draw_gamma(
     gamma: np.ndarray, # Prior variance of each source, `(n_sources,)`, nAm²
     energy: np.ndarray = None, # Mean square of each true source, `(n_sources,)`, nAm²
@@ -129,9 +131,10 @@ def draw_gamma(
     if not on.all(): ax.plot(n[~on], np.full((~on).sum(), floor / 4), "|", color=OKABE_ITO["blue"], ms=6, label="zero, or below the line")
     ax.axhline(floor, color="0.8", lw=0.8, zorder=0)
     ax.set(yscale="log", ylim=(floor / 15, None), xlim=(-1, len(gamma)), xlabel="source", ylabel="γ (nAm²)")
+    ax.minorticks_off()
     return _legend(ax)
 
-# %% ../../nbs/api/80c_convergence.ipynb #4e1eef81
+# %% ../../nbs/api/80c_convergence.ipynb #f99f3c93
 def draw_kkt(
     violation: np.ndarray, # Violation of each source, as `kkt_violation` gives it, `(n_sources,)`
     grow: np.ndarray, # Where there is more to explain than the source takes up, q > d, `(n_sources,)` of bool
@@ -147,4 +150,5 @@ def draw_kkt(
         ax.bar(n[on], v[on] - floor, 0.8, bottom=floor, **style)
         ax.add_patch(Rectangle((0, floor), 0, 0, label=label, **style))               # for the legend, where no bar has the colour
     ax.set(yscale="log", ylim=(floor, max(10, 2 * v.max(initial=0))), xlim=(-1, len(v)), xlabel="source", ylabel="violation (relative)")
+    ax.minorticks_off()
     return _legend(ax)
