@@ -30,10 +30,13 @@ def test_static_combinations(kind):
 @pytest.mark.parametrize("kind", [EvidenceSurface, SparsePath])
 def test_the_ends_of_the_live_controls(kind):
     e = kind()
-    for end in (0, -1): assert e.draw(**{name: c.values[end] for name, c in e.controls.items()}).texts
+    for end in (0, -1):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert e.draw(**{name: c.values[end] for name, c in e.controls.items()}).texts
 
 
-@pytest.mark.filterwarnings("ignore::calibrain.core.NoiseBoundaryWarning")
+@pytest.mark.filterwarnings("ignore::calibrain.core.NoiseBoundaryWarning", "ignore::calibrain.core.ConvergenceWarning")
 @pytest.mark.parametrize("snr, n_sources, n_times", [(0, 8, 20), (20, 24, 5), (-10, 64, 20)])
 def test_the_surface_says_what_the_solver_says(snr, n_sources, n_times):
     text = EvidenceSurface().draw(snr, n_sources, n_times, "noise", "as recorded").texts[0].get_text()

@@ -124,7 +124,7 @@ def solved(
     first = np.array(STARTS[start]) * e.s.mean() / (e.d.mean(), 1)
     return Surface(r, e, best, old, {rule: path(e, rule, first, n_sources, n_iter) for rule in RULES})
 
-# %% ../../nbs/api/81b_evidence_surface.ipynb #e2b73987
+# %% ../../nbs/api/81b_evidence_surface.ipynb #991076ec
 _GAMMA, _NOISE = np.geomspace(1e-2, 1e3, 90), np.geomspace(1e-4, 1e3, 90)
 
 def _costs(e: Spectrum, path) -> np.ndarray:
@@ -139,8 +139,9 @@ def _words(s: Surface) -> str: # Lines
     elif g == 0: first = f"Optimum: γ = 0, λ = {l:.3g} µV², ℒ = {s.lowest:.2f}. The data need no sources."
     else: first = f"Optimum: γ = {g:.3g} nAm², λ = {l:.3g} µV², ℒ = {s.lowest:.2f}. Truth: γ = 1 nAm², λ = {s.r.noise:.3g} µV²."
     silent = N_SENSORS - len(s.e.d)
-    lines = [first, f"The published rule ends at γ = {g0:.3g} nAm², λ = {l0:.1g} µV², with ℒ = {s.e.cost(*s.published):.2f}.",
-                      f"Rank of the leadfield {s.rank}, in {len(s.e.d)} directions{' (one more is empty, and left out)' * (silent > 0)}."]
+    there = "ends at" if s.old.converged else f"does not settle: after {s.old.n_iter} iterations"
+    lines = [first, f"The published rule {there} γ = {g0:.3g} nAm², λ = {l0:.1g} µV², with ℒ = {s.e.cost(*s.published):.2f}.",
+             f"Rank of the leadfield {s.rank}, in {len(s.e.d)} directions{' (one more is empty, and left out)' * (silent > 0)}."]
     return "\n".join(lines).replace("-", "−")
 
 # %% ../../nbs/api/81b_evidence_surface.ipynb #e1bf5c1d

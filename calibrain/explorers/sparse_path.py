@@ -88,13 +88,13 @@ def courses(
     best = _solve(snr, n_active, "fast", 1000, 1e-9)
     return {rule: r.history["cost"] for rule, r in found.items()}, min(best.cost, *(r.cost for r in found.values()))
 
-# %% ../../nbs/api/81c_sparse_path.ipynb #c4106ddf
+# %% ../../nbs/api/81c_sparse_path.ipynb #15e5645e
 def _small(v: float) -> str: return f"{v:.2g}" if v >= 1e-6 else "less than 1e-6"
 
 def _words(s: Stopped, rule: str, n_iter: int, above: float) -> str: # Two lines
     "What the picture says, in words"
     on = int((s.ev.gamma > 0).sum())
-    first = f"{rule}, {f'iteration {n_iter}' if n_iter else 'start'}: ℒ = {s.ev.cost:.3f}, {_small(above)} above the optimum; largest violation {_small(s.violation.max())}."
+    first = f"{rule[0].upper()}{rule[1:]}, {f'iteration {n_iter}' if n_iter else 'start'}: ℒ = {s.ev.cost:.3f}, {_small(above)} above the optimum; largest violation {_small(s.violation.max())}."
     return (first + f"\n{on} of {N_SOURCES} variances are not zero; the mean explains {100 * s.explained:.0f} % of the recording's power.").replace("-", "−")
 
 # %% ../../nbs/api/81c_sparse_path.ipynb #0c192c04

@@ -81,7 +81,7 @@ def _at_edge(point, gamma, noise) -> tuple[float, float, str]: # Where to draw a
     out = np.sign(np.subtract(point, inside))
     return *inside, {(0, -1): "v", (0, 1): "^", (-1, 0): "<", (1, 0): ">"}.get(tuple(out), "D" if out.any() else "o")
 
-# %% ../../nbs/api/80c_convergence.ipynb #33f1574b
+# %% ../../nbs/api/80c_convergence.ipynb #091ccf62
 def draw_evidence_surface(
     gamma: np.ndarray, # Prior variances, rising, `(n,)`, nAm²
     noise: np.ndarray, # Noise variances, rising, `(m,)`, squared data units
@@ -94,6 +94,7 @@ def draw_evidence_surface(
     "A cost surface with points and paths on it"
     gamma, noise = (_rising(name, v) for name, v in (("gamma", gamma), ("noise", noise)))
     height, ax = check_array("height", height, (len(noise), len(gamma))), _axes(ax, size=(6, 3.6))
+    ax.set(xscale="log", yscale="log", xlim=gamma[[0, -1]], ylim=noise[[0, -1]], xlabel="prior variance γ (nAm²)", ylabel=f"noise variance λ ({unit})")
     shades = ListedColormap([str(v) for v in np.linspace(1, 0.5, len(_LEVELS))])
     filled = ax.contourf(gamma, noise, height, levels=_LEVELS, cmap=shades, norm=BoundaryNorm([*_LEVELS, np.inf], len(_LEVELS)), extend="max")
     ax.figure.colorbar(filled, ax=ax, label="ℒ above the optimum", pad=0.02, format="%g")
@@ -103,7 +104,6 @@ def draw_evidence_surface(
     for (label, point), (mark, face) in zip((points or {}).items(), (("o", "white"), ("+", "black"), ("X", "black"), ("s", "white"))):
         g, l, edge = _at_edge(check_array(label, point, (2,)), gamma, noise)
         ax.plot(g, l, mark if edge == "o" else edge, mfc=face, mec="black", ms=8, ls="none", mew=1.8 if mark == "+" and edge == "o" else 1, label=label, clip_on=False, zorder=5)
-    ax.set(xscale="log", yscale="log", xlim=gamma[[0, -1]], ylim=noise[[0, -1]], xlabel="prior variance γ (nAm²)", ylabel=f"noise variance λ ({unit})")
     ax.minorticks_off()                                                     # at every decade is enough
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.24), ncols=3, frameon=False, columnspacing=1.2, handlelength=1.8)
     return ax
