@@ -303,6 +303,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                         'calibrain.metric_names.calibration_metrics_4': ( 'api/metric_names.html#calibration_metrics_4',
                                                                                           'calibrain/metric_names.py')},
             'calibrain.metrics': { 'calibrain.metrics.Record': ('api/metrics.html#record', 'calibrain/metrics.py'),
+                                   'calibrain.metrics.Record.__repr__': ('api/metrics.html#record.__repr__', 'calibrain/metrics.py'),
                                    'calibrain.metrics.Record._repr_html_': ('api/metrics.html#record._repr_html_', 'calibrain/metrics.py'),
                                    'calibrain.metrics._by_source': ('api/metrics.html#_by_source', 'calibrain/metrics.py'),
                                    'calibrain.metrics._of_coverage': ('api/metrics.html#_of_coverage', 'calibrain/metrics.py'),
