@@ -212,7 +212,7 @@ def footnotes(
 @patch
 def _repr_markdown_(self: Demo) -> str: # Markdown
     "A table for each orientation"
-    line = lambda cells: "| " + " | ".join(c for c, column in zip(cells, COLUMNS) if column.head[0] != "time") + " |"
+    line = lambda cells: "| " + " | ".join(c for c, column in zip(cells, COLUMNS) if column.name not in ("iterations", "time (s)")) + " |"
     head = [line(c.name for c in COLUMNS), line(["---"] * 2 + ["--:"] * (len(COLUMNS) - 2))]
     tables = ["\n".join([f"**{runs[0].problem}**\n", *head, *(line(row(r)) for r in runs)]) for runs in map(self.of, KINDS)]
     return "\n\n".join(tables + footnotes(self))
