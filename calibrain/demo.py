@@ -169,7 +169,7 @@ def row(
     return tuple(c.cell(run) for c in COLUMNS)
 
 # %% ../nbs/api/72a_demo.ipynb #a8ab7e9b
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Demo:
     "The nine runs of the tutorial"
     runs: tuple # Six runs with fixed orientation, then three with free
@@ -178,6 +178,7 @@ class Demo:
            kind: str, # `"fixed"` or `"free"`
           ) -> list[Run]: # The runs with that orientation
         return [r for r in self.runs if r.problem.kind == kind]
+    def __repr__(self): return f"<Demo: {len(self.runs)} runs>"
     def results(self,
                 kind: str, # `"fixed"` or `"free"`
                ) -> dict: # Label → `Result`, as the pictures take it
@@ -211,7 +212,7 @@ def footnotes(
 @patch
 def _repr_markdown_(self: Demo) -> str: # Markdown
     "A table for each orientation"
-    line = lambda cells: "| " + " | ".join(cells) + " |"
+    line = lambda cells: "| " + " | ".join(c for c, column in zip(cells, COLUMNS) if column.name not in ("iterations", "time (s)")) + " |"
     head = [line(c.name for c in COLUMNS), line(["---"] * 2 + ["--:"] * (len(COLUMNS) - 2))]
     tables = ["\n".join([f"**{runs[0].problem}**\n", *head, *(line(row(r)) for r in runs)]) for runs in map(self.of, KINDS)]
     return "\n\n".join(tables + footnotes(self))

@@ -110,7 +110,7 @@ def _repr_html_(self: EvokedPosterior) -> str: # HTML
     n, t = np.unravel_index(peak.argmax(), peak.shape)
     at = ", ".join(f"{1e3 * c:.0f}" for c in self.coords[n])
     rows = {"solver": self.result.solver, "sources × components": f"{p.n_sources} × {p.n_orient}, {self.space}", "window": f"{1e3 * self.times[0]:.0f} to {1e3 * self.times[-1]:.0f} ms, {p.n_times} samples",
-            "epochs averaged": f"{self.nave:g}", "strongest": f"{peak[n, t]:.3g} nAm at ({at}) mm, {1e3 * self.times[t]:.0f} ms", "log evidence": f"{self.result.log_evidence:.6g}",
+            "epochs averaged": f"{self.nave:g}", "strongest": f"{peak[n, t]:.3g} nAm at ({at}) mm, {1e3 * self.times[t]:.0f} ms", "log evidence": f"{self.result.log_evidence:.1f}",
             "whitened power": ", ".join(f"{k.replace('_', ' ')} {v:.2f}" for k, v in self.power.items())}
     return f"<table><caption>{self.comment or 'Evoked posterior'}</caption>" + "".join(f"<tr><th style='text-align:left'>{k}</th><td style='text-align:left'>{v}</td></tr>" for k, v in rows.items()) + "</table>"
 

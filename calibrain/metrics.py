@@ -71,6 +71,11 @@ def _repr_html_(self: Record) -> str: # HTML
     body = [row(n, [show(self.get(n)), *(show(self.get(f"{n}_{t}")) for t in _STRATA), _MEASURES[n]]) for n in split]
     return "<table><caption>Against the truth</caption>" + "".join(plain) + "</table>" + ("<table>" + head + "".join(body) + "</table>" if split else "")
 
+@patch
+def __repr__(self: Record) -> str: # Text
+    "The measures to four digits"
+    return f"Record({', '.join(f'{k}={v:.4g}' if isinstance(v, float) else f'{k}={v!r}' for k, v in self.items())})"
+
 # %% ../nbs/api/52_metrics.ipynb #7257517d
 def _by_source(x: np.ndarray, mean: np.ndarray, p: Posterior, level: float) -> dict: # Name → `(n_sources,)`
     "What is averaged by stratum"

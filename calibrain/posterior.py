@@ -163,3 +163,8 @@ def _repr_html_(self: Posterior) -> str: # HTML
             "posterior std, median and largest": f"{np.median(s):.3g}, {s.max():.3g} nAm"}
     body = "".join(f"<tr><th style='text-align:left'>{k}</th><td>{v}</td></tr>" for k, v in rows.items())
     return f"<table><caption>Posterior</caption>{body}</table>"
+
+@patch
+def __repr__(self: Posterior) -> str: # Text
+    "One line"
+    return f"<Posterior: {self.n_sources} sources × {self.n_orient}, {self.n_times} samples, {len(self.gamma)} active coefficients>"

@@ -138,7 +138,7 @@ def _repr_html_(self: Result) -> str: # HTML
     "A short table"
     noise = f"{self.noise_var:.4g}" + (" — at the boundary: the data do not determine it" if self.noise_at_boundary else "")
     rows = {"cost ℒ": f"{self.cost:.6g}", "log evidence": f"{self.log_evidence:.6g}", "noise variance": noise,
-            "iterations": f"{self.n_iter}" + ("" if self.converged else " — not converged"), "largest KKT violation": f"{self.kkt_violation:.1e}",
+            "iterations": f"{self.n_iter}" + ("" if self.converged else " — not converged"), "largest KKT violation": "below 1e-6" if self.kkt_violation < 1e-6 else f"{self.kkt_violation:.1e}",
             "active coefficients": f"{len(self.posterior.gamma)} of {len(self['coefficient_indices'])}" if "coefficient_indices" in self else len(self.posterior.gamma),
             "entries": ", ".join(f"<code>{k}</code>" for k in sorted(self))}
     body = "".join(f"<tr><th style='text-align:left'>{k}</th><td style='text-align:left'>{v}</td></tr>" for k, v in rows.items())

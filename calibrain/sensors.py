@@ -93,6 +93,7 @@ class SensorSimulator:
         self.logger = check_logger(logger, __name__)
         self.set_sensor_metadata()
     unit = property(lambda self: unit_name(self.units, self.unitmult), doc="Unit of the recording")
+    def __repr__(self): return f"<{type(self).__name__}: data in {self.unit}>"
     def _repr_markdown_(self): return f"**{type(self).__name__}**, data in {self.unit}\n\n| kind | units | unitmult | coil_type |\n|---|---|---|---|\n| {self.kind} | {self.units} | {self.unitmult} | {self.coil_type} |"
 
 # %% ../nbs/api/21_sensors.ipynb #5b2b2bbd

@@ -243,6 +243,7 @@ class SourceSimulator:
         self.config = self.ERP_config = ErpConfig(ERP_config)
         self.logger = check_logger(logger, __name__)
     times = property(lambda self: self.config.times, doc="Times of the samples in s")
+    def __repr__(self): return f"<{type(self).__name__}: {len(self.times)} samples>"
     def _repr_markdown_(self): return f"**{type(self).__name__}**, {len(self.times)} samples\n\n{self.config._repr_markdown_()}"
 
 # %% ../nbs/api/20_sources.ipynb #3edae308

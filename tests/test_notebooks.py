@@ -75,6 +75,7 @@ def test_stale_outputs_are_found(tmp_path):
     out = lambda **data: dict(output_type="display_data", metadata={}, data={k.replace("_", "/"): v for k, v in data.items()})
     cell = lambda source, *o: dict(cell_type="code", id="a", source=source, outputs=list(o), metadata={}, execution_count=3)
     said, warned = dict(output_type="stream", name="stdout", text="γ = 1.50\n"), dict(output_type="stream", name="stderr", text="careful")
+    assert [o["text"] for o in tool.outputs(cell("", said | dict(text="a\nb"), warned, said | dict(text=" c\n")))] == [["a\n", "b c\n"]], "pieces are one text"
     png = base64.b64encode(picture()).decode()
     fresh = dict(cells=[cell("print(1)", said, warned), cell("#| hide\n1", out(text_plain="1")), cell("x", out(image_png=png, text_plain="<Axes>", text_html='<div class="explorer">'))])
     path = tmp_path / "a.ipynb"

@@ -38,7 +38,13 @@ def kept(output):
 def outputs(cell):
     "The outputs of a cell that are committed: none where the page hides the cell"
     if cell["cell_type"] != "code" or re.search(r"(?m)^#\| *(?:hide|output: *false|include: *false)\b", text(cell["source"])): return []
-    return [o for o in map(kept, cell.get("outputs", [])) if o]
+    out = []
+    for o in filter(None, map(kept, cell.get("outputs", []))):
+        if out and "text" in o and "text" in out[-1]: out[-1]["text"] += o["text"]  # a kernel sends what is printed in as many pieces as it likes
+        else: out.append(o)
+    for o in out:
+        if "text" in o: o["text"] = "".join(o["text"]).splitlines(True)
+    return out
 
 
 def words(output):
