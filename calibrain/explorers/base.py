@@ -52,7 +52,7 @@ class Control:
 class Impossible(ValueError):
     "A combination of values that has no picture; the message says why, in a sentence"
 
-# %% ../../nbs/api/81_base.ipynb #b0a63362
+# %% ../../nbs/api/81_base.ipynb #a396d63e
 def png(
     picture: Axes | Figure, # What `draw` returned
     dpi: int = 80, # Resolution
@@ -60,7 +60,7 @@ def png(
     "A picture as the bytes of a small PNG file"
     out, full = io.BytesIO(), io.BytesIO()
     picture.figure.savefig(full, format="png", dpi=dpi)
-    Image.open(full).convert("RGB").quantize(128, dither=Image.Dither.NONE).save(out, format="png", optimize=True)
+    Image.open(full).convert("RGB").quantize(128, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(out, format="png", optimize=True)
     return out.getvalue()
 
 # %% ../../nbs/api/81_base.ipynb #d85eb9de
