@@ -4,4 +4,5 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "base": ["Control", "Explorer", "Impossible"],
     "sflex": ["SflexExplorer"],
+    "brain": ["BrainExplorer"],
 })

@@ -54,7 +54,7 @@ def _costs(place, true, snr, normalize) -> np.ndarray: # ℒ, `(n_widths,)`
     fits = [gamma_map_sflex(_head()[0], y, noise_var=noise_var, sigma=s / 1000, normalize=_NORMALIZE[normalize], update_mode="fast") for s in _WIDTHS]
     return np.array([fit.cost for fit in fits])
 
-# %% ../../nbs/api/81d_sflex.ipynb #2c93706a
+# %% ../../nbs/api/81d_sflex.ipynb #7738bb3c
 class SflexExplorer(Explorer):
     "What sFLEX builds sources of, and which width the data ask for"
     title = "A bump of the sFLEX basis: on the cortex, by the distance from its middle, and the cost of models of each width for a recording of a patch at the same place."
@@ -75,7 +75,7 @@ class SflexExplorer(Explorer):
         "Map, weights and costs"
         (head, brain), n, how = _head(), _PLACES[place], _NORMALIZE[normalize]
         r, fig = head.record.coords, _Picture(figsize=(8, 4.5), layout="constrained")
-        axes = fig.subplot_mosaic([["map", "bump"], ["cost", "cost"]], width_ratios=[1.25, 1])
+        axes = fig.subplot_mosaic([["map", "bump"], ["cost", "cost"]], width_ratios=[1.5, 1], height_ratios=[1.5, 1])
         weight = sflex_basis(r, sigma / 1000, normalize=how)[:, [n]].toarray().ravel()
         draw_cortex_image(weight / weight.max(), brain, views="lateral", unit="", label="relative weight", threshold=0.01, limits=(0, 1), ring=n, ax=axes["map"])
         draw_bump(r, n, sigma / 1000, how, ax=axes["bump"])

@@ -6,5 +6,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "estimates": ["draw_waveform", "draw_waveforms", "draw_variance", "draw_variances", "draw_norms", "draw_source_norms", "source_energy", "source_variance"],
     "patches": ["draw_bump", "draw_widths"],
     "painted": ["draw_cortex_image"],
+    "course": ["draw_course"],
     "cortex": ["VIEWS", "Cortex", "cortex_from_src", "spread", "draw_cortex", "draw_topography", "draw_topographies"],
 })
