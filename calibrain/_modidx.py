@@ -238,6 +238,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                           'calibrain.explorers.base._frame': ('api/base.html#_frame', 'calibrain/explorers/base.py'),
                                           'calibrain.explorers.base._image': ('api/base.html#_image', 'calibrain/explorers/base.py'),
                                           'calibrain.explorers.base._live': ('api/base.html#_live', 'calibrain/explorers/base.py'),
+                                          'calibrain.explorers.base._palette': ('api/base.html#_palette', 'calibrain/explorers/base.py'),
                                           'calibrain.explorers.base._static': ('api/base.html#_static', 'calibrain/explorers/base.py'),
                                           'calibrain.explorers.base.png': ('api/base.html#png', 'calibrain/explorers/base.py')},
             'calibrain.explorers.brain': { 'calibrain.explorers.brain.BrainExplorer': ( 'api/brain.html#brainexplorer',

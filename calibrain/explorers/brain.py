@@ -57,7 +57,7 @@ class _Estimate:
         along = along * np.sign((along @ mean)[np.abs(along @ mean).argmax()]) if len(along) > 1 else np.ones(1)
         return along @ mean, float(np.sqrt(along @ block @ along))
 
-# %% ../../nbs/api/81g_brain.ipynb #e1cf10ec
+# %% ../../nbs/api/81g_brain.ipynb #887d58d1
 _TIMES = np.arange(0, 201, 5) # ms
 
 @functools.lru_cache(maxsize=1)
@@ -69,7 +69,7 @@ def _simulated() -> _Estimate:
     truth = bumps @ np.stack([wave(8, 90, 20), wave(-8, 140, 25)])
     _, y, noise, _ = SensorSimulator().simulate(truth, lf, alpha_SNR=2 / 3, seed=0)
     fit = gamma_map_sflex(lf, y, noise_var=noise.var(), update_mode="fast")
-    limits = dict(mean=(-8, 8), std=(0, 2), truth=(-8, 8))
+    limits = dict(mean=(-8, 8), std=(0, 1.5), truth=(-8, 8))
     return _Estimate(template_cortex(), _TIMES, fit.posterior, limits, truth)
 
 # %% ../../nbs/api/81g_brain.ipynb #8f958ec1
@@ -84,7 +84,7 @@ def _files() -> dict: # What a recording needs, or nothing
     if not meg.exists(): return {}
     return dict(src=subject / "sample-oct-6-src.fif", trans=meg / "sample_audvis_raw-trans.fif", bem=subject / "sample-5120-bem-sol.fif", ave=meg / "sample_audvis-ave.fif", cov=meg / "sample_audvis-cov.fif")
 
-# %% ../../nbs/api/81g_brain.ipynb #c19ab195
+# %% ../../nbs/api/81g_brain.ipynb #47c7ded3
 @functools.lru_cache(maxsize=1)
 def _real() -> _Estimate:
     "A tone to the right ear, estimated by gamma-MAP"
@@ -93,25 +93,25 @@ def _real() -> _Estimate:
     evoked.info["bads"] = ["MEG 2443", "EEG 053"]
     fwd = mne.make_forward_solution(evoked.info, mne.read_trans(f["trans"], verbose="ERROR"), mne.read_source_spaces(f["src"], verbose="ERROR"), f["bem"], meg=True, eeg=False, mindist=5, verbose="ERROR")
     est = estimate_evoked(evoked, fwd, mne.read_cov(f["cov"], verbose="ERROR"), tmin=0, tmax=0.2, orientation="free", solver_params=dict(update_mode="fast"), progress=False)
-    return _Estimate(cortex_from_src(fwd["src"], whole=_BESIDE.exists()), 1e3 * est.times, est.posterior, dict(mean=(0, 10), std=(0, 6)))
+    return _Estimate(cortex_from_src(fwd["src"], whole=_BESIDE.exists()), 1e3 * est.times, est.posterior, dict(mean=(0, 10), std=(0, 10)))
 
-# %% ../../nbs/api/81g_brain.ipynb #2b5a1c9d
+# %% ../../nbs/api/81g_brain.ipynb #226f4c09
 def _values(e: _Estimate, quantity, i, threshold) -> tuple: # One number for each source, and how to draw it
     "What a map shows at sample `i`"
-    if quantity == "std": return e.std, dict(limits=e.limits["std"], label="posterior std", threshold=1e-9)
+    if quantity == "std": return e.std, dict(limits=e.limits["std"], label="posterior std", threshold=0.05)
     if quantity == "exceedance": return exceedance(e.mean[..., [i]], e.blocks, threshold)[:, 0], dict(limits=(0, 1), unit="", label=f"P(amplitude > {threshold} nAm)", threshold=0.05)
     if quantity == "truth": return e.truth[:, i], dict(limits=e.limits["truth"], diverging=True, label="true amplitude", threshold=threshold)
     amplitude = e.mean[:, 0, i] if e.mean.shape[1] == 1 else np.linalg.norm(e.mean[..., i], axis=1)
     return amplitude, dict(limits=e.limits["mean"], diverging=e.limits["mean"][0] < 0, label="posterior mean", threshold=threshold)
 
-# %% ../../nbs/api/81g_brain.ipynb #33f3fee6
+# %% ../../nbs/api/81g_brain.ipynb #d9c18df7
 class BrainExplorer(Explorer):
     "A posterior on the cortex, over time and threshold"
     title = "What a posterior says at one moment, on the cortex, and over time for the source that stands out most, which has a ring on the map."
     controls = dict(
         recording=Control("recording", ("simulated", "real"), start="simulated"),
         quantity=Control("quantity", ("mean", "std", "exceedance", "truth"), start="mean"),
-        time=Control("time", tuple(range(0, 201, 10)), start=90, unit="ms", static=(50, 90, 120, 140)),
+        time=Control("time", tuple(range(0, 201, 10)), start=90, unit="ms", static=(0, 90, 120, 140)),
         threshold=Control("threshold", (1, 2, 3, 4, 5, 6, 8), start=2, unit="nAm", static=(1, 2, 5)))
 
     def draw(self,
@@ -124,8 +124,8 @@ class BrainExplorer(Explorer):
         e = _simulated() if recording == "simulated" else _real()
         if quantity == "truth" and e.truth is None: raise Impossible("Nobody knows the true sources of a real recording.")
         values, how = _values(e, quantity, np.abs(e.times - time).argmin(), threshold)
-        fig = _Picture(figsize=(8, 3.6), layout="constrained")
-        left, right = fig.subplots(1, 2, width_ratios=[1.9, 1])
+        fig = _Picture(figsize=(8, 3.9), layout="constrained")
+        left, right = (part.subplots() for part in fig.subfigures(1, 2, width_ratios=[2, 1]))
         draw_cortex_image(values, e.cortex, ring=e.strongest, ax=left, **how)
         mean, std = e.course
         reach = 1.1 * max(np.abs(mean).max() + 1.96 * std, 5)
