@@ -151,7 +151,7 @@ def test_every_vertex_a_source():
 
 
 def test_threshold_colours_the_cells_of_the_vertices_that_reach_it(monkeypatch):
-    monkeypatch.setattr(module, "_refine", lambda known, tris: (known, tris))
+    monkeypatch.setattr(module, "_refine", lambda known, tris: (known, tris, ()))
     values = VALUES * np.where(np.arange(len(AT)) % 2, 1, -1)
     x = spread(values, BOTH)
     right = BOTH.tris[~BOTH.left[BOTH.tris[:, 0]]]

@@ -52,7 +52,16 @@ class Control:
 class Impossible(ValueError):
     "A combination of values that has no picture; the message says why, in a sentence"
 
-# %% ../../nbs/api/81_base.ipynb #b0a63362
+# %% ../../nbs/api/81_base.ipynb #70b4ffe4
+def _palette(image: Image.Image, n: int = 128) -> Image.Image: # An image whose palette it is
+    "Colours for an image: white, those that cover most of it, and those that are far apart"
+    kinds = (Image.Quantize.MEDIANCUT, Image.Quantize.MAXCOVERAGE)
+    found = [image.quantize(n // 2 - i, method=kind, dither=Image.Dither.NONE).getpalette()[:3 * (n // 2 - i)] for i, kind in enumerate(kinds)]
+    palette = Image.new("P", (1, 1))
+    palette.putpalette([255, 255, 255, *found[0], *found[1]])
+    return palette
+
+# %% ../../nbs/api/81_base.ipynb #e028fac3
 def png(
     picture: Axes | Figure, # What `draw` returned
     dpi: int = 80, # Resolution
@@ -60,7 +69,8 @@ def png(
     "A picture as the bytes of a small PNG file"
     out, full = io.BytesIO(), io.BytesIO()
     picture.figure.savefig(full, format="png", dpi=dpi)
-    Image.open(full).convert("RGB").quantize(128, dither=Image.Dither.NONE).save(out, format="png", optimize=True)
+    image = Image.open(full).convert("RGB")
+    image.quantize(palette=_palette(image), dither=Image.Dither.NONE).save(out, format="png", optimize=True)
     return out.getvalue()
 
 # %% ../../nbs/api/81_base.ipynb #d85eb9de

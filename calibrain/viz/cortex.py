@@ -168,14 +168,14 @@ def _rows(cortex, views) -> list: # Rows of (view, side); side `None` for both h
         else: rows.append([(view, None)])
     return rows
 
-# %% ../../nbs/api/80b_cortex.ipynb #0492302d
-def _refine(known, tris, least=30_000) -> tuple: # Rows and triangles of the finer mesh
+# %% ../../nbs/api/80b_cortex.ipynb #0de56fdc
+def _refine(known, tris, least=30_000, *, halved=()) -> tuple: # Rows and triangles of the finer mesh, and the ends of the edges that each round halved
     "Every triangle cut in four until there are `least`; halfway along an edge, all that is known is the mean of its ends"
     while len(tris) < least:
         ends, where = np.unique(np.sort(tris[:, EDGES]).reshape(-1, 2), axis=0, return_inverse=True)
         (a, b, c), (ab, bc, ca) = tris.T, len(known) + where.reshape(-1, 3).T
-        known, tris = np.concatenate([known, known[ends].mean(1)]), np.concatenate([[a, ab, ca], [ab, b, bc], [ca, bc, c], [ab, bc, ca]], axis=1).T
-    return known, tris
+        known, tris, halved = np.concatenate([known, known[ends].mean(1)]), np.concatenate([[a, ab, ca], [ab, b, bc], [ca, bc, c], [ab, bc, ca]], axis=1).T, (*halved, ends)
+    return known, tris, halved
 
 # %% ../../nbs/api/80b_cortex.ipynb #39a3284f
 def _paint(rr, tris, frame) -> tuple[np.ndarray, np.ndarray]: # Cells `(n_cells, 4, 2)`, mm, and the vertex of each
@@ -208,16 +208,16 @@ def _colours(value, shade, light, scale, threshold) -> np.ndarray: # `(n, 3)`
     (norm, cmap, _), bright = scale, (np.clip(light, 0, 1) * (1 - 0.45 * shade))[:, None]
     return np.where((np.abs(value) >= threshold * (1 - 1e-9))[:, None], cmap(norm(np.nan_to_num(value)))[:, :3] * (0.8 + 0.2 * bright), 0.42 + 0.5 * bright)
 
-# %% ../../nbs/api/80b_cortex.ipynb #f5583eab
-def _panel(known, tris, view, side, scale, threshold) -> tuple: # Cells about their middle, mm; their colours; half of width and height, mm
-    "One view of a hemisphere, or of both"
-    rr, normal, value, shade, left = known[:, :3], known[:, 3:6], known[:, 6], known[:, 7], known[:, 8] > 0.5
+# %% ../../nbs/api/80b_cortex.ipynb #4d7151c5
+def _panel(known, tris, view, side, colour) -> tuple: # Cells about their middle, mm; their colours; half of width and height, mm
+    "One view of a hemisphere, or of both; `colour(vertex, light)` is told the vertex of each cell and how bright each vertex is"
+    rr, normal, left = known[:, :3], known[:, 3:6], known[:, 8] > 0.5
     if side: tris = tris[left[tris[:, 0]] == (side == "left")]
     elif left.any() and not left.all(): rr = rr + np.outer(left - 0.5, [-max(rr[left, 0].max() - rr[~left, 0].min() + 0.002, 0), 0, 0])
     frame = _frame(view, side)
     cells, vertex = _paint(rr, tris, frame)
     low, high = cells.min((0, 1)), cells.max((0, 1))
-    return cells - (low + high) / 2, _colours(value, shade, normal @ frame.T @ LIGHT, scale, threshold)[vertex], (high - low) / 2
+    return cells - (low + high) / 2, colour(vertex, normal @ frame.T @ LIGHT), (high - low) / 2
 
 # %% ../../nbs/api/80b_cortex.ipynb #11c87c52
 def _scene(ax, views, panels, gap=17) -> Axes:
@@ -245,7 +245,7 @@ def _bar(ax, beside, scale, unit, label, threshold=0) -> Axes: # The axes
     if threshold: bar.ax.axhspan(*np.clip([-threshold, threshold], norm.vmin, norm.vmax), color="0.8", lw=0)
     return ax
 
-# %% ../../nbs/api/80b_cortex.ipynb #b982aa89
+# %% ../../nbs/api/80b_cortex.ipynb #74615a05
 def draw_cortex(
     values: np.ndarray, # One number for each source, `(n_sources,)`
     cortex: Cortex, # The cortex they sit on
@@ -260,8 +260,8 @@ def draw_cortex(
     "A map on the cortex of values at its sources"
     everywhere, views, shade = spread(values, cortex), _rows(cortex, views), np.zeros(len(cortex.rr)) if cortex.shade is None else cortex.shade
     scale, threshold = _scale(np.asarray(values, float), limits, diverging), 0 if threshold is None else check_number("threshold", threshold, least=0)
-    known, tris = _refine(np.c_[cortex.rr, _normals(cortex.rr, cortex.tris), everywhere, shade, cortex.left], cortex.tris)
-    ax = _scene(ax, views, [[_panel(known, tris, *view, scale, threshold) for view in row] for row in views])
+    known, tris, _ = _refine(np.c_[cortex.rr, _normals(cortex.rr, cortex.tris), everywhere, shade, cortex.left], cortex.tris)
+    ax = _scene(ax, views, [[_panel(known, tris, *view, lambda vertex, light: _colours(known[:, 6], known[:, 7], light, scale, threshold)[vertex]) for view in row] for row in views])
     return _bar(ax, ax, scale, unit, label, threshold)
 
 # %% ../../nbs/api/80b_cortex.ipynb #cc9940a5
