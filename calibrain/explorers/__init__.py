@@ -4,4 +4,8 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "base": ["Control", "Explorer", "Impossible"],
     "simulator": ["Simulator"],
+    "evidence_surface": ["EvidenceSurface"],
+    "sparse_path": ["SparsePath"],
+    "sflex": ["SflexExplorer"],
+    "brain": ["BrainExplorer"],
 })
