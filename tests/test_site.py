@@ -36,6 +36,14 @@ FINDINGS = """rules => axe.run(document, {resultTypes: ['violations'], ...(rules
     .map(v => `${v.id}: ${v.nodes.slice(0, 3).map(n => n.html.slice(0, 200)).join(' … ')}`))"""
 
 
+WIDE = """() => [...document.querySelectorAll('main *')].filter(e => {
+    const r = e.getBoundingClientRect();
+    if (!r.width || r.right <= innerWidth + 1) return false;
+    for (let p = e.parentElement; p && p.tagName !== 'MAIN'; p = p.parentElement) if (getComputedStyle(p).overflowX !== 'visible') return false;
+    return true;
+}).slice(0, 3).map(e => e.outerHTML.slice(0, 120))"""
+
+
 class Links(HTMLParser):
     "The links and the anchors of a page"
     def __init__(self, html):
@@ -195,6 +203,7 @@ def test_in_a_browser(docs, page, site, name):
     page.set_viewport_size(dict(width=390, height=844))
     page.wait_for_timeout(200)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390, "the page scrolls sideways"
+    assert page.evaluate(WIDE) == [], "cut off at the right"
     if AXE.exists(): assert page.evaluate(FINDINGS) == [], "390 px"
     assert page.outside == [], "the site needs nothing from the web"
     assert page.errors == [], "errors in the console"
