@@ -122,12 +122,12 @@ def draw_path(
     fig.text(0.015, 0.985, _words(s, rule, n_iter, above_lowest), va="top")
     return fig
 
-# %% ../../nbs/api/81c_sparse_path.ipynb #f759ae28
+# %% ../../nbs/api/81c_sparse_path.ipynb #dfd47124
 class SparsePath(Explorer):
     "The iterations of gamma-MAP"
     title = "Gamma-MAP at one of its iterations: variance γ and violation of the optimality condition by source, and the cost ℒ of three update rules against iterations."
     controls = dict(
-        n_iter=Control("iteration", (0, 1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100, 150, 200, 300, LAST), start=10, static=(0, 1, 3, 10, 30, 100, LAST)),
+        n_iter=Control("iteration", (0, 1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100, 150, 200, 300, LAST), start=10, static=(0, 3, 10, 30, 100, LAST)),
         rule=Control("update rule", tuple(RULES), start="convex bounding"),
         snr=Control("SNR", (-10, -5, 0, 5, 10, 15, 20), start=10, unit="dB", static=(-5, 10)),
         n_active=Control("active sources", tuple(range(1, 9)), start=3, static=(1, 3, 8)))
