@@ -6,13 +6,12 @@
 __all__ = ['N_SENSORS', 'RULES', 'STARTS', 'Recorded', 'record', 'heard', 'surface', 'path', 'Surface', 'solved', 'draw_surface',
            'EvidenceSurface']
 
-# %% ../../nbs/api/81b_evidence_surface.ipynb #b69d836a
+# %% ../../nbs/api/81b_evidence_surface.ipynb #52b61f1e
 import warnings
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
-from fastcore.basics import patch
 from matplotlib.figure import Figure
 
 from ..core import ConvergenceWarning, NoiseBoundaryWarning

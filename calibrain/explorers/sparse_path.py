@@ -39,9 +39,9 @@ def record(
     x *= np.sqrt(10**(snr / 10) / np.square(G @ x).mean())
     return G, x, G @ x + e
 
-# %% ../../nbs/api/81c_sparse_path.ipynb #eb993f6c
+# %% ../../nbs/api/81c_sparse_path.ipynb #47f8013f
 RULES = {"MacKay": "mackay", "convex bounding": "convex", "EM": "em"} # Names of the rules → `update_mode`
-LAST = 900 # Iterations of a whole course
+LAST = 500 # Iterations of a whole course
 
 @dataclass(frozen=True, eq=False)
 class Stopped:
@@ -122,14 +122,14 @@ def draw_path(
     fig.text(0.015, 0.985, _words(s, rule, n_iter, above_lowest), va="top")
     return fig
 
-# %% ../../nbs/api/81c_sparse_path.ipynb #14ec2bad
+# %% ../../nbs/api/81c_sparse_path.ipynb #dfd47124
 class SparsePath(Explorer):
     "The iterations of gamma-MAP"
     title = "Gamma-MAP at one of its iterations: variance γ and violation of the optimality condition by source, and the cost ℒ of three update rules against iterations."
     controls = dict(
-        n_iter=Control("iteration", (0, 1, 2, 3, 4, 5, 7, 10, 15, 20, 30, 50, 70, 100, 150, 200, 300, 500, 700, LAST), start=10, static=(0, 1, 3, 10, 30, 100, LAST)),
+        n_iter=Control("iteration", (0, 1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100, 150, 200, 300, LAST), start=10, static=(0, 3, 10, 30, 100, LAST)),
         rule=Control("update rule", tuple(RULES), start="convex bounding"),
-        snr=Control("SNR", (-15, -10, -5, 0, 5, 10, 15, 20, 25), start=10, unit="dB", static=(-5, 10)),
+        snr=Control("SNR", (-10, -5, 0, 5, 10, 15, 20), start=10, unit="dB", static=(-5, 10)),
         n_active=Control("active sources", tuple(range(1, 9)), start=3, static=(1, 3, 8)))
 
     def draw(self, n_iter, rule, snr, n_active): return draw_path(stopped(snr, n_active, rule, n_iter), *courses(snr, n_active), rule, n_iter)

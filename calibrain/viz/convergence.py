@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['draw_courses', 'draw_convergence', 'draw_evidence_surface', 'draw_gamma', 'draw_kkt']
 
-# %% ../../nbs/api/80c_convergence.ipynb #b0446520
+# %% ../../nbs/api/80c_convergence.ipynb #0dba08bc
 from collections.abc import Mapping
 
 import numpy as np
@@ -13,16 +13,16 @@ from matplotlib.axes import Axes
 from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.patches import Rectangle
 
-from ..core import _refuse, check_array, check_choice, check_count, check_number
+from ..core import _refuse, check_array, check_choice, check_number
 from ..result import Result
 from .pictures import OKABE_ITO, TRUTH, _axes, _labelled, _legend, _styles
 
-# %% ../../nbs/api/80c_convergence.ipynb #bee319cf
+# %% ../../nbs/api/80c_convergence.ipynb #5c1057fd
 def _courses(ax, courses, floor, converged) -> Axes:
     "One curve for each label, with a dot at its end, or a cross where the search was stopped before"
     for (label, (at, values)), style in zip(courses.items(), _styles()):
-        values, mark = np.maximum(values, floor), style.pop("marker")
-        ax.plot(at, values, **style, lw=1.6, label=label)
+        values, line = np.maximum(values, floor), dict(color=style["color"], ls=style["ls"])
+        ax.plot(at, values, **line, lw=1.6, label=label)
         ax.plot(at[-1], values[-1], "o" if converged.get(label, True) else "x", ms=7, mew=2, color=style["color"])
     ax.set_xscale("symlog", linthresh=1, linscale=0.4)
     ax.set(xlim=(0, None), xlabel="iteration")
