@@ -50,16 +50,18 @@ def curve_at(
     mode, region = check_choice("sets", sets, SETS)
     return combine(coverage_curve(x, m, mode=mode, region=region) for x, m in runs_at(solver, snr))
 
-# %% ../../nbs/api/81f_curves.ipynb #41c7aad9
-_SIZE = 18 # End of the axis of size, nAm
+# %% ../../nbs/api/81f_curves.ipynb #88ac3582
+_SIZE = 15 # End of the axis of size, nAm
 
 def _words(curve: CoverageCurve, stratum: str, size: np.ndarray) -> str: # Two lines
     "Coverage and size at level 0.9"
     s, i, band = curve[stratum], list(DEFAULT_LEVELS).index(0.9), curve.band()
     low, high = (end[curve.strata.index(stratum), i] for end in band)
-    return f"{curve.n_runs} runs, {s.total:,} sets counted\nat level 0.9: {s.empirical[i]:.2f} hold the truth (band {low:.2f} to {high:.2f}), mean size {size[i]:.2g} nAm"
+    counted = f"{curve.n_runs} runs, {s.total:,} {'points' if stratum == 'pruned' else 'sets'} counted\n"
+    if stratum == "pruned": return counted + f"a point is of every level at once: {s.empirical[i]:.3f} of them are the truth (band {low:.3f} to {high:.3f})"
+    return counted + f"at level 0.9: {s.empirical[i]:.2f} hold the truth (band {low:.2f} to {high:.2f}), mean size {size[i]:.2g} nAm"
 
-# %% ../../nbs/api/81f_curves.ipynb #98803308
+# %% ../../nbs/api/81f_curves.ipynb #b24091de
 def draw_coverage(
     runs: tuple, # Pairs of true sources, nAm, and a `Result`, `Posterior` or `Moments`
     curve: CoverageCurve, # Their coverage
@@ -70,20 +72,20 @@ def draw_coverage(
     fig, end = _Picture(figsize=(8, 4.2)), _SIZE / (runs[0][0].shape[-1] ** 0.5 if curve.mode == "aggregated" else 1)
     left, right = (fig.add_axes(at, axes_class=_Panel) for at in ((0.09, 0.2, 0.335, 0.638), (0.59, 0.2, 0.385, 0.638)))
     draw_calibration({f"{stratum} sources": curve}, stratum, ax=left)
-    draw_set_size({"": size}, curve.nominal, ax=right).set(ylim=(0, end))
+    draw_set_size({stratum: size}, curve.nominal, ax=right).set(ylim=(0, end))
     for ax in (left, right): ax.get_legend().remove()
     handles, labels = zip(*_found(left))
     fig.legend(handles, ["as promised", f"{stratum} sources, with a band of 95 %"], loc="lower center", ncols=2, frameon=False, borderaxespad=0.2)
     fig.text(0.01, 0.985, _words(curve, stratum, size), va="top")
     return fig
 
-# %% ../../nbs/api/81f_curves.ipynb #b3bbe287
+# %% ../../nbs/api/81f_curves.ipynb #721414cc
 class CoverageExplorer(Explorer):
     "How often sets of each level hold the truth, and how large they are for it"
     title = "Empirical against nominal coverage over twenty simulated runs, and the mean size of the sets at each level."
     controls = MappingProxyType(dict(
         solver=Control("solver", ("gamma_map_sflex", "gamma_lambda_map_sflex", "BMN", "BMN_joint"), start="gamma_map_sflex"),
-        stratum=Control("sources", STRATA, start="active"),
+        stratum=Control("sources", STRATA, start="active", static=("all", "active", "silent", "pruned")),
         sets=Control("sets", tuple(SETS), start="interval, each sample"),
         snr=Control("SNR", (-5, 0, 5, 10, 15, 20), start=5, unit="dB", static=(-5, 5, 20)),
     ))
