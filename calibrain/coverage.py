@@ -249,7 +249,24 @@ def _new_axes():
             return out.getvalue()
     return Picture(figsize=(5.4, 3.6), layout="constrained").add_subplot()
 
-# %% ../nbs/api/51_coverage.ipynb #32f096b5
+# %% ../nbs/api/51_coverage.ipynb #3e4301dc
+def _promise(ax) -> object: # The axes
+    "Axes for coverage curves, with the diagonal"
+    ax = ax or _new_axes()
+    ax.plot([0, 1], [0, 1], color="#8C8C8C", lw=3, label="as promised")
+    ax.set(xlabel="nominal coverage", ylabel="empirical coverage", xlim=(0, 1), ylim=(0, 1), aspect="equal")
+    ax.spines[["top", "right"]].set_visible(False)
+    return ax
+
+def _bands(curve: CoverageCurve, level: float): return curve.band(level) if curve.n_runs > 1 else None
+
+def _line(ax, curve: CoverageCurve, stratum: str, bands: Band, label: str, color: str, ls: str, marker: str, lw: float = 1.2) -> None:
+    "One stratum of one curve, with its band where there are several runs"
+    i = curve.strata.index(stratum)
+    if bands: ax.fill_between(curve.nominal, bands.lower[i], bands.upper[i], color=color, alpha=0.15, lw=0)
+    ax.plot(curve.nominal, curve.empirical[i], ls, marker=marker, color=color, ms=4, lw=lw, label=label, clip_on=False)
+
+# %% ../nbs/api/51_coverage.ipynb #bde0b0c5
 @patch
 def plot(self: CoverageCurve,
          ax: object = None, # Matplotlib axes to draw into, or a new figure
@@ -257,15 +274,8 @@ def plot(self: CoverageCurve,
          level: float = 0.95, # Probability that the bands should hold
         ) -> object: # The matplotlib figure
     "Empirical against nominal coverage"
-    ax, others = ax or _new_axes(), iter(_OTHERS * len(self.strata))
-    bands = self.band(level) if self.n_runs > 1 else None
-    ax.plot([0, 1], [0, 1], color="#8C8C8C", lw=3, label="as promised")
+    ax, bands, others = _promise(ax), _bands(self, level), iter(_OTHERS * len(self.strata))
     for name in self.strata if strata is None else ([strata] if isinstance(strata, str) else strata):
-        if not self[name].total: continue
-        (colour, line, marker), i = _STYLES.get(name) or next(others), self.strata.index(name)
-        if bands: ax.fill_between(self.nominal, bands.lower[i], bands.upper[i], color=colour, alpha=0.15, lw=0)
-        ax.plot(self.nominal, self.empirical[i], line, marker=marker, color=colour, ms=4, lw=3 if name == "all" else 1.2, label=f"{name} ({self.total[i]:,})", clip_on=False)
-    ax.set(xlabel="nominal coverage", ylabel="empirical coverage", xlim=(0, 1), ylim=(0, 1), aspect="equal")
-    ax.spines[["top", "right"]].set_visible(False)
+        if self[name].total: _line(ax, self, name, bands, f"{name} ({self[name].total:,})", *(_STYLES.get(name) or next(others)), lw=3 if name == "all" else 1.2)
     ax.legend(loc="upper left", bbox_to_anchor=(1.04, 1), frameon=False, borderaxespad=0)
     return ax.figure

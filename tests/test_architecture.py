@@ -25,7 +25,7 @@ MAY_IMPORT = {  # a module, or a package for all modules in it: the modules of o
     "demo": ANY - {"evoked", "evoked_input", "study", "store", "cli", "viz", "explorers"}, "cli": ANY - {"explorers"}, "viz": LINEAR | CALIBRATION | {"heads", "result", "viz"}, "explorers": ANY - {"cli"} | {"explorers"},
 }
 EVERYONE = {"numpy", "scipy", "fastcore", "tqdm"}
-MAY_USE = {"heads": {"mne"}, "templates": {"mne", "platformdirs"}, "evoked_posterior": {"mne"}, "evoked_input": {"mne"}, "evoked": {"mne"}, "viz": {"matplotlib"}, "explorers": {"matplotlib", "ipywidgets", "PIL", "mne"}}
+MAY_USE = {"heads": {"mne"}, "templates": {"mne", "platformdirs"}, "evoked_posterior": {"mne"}, "evoked_input": {"mne"}, "evoked": {"mne"}, "viz": {"matplotlib", "mpl_toolkits"}, "explorers": {"matplotlib", "ipywidgets", "PIL", "mne"}}
 MAY_USE_LATE = {"templates": {"nilearn", "nibabel"}, "viz": {"mne"}, "cli": {"matplotlib"}, "coverage": {"matplotlib", "pandas"}, "errors": {"ot"}}  # imported inside a function only
 CONSTANTS = ("mne.io.constants", "mne._fiff.constants")
 
