@@ -22,7 +22,7 @@ def small(png):
     from PIL import Image
 
     full = Image.open(io.BytesIO(base64.b64decode(png)))
-    full.convert("RGB").quantize(256, kmeans=3, dither=Image.Dither.NONE).save(out := io.BytesIO(), format="png", optimize=True, dpi=full.info["dpi"])
+    full.convert("RGB").quantize(256, kmeans=3, dither=Image.Dither.NONE).save(out := io.BytesIO(), format="png", optimize=True, dpi=full.info.get("dpi", (80, 80)))
     return base64.b64encode(out.getvalue()).decode()
 
 

@@ -7,5 +7,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "evidence_surface": ["EvidenceSurface"],
     "sparse_path": ["SparsePath"],
     "sflex": ["SflexExplorer"],
+    "bands": ["PosteriorExplorer"],
+    "curves": ["CoverageExplorer"],
     "brain": ["BrainExplorer"],
 })
