@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Control', 'Impossible', 'png', 'Explorer']
 
-# %% ../../nbs/api/81_base.ipynb #15636573
+# %% ../../nbs/api/81_base.ipynb #679e3b72
 import base64
 import html
 import io
@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import ipywidgets
+import numpy as np
 from fastcore.basics import patch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -52,13 +53,14 @@ class Control:
 class Impossible(ValueError):
     "A combination of values that has no picture; the message says why, in a sentence"
 
-# %% ../../nbs/api/81_base.ipynb #70b4ffe4
+# %% ../../nbs/api/81_base.ipynb #895c6bfd
 def _palette(image: Image.Image, n: int = 128) -> Image.Image: # An image whose palette it is
     "Colours for an image: white, those that cover most of it, and those that are far apart"
     kinds = (Image.Quantize.MEDIANCUT, Image.Quantize.MAXCOVERAGE)
     found = [image.quantize(n // 2 - i, method=kind, dither=Image.Dither.NONE).getpalette()[:3 * (n // 2 - i)] for i, kind in enumerate(kinds)]
     palette = Image.new("P", (1, 1))
-    palette.putpalette([255, 255, 255, *found[0], *found[1]])
+    colours = np.reshape(found[0] + found[1], (-1, 3))
+    palette.putpalette([255, 255, 255, *colours[colours.min(1) < 248].ravel().tolist()])
     return palette
 
 # %% ../../nbs/api/81_base.ipynb #e028fac3

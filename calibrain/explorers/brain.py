@@ -104,14 +104,14 @@ def _values(e: _Estimate, quantity, i, threshold) -> tuple: # One number for eac
     amplitude = e.mean[:, 0, i] if e.mean.shape[1] == 1 else np.linalg.norm(e.mean[..., i], axis=1)
     return amplitude, dict(limits=e.limits["mean"], diverging=e.limits["mean"][0] < 0, label="posterior mean", threshold=threshold)
 
-# %% ../../nbs/api/81g_brain.ipynb #d9c18df7
+# %% ../../nbs/api/81g_brain.ipynb #7c28555c
 class BrainExplorer(Explorer):
     "A posterior on the cortex, over time and threshold"
     title = "What a posterior says at one moment, on the cortex, and over time for the source that stands out most, which has a ring on the map."
     controls = dict(
         recording=Control("recording", ("simulated", "real"), start="simulated"),
         quantity=Control("quantity", ("mean", "std", "exceedance", "truth"), start="mean"),
-        time=Control("time", tuple(range(0, 201, 10)), start=90, unit="ms", static=(0, 90, 120, 140)),
+        time=Control("time", tuple(range(0, 201, 10)), start=90, unit="ms", static=(0, 90, 140)),
         threshold=Control("threshold", (1, 2, 3, 4, 5, 6, 8), start=2, unit="nAm", static=(1, 2, 5)))
 
     def draw(self,
