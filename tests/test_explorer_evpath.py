@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from calibrain import BMN_joint, gamma_map
-from calibrain.explorers import EvidenceSurface, SparsePath
+from calibrain.explorers import EvidenceExplorer, SparsePathExplorer
 from calibrain.explorers import evidence_surface, sparse_path
 from calibrain.explorers.base import png
 
@@ -15,7 +15,7 @@ from calibrain.explorers.base import png
 def number(text, after): return float(re.search(re.escape(after) + r" ?([−\-\d.e]+\d)", text).group(1).replace("−", "-"))
 
 
-@pytest.mark.parametrize("kind", [EvidenceSurface, SparsePath])
+@pytest.mark.parametrize("kind", [EvidenceExplorer, SparsePathExplorer])
 def test_static_combinations(kind):
     "A random sample draws without a warning, within the size of a page"
     e = kind()
@@ -27,7 +27,7 @@ def test_static_combinations(kind):
     assert len(set(shown)) == 12 and np.mean([len(s) for s in shown]) * len(choices) * 4 / 3 < 3.5e6
 
 
-@pytest.mark.parametrize("kind", [EvidenceSurface, SparsePath])
+@pytest.mark.parametrize("kind", [EvidenceExplorer, SparsePathExplorer])
 def test_the_ends_of_the_live_controls(kind):
     e = kind()
     for end in (0, -1):
@@ -39,7 +39,7 @@ def test_the_ends_of_the_live_controls(kind):
 @pytest.mark.filterwarnings("ignore::calibrain.core.NoiseBoundaryWarning", "ignore::calibrain.core.ConvergenceWarning")
 @pytest.mark.parametrize("snr, n_sources, n_times", [(0, 8, 20), (20, 24, 5), (-10, 64, 20)])
 def test_the_surface_says_what_the_solver_says(snr, n_sources, n_times):
-    text = EvidenceSurface().draw(snr, n_sources, n_times, "noise", "as recorded").texts[0].get_text()
+    text = EvidenceExplorer().draw(snr, n_sources, n_times, "noise", "as recorded").texts[0].get_text()
     r = evidence_surface.record(snr, n_sources, n_times)
     best, old = BMN_joint(r.G, r.y), BMN_joint(r.G, r.y, rule="calibrain-1.0")
     assert abs(number(text, "ℒ falls to" if best.noise_at_boundary else "ℒ =") - best.cost) < 0.006
@@ -50,7 +50,7 @@ def test_the_surface_says_what_the_solver_says(snr, n_sources, n_times):
 @pytest.mark.filterwarnings("ignore::calibrain.core.ConvergenceWarning")
 @pytest.mark.parametrize("rule, mode", [("MacKay", 1), ("convex bounding", 2), ("EM", 3)])
 def test_the_path_says_what_the_solver_says(rule, mode):
-    text = SparsePath().draw(30, rule, 10, 3).texts[0].get_text()
+    text = SparsePathExplorer().draw(30, rule, 10, 3).texts[0].get_text()
     G, _, y = sparse_path.record(10, 3)
     r = gamma_map(G, y, 1.0, max_iter=30, tol=0, update_mode=mode)
     assert abs(number(text, "ℒ =") - r.cost) < 6e-4

@@ -6,11 +6,11 @@ import warnings
 import numpy as np
 import pytest
 
-from calibrain.explorers import Simulator
+from calibrain.explorers import SimulatorExplorer
 from calibrain.explorers.base import png
 from calibrain.explorers.simulator import BANDS, simulate_trial, sphere_head
 
-CONTROLS = Simulator.controls
+CONTROLS = SimulatorExplorer.controls
 STATIC = [dict(zip(CONTROLS, values)) for values in itertools.product(*(c.static for c in CONTROLS.values()))]
 
 
@@ -21,13 +21,13 @@ def test_the_page_is_small(): assert len(STATIC) <= 100
 def test_draws(values):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        picture = png(Simulator().draw(**values))
+        picture = png(SimulatorExplorer().draw(**values))
     assert picture.startswith(b"\x89PNG") and len(picture) < 45_000
 
 
 @pytest.mark.parametrize("name", CONTROLS)
 def test_every_control_changes_the_picture(name):
-    e = Simulator()
+    e = SimulatorExplorer()
     shown = [png(e.draw(**e.start | {name: value})) for value in CONTROLS[name].values]
     assert len(set(shown)) == len(shown)
 

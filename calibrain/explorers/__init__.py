@@ -3,9 +3,9 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "base": ["Control", "Explorer", "Impossible"],
-    "simulator": ["Simulator"],
-    "evidence_surface": ["EvidenceSurface"],
-    "sparse_path": ["SparsePath"],
+    "simulator": ["SimulatorExplorer"],
+    "evidence_surface": ["EvidenceExplorer"],
+    "sparse_path": ["SparsePathExplorer"],
     "sflex": ["SflexExplorer"],
     "bands": ["PosteriorExplorer"],
     "curves": ["CoverageExplorer"],

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['N_SENSORS', 'RULES', 'STARTS', 'Recorded', 'record', 'heard', 'surface', 'path', 'Surface', 'solved', 'draw_surface',
-           'EvidenceSurface']
+           'EvidenceExplorer']
 
 # %% ../../nbs/api/81b_evidence_surface.ipynb #52b61f1e
 import warnings
@@ -161,7 +161,7 @@ def draw_surface(
     return fig
 
 # %% ../../nbs/api/81b_evidence_surface.ipynb #a798d44c
-class EvidenceSurface(Explorer):
+class EvidenceExplorer(Explorer):
     "The evidence of minimum norm over γ and λ"
     title = "Cost ℒ of Bayesian minimum norm over prior variance γ and noise variance λ, with the paths of three update rules and their pace."
     controls = dict(

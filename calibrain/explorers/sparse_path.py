@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['N_SENSORS', 'N_SOURCES', 'N_TIMES', 'ACTIVE', 'RULES', 'LAST', 'record', 'Stopped', 'stopped', 'courses', 'draw_path',
-           'SparsePath']
+           'SparsePathExplorer']
 
 # %% ../../nbs/api/81c_sparse_path.ipynb #97b74541
 import warnings
@@ -123,7 +123,7 @@ def draw_path(
     return fig
 
 # %% ../../nbs/api/81c_sparse_path.ipynb #dfd47124
-class SparsePath(Explorer):
+class SparsePathExplorer(Explorer):
     "The iterations of gamma-MAP"
     title = "Gamma-MAP at one of its iterations: variance γ and violation of the optimality condition by source, and the cost ℒ of three update rules against iterations."
     controls = dict(
