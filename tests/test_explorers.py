@@ -72,7 +72,7 @@ class View:
         end = time.time() + 60
         while time.time() < end:
             self.page.wait_for_function(SETTLED, timeout=60_000)
-            if (now := self.shown) != before and any(now): return now
+            if (now := self.shown) != before and any(now) and now[1] != "Drawing …": return now
             self.page.wait_for_timeout(50)
         raise AssertionError("nothing changed")
 
