@@ -53,7 +53,7 @@ def check_number(
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real): _refuse(TypeError, name, "a real number", repr(value), cure)
     try: number = float(value)
     except OverflowError: number = np.inf
-    bounds = [f"> {above:g}"] * (above > -np.inf) + [f">= {least:g}"] * (least > -np.inf) + [f"<= {most:g}"] * (most < np.inf)
+    bounds = [f"> {above:g}"] * bool(above > -np.inf) + [f">= {least:g}"] * bool(least > -np.inf) + [f"<= {most:g}"] * bool(most < np.inf)
     if not (np.isfinite(number) and number > above and least <= number <= most): _refuse(ValueError, name, " and ".join(["finite", *bounds]), value, cure)
     return number
 
