@@ -47,7 +47,7 @@ class Control:
     def text(self,
              value: object, # One of the values
             ) -> str: # The value as it is shown, with its unit
-        return value if self.is_menu else f"{value:.3g} {self.unit}".strip()
+        return value if self.is_menu else f"{value:.4g} {self.unit}".strip()
 
 # %% ../../nbs/api/81_base.ipynb #a2330344
 class Impossible(ValueError):
@@ -72,7 +72,7 @@ def png(
     out, full = io.BytesIO(), io.BytesIO()
     picture.figure.savefig(full, format="png", dpi=dpi)
     image = Image.open(full).convert("RGB")
-    image.quantize(palette=_palette(image), dither=Image.Dither.NONE).save(out, format="png", optimize=True)
+    image.quantize(palette=_palette(image), dither=Image.Dither.NONE).save(out, format="png", optimize=True, dpi=(dpi, dpi))
     return out.getvalue()
 
 # %% ../../nbs/api/81_base.ipynb #d85eb9de
