@@ -66,6 +66,10 @@ class View:
     def shown(self): return (self.image.get_attribute("src") if self.image.count() and self.image.is_visible() else "", self.sentence)
     @property
     def image(self): return self.root.locator("img").first
+    @property
+    def menus(self): return self.root.locator("select")
+    def options(self, menu): return menu.locator("option").all_inner_texts()
+    def choose(self, menu, option): menu.select_option(label=option)
 
     def changes(self, before):
         "Wait until the picture or the sentence is another"
@@ -81,11 +85,7 @@ class Live(View):
     @property
     def sentence(self): return " ".join(t for t in self.root.locator(".widget-html-content:not(:has(figure))").all_inner_texts() if t.strip())
     @property
-    def menus(self): return self.root.locator("select")
-    @property
     def sliders(self): return self.root.locator(".noUi-handle")
-    def options(self, menu): return menu.locator("option").all_inner_texts()
-    def choose(self, menu, option): menu.select_option(label=option)
     def drag(self, slider, end):
         track = slider.locator("xpath=ancestor::*[contains(@class, 'noUi-base')]")
         box, handle = track.bounding_box(), slider.bounding_box()
@@ -100,11 +100,7 @@ class Static(View):
     @property
     def sentence(self): return self.root.locator("[role=status]").inner_text().strip()
     @property
-    def menus(self): return self.root.locator("select")
-    @property
     def sliders(self): return self.root.locator("input[type=range]")
-    def options(self, menu): return menu.locator("option").all_inner_texts()
-    def choose(self, menu, option): menu.select_option(label=option)
     def drag(self, slider, end):
         slider.scroll_into_view_if_needed()
         box = slider.bounding_box()

@@ -23,7 +23,7 @@ from ..sensors import SensorSimulator
 from ..solvers.gamma_map import gamma_map_sflex
 from ..templates import template_cortex, template_leadfield
 from ..viz.cortex import Cortex, cortex_from_src
-from ..viz.course import draw_course
+from ..viz.estimates import draw_course
 from ..viz.painted import draw_cortex_image
 from ..viz.pictures import _Picture
 
