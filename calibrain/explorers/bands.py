@@ -151,6 +151,13 @@ class PosteriorExplorer(Explorer):
         source=Control("source", ROLES, start="strongest active", static=("strongest active", "weakest active", "silent, similar field")),
     ))
 
-    def draw(self, solver, mode, snr, orientation, source):
+    def draw(self,
+             solver: str, # Name of the solver
+             mode: str, # Noise mode
+             snr: float, # SNR, dB
+             orientation: str, # "fixed" or "free"
+             source: str, # Which source, by its role
+            ) -> Figure: # The picture
+        "One source as its posterior sees it"
         run = solve_at(orientation, solver, mode, snr)
         return draw_estimate(run, source_of(run.problem, source))

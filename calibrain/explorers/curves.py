@@ -90,7 +90,13 @@ class CoverageExplorer(Explorer):
         snr=Control("SNR", (-5, 0, 5, 10, 15, 20), start=5, unit="dB", static=(-5, 5, 20)),
     ))
 
-    def draw(self, solver, stratum, sets, snr):
+    def draw(self,
+             solver: str, # Name of the solver
+             stratum: str, # Which sources are counted
+             sets: str, # Which sets are counted
+             snr: float, # SNR, dB
+            ) -> Figure: # The picture
+        "Coverage and size of the sets"
         runs, curve = runs_at(solver, snr), curve_at(solver, sets, snr)
         if not curve[stratum].total: raise Impossible(f"{solver} prunes no source here, so that there is nothing to count: choose other sources, or a sparse solver.")
         return draw_coverage(runs, curve, stratum)

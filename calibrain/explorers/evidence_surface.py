@@ -171,4 +171,12 @@ class EvidenceExplorer(Explorer):
         start_from=Control("start", tuple(STARTS), start="noise"),
         reference=Control("reference", ("as recorded", "average"), start="as recorded"))
 
-    def draw(self, snr, n_sources, n_times, start_from, reference): return draw_surface(solved(snr, n_sources, n_times, reference == "average", start_from))
+    def draw(self,
+             snr: float, # SNR, dB
+             n_sources: int, # Sources, for 16 sensors
+             n_times: int, # Samples
+             start_from: str, # Where the paths begin
+             reference: str, # Reference of the sensors
+            ) -> Figure: # The picture
+        "Surface, paths and their pace"
+        return draw_surface(solved(snr, n_sources, n_times, reference == "average", start_from))

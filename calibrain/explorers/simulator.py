@@ -123,4 +123,12 @@ class SimulatorExplorer(Explorer):
         snr=Control("SNR", (-10, -5, 0, 5, 10, 20), start=0, unit="dB", static=(-10, 0, 10)),
     ))
 
-    def draw(self, band, timing, amplitude, nnz, snr): return draw_trial(simulate_trial(band, timing, amplitude, nnz, snr), sphere_head()[1])
+    def draw(self,
+             band: str, # Band of the responses
+             timing: str, # "fixed" or "random"
+             amplitude: float, # Median amplitude, nAm
+             nnz: int, # Active sources
+             snr: float, # SNR, dB
+            ) -> Figure: # The picture
+        "One trial, from sources to electrodes"
+        return draw_trial(simulate_trial(band, timing, amplitude, nnz, snr), sphere_head()[1])

@@ -132,4 +132,11 @@ class SparsePathExplorer(Explorer):
         snr=Control("SNR", (-10, -5, 0, 5, 10, 15, 20), start=10, unit="dB", static=(-5, 10)),
         n_active=Control("active sources", tuple(range(1, 9)), start=3, static=(1, 3, 8)))
 
-    def draw(self, n_iter, rule, snr, n_active): return draw_path(stopped(snr, n_active, rule, n_iter), *courses(snr, n_active), rule, n_iter)
+    def draw(self,
+             n_iter: int, # Iterations
+             rule: str, # Update rule
+             snr: float, # SNR, dB
+             n_active: int, # Active sources
+            ) -> Figure: # The picture
+        "Variances, violations and cost at one iteration"
+        return draw_path(stopped(snr, n_active, rule, n_iter), *courses(snr, n_active), rule, n_iter)
