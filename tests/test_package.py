@@ -2,6 +2,7 @@
 import email
 import importlib
 import importlib.util
+import inspect
 import os
 import subprocess
 import sys
@@ -11,6 +12,8 @@ from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 import calibrain
 from calibrain import viz
@@ -130,6 +133,13 @@ def test_public_names_are_those_of_their_modules(package):
 def test_every_picture_is_in_viz():
     made = {name for module, names in d["syms"].items() if module.startswith("calibrain.viz.") for name in (full.removeprefix(module + ".") for full in names) if name.startswith("draw_")}
     assert made == {name for name in viz.__all__ if name.startswith("draw_")}
+
+
+@pytest.mark.parametrize("name", [n for n in viz.__all__ if n.startswith("draw_")])
+def test_a_picture_takes_axes_and_returns_them(name):
+    "One panel: `ax` in, axes out. Several: a figure"
+    s = inspect.signature(getattr(viz, name))
+    assert s.return_annotation is (Axes if "ax" in s.parameters else Figure)
 
 
 def test_readme_and_ci_agree():
