@@ -49,12 +49,10 @@ def test_outputs_tell_nothing_about_the_machine(path):
 
 
 @pytest.mark.parametrize("path", NBS, ids=str)
-def test_pictures_are_small(path):
+def test_resolution_of_pictures(path):
     from PIL import Image
 
-    for png in pictures(path):
-        image = Image.open(io.BytesIO(png))
-        assert image.width <= 1000 and round(image.info["dpi"][0]) in range(70, 101)
+    assert all(80 <= round(Image.open(io.BytesIO(png)).info["dpi"][0]) <= 100 for png in pictures(path))
 
 
 def test_a_reader_of_the_repository_sees_what_notebooks_say():

@@ -268,6 +268,7 @@ def test_sidebar_with_the_keyboard(page, site):
 @pytest.fixture
 def builder(monkeypatch, tmp_path):
     "tools/docs.py with an empty project of its own"
+    monkeypatch.syspath_prepend(ROOT / "tools")  # docs.py imports outputs.py
     spec = importlib.util.spec_from_file_location("docs_builder", ROOT / "tools/docs.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -27,10 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 EXEC, PROC, OUT, FIGURES = ROOT / "_exec", ROOT / "_proc", ROOT / "_docs", ROOT / "nbs/images"
 JS = Path(os.environ.get("DOCS_JS", ROOT / "node_modules"))
 VIEW = "application/vnd.jupyter.widget-view+json"
-STATE = "application/vnd.jupyter.widget-state+json"
 SKIP = re.compile(r"^#\| *(slow|notest|eval: *false)|nbdev_export\(", re.M)
-
-
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -50,15 +47,19 @@ def can_run(f): return not f.stem.startswith("08_real") or has_recording()
 
 
 def tidy(cell):
-    "Take out of what a cell wrote to stderr what differs from run to run: where a warning was raised, and the names of temporary folders"
+    "Outputs for a page without a kernel: no widgets, small pictures, and nothing of the run in what was written to stderr"
     for o in cell.get("outputs", []):
+        data = o.get("data", {})
+        if data.pop(VIEW, None) and not data.keys() - {"text/plain"}: data.clear()  # a progress bar
+        if "image/png" in data: data["image/png"] = outputs.small(data["image/png"])
         if o.get("name") == "stderr":
             o["text"] = re.sub(r"(?m)^\S*ipykernel_\d+/\d+\.py:\d+: ", "", o["text"])
             o["text"] = re.sub(re.escape(tempfile.gettempdir()) + r"/tmp\w+", "…", o["text"])
+    if cell.get("outputs"): cell["outputs"] = [o for o in cell["outputs"] if o.get("data", True)]
 
 
 def run(f):
-    "Run one notebook in a kernel; keep its outputs, and its widgets' state in a file beside it"
+    "Run one notebook in a kernel and keep its outputs"
     import nbformat
     from nbclient import NotebookClient
 
@@ -71,9 +72,7 @@ def run(f):
     except Exception as e: raise RuntimeError(f"{f.relative_to(EXEC)}: {ANSI.sub('', str(e))}") from None
     nb.cells = cells
     for c in cells: tidy(c)
-    # execnb 0.1 cannot write the state of a jslink (its "source" is a list), so it does not go through nbdev
-    state = nb.metadata.pop("widgets", {}).get(STATE)
-    if state: f.with_suffix(".widgets.json").write_text(json.dumps(state))
+    nb.metadata.pop("widgets", None)
     nbformat.write(nb, f)
     print(f"ran {f.relative_to(EXEC)}: {time.time() - start:.1f} s", flush=True)
 
@@ -218,7 +217,6 @@ def process(cfg, quarto=False):
     for f in ("_quarto.yml", "style.css", "page.html"): shutil.copy(ROOT / "nbs" / f, EXEC)  # also with --no-exec as they are now
     (EXEC / "nbdev.yml").write_text(yaml.safe_dump(home(cfg) | (QUARTO if quarto else {}), sort_keys=False))
     proc_nbs(EXEC.name, n_workers=2, force=True)  # relative: nbdev skips a path with a hidden folder in it
-    for f in PROC.rglob("*.widgets.json"): f.unlink()
 
 
 def page_names():
@@ -266,20 +264,6 @@ def fix_cell(c, fix, rename):
         if "text/markdown" in (d := o.get("data", {})): d["text/markdown"] = FENCED.sub(without_links, fix(text(d["text/markdown"])))
 
 
-def show_widgets(nb, state, up):
-    "Replace widgets by HTML that the page's own copy of the widget manager draws"
-    data = [o["data"] for c in nb["cells"] for o in c.get("outputs", []) if VIEW in o.get("data", {})]
-    live = [d for d in data if "text/html" not in d] if state else []
-    for d in live: d["text/html"] = f'<script type="{VIEW}">{json.dumps(d[VIEW])}</script>'
-    for d in data:
-        if "text/html" in d: del d[VIEW]
-    if not live: return
-    js = json.dumps(state).replace("</", "<\\/")
-    out = f'<script type="{STATE}">{js}</script><script src="{up}widgets/embed.js"></script>'
-    nb["cells"].append(dict(cell_type="code", id="widgetstate", metadata={}, execution_count=None, source=["#| echo: false"],
-                            outputs=[dict(output_type="display_data", metadata={}, data={"text/html": out})]))
-
-
 def linker():
     "A function that links names in backticks to their pages, as nbdev does in notebooks"
     from nbdev.doclinks import NbdevLookup
@@ -292,11 +276,8 @@ def rewrite(cfg, rename):
     names = page_names() if rename else {}
     fix = fixer(cfg, names)
     for f in sorted(PROC.rglob("*.ipynb")):
-        rel, nb = f.relative_to(PROC), json.loads(f.read_text())
-        nb["metadata"].pop("widgets", None)
+        nb = json.loads(f.read_text())
         for c in nb["cells"]: fix_cell(c, fix, rename)
-        side = (EXEC / rel).with_suffix(".widgets.json")
-        show_widgets(nb, json.loads(side.read_text()) if side.exists() else None, "../" * len(rel.parent.parts))
         f.unlink()
         f.with_name(names.get(f.name, f.name)).write_text(json.dumps(nb))
     link = linker()
@@ -331,14 +312,12 @@ def edit(pattern, change):
 
 def offline():
     "Local copies of the scripts and fonts that the pages otherwise take from the web"
-    widgets = JS / "@jupyter-widgets/html-manager/dist/embed.js"
-    if not widgets.exists():
-        print(f"no {widgets}: pages take KaTeX from the web and show no widgets; tools/test.sh fetches both with npm", file=sys.stderr)
+    katex = JS / "katex/dist"
+    if not katex.exists():
+        print(f"no {katex}: pages take KaTeX from the web; tools/test.sh fetches it with npm", file=sys.stderr)
         return
-    (OUT / "widgets").mkdir()
-    shutil.copy(widgets, OUT / "widgets")
     keep = lambda d, fs: [x for x in fs if "." in x and not x.endswith((".min.js", ".min.css", ".woff2"))]
-    shutil.copytree(JS / "katex/dist", OUT / "katex", ignore=keep)
+    shutil.copytree(katex, OUT / "katex", ignore=keep)
     edit("*.html", lambda t, f: re.sub(r'https://[^"\s]*/katex@[^"/\s]*/dist', "../" * len(f.relative_to(OUT).parent.parts) + "katex", t))
     fonts = r"""@import\s*(url\(\s*)?("https?:[^"]*"|'https?:[^']*'|https?:[^)"']*)\s*\)?\s*;"""
     edit("site_libs/**/*.css", lambda t, f: re.sub(fonts, "", t))

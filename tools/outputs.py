@@ -9,7 +9,6 @@ import json
 import re
 from itertools import zip_longest
 
-WIDGET = re.compile(r"application/vnd\.jupyter\.widget")
 NUMBER = re.compile(r"(?<![\w.])([-+−]?\d+(?:\.\d+)?(?:e[-+]?\d+)?)", re.I)
 EXPLORER = 'class="explorer"'
 
@@ -27,10 +26,10 @@ def small(png):
 
 
 def kept(output):
-    "What is committed of an output: text and one picture, no widget, no static explorer, nothing about the run; `None` for what is said on stderr"
+    "What is committed of an output: text and one picture, no static explorer; `None` for what is said on stderr"
     if output["output_type"] == "stream": return dict(output_type="stream", name="stdout", text=text(output["text"]).splitlines(True)) if output["name"] == "stdout" else None
-    data = {k: v for k, v in output["data"].items() if not WIDGET.match(k) and not (k == "text/html" and EXPLORER in text(v))}
-    if "image/png" in data: data = {"image/png": small(text(data["image/png"])), "text/plain": ["<picture>"]} | {k: v for k, v in data.items() if k not in ("image/png", "text/plain")}
+    data = {k: v for k, v in output["data"].items() if not (k == "text/html" and EXPLORER in text(v))}
+    if "image/png" in data: data |= {"text/plain": "<picture>"}
     data = {k: v if k.startswith("image") else text(v).splitlines(True) for k, v in data.items()}
     return dict(output_type="display_data", metadata={}, data=data) if data else None
 

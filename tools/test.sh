@@ -23,8 +23,8 @@ environment() {
 
 scripts() { # local copies, so that the documentation needs nothing from the web
     if command -v npm >/dev/null; then
-        npm install --prefix . --silent --no-audit --no-fund --no-save --ignore-scripts katex@0.16.11 @jupyter-widgets/html-manager@1.0.15 axe-core@4.10.3 && return
-        echo "npm could not fetch KaTeX, the widgets or axe-core: formulas, explorers and accessibility are not checked in a browser"
+        npm install --prefix . --silent --no-audit --no-fund --no-save --ignore-scripts katex@0.16.11 axe-core@4.10.3 && return
+        echo "npm could not fetch KaTeX or axe-core: formulas and accessibility are not checked in a browser"
     else
         echo "no npm: formulas, explorers and accessibility are not checked in a browser"
     fi
