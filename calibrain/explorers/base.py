@@ -167,7 +167,7 @@ _SCRIPT = """
 
 # %% ../../nbs/api/81_base.ipynb #fea06d02
 _STYLE = (".explorer .controls{display:grid;grid-template-columns:max-content minmax(8em,20em) max-content;gap:.4em .8em;align-items:center;margin-bottom:.6em}"
-          ".explorer .controls select{grid-column:2/4;justify-self:start;max-width:100%}.explorer img{background:#fff;max-width:100%;height:auto}.explorer figure{margin:.6em 0}"
+          ".explorer .controls select{grid-column:2/4;justify-self:start;max-width:100%}.explorer img{background:#fff;max-width:100%;height:auto}.explorer figure{margin:.6em 0}.explorer button{color:inherit;background:none;border:1px solid;border-radius:.3em;padding:.15em .9em}"
           "@media(max-width:40em){.explorer .controls{grid-template-columns:1fr max-content}.explorer .controls label{grid-column:1/3}.explorer .controls select{grid-column:1/3}}")
 
 def _static(c: Control, name: str) -> str: # HTML
@@ -186,7 +186,7 @@ def page(self: Explorer) -> str: # HTML that needs nothing else
     spec = dict(title=self.title, labels=[c.label for c in controls], texts=[[c.text(v) for v in c.static] for c in controls], start=[c.static.index(c.start) for c in controls], frames=pictures, which=which)
     rows = "".join(_static(c, f"{name}-{n}") for n, c in self.controls.items())
     data = json.dumps(spec, ensure_ascii=False).replace("</", "<\\/")
-    return (f'<div class="explorer"><style>{_STYLE}</style><div class="controls">{rows}</div><button type="button" class="btn btn-sm btn-outline-secondary">Reset</button>'
+    return (f'<div class="explorer"><style>{_STYLE}</style><div class="controls">{rows}</div><button type="button">Reset</button>'
             f'<p role="status"></p>{_image(self, self.start, _frame(self, self.start)[0])}'
             f'<script type="application/json">{data}</script><script>{_SCRIPT}</script></div>')
 
