@@ -196,5 +196,5 @@ def warn_unconverged(
     tol: float, # The tolerance asked for
 ) -> None:
     "Say by how much a solver missed its tolerance"
-    warn(f"{solver} stopped after {fit.n_iter} iterations: γ still changes by {fit.change:.1e} relative, the largest KKT violation is {kkt_violation(fit.evidence).max():.1e} (tol {tol:.0e}). "
-                  "Raise max_iter or tol, or check the units of noise_var where it stopped before max_iter; the result is exact for the hyperparameters reached.", ConvergenceWarning)
+    warn(f"{solver} stopped after max_iter={fit.n_iter} iterations: γ still changes by {fit.change:.1e} relative, the largest KKT violation is {kkt_violation(fit.evidence).max():.1e} (tol {tol:.0e}). "
+                  "Raise max_iter or tol; the result is exact for the hyperparameters reached.", ConvergenceWarning)
