@@ -69,7 +69,7 @@ def once(python, family, work, which, threads, folder, size):
 
 def costs(p, sigma, gamma, noise, scaled=False):
     "ℒ by our formula, at one or several γ: the same judge for both sides"
-    from calibrain.basis import sflex_basis, through_basis
+    from calibrain.head.basis import sflex_basis, through_basis
     from calibrain.solvers.evidence import data_root, factor, solve_lower
     from calibrain.solvers.gamma_map import start_scale
     G, Y = through_basis(p["L"], sflex_basis(p["src_coords"], sigma), int(p["k"])) if sigma else p["L"], data_root(p["y"])

@@ -48,7 +48,7 @@ def child(which, name, mode, N, T):
     "One side, in its own interpreter: seconds and counts"
     sys.path[:] = [p for p in sys.path if p not in ("", str(HERE))]
     if which == "ours": sys.path.insert(0, str(HERE.parent))
-    if which == "ours": from calibrain.names import UncertaintyEstimator
+    if which == "ours": from calibrain.published.uncertainty_estimator import UncertaintyEstimator
     else: from calibrain.uncertainty_estimation import UncertaintyEstimator
     method, a = arguments(name, N, T)
     curve, times = getattr(UncertaintyEstimator(), method.format(mode)), []
@@ -62,8 +62,8 @@ def child(which, name, mode, N, T):
 
 def runs(n, N):
     "Seconds to count and to join `n` runs of `N` sources, and the peak memory of the process"
-    from calibrain.coverage import combine, coverage_curve
-    from calibrain.regions import Moments
+    from calibrain.calibration.coverage import combine, coverage_curve
+    from calibrain.calibration.credible_sets import Moments
     from .work import peak
     start, curves = perf_counter(), []
     for seed in range(n):

@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from calibrain.archive import read_arrays, write_arrays
+from calibrain.core.archive import read_arrays, write_arrays
 
 ARRAYS = dict(x=np.arange(2000.).reshape(40, 50), n=3, name="µV", empty=np.zeros((0, 3)), fortran=np.asfortranarray(np.arange(6.).reshape(2, 3)))
 
@@ -50,7 +50,7 @@ def test_a_pickle_is_not_opened(tmp_path):
 def test_killed_while_writing(tmp_path):
     "What was there before stays whole"
     f = write_arrays(tmp_path / "a.npz", dict(x=np.zeros(3)))
-    code = f"import numpy as np\nfrom calibrain.archive import write_arrays\nwhile True: write_arrays({str(f)!r}, dict(x=np.random.default_rng().normal(size=300_000)))"
+    code = f"import numpy as np\nfrom calibrain.core.archive import write_arrays\nwhile True: write_arrays({str(f)!r}, dict(x=np.random.default_rng().normal(size=300_000)))"
     for wait in (0.05, 0.13, 0.29):
         p = subprocess.Popen([sys.executable, "-c", code])
         before, deadline = f.stat().st_mtime_ns, time.monotonic() + 60

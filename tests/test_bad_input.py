@@ -9,12 +9,12 @@ import pytest
 from sklearn.base import clone
 
 from calibrain import BMN, BMN_joint, SourceEstimator, gamma_lambda_map_sflex, gamma_map_sflex
-from calibrain.core import ConvergenceWarning
-from calibrain.leadfield import Leadfield
-from calibrain.prepared import prepare
+from calibrain.core.warnings import ConvergenceWarning
+from calibrain.head.leadfield import Leadfield
+from calibrain.head.prepared import prepare
 from calibrain.solvers import search
 from calibrain.solvers.registry import SOLVERS
-from calibrain.whitening import whitener
+from calibrain.head.whitening import whitener
 
 L = np.random.default_rng(0).normal(size=(6, 12))
 Y = np.random.default_rng(1).normal(size=(6, 20))

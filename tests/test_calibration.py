@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy import sparse, stats
 
-from calibrain.basis import expand, sflex_basis, through_basis
-from calibrain.posterior import selection
+from calibrain.head.basis import expand, sflex_basis, through_basis
+from calibrain.posterior.gaussian import selection
 from calibrain.solvers.evidence import posterior_at
 
 N_DRAWS = 2000

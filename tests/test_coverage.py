@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from calibrain.coverage import DEFAULT_LEVELS, STRATA, Stratum, calibration_error, check_levels, combine, count_coverage, coverage_curve, strata_masks
-from calibrain.names import METHODS, UncertaintyEstimator
-from calibrain.posterior import selection
-from calibrain.regions import Moments, scores
+from calibrain.calibration.coverage import DEFAULT_LEVELS, STRATA, Stratum, calibration_error, check_levels, combine, count_coverage, coverage_curve, strata_masks
+from calibrain.published.uncertainty_estimator import METHODS, UncertaintyEstimator
+from calibrain.posterior.gaussian import selection
+from calibrain.calibration.credible_sets import Moments, scores
 from calibrain.solvers.evidence import posterior_at
 
 ROOT = Path(__file__).resolve().parent.parent

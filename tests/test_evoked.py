@@ -7,8 +7,8 @@ import pytest
 
 import realdata
 from calibrain import BMN, EvokedPosterior, estimate_evoked
-from calibrain.basis import sflex_basis
-from calibrain.evoked import _depth_weights, _head
+from calibrain.head.basis import sflex_basis
+from calibrain.recording.estimate import _depth_weights, _head
 from calibrain.solvers.registry import SOLVERS
 
 TO_DATA_UNITS, TO_SI = dict(eeg=1e6, mag=1e15, grad=1e13), 1e-9
@@ -129,7 +129,7 @@ def agree(est, mean, std, evidence):
 
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("kind, orientation, depth, nave", [("eeg", "free", None, 1), ("eeg", "fixed", 0.8, 6), ("meg", "meg2", None, 6), ("meg", "meg2", 0.8, 1), ("both", "free", 0.8, 6)])
-@pytest.mark.filterwarnings("ignore::calibrain.core.ConvergenceWarning", "ignore::calibrain.core.NoiseBoundaryWarning")
+@pytest.mark.filterwarnings("ignore::calibrain.core.warnings.ConvergenceWarning", "ignore::calibrain.core.warnings.NoiseBoundaryWarning")
 def test_dense_twin(solver, kind, orientation, depth, nave):
     evoked, fwd, cov = problem(kind, nave)
     few = dict(max_iter=15) if "max_iter" in SOLVERS[solver].takes() else {}
@@ -286,7 +286,7 @@ def test_a_solver_of_ones_own():
 def no_solver(monkeypatch):
     "No solver may run"
     def ran(*args, **more): raise AssertionError("a solver ran")
-    for where in ("calibrain.evoked._solve", "calibrain.solvers.bmn._bmn", "calibrain.solvers.search.evaluate", "calibrain.solvers.gamma_map.minimise", "calibrain.solvers.gamma_lambda_map.minimise"): monkeypatch.setattr(where, ran, raising=False)
+    for where in ("calibrain.recording.estimate._solve", "calibrain.solvers.bmn._bmn", "calibrain.solvers.search.evaluate", "calibrain.solvers.gamma_map.minimise", "calibrain.solvers.gamma_lambda_map.minimise"): monkeypatch.setattr(where, ran, raising=False)
 
 
 def changed(x, **entries):
@@ -535,7 +535,7 @@ def test_volume_has_no_normals(kind, no_solver):
 
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("kind", ["eeg", "meg"])
-@pytest.mark.filterwarnings("ignore::calibrain.core.ConvergenceWarning", "ignore::calibrain.core.NoiseBoundaryWarning")
+@pytest.mark.filterwarnings("ignore::calibrain.core.warnings.ConvergenceWarning", "ignore::calibrain.core.warnings.NoiseBoundaryWarning")
 def test_round_trip(solver, kind, tmp_path):
     few = dict(max_iter=10) if "max_iter" in SOLVERS[solver].takes() else {}
     est = solve(*problem(kind), solver, noise="learn" if solver in LEARNED else "given", depth=0.8, solver_params=few)
@@ -603,7 +603,7 @@ def test_level_and_threshold_are_checked():
 
 
 def test_viewer_that_is_not_there(monkeypatch):
-    monkeypatch.setattr("calibrain.evoked_posterior.find_spec", lambda name: None)
+    monkeypatch.setattr("calibrain.recording.posterior.find_spec", lambda name: None)
     with pytest.raises(ImportError, match="needs pyvista and pyvistaqt: pip install pyvista pyvistaqt, or draw maps with calibrain.viz"): solve(*problem()).plot_3d()
 
 

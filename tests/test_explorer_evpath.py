@@ -36,7 +36,7 @@ def test_the_ends_of_the_live_controls(kind):
             assert e.draw(**{name: c.values[end] for name, c in e.controls.items()}).texts
 
 
-@pytest.mark.filterwarnings("ignore::calibrain.core.NoiseBoundaryWarning", "ignore::calibrain.core.ConvergenceWarning")
+@pytest.mark.filterwarnings("ignore::calibrain.core.warnings.NoiseBoundaryWarning", "ignore::calibrain.core.warnings.ConvergenceWarning")
 @pytest.mark.parametrize("snr, n_sources, n_times", [(0, 8, 20), (20, 24, 5), (-10, 64, 20)])
 def test_the_surface_says_what_the_solver_says(snr, n_sources, n_times):
     text = EvidenceExplorer().draw(snr, n_sources, n_times, "noise", "as recorded").texts[0].get_text()
@@ -47,7 +47,7 @@ def test_the_surface_says_what_the_solver_says(snr, n_sources, n_times):
     assert ("cannot tell noise" in text, "need no sources" in text) == (best.noise_at_boundary, best["gamma"] == 0)
 
 
-@pytest.mark.filterwarnings("ignore::calibrain.core.ConvergenceWarning")
+@pytest.mark.filterwarnings("ignore::calibrain.core.warnings.ConvergenceWarning")
 @pytest.mark.parametrize("rule, mode", [("MacKay", 1), ("convex bounding", 2), ("EM", 3)])
 def test_the_path_says_what_the_solver_says(rule, mode):
     text = SparsePathExplorer().draw(30, rule, 10, 3).texts[0].get_text()

@@ -9,7 +9,7 @@ from calibrain.solvers.gamma_lambda_map import gamma_lambda_map, gamma_lambda_ma
 from calibrain.solvers.gamma_map import gamma_map, gamma_map_sflex
 from calibrain.solvers.registry import SOLVERS
 
-pytestmark = pytest.mark.filterwarnings("ignore::calibrain.core.NoiseBoundaryWarning", "ignore::calibrain.core.ConvergenceWarning", "error::RuntimeWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::calibrain.core.warnings.NoiseBoundaryWarning", "ignore::calibrain.core.warnings.ConvergenceWarning", "error::RuntimeWarning")
 iterative = pytest.mark.parametrize("solver", [s for s in SOLVERS.values() if s.cost_falls], ids=lambda s: s.name)
 
 

@@ -4,8 +4,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from calibrain.archive import write_arrays
-from calibrain.leadfield import Leadfield
+from calibrain.core.archive import write_arrays
+from calibrain.head.leadfield import Leadfield
 
 LF = Leadfield.random(12, 20, 3, seed=1)
 MEG = Leadfield.random(12, 20, 3, seed=1, unit="fT/nAm")

@@ -13,9 +13,10 @@ from scipy import integrate, optimize, sparse, stats
 from scipy.spatial.distance import cdist
 from sklearn.metrics import precision_recall_fscore_support, roc_auc_score
 
-from calibrain import BMN, MetricEvaluator, UncertaintyEstimator, coverage_curve, errors, gamma_map, gamma_map_sflex, metrics, scores
-from calibrain.leadfield import Leadfield
-from calibrain.posterior import Posterior, selection
+from calibrain import BMN, MetricEvaluator, UncertaintyEstimator, coverage_curve, gamma_map, gamma_map_sflex
+from calibrain.evaluation import errors, evaluate as metrics, scores
+from calibrain.head.leadfield import Leadfield
+from calibrain.posterior.gaussian import Posterior, selection
 
 rng = np.random.default_rng(0)
 X, MEAN, VAR = rng.normal(size=(50, 7)), rng.normal(size=(50, 7)), rng.lognormal(sigma=2, size=(50, 7))

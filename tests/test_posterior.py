@@ -6,8 +6,8 @@ import pytest
 from problems import random_problem
 from scipy import sparse
 
-from calibrain.basis import expand, normalisation, sflex_basis, through_basis
-from calibrain.posterior import Posterior, selection
+from calibrain.head.basis import expand, normalisation, sflex_basis, through_basis
+from calibrain.posterior.gaussian import Posterior, selection
 from calibrain.solvers.evidence import posterior_at
 
 SEEDS = range(40)

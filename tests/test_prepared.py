@@ -6,11 +6,11 @@ import pytest
 from problems import EVERY_SOLVER, arguments, random_problem
 
 from calibrain import BMN, SensorSimulator, SourceEstimator, gamma_map_sflex
-from calibrain.leadfield import Leadfield
-from calibrain.prepared import prepare
-from calibrain.sensors import project
+from calibrain.head.leadfield import Leadfield
+from calibrain.head.prepared import prepare
+from calibrain.simulation.sensors import project
 
-pytestmark = pytest.mark.filterwarnings("ignore::calibrain.core.ConvergenceWarning", "ignore::calibrain.core.NoiseBoundaryWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::calibrain.core.warnings.ConvergenceWarning", "ignore::calibrain.core.warnings.NoiseBoundaryWarning")
 every_solver = pytest.mark.parametrize("solver", EVERY_SOLVER, ids=lambda s: s.name)
 
 

@@ -6,12 +6,12 @@ import pytest
 from scipy.optimize import minimize
 
 from calibrain import BMN, BMN_joint, SensorSimulator, SourceEstimator, SourceSimulator, gamma_lambda_map_sflex, gamma_map_sflex
-from calibrain.core import ConvergenceWarning, NoiseBoundaryWarning
-from calibrain.sensors import noise_variance
+from calibrain.core.warnings import ConvergenceWarning, NoiseBoundaryWarning
+from calibrain.simulation.sensors import noise_variance
 
 REFERENCE = Path(__file__).resolve().parents[2] / "shared/reference"
 needs_reference = pytest.mark.skipif(not REFERENCE.is_dir(), reason="no reference figures beside the repository (../shared/reference)")
-unconverged = pytest.mark.filterwarnings("ignore::calibrain.core.ConvergenceWarning")
+unconverged = pytest.mark.filterwarnings("ignore::calibrain.core.warnings.ConvergenceWarning")
 
 ERP = dict(tmin=-0.1, tmax=0.8, stim_onset=0.0, sfreq=100, fmin=2, fmax=8, amplitude_distribution=dict(median=8.0, sigma=0.15, clip=(2, 20)),
            random_erp_timing=False, erp_min_length=20)
@@ -149,7 +149,7 @@ def test_grouped_updates_in_free_orientation(tutorial):
     assert r.cost <= 7.56 and r["posterior_mean"].any()
 
 
-@pytest.mark.filterwarnings("ignore::calibrain.core.ConvergenceWarning", "ignore::calibrain.core.NoiseBoundaryWarning")
+@pytest.mark.filterwarnings("ignore::calibrain.core.warnings.ConvergenceWarning", "ignore::calibrain.core.warnings.NoiseBoundaryWarning")
 def test_the_published_rules_are_reproduced(tutorial):
     "Where calibrain 1.0.3 ends, as measured from it (mathematics: items 1 and 2)"
     fixed, free, old = tutorial["fixed"], tutorial["free"], dict(rule="calibrain-1.0")
@@ -174,7 +174,7 @@ KEYS = dict(
               "posterior_mean source_indices")
 
 
-@pytest.mark.filterwarnings("ignore::calibrain.core.ConvergenceWarning", "ignore::calibrain.core.NoiseBoundaryWarning")
+@pytest.mark.filterwarnings("ignore::calibrain.core.warnings.ConvergenceWarning", "ignore::calibrain.core.warnings.NoiseBoundaryWarning")
 @pytest.mark.parametrize("kind", ["fixed", "free"])
 @pytest.mark.parametrize("solver", [gamma_map_sflex, gamma_lambda_map_sflex, BMN, BMN_joint], ids=lambda s: s.__name__)
 def test_keys_and_shapes(tutorial, solver, kind):

@@ -4,9 +4,9 @@ import pytest
 from scipy import sparse, stats
 
 from calibrain import BMN
-from calibrain.leadfield import Leadfield
-from calibrain.posterior import selection
-from calibrain.regions import Moments, credible_ellipsoid, credible_interval, half_width, membership, moments, reach, scores
+from calibrain.head.leadfield import Leadfield
+from calibrain.posterior.gaussian import selection
+from calibrain.calibration.credible_sets import Moments, credible_ellipsoid, credible_interval, half_width, membership, moments, reach, scores
 from calibrain.solvers.evidence import posterior_at
 
 ALL = [(mode, region) for mode in ("pointwise", "aggregated") for region in ("marginal", "ellipsoid")]
@@ -223,14 +223,14 @@ def test_not_a_result():
 
 def test_negative_prior_variance():
     "Where a Posterior was put together by hand"
-    from calibrain.posterior import Posterior
+    from calibrain.posterior.gaussian import Posterior
     p = Posterior(np.array([1., -2.]), np.zeros((1, 2)), np.zeros((2, 3)), sparse.csr_array(np.eye(2)))
     with pytest.raises(ValueError, match=r"posterior.gamma must be >= 0, got -2 at index \(1,\)"): scores(np.ones((2, 3)), p)
 
 
 def test_covariance_below_zero():
     "A whitened part that belongs to other variances; `Posterior.var` alone would show zeros, which are read as pruned sources"
-    from calibrain.posterior import Posterior
+    from calibrain.posterior.gaussian import Posterior
     p = Posterior(np.ones(2), np.diag([0.5, 1.5]), np.zeros((2, 3)), sparse.csr_array(np.eye(2)))
     for region in ("marginal", "ellipsoid"):
         with pytest.raises(ValueError, match=r"cov must be >= 0, got -1.25 at index \(1, 0\)"): scores(np.ones((2, 3)), p, region=region)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from mne.io.constants import FIFF
 
-from calibrain.sensors import SensorSimulator, alpha_from_db, noise_variance, project, scaled_noise, snr_db, unit_name
-from calibrain.sources import ErpConfig, SourceSimulator, band_pass, draw_active, erp_waveform, n_components
+from calibrain.simulation.sensors import SensorSimulator, alpha_from_db, noise_variance, project, scaled_noise, snr_db, unit_name
+from calibrain.simulation.sources import ErpConfig, SourceSimulator, band_pass, draw_active, erp_waveform, n_components
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT.parent / "shared" / "reference"
@@ -69,7 +69,7 @@ def test_tutorial_reference(kind, seed, std, oracle, baseline):
 
 def test_same_digits_on_another_processor():
     "A library that picks other instructions (as on an older processor) must not change the draws."
-    code = "from calibrain.sources import erp_waveform; import sys; sys.stdout.buffer.write(erp_waveform(seed=3).tobytes())"
+    code = "from calibrain.simulation.sources import erp_waveform; import sys; sys.stdout.buffer.write(erp_waveform(seed=3).tobytes())"
     env = {**os.environ, "OPENBLAS_CORETYPE": "Prescott", "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     out = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, check=True).stdout
     close(np.frombuffer(out), erp_waveform(seed=3))
@@ -185,7 +185,7 @@ def test_sensor_metadata():
 
 def test_import_is_light():
     "Neither scipy.signal (a second) nor any reader or plot of mne is loaded before it is needed."
-    code = "import sys, calibrain.sources, calibrain.sensors; print([m for m in ('scipy.signal', 'matplotlib', 'mne.forward', 'mne.io.base', 'mne.viz', 'nbdev') if m in sys.modules])"
+    code = "import sys, calibrain.simulation.sources, calibrain.sensors; print([m for m in ('scipy.signal', 'matplotlib', 'mne.forward', 'mne.io.base', 'mne.viz', 'nbdev') if m in sys.modules])"
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     assert subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True).stdout.strip() == "[]"
 

@@ -8,16 +8,16 @@ import pytest
 from problems import EVERY_SOLVER, EXAMPLE, N_PROBLEMS, arguments, random_problem
 
 from calibrain import BMN, BMN_joint, SourceEstimator, gamma_lambda_map, gamma_map
-from calibrain.basis import normalisation, sflex_basis, through_basis
-from calibrain.core import NoiseBoundaryWarning
-from calibrain.prepared import prepare
+from calibrain.head.basis import normalisation, sflex_basis, through_basis
+from calibrain.core.warnings import NoiseBoundaryWarning
+from calibrain.head.prepared import prepare
 from calibrain.solvers.bmn import NOISE_FLOOR, Spectrum, best_gamma, best_gamma_noise
 from calibrain.solvers.evidence import Problem, data_root, evaluate, violation
 from calibrain.solvers.gamma_lambda_map import boundary
 from calibrain.solvers.registry import SOLVERS, Solver, register, solver_table, unregister
 from calibrain.solvers.search import Rule, convex, em, mackay, noise_convex, noise_em, precision, published, step, whitened
 
-pytestmark = pytest.mark.filterwarnings("ignore::calibrain.core.ConvergenceWarning", "ignore::calibrain.core.NoiseBoundaryWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::calibrain.core.warnings.ConvergenceWarning", "ignore::calibrain.core.warnings.NoiseBoundaryWarning")
 every_solver = pytest.mark.parametrize("solver", EVERY_SOLVER, ids=lambda s: s.name)
 iterative = pytest.mark.parametrize("solver", [s for s in EVERY_SOLVER if s.cost_falls], ids=lambda s: s.name)
 
@@ -464,7 +464,7 @@ def test_found_by_name_and_given_what_is_prepared(solver):
     assert r.solver == solver.name and prepared._made and solver.takes_prepared and f"| `{solver.name}` |" in solver_table()
 
 
-@pytest.mark.filterwarnings("ignore::calibrain.core.ConvergenceWarning")
+@pytest.mark.filterwarnings("ignore::calibrain.core.warnings.ConvergenceWarning")
 def test_one_region_is_minimum_norm():
     "The documentation's example where it must agree with a solver that takes another way"
     same = 0
@@ -555,7 +555,7 @@ def test_where_the_quick_move_rises_the_safe_one_falls():
     assert rose > 20
 
 
-@pytest.mark.filterwarnings("ignore::calibrain.core.ConvergenceWarning")
+@pytest.mark.filterwarnings("ignore::calibrain.core.warnings.ConvergenceWarning")
 def test_covariances_of_the_active():
     L, y, noise_var, k, coords = random_problem(5)
     r = SOLVERS["gamma_lambda_map_sflex"].function(L, y, n_orient=k, src_coords=coords, update_mode=1, max_iter=300)

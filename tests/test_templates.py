@@ -11,7 +11,7 @@ import pytest
 from scipy import linalg
 
 from calibrain import BMN, template_leadfield
-from calibrain.basis import normalisation
+from calibrain.head.basis import normalisation
 
 pytest.importorskip("nilearn", reason="template heads need nilearn: pip install 'calibrain[heads]'")
 

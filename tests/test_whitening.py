@@ -10,12 +10,12 @@ from scipy.stats import multivariate_normal
 from sklearn.base import clone
 
 from calibrain import BMN, BMN_joint, SourceEstimator
-from calibrain.leadfield import Leadfield
-from calibrain.prepared import prepare
+from calibrain.head.leadfield import Leadfield
+from calibrain.head.prepared import prepare
 from calibrain.solvers.registry import SOLVERS
-from calibrain.whitening import Whitener, noise_whitener, sensor_covariance, whitener
+from calibrain.head.whitening import Whitener, noise_whitener, sensor_covariance, whitener
 
-pytestmark = pytest.mark.filterwarnings("ignore::calibrain.core.ConvergenceWarning", "ignore::calibrain.core.NoiseBoundaryWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::calibrain.core.warnings.ConvergenceWarning", "ignore::calibrain.core.warnings.NoiseBoundaryWarning")
 every_solver = pytest.mark.parametrize("solver", SOLVERS.values(), ids=lambda s: s.name)
 orientations = pytest.mark.parametrize("k", [1, 2, 3])
 M, N, T = 12, 20, 30
