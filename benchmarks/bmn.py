@@ -1,4 +1,5 @@
 "Bayesian minimum norm: solve, then read mean and marginal variances"
+
 from functools import partial
 
 import numpy as np
@@ -6,25 +7,48 @@ import numpy as np
 from .work import each
 
 
-def arguments(p, joint): return (p["L"], p["y"]) if joint else (p["L"], p["y"], float(p["noise_var"]))
+def arguments(p, joint):
+    return (p["L"], p["y"]) if joint else (p["L"], p["y"], float(p["noise_var"]))
 
 
 def ours(p, joint):
     "The optimum, and the variances without an N × N matrix"
     import calibrain
-    r = (calibrain.BMN_joint if joint else calibrain.BMN)(*arguments(p, joint), n_orient=int(p["k"]))
+
+    r = (calibrain.BMN_joint if joint else calibrain.BMN)(
+        *arguments(p, joint), n_orient=int(p["k"])
+    )
     r["posterior_mean"], r.posterior.var
-    return dict(hyper=lambda: dict(gamma=np.full(p["L"].shape[1], r["gamma"]), noise=r["noise_var"]))
+    return dict(
+        hyper=lambda: dict(gamma=np.full(p["L"].shape[1], r["gamma"]), noise=r["noise_var"])
+    )
 
 
 def peer(p, joint):
     "It returns γ in units of its own, ‖Y‖²/‖L‖² (of which whitening keeps the ratio); the cost needs nAm²"
     from calibrain import source_estimation as published
-    r = (published.BMN_joint if joint else published.BMN)(*arguments(p, joint), n_orient=int(p["k"]))
+
+    r = (published.BMN_joint if joint else published.BMN)(
+        *arguments(p, joint), n_orient=int(p["k"])
+    )
     r["posterior_mean"], np.diag(r["posterior_cov"])
-    unit = lambda: (np.linalg.norm(p["y"]) / np.linalg.norm(p["L"], 2))**2
-    return dict(hyper=lambda: dict(gamma=np.full(p["L"].shape[1], r["gamma"] * unit()), noise=r["noise_var"]))
+    unit = lambda: (np.linalg.norm(p["y"]) / np.linalg.norm(p["L"], 2)) ** 2
+    return dict(
+        hyper=lambda: dict(
+            gamma=np.full(p["L"].shape[1], r["gamma"] * unit()), noise=r["noise_var"]
+        )
+    )
 
 
-WORKS = [w for joint, name in ((False, "BMN"), (True, "BMN_joint"))
-         for w in each(name, partial(ours, joint=joint), partial(peer, joint=joint), ("64x1284", "64x1284x3"), ("20× (aim 50×)", "100× (aim 300×)"), sigma=None)]
+WORKS = [
+    w
+    for joint, name in ((False, "BMN"), (True, "BMN_joint"))
+    for w in each(
+        name,
+        partial(ours, joint=joint),
+        partial(peer, joint=joint),
+        ("64x1284", "64x1284x3"),
+        ("20× (aim 50×)", "100× (aim 300×)"),
+        sigma=None,
+    )
+]

@@ -3,6 +3,7 @@
 Runs under the peer's interpreter too, where this repository comes last on the path, so that `import calibrain` finds the published package. Interpreter start,
 imports and a warm-up on a few sources are not timed. A call shorter than 0.2 s is made five times, and the median counts.
 """
+
 import importlib
 import json
 import sys
@@ -20,22 +21,27 @@ def measure(side, p):
         t = perf_counter()
         found = side(p)
         times.append(perf_counter() - t)
-        if "seconds" in found: return found, found["seconds"]
+        if "seconds" in found:
+            return found, found["seconds"]
     return found, sorted(times)[len(times) // 2]
 
 
 def main(family, name, which, problem, out):
     sys.path[0:1] = [ROOT] if which == "ours" else []
-    if which == "peer": sys.path.append(ROOT)
+    if which == "peer":
+        sys.path.append(ROOT)
     import numpy as np
+
     from benchmarks.problems import first_sources, load
     from benchmarks.work import now, peak
+
     work = next(w for w in importlib.import_module(f"benchmarks.{family}").WORKS if w.name == name)
     warnings.simplefilter("ignore")
     p, side = load(problem), getattr(work, which)
     module = work.rival if which == "peer" else "calibrain"
     found_at = importlib.import_module(module).__file__
-    if found_at.startswith(ROOT + "/calibrain") == (which == "peer"): sys.exit(f"{which} would measure {found_at}")
+    if found_at.startswith(ROOT + "/calibrain") == (which == "peer"):
+        sys.exit(f"{which} would measure {found_at}")
     side(first_sources(p, 32))
     before = now()
     found, seconds = measure(side, p)
@@ -44,4 +50,5 @@ def main(family, name, which, problem, out):
     np.savez(out, **found["hyper"](), info=json.dumps(info, default=float))
 
 
-if __name__ == "__main__": main(*sys.argv[1:])
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -3,6 +3,7 @@
 Both have the same methods with the same arguments, so both sides run the same lines, in turn, each in a fresh process. The counts must be equal: all variances
 are positive, where the published counts are right. Then what only we have: a thousand runs counted and joined. Writes coverage.json beside results.json.
 """
+
 import argparse
 import json
 import os
@@ -19,7 +20,11 @@ CURVES = {  # name → method for each mode, what its arguments are called, comp
     "intervals": ("calibration_curve_intervals_{}", "x_true x_hat posterior_var", 1),
     "ellipses": ("calibration_curve_ellipse_meg_free_{}", "x_true_3d x_hat_2d posterior_cov_2d", 2),
     "ellipsoids": ("calibration_curve_ellipsoid_eeg_free_{}", "x_true x_hat posterior_cov", 3),
-    "components": ("calibration_curve_componentwise_eeg_free_{}", "x_true x_hat posterior_uncert", 3),
+    "components": (
+        "calibration_curve_componentwise_eeg_free_{}",
+        "x_true x_hat posterior_uncert",
+        3,
+    ),
 }
 AIMS = {("ellipsoids", "aggregated"): 20, ("ellipsoids", "pointwise"): 10}
 
@@ -37,7 +42,8 @@ def arguments(name, N, T):
     method, names, k = CURVES[name]
     x, hat, cov = problem(N, k, T)
     more = {}
-    if k == 1: x, hat, cov = x[:, 0], hat[:, 0], cov[:, 0, 0]
+    if k == 1:
+        x, hat, cov = x[:, 0], hat[:, 0], cov[:, 0, 0]
     if k == 2:
         more["V_tan"] = np.linalg.qr(np.random.default_rng(1).normal(size=(N, 3, 2)))[0]
         x = more["V_tan"] @ x
@@ -47,38 +53,65 @@ def arguments(name, N, T):
 def child(which, name, mode, N, T):
     "One side, in its own interpreter: seconds and counts"
     sys.path[:] = [p for p in sys.path if p not in ("", str(HERE))]
-    if which == "ours": sys.path.insert(0, str(HERE.parent))
-    if which == "ours": from calibrain.published.uncertainty_estimator import UncertaintyEstimator
-    else: from calibrain.uncertainty_estimation import UncertaintyEstimator
+    if which == "ours":
+        sys.path.insert(0, str(HERE.parent))
+    if which == "ours":
+        from calibrain.published.uncertainty_estimator import UncertaintyEstimator
+    else:
+        from calibrain.uncertainty_estimation import UncertaintyEstimator
     method, a = arguments(name, N, T)
     curve, times = getattr(UncertaintyEstimator(), method.format(mode)), []
-    curve(**{key: v[:8] for key, v in a.items()})                        # warm up
+    curve(**{key: v[:8] for key, v in a.items()})  # warm up
     while sum(times) < 0.5 and len(times) < 7:
         start = perf_counter()
         found = curve(**a)
         times.append(perf_counter() - start)
-    print(json.dumps(dict(seconds=sorted(times)[len(times) // 2], counts=found["ci_counts"].tolist())))
+    print(
+        json.dumps(dict(seconds=sorted(times)[len(times) // 2], counts=found["ci_counts"].tolist()))
+    )
 
 
 def runs(n, N):
     "Seconds to count and to join `n` runs of `N` sources, and the peak memory of the process"
     from calibrain.calibration.coverage import combine, coverage_curve
     from calibrain.calibration.credible_sets import Moments
+
     from .work import peak
+
     start, curves = perf_counter(), []
     for seed in range(n):
         rng = np.random.default_rng(seed)
-        curves.append(coverage_curve(rng.normal(size=(N, 1)), Moments(np.zeros((N, 1)), np.ones(N)), mode="aggregated"))
+        curves.append(
+            coverage_curve(
+                rng.normal(size=(N, 1)), Moments(np.zeros((N, 1)), np.ones(N)), mode="aggregated"
+            )
+        )
     counted = perf_counter()
     total = combine(curves)["all"].total
-    print(json.dumps(dict(count=counted - start, join=perf_counter() - counted, peak_mb=peak(), total=total)))
+    print(
+        json.dumps(
+            dict(count=counted - start, join=perf_counter() - counted, peak_mb=peak(), total=total)
+        )
+    )
 
 
 def run(python, *args):
     "What a process prints, as JSON; one BLAS thread"
-    env = os.environ | {f"{n}_NUM_THREADS": "1" for n in ("OMP", "OPENBLAS", "MKL")} | dict(PYTHONPATH="")
-    with tempfile.TemporaryDirectory() as folder: r = subprocess.run([python, *map(str, args)], env=env, capture_output=True, text=True, cwd=HERE.parent if "-m" in args else folder)
-    if r.returncode: sys.exit(r.stderr)
+    env = (
+        os.environ
+        | {f"{n}_NUM_THREADS": "1" for n in ("OMP", "OPENBLAS", "MKL")}
+        | dict(PYTHONPATH="")
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        r = subprocess.run(
+            [python, *map(str, args)],
+            env=env,
+            capture_output=True,
+            text=True,
+            cwd=HERE.parent if "-m" in args else folder,
+        )
+    if r.returncode:
+        sys.exit(r.stderr)
     return json.loads(r.stdout.splitlines()[-1])
 
 
@@ -88,32 +121,77 @@ def compare(peer, N=1284, T=250, repeats=3):
         for mode in ("aggregated", "pointwise"):
             sides = {which: [] for which in ("ours", "peer")}
             for _ in range(repeats):
-                for which, python in (("ours", sys.executable), ("peer", peer)): sides[which].append(run(python, HERE / "coverage.py", which, name, mode, N, T))
-            ours, theirs = (sorted(r["seconds"] for r in sides[w])[repeats // 2] for w in ("ours", "peer"))
-            yield dict(name=name, mode=mode, n_orient=CURVES[name][2], ours=ours, peer=theirs, ratio=theirs / ours, aim=AIMS.get((name, mode)), equal=sides["ours"][0]["counts"] == sides["peer"][0]["counts"])
+                for which, python in (("ours", sys.executable), ("peer", peer)):
+                    sides[which].append(run(python, HERE / "coverage.py", which, name, mode, N, T))
+            ours, theirs = (
+                sorted(r["seconds"] for r in sides[w])[repeats // 2] for w in ("ours", "peer")
+            )
+            yield dict(
+                name=name,
+                mode=mode,
+                n_orient=CURVES[name][2],
+                ours=ours,
+                peer=theirs,
+                ratio=theirs / ours,
+                aim=AIMS.get((name, mode)),
+                equal=sides["ours"][0]["counts"] == sides["peer"][0]["counts"],
+            )
 
 
 def main(args=None):
     from .peers import Absent, install, python
-    o = argparse.ArgumentParser(prog="python -m benchmarks.coverage", description=__doc__.split("\n\n")[0])
+
+    o = argparse.ArgumentParser(
+        prog="python -m benchmarks.coverage", description=__doc__.split("\n\n")[0]
+    )
     o.add_argument("--repeats", type=int, default=3, help="processes for each side (3)")
-    o.add_argument("--out", type=Path, default=HERE / ".latest", metavar="DIR", help="where to write (benchmarks/.latest)")
-    o.add_argument("--peer", type=Path, default=HERE / ".peer", metavar="DIR", help="environment of the published package, made where it is missing (benchmarks/.peer)")
+    o.add_argument(
+        "--out",
+        type=Path,
+        default=HERE / ".latest",
+        metavar="DIR",
+        help="where to write (benchmarks/.latest)",
+    )
+    o.add_argument(
+        "--peer",
+        type=Path,
+        default=HERE / ".peer",
+        metavar="DIR",
+        help="environment of the published package, made where it is missing (benchmarks/.peer)",
+    )
     o = o.parse_args(args)
     out = dict(runs=run(sys.executable, "-m", "benchmarks.coverage", "runs", 1000, 1284), curves=[])
-    print("1,000 runs of 1,284 sources: counted in {count:.2f} s, joined in {join:.3f} s, peak {peak_mb:.0f} MB".format(**out["runs"]))
-    try: install(o.peer)
-    except Absent as e: print(f"no peer: {e}")
+    print(
+        "1,000 runs of 1,284 sources: counted in {count:.2f} s, joined in {join:.3f} s, peak {peak_mb:.0f} MB".format(
+            **out["runs"]
+        )
+    )
+    try:
+        install(o.peer)
+    except Absent as e:
+        print(f"no peer: {e}")
     else:
-        print("| curve, 1,284 sources, 250 samples, 15 levels | ours | peer | ratio | asked for | counts |\n|---|---|---|---|---|---|")
+        print(
+            "| curve, 1,284 sources, 250 samples, 15 levels | ours | peer | ratio | asked for | counts |\n|---|---|---|---|---|---|"
+        )
         for row in compare(python(o.peer), repeats=o.repeats):
             out["curves"].append(row)
-            print("| {name} x {n_orient}, {mode} | {ours:.4f} s | {peer:.3f} s | {ratio:.0f}× | {asked} | {same} |".format(**row, asked=f"{row['aim']}×" if row["aim"] else "", same="equal" if row["equal"] else "DIFFERENT"), flush=True)
+            print(
+                "| {name} x {n_orient}, {mode} | {ours:.4f} s | {peer:.3f} s | {ratio:.0f}× | {asked} | {same} |".format(
+                    **row,
+                    asked=f"{row['aim']}×" if row["aim"] else "",
+                    same="equal" if row["equal"] else "DIFFERENT",
+                ),
+                flush=True,
+            )
     o.out.mkdir(parents=True, exist_ok=True)
     (o.out / "coverage.json").write_text(json.dumps(out, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] and sys.argv[1] in ("ours", "peer"): child(*sys.argv[1:4], *map(int, sys.argv[4:]))
-    elif sys.argv[1:2] == ["runs"]: runs(*map(int, sys.argv[2:]))
-    else: main()
+    if sys.argv[1:2] and sys.argv[1] in ("ours", "peer"):
+        child(*sys.argv[1:4], *map(int, sys.argv[4:]))
+    elif sys.argv[1:2] == ["runs"]:
+        runs(*map(int, sys.argv[2:]))
+    else:
+        main()

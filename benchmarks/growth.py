@@ -1,14 +1,21 @@
 "How time and memory grow with sources, sensors and samples: one evaluation of the cost, and a whole fast solve"
+
 from time import perf_counter
 
 import numpy as np
 
 from .work import Work, hyper, peak
 
-SIZES = [(128, n, 1, 250) for n in (1284, 2568, 5124, 10248, 20484)] + [(m, 5124, 1, 250) for m in (64, 96, 192, 256, 306)] + [(306, 20484, 1, 250)] + [(64, 1284, 1, t) for t in (250, 500, 1000, 2000, 4000)]
+SIZES = (
+    [(128, n, 1, 250) for n in (1284, 2568, 5124, 10248, 20484)]
+    + [(m, 5124, 1, 250) for m in (64, 96, 192, 256, 306)]
+    + [(306, 20484, 1, 250)]
+    + [(64, 1284, 1, t) for t in (250, 500, 1000, 2000, 4000)]
+)
 
 
-def name(size): return "x".join(map(str, size[:3 if size[2] > 1 else 2])) + f", T={size[3]}"
+def name(size):
+    return "x".join(map(str, size[: 3 if size[2] > 1 else 2])) + f", T={size[3]}"
 
 
 def best(f, n=7):
@@ -31,16 +38,24 @@ def ours(p):
     "One evaluation, and the whole solve; without a basis, for the weights of patches of a given width grow with the square of N"
     from calibrain.solvers.evidence import Problem, data_root, evaluate
     from calibrain.solvers.gamma_map import gamma_map, start_scale
+
     L, y, noise_var, k = p["L"], p["y"], float(p["noise_var"]), int(p["k"])
+
     def solve():
         r = gamma_map(L, y, noise_var, k, update_mode="fast")
         r.posterior.var
         return r
+
     r = solve()
     parts = dict(peak_mb=peak(), solve=best(solve, 2), root=best(lambda: data_root(y)))
     P = Problem(np.asfortranarray(L), data_root(y), k)
     gamma, sensors = np.full(P.n_groups, start_scale(L, y)[0]), np.full(len(y), noise_var)
-    return dict(hyper=hyper(r), n_iter=r.n_iter, violation=r.kkt_violation, parts=parts | dict(evaluate=best(lambda: evaluate(P, gamma, sensors)), rate=matrix_rate()))
+    return dict(
+        hyper=hyper(r),
+        n_iter=r.n_iter,
+        violation=r.kkt_violation,
+        parts=parts | dict(evaluate=best(lambda: evaluate(P, gamma, sensors)), rate=matrix_rate()),
+    )
 
 
 WORKS = [Work(f"growth, {name(s)}", name(s), ours, sigma=None, threads=(1,)) for s in SIZES]

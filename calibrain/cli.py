@@ -21,71 +21,134 @@ from pathlib import Path
 # %% ../nbs/api/commands/01_cli.ipynb #e63c62ba
 class _Parser(argparse.ArgumentParser):
     "A parser that answers a mistake with one line"
-    def __init__(self, *args, **kw): super().__init__(*args, allow_abbrev=False, **kw)
-    def error(self, message): self.exit(2, f"{self.prog}: {' '.join(message.split())}; see {self.prog} --help\n")
+
+    def __init__(self, *args, **kw):
+        super().__init__(*args, allow_abbrev=False, **kw)
+
+    def error(self, message):
+        self.exit(2, f"{self.prog}: {' '.join(message.split())}; see {self.prog} --help\n")
+
 
 def _whole(text) -> int:
     "The seed as a number"
-    try: seed = int(text)
-    except ValueError: seed = -1
-    if not 0 <= seed <= 2**32 - 2: raise argparse.ArgumentTypeError(f"must be a whole number from 0 to {2**32 - 2}, got {text[:40]!r}")
+    try:
+        seed = int(text)
+    except ValueError:
+        seed = -1
+    if not 0 <= seed <= 2**32 - 2:
+        raise argparse.ArgumentTypeError(
+            f"must be a whole number from 0 to {2**32 - 2}, got {text[:40]!r}"
+        )
     return seed
+
 
 def _folder(text) -> Path:
     "The folder as a path"
-    if not text.strip(): raise argparse.ArgumentTypeError(f"must name a folder, got {text!r}")
+    if not text.strip():
+        raise argparse.ArgumentTypeError(f"must name a folder, got {text!r}")
     return Path(os.path.expanduser(text))
 
 # %% ../nbs/api/commands/01_cli.ipynb #1a96dceb
-def parser() -> argparse.ArgumentParser: # The parser
+def parser() -> argparse.ArgumentParser:  # The parser
     "What can be said to `calibrain`"
-    p = _Parser("calibrain", description="Brain sources from EEG and MEG, with calibrated error bars.")
-    p.add_argument("--version", action="version", version=f"calibrain {sys.modules['calibrain'].__version__}")
+    p = _Parser(
+        "calibrain", description="Brain sources from EEG and MEG, with calibrated error bars."
+    )
+    p.add_argument(
+        "--version", action="version", version=f"calibrain {sys.modules['calibrain'].__version__}"
+    )
     commands = p.add_subparsers(dest="command", metavar="COMMAND", required=True)
     text = "Solve the tutorial's problem with nine pairs of solver and noise mode; print a table, and write four pictures and a page."
-    demo = commands.add_parser("demo", help="solve the tutorial's problem and show what comes out", description=text)
-    demo.add_argument("--out", metavar="DIR", type=_folder, default=Path("calibrain-demo"), help="folder for pictures and page (default: ./calibrain-demo)")
-    demo.add_argument("--seed", metavar="N", type=_whole, default=41, help="seed of the simulated problem (default: 41, the tutorial's)")
+    demo = commands.add_parser(
+        "demo", help="solve the tutorial's problem and show what comes out", description=text
+    )
+    demo.add_argument(
+        "--out",
+        metavar="DIR",
+        type=_folder,
+        default=Path("calibrain-demo"),
+        help="folder for pictures and page (default: ./calibrain-demo)",
+    )
+    demo.add_argument(
+        "--seed",
+        metavar="N",
+        type=_whole,
+        default=41,
+        help="seed of the simulated problem (default: 41, the tutorial's)",
+    )
     return p
 
 # %% ../nbs/api/commands/01_cli.ipynb #e0882d12
 def text_table(
-    demo, # The nine runs, as run_demo returns them
-) -> str: # Lines of text
+    demo,  # The nine runs, as run_demo returns them
+) -> str:  # Lines of text
     "The runs as aligned text, a block for each orientation"
     from calibrain.demo import COLUMNS, KINDS, footnotes, row
+
     rows, heads = {id(r): row(r) for r in demo.runs}, list(zip(*(c.head for c in COLUMNS)))
     widths = [max(map(len, column)) for column in zip(*heads, *rows.values())]
-    line = lambda cells: "  ".join(c.ljust(w) if i < 2 else c.rjust(w) for i, (c, w) in enumerate(zip(cells, widths))).rstrip()
+    line = lambda cells: "  ".join(
+        c.ljust(w) if i < 2 else c.rjust(w) for i, (c, w) in enumerate(zip(cells, widths))
+    ).rstrip()
     rule = "-" * (sum(widths) + 2 * len(widths) - 2)
-    blocks = [[str(runs[0].problem).capitalize(), rule, *map(line, heads), rule, *(line(rows[id(r)]) for r in runs), ""] for runs in map(demo.of, KINDS)]
+    blocks = [
+        [
+            str(runs[0].problem).capitalize(),
+            rule,
+            *map(line, heads),
+            rule,
+            *(line(rows[id(r)]) for r in runs),
+            "",
+        ]
+        for runs in map(demo.of, KINDS)
+    ]
     return "\n".join(sum(blocks, []) + footnotes(demo))
 
 # %% ../nbs/api/commands/01_cli.ipynb #55095732
 @dataclass(frozen=True)
 class Panel:
     "A picture of the page"
-    file: str # Name of its file
-    title: str # What it is about
-    caption: str # How to read it
-    draw: Callable # Makes the figure
+
+    file: str  # Name of its file
+    title: str  # What it is about
+    caption: str  # How to read it
+    draw: Callable  # Makes the figure
+
 
 DPI, FILES = 150, ("waveforms.png", "variances.png", "vector-norms.png", "source-norms.png")
 
 # %% ../nbs/api/commands/01_cli.ipynb #8e3590d8
 def panels(
-    demo, # The nine runs, as run_demo returns them
-) -> list[Panel]: # Four of them
+    demo,  # The nine runs, as run_demo returns them
+) -> list[Panel]:  # Four of them
     "The tutorial's four pictures"
     from calibrain import viz
+
     fixed, free = demo.of("fixed")[0].problem, demo.of("free")[0].problem
     n, m = fixed.active[0], free.active[0]
-    texts = (("A waveform and its error band", f"Source {n} of the problem with fixed orientation, one panel for each estimate. Grey: truth. Blue: posterior mean, with the band that should hold the truth at 95 % of the samples.",
-              lambda: viz.draw_waveforms(demo.results("fixed"), fixed.x, fixed.times, n)),
-             ("True energy and posterior variance", "Fixed orientation, source by source. Grey bars: mean square of the true amplitude. Dots: posterior variance. "
-              "Below the dotted line: variances under 10⁻⁶ nAm² as triangles, pruned sources (variance zero) as open circles.", lambda: viz.draw_variances(demo.results("fixed"), fixed.x)),
-             ("The length of a vector", f"Source {m} of the problem with free orientation: norm of its three components over time, truth and posterior means.", lambda: viz.draw_norms(demo.results("free"), free.x, free.times, m).figure),
-             ("All sources at once", "Free orientation: norm of each source over orientations and time. Grey bars: truth. A mark above an empty place is energy where there is none.", lambda: viz.draw_source_norms(demo.results("free"), free.x).figure))
+    texts = (
+        (
+            "A waveform and its error band",
+            f"Source {n} of the problem with fixed orientation, one panel for each estimate. Grey: truth. Blue: posterior mean, with the band that should hold the truth at 95 % of the samples.",
+            lambda: viz.draw_waveforms(demo.results("fixed"), fixed.x, fixed.times, n),
+        ),
+        (
+            "True energy and posterior variance",
+            "Fixed orientation, source by source. Grey bars: mean square of the true amplitude. Dots: posterior variance. "
+            "Below the dotted line: variances under 10⁻⁶ nAm² as triangles, pruned sources (variance zero) as open circles.",
+            lambda: viz.draw_variances(demo.results("fixed"), fixed.x),
+        ),
+        (
+            "The length of a vector",
+            f"Source {m} of the problem with free orientation: norm of its three components over time, truth and posterior means.",
+            lambda: viz.draw_norms(demo.results("free"), free.x, free.times, m).figure,
+        ),
+        (
+            "All sources at once",
+            "Free orientation: norm of each source over orientations and time. Grey bars: truth. A mark above an empty place is energy where there is none.",
+            lambda: viz.draw_source_norms(demo.results("free"), free.x).figure,
+        ),
+    )
     return [Panel(file, *t) for file, t in zip(FILES, texts)]
 
 # %% ../nbs/api/commands/01_cli.ipynb #ecdd2473
@@ -111,53 +174,86 @@ figure { margin: 1rem 0; } img { display: block; max-width: 100%; height: auto; 
 def _html_table(runs) -> str:
     "The runs of one problem as an HTML table"
     from calibrain.demo import COLUMNS, row
+
     names = [html.escape(c.name) for c in COLUMNS]
     head = "".join(f'<th scope="col">{n}</th>' for n in names)
-    body = "\n".join("<tr>" + "".join(f'<td data-label="{n}">{html.escape(c)}</td>' for n, c in zip(names, row(r))) + "</tr>" for r in runs)
-    return f"<div class=\"wide\">\n<table>\n<caption>{html.escape(str(runs[0].problem).capitalize())}</caption>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>\n</div>"
+    body = "\n".join(
+        "<tr>"
+        + "".join(f'<td data-label="{n}">{html.escape(c)}</td>' for n, c in zip(names, row(r)))
+        + "</tr>"
+        for r in runs
+    )
+    return f'<div class="wide">\n<table>\n<caption>{html.escape(str(runs[0].problem).capitalize())}</caption>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>\n</div>'
 
 # %% ../nbs/api/commands/01_cli.ipynb #23251217
 def _html_notes(demo) -> str:
     "What the solvers said, as a list that can be opened"
-    notes = [f"<li>{html.escape(f'{r.mode}, {r.problem.kind} orientation. {note}')}</li>" for r in demo.runs for note in r.notes]
-    return f"<details>\n<summary>What the solvers warned of ({len(notes)})</summary>\n<ul>\n" + "\n".join(notes) + "\n</ul>\n</details>" if notes else ""
+    notes = [
+        f"<li>{html.escape(f'{r.mode}, {r.problem.kind} orientation. {note}')}</li>"
+        for r in demo.runs
+        for note in r.notes
+    ]
+    return (
+        f"<details>\n<summary>What the solvers warned of ({len(notes)})</summary>\n<ul>\n"
+        + "\n".join(notes)
+        + "\n</ul>\n</details>"
+        if notes
+        else ""
+    )
+
 
 def _html_figure(panel, size) -> str:
     "A picture with its heading, description and caption"
     alt, (w, h) = html.escape(f"{panel.title}. {panel.caption}"), size
-    return (f'<h2>{html.escape(panel.title)}</h2>\n<figure>\n<div class="wide" tabindex="0" role="group" aria-label="{html.escape(panel.title)}">'
-            f'<img src="{panel.file}" width="{w}" height="{h}" style="--w: {w}" alt="{alt}"></div>\n<figcaption>{html.escape(panel.caption)}</figcaption>\n</figure>')
+    return (
+        f'<h2>{html.escape(panel.title)}</h2>\n<figure>\n<div class="wide" tabindex="0" role="group" aria-label="{html.escape(panel.title)}">'
+        f'<img src="{panel.file}" width="{w}" height="{h}" style="--w: {w}" alt="{alt}"></div>\n<figcaption>{html.escape(panel.caption)}</figcaption>\n</figure>'
+    )
 
 # %% ../nbs/api/commands/01_cli.ipynb #6584896a
 def page(
-    demo, # The nine runs, as run_demo returns them
-    shown: Sequence[Panel], # The pictures
-    sizes: Sequence[tuple], # Width and height of each on the page, CSS pixels
-) -> str: # HTML
+    demo,  # The nine runs, as run_demo returns them
+    shown: Sequence[Panel],  # The pictures
+    sizes: Sequence[tuple],  # Width and height of each on the page, CSS pixels
+) -> str:  # HTML
     "Table and pictures as one page"
     from calibrain.demo import KINDS, footnotes
-    intro = (f"One simulated recording with fixed source orientation and one with free (seed {demo.runs[0].problem.seed}), "
-             "and what six and three pairs of solver and noise mode make of them.")
-    parts = [f"<h1>CaliBrain demo</h1>\n<p>{intro}</p>", *(_html_table(demo.of(kind)) for kind in KINDS),
-             *(f'<p class="note">{html.escape(note)}</p>' for note in footnotes(demo)), _html_notes(demo), *map(_html_figure, shown, sizes),
-             f"<footer><p class=\"note\">Made by calibrain {sys.modules['calibrain'].__version__}.</p></footer>"]
-    return ('<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-            f"<title>CaliBrain demo</title>\n<style>{STYLE}</style>\n</head>\n<body>\n" + "\n".join(filter(None, parts)) + "\n</body>\n</html>\n")
+
+    intro = (
+        f"One simulated recording with fixed source orientation and one with free (seed {demo.runs[0].problem.seed}), "
+        "and what six and three pairs of solver and noise mode make of them."
+    )
+    parts = [
+        f"<h1>CaliBrain demo</h1>\n<p>{intro}</p>",
+        *(_html_table(demo.of(kind)) for kind in KINDS),
+        *(f'<p class="note">{html.escape(note)}</p>' for note in footnotes(demo)),
+        _html_notes(demo),
+        *map(_html_figure, shown, sizes),
+        f'<footer><p class="note">Made by calibrain {sys.modules["calibrain"].__version__}.</p></footer>',
+    ]
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>CaliBrain demo</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
+        + "\n".join(filter(None, parts))
+        + "\n</body>\n</html>\n"
+    )
 
 # %% ../nbs/api/commands/01_cli.ipynb #925d1d4f
 def _check_folder(out, files) -> None:
     "Raise an `OSError` where the files cannot go"
     there = next(p for p in (out, *out.parents) if os.path.lexists(p))
-    if not there.is_dir(): raise NotADirectoryError(errno.ENOTDIR, f"{there} is not a folder", str(out))
+    if not there.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, f"{there} is not a folder", str(out))
     for f in files:
-        if (out / f).is_dir(): raise IsADirectoryError(errno.EISDIR, f"{out / f} is a folder", str(out))
+        if (out / f).is_dir():
+            raise IsADirectoryError(errno.EISDIR, f"{out / f} is a folder", str(out))
 
 # %% ../nbs/api/commands/01_cli.ipynb #2303c8c4
 @contextmanager
 def staging(
-    out: Path, # Folder that the files are meant for; made where it is missing
-    files: Sequence[str], # Names of the files, in the order in which they are put in place
-) -> Iterator[Path]: # A folder to make the files in
+    out: Path,  # Folder that the files are meant for; made where it is missing
+    files: Sequence[str],  # Names of the files, in the order in which they are put in place
+) -> Iterator[Path]:  # A folder to make the files in
     "Make files aside, and put them in place when all are done"
     out, made, aside = out.absolute(), [], None
     try:
@@ -166,12 +262,16 @@ def staging(
         out.mkdir(parents=True, exist_ok=True)
         aside = Path(tempfile.mkdtemp(prefix=".calibrain-", dir=out))
         yield aside
-        for f in files: os.replace(aside / f, out / f)
+        for f in files:
+            os.replace(aside / f, out / f)
     finally:
-        if aside is not None: shutil.rmtree(aside, ignore_errors=True)
+        if aside is not None:
+            shutil.rmtree(aside, ignore_errors=True)
         for p in made:
-            try: p.rmdir()
-            except OSError: pass # it holds our files, or never came to be
+            try:
+                p.rmdir()
+            except OSError:
+                pass  # it holds our files, or never came to be
 
 # %% ../nbs/api/commands/01_cli.ipynb #9097aecb
 def _draw(demo, aside, step) -> None:
@@ -188,27 +288,45 @@ def _draw(demo, aside, step) -> None:
 def _say(text) -> None:
     "Print, to a terminal of any encoding, and to a reader that may have left"
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    try: print(text.encode(encoding, "replace").decode(encoding), flush=True)
-    except BrokenPipeError: os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    try:
+        print(text.encode(encoding, "replace").decode(encoding), flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
-def _complain(text, status) -> int: # The exit status
+
+def _complain(text, status) -> int:  # The exit status
     "One line on stderr"
     print("calibrain: " + " ".join(text.split()), file=sys.stderr)
     return status
 
 # %% ../nbs/api/commands/01_cli.ipynb #52b10148
 def demo_command(
-    out: Path, # Folder for pictures and page
-    seed: int, # Seed of the problem
-) -> int: # Exit status
+    out: Path,  # Folder for pictures and page
+    seed: int,  # Seed of the problem
+) -> int:  # Exit status
     "What `calibrain demo` does"
     with ExitStack() as stack:
-        try: aside = stack.enter_context(staging(out, [*FILES, "index.html"]))
-        except OSError as e: return _complain(f"cannot write to {out}: {e.strerror or e}; choose another folder with --out", 2)
-        if "numpy" not in sys.modules: os.environ.setdefault("OMP_NUM_THREADS", "1")
+        try:
+            aside = stack.enter_context(staging(out, [*FILES, "index.html"]))
+        except OSError as e:
+            return _complain(
+                f"cannot write to {out}: {e.strerror or e}; choose another folder with --out", 2
+            )
+        if "numpy" not in sys.modules:
+            os.environ.setdefault("OMP_NUM_THREADS", "1")
         from tqdm import tqdm
+
         from calibrain.demo import PAIRS, run_demo
-        bar = stack.enter_context(tqdm(total=sum(map(len, PAIRS.values())) + len(FILES), unit="step", mininterval=0, leave=False, disable=None))
+
+        bar = stack.enter_context(
+            tqdm(
+                total=sum(map(len, PAIRS.values())) + len(FILES),
+                unit="step",
+                mininterval=0,
+                leave=False,
+                disable=None,
+            )
+        )
         step = lambda text: (bar.set_postfix_str(text, refresh=False), bar.update())
         demo = run_demo(seed, step)
         _draw(demo, aside, step)
@@ -217,16 +335,20 @@ def demo_command(
 
 # %% ../nbs/api/commands/01_cli.ipynb #b66af436
 def main(
-    argv: Sequence[str] = None, # Arguments, or those of the process
-) -> int: # Exit status
+    argv: Sequence[str] = None,  # Arguments, or those of the process
+) -> int:  # Exit status
     "The command `calibrain`"
     try:
         args = parser().parse_args(argv)
         return demo_command(args.out, args.seed)
-    except SystemExit as e: return e.code or 0
-    except KeyboardInterrupt: return _complain("interrupted", 130)
-    except OSError as e: return _complain(f"cannot write: {e}", 1)
+    except SystemExit as e:
+        return e.code or 0
+    except KeyboardInterrupt:
+        return _complain("interrupted", 130)
+    except OSError as e:
+        return _complain(f"cannot write: {e}", 1)
 
 # %% ../nbs/api/commands/01_cli.ipynb #faecaed5
 #| eval: false
-if __name__ == "__main__": sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())

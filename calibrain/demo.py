@@ -25,33 +25,50 @@ from .simulation.sources import SourceSimulator
 
 # %% ../nbs/api/commands/02_demo.ipynb #bbcd3c2c
 N_SENSORS, N_SOURCES, N_ACTIVE, ALPHA_SNR = 16, 32, 4, 0.7
-ERP = MappingProxyType(dict(tmin=-0.1, tmax=0.8, stim_onset=0.0, sfreq=100, fmin=2, fmax=8, random_erp_timing=False, erp_min_length=20,
-                            amplitude_distribution=dict(median=8.0, sigma=0.15, clip=(2.0, 20.0))))
-KINDS = MappingProxyType(dict(  # Orientations of a source, seed relative to that of the problem, noise before scaling
-    fixed=MappingProxyType(dict(n_orient=1, shift=0, noise_std=0.2)),
-    free=MappingProxyType(dict(n_orient=3, shift=1, noise_std=0.05)),
-))
+ERP = MappingProxyType(
+    dict(
+        tmin=-0.1,
+        tmax=0.8,
+        stim_onset=0.0,
+        sfreq=100,
+        fmin=2,
+        fmax=8,
+        random_erp_timing=False,
+        erp_min_length=20,
+        amplitude_distribution=dict(median=8.0, sigma=0.15, clip=(2.0, 20.0)),
+    )
+)
+KINDS = MappingProxyType(
+    dict(  # Orientations of a source, seed relative to that of the problem, noise before scaling
+        fixed=MappingProxyType(dict(n_orient=1, shift=0, noise_std=0.2)),
+        free=MappingProxyType(dict(n_orient=3, shift=1, noise_std=0.05)),
+    )
+)
 
 # %% ../nbs/api/commands/02_demo.ipynb #b14ffd22
 @dataclass(frozen=True, eq=False)
 class TutorialProblem:
     "True sources and what 16 sensors record of them"
-    kind: str # `"fixed"` or `"free"` orientation
-    seed: int # Seed that all of it was made from
-    leadfield: np.ndarray # `(n_sensors, n_sources)`, or with free orientation `(n_sensors, n_sources, 3)`, µV/nAm
-    src_coords: np.ndarray # Positions of the sources, `(n_sources, 3)`, m
-    times: np.ndarray # Times of the samples, `(n_times,)`, s
-    x: np.ndarray # True sources, `(n_sources, n_times)` or `(n_sources, 3, n_times)`, nAm
-    active: np.ndarray # Indices of the active sources, in the order drawn
-    y: np.ndarray # Recording, `(n_sensors, n_times)`, µV
-    noise: np.ndarray # The noise in it, `(n_sensors, n_times)`, µV
-    eta: float # Factor that the noise was scaled by
+
+    kind: str  # `"fixed"` or `"free"` orientation
+    seed: int  # Seed that all of it was made from
+    leadfield: (
+        np.ndarray
+    )  # `(n_sensors, n_sources)`, or with free orientation `(n_sensors, n_sources, 3)`, µV/nAm
+    src_coords: np.ndarray  # Positions of the sources, `(n_sources, 3)`, m
+    times: np.ndarray  # Times of the samples, `(n_times,)`, s
+    x: np.ndarray  # True sources, `(n_sources, n_times)` or `(n_sources, 3, n_times)`, nAm
+    active: np.ndarray  # Indices of the active sources, in the order drawn
+    y: np.ndarray  # Recording, `(n_sensors, n_times)`, µV
+    noise: np.ndarray  # The noise in it, `(n_sensors, n_times)`, µV
+    eta: float  # Factor that the noise was scaled by
 
     @property
-    def n_orient(self) -> int: return KINDS[self.kind]["n_orient"]
+    def n_orient(self) -> int:
+        return KINDS[self.kind]["n_orient"]
 
 # %% ../nbs/api/commands/02_demo.ipynb #f104d269
-def _geometry(seed) -> tuple[np.ndarray, dict]: # Positions, m, and leadfields by kind, µV/nAm
+def _geometry(seed) -> tuple[np.ndarray, dict]:  # Positions, m, and leadfields by kind, µV/nAm
     "Random positions, and leadfields whose columns have equal length"
     rng = np.random.default_rng(seed)
     coords = rng.normal(scale=0.04, size=(N_SOURCES, 3))
@@ -62,100 +79,151 @@ def _geometry(seed) -> tuple[np.ndarray, dict]: # Positions, m, and leadfields b
 
 # %% ../nbs/api/commands/02_demo.ipynb #7855afa7
 def tutorial_problem(
-    kind: str = "fixed", # `"fixed"` or `"free"` orientation
-    seed: int = 41, # Seed of everything, 0 to 2**32 - 2; 41 is the tutorial's
-) -> TutorialProblem: # Truth and recording
+    kind: str = "fixed",  # `"fixed"` or `"free"` orientation
+    seed: int = 41,  # Seed of everything, 0 to 2**32 - 2; 41 is the tutorial's
+) -> TutorialProblem:  # Truth and recording
     "The source-estimation tutorial's problem"
     k = check_choice("kind", kind, KINDS)
-    seed = check_count("seed", seed, least=0, most=2**32 - 2, cure="pass a whole number from 0 to 2**32 - 2")
+    seed = check_count(
+        "seed", seed, least=0, most=2**32 - 2, cure="pass a whole number from 0 to 2**32 - 2"
+    )
     coords, leadfields = _geometry(seed)
     L, sources, own = leadfields[kind], SourceSimulator(ERP), seed + k["shift"]
     x, active = sources.simulate(N_SOURCES, N_ACTIVE, orientation_type=kind, seed=own)
-    _, y, noise, eta = SensorSimulator().simulate(x, L, alpha_SNR=ALPHA_SNR, sensor_white_noise_std=k["noise_std"], seed=own)
+    _, y, noise, eta = SensorSimulator().simulate(
+        x, L, alpha_SNR=ALPHA_SNR, sensor_white_noise_std=k["noise_std"], seed=own
+    )
     return TutorialProblem(kind, seed, L, coords, sources.times, x, active, y, noise, eta)
 
 # %% ../nbs/api/commands/02_demo.ipynb #f111ef39
 @patch
-def noise_var(self: TutorialProblem,
-              mode: str, # `"oracle"`, `"baseline"` or `"adaptive_joint_learning"`
-             ) -> float | None: # Noise variance, µV²; `None` where it is to be learned
+def noise_var(
+    self: TutorialProblem,
+    mode: str,  # `"oracle"`, `"baseline"` or `"adaptive_joint_learning"`
+) -> float | None:  # Noise variance, µV²; `None` where it is to be learned
     "The noise variance that a solver is given"
-    return noise_variance(mode, noise=self.noise, y=self.y, **{k: ERP[k] for k in ("tmin", "stim_onset", "sfreq")})
+    return noise_variance(
+        mode, noise=self.noise, y=self.y, **{k: ERP[k] for k in ("tmin", "stim_onset", "sfreq")}
+    )
 
 # %% ../nbs/api/commands/02_demo.ipynb #5ac121c3
 @patch
-def __str__(self: TutorialProblem) -> str: # Text
+def __str__(self: TutorialProblem) -> str:  # Text
     "One line"
     each = "" if self.n_orient == 1 else f" × {self.n_orient} orientations"
     return f"{self.kind} orientation: {len(self.y)} sensors, {len(self.x)} sources{each}, {len(self.active)} active, {len(self.times)} samples, seed {self.seed}"
 
 # %% ../nbs/api/commands/02_demo.ipynb #9fb202ee
-PAIRS = MappingProxyType(dict(
-    fixed=(("gamma_map_sflex", "oracle"), ("gamma_map_sflex", "baseline"), ("gamma_lambda_map_sflex", "adaptive_joint_learning"),
-           ("BMN", "oracle"), ("BMN", "baseline"), ("BMN_joint", "adaptive_joint_learning")),
-    free=(("gamma_map_sflex", "oracle"), ("gamma_map_sflex", "baseline"), ("BMN_joint", "adaptive_joint_learning")),
-))
+PAIRS = MappingProxyType(
+    dict(
+        fixed=(
+            ("gamma_map_sflex", "oracle"),
+            ("gamma_map_sflex", "baseline"),
+            ("gamma_lambda_map_sflex", "adaptive_joint_learning"),
+            ("BMN", "oracle"),
+            ("BMN", "baseline"),
+            ("BMN_joint", "adaptive_joint_learning"),
+        ),
+        free=(
+            ("gamma_map_sflex", "oracle"),
+            ("gamma_map_sflex", "baseline"),
+            ("BMN_joint", "adaptive_joint_learning"),
+        ),
+    )
+)
+
 
 def parameters(
-    solver: str, # Name of the solver
-    problem: TutorialProblem, # What it is to solve
-) -> dict: # Arguments beyond L, y and the noise variance
+    solver: str,  # Name of the solver
+    problem: TutorialProblem,  # What it is to solve
+) -> dict:  # Arguments beyond L, y and the noise variance
     "The tutorial's settings of a solver"
-    return dict(max_iter=150, tol=1e-7, sigma=0.01, src_coords=problem.src_coords) if solver.endswith("_sflex") else dict(max_iter=300, tol=1e-7)
+    return (
+        dict(max_iter=150, tol=1e-7, sigma=0.01, src_coords=problem.src_coords)
+        if solver.endswith("_sflex")
+        else dict(max_iter=300, tol=1e-7)
+    )
 
 # %% ../nbs/api/commands/02_demo.ipynb #c87757dc
 @dataclass(frozen=True, eq=False)
 class Run:
     "One solver with one noise mode on one problem"
-    problem: TutorialProblem # What was solved
-    solver: str # Name of the solver
-    mode: str # Noise mode
-    result: Result # The answer
-    seconds: float # Time it took, s
-    notes: tuple = () # What the solver warned of
+
+    problem: TutorialProblem  # What was solved
+    solver: str  # Name of the solver
+    mode: str  # Noise mode
+    result: Result  # The answer
+    seconds: float  # Time it took, s
+    notes: tuple = ()  # What the solver warned of
 
     @property
-    def label(self) -> str: return f"{self.solver}\n{self.mode}"
+    def label(self) -> str:
+        return f"{self.solver}\n{self.mode}"
+
     @property
-    def error(self) -> float: return float(np.linalg.norm(self.result.posterior.mean.ravel() - self.problem.x.ravel()) / np.linalg.norm(self.problem.x))
+    def error(self) -> float:
+        return float(
+            np.linalg.norm(self.result.posterior.mean.ravel() - self.problem.x.ravel())
+            / np.linalg.norm(self.problem.x)
+        )
 
 # %% ../nbs/api/commands/02_demo.ipynb #dd715d2a
 def run_pair(
-    problem: TutorialProblem, # What to solve
-    solver: str, # Name of the solver
-    mode: str, # Noise mode: `"oracle"`, `"baseline"` or `"adaptive_joint_learning"`
-) -> Run: # The answer and how it came about
+    problem: TutorialProblem,  # What to solve
+    solver: str,  # Name of the solver
+    mode: str,  # Noise mode: `"oracle"`, `"baseline"` or `"adaptive_joint_learning"`
+) -> Run:  # The answer and how it came about
     "Solve a problem with one solver and one noise mode"
-    estimator = SourceEstimator(solver, parameters(solver, problem), problem.noise_var(mode), problem.n_orient)
+    estimator = SourceEstimator(
+        solver, parameters(solver, problem), problem.noise_var(mode), problem.n_orient
+    )
     start, ours = time.perf_counter(), (ConvergenceWarning, NoiseBoundaryWarning)
     with warnings.catch_warnings(record=True) as caught:
-        for category in ours: warnings.simplefilter("always", category)
+        for category in ours:
+            warnings.simplefilter("always", category)
         result = estimator.fit(problem.leadfield, problem.y).predict()
     seconds = time.perf_counter() - start
     for w in caught:
-        if not issubclass(w.category, ours): warnings.warn_explicit(w.message, w.category, w.filename, w.lineno)
-    return Run(problem, solver, mode, result, seconds, tuple(str(w.message) for w in caught if issubclass(w.category, ours)))
+        if not issubclass(w.category, ours):
+            warnings.warn_explicit(w.message, w.category, w.filename, w.lineno)
+    return Run(
+        problem,
+        solver,
+        mode,
+        result,
+        seconds,
+        tuple(str(w.message) for w in caught if issubclass(w.category, ours)),
+    )
 
 # %% ../nbs/api/commands/02_demo.ipynb #8de82bcf
 def _noise_text(run) -> str:
     "The noise variance used, or that none was determined"
     v, r = f"{run.result.noise_var:.6f}", run.result
-    if not r.noise_at_boundary: return v
-    return "→ 0, undetermined" if r.noise_var <= 1e-6 * np.mean(run.problem.y**2) else f"{v}, part → 0"
+    if not r.noise_at_boundary:
+        return v
+    return (
+        "→ 0, undetermined" if r.noise_var <= 1e-6 * np.mean(run.problem.y**2) else f"{v}, part → 0"
+    )
 
 # %% ../nbs/api/commands/02_demo.ipynb #b06997b3
 @dataclass(frozen=True)
 class Column:
     "A column of the table"
-    name: str # In full
-    head: tuple # Heading in two lines
-    cell: Callable # Run → text
+
+    name: str  # In full
+    head: tuple  # Heading in two lines
+    cell: Callable  # Run → text
+
 
 COLUMNS = (
     Column("solver", ("solver", ""), lambda r: r.solver),
     Column("noise mode", ("noise mode", ""), lambda r: r.mode),
     Column("noise variance used (µV²)", ("noise variance", "used, µV²"), _noise_text),
-    Column("true noise variance (µV²)", ("true", "µV²"), lambda r: f"{r.problem.noise_var('oracle'):.6f}"),
+    Column(
+        "true noise variance (µV²)",
+        ("true", "µV²"),
+        lambda r: f"{r.problem.noise_var('oracle'):.6f}",
+    ),
     Column("cost ℒ", ("cost", "ℒ"), lambda r: f"{r.result.cost:.4f}"),
     Column("iterations", ("iter-", "ations"), lambda r: str(r.result.n_iter)),
     Column("converged", ("con-", "verged"), lambda r: "yes" if r.result.converged else "no"),
@@ -163,9 +231,10 @@ COLUMNS = (
     Column("time (s)", ("time", "s"), lambda r: f"{r.seconds:.3f}"),
 )
 
+
 def row(
-    run: Run, # The run
-) -> tuple: # Its cells as text, in the order of `COLUMNS`
+    run: Run,  # The run
+) -> tuple:  # Its cells as text, in the order of `COLUMNS`
     "A run as a row of the table"
     return tuple(c.cell(run) for c in COLUMNS)
 
@@ -173,47 +242,69 @@ def row(
 @dataclass(frozen=True, eq=False, repr=False)
 class Demo:
     "The nine runs of the tutorial"
-    runs: tuple # Six runs with fixed orientation, then three with free
 
-    def of(self,
-           kind: str, # `"fixed"` or `"free"`
-          ) -> list[Run]: # The runs with that orientation
+    runs: tuple  # Six runs with fixed orientation, then three with free
+
+    def of(
+        self,
+        kind: str,  # `"fixed"` or `"free"`
+    ) -> list[Run]:  # The runs with that orientation
         return [r for r in self.runs if r.problem.kind == kind]
-    def __repr__(self): return f"<Demo: {len(self.runs)} runs>"
-    def results(self,
-                kind: str, # `"fixed"` or `"free"`
-               ) -> dict: # Label → `Result`, as the pictures take it
+
+    def __repr__(self):
+        return f"<Demo: {len(self.runs)} runs>"
+
+    def results(
+        self,
+        kind: str,  # `"fixed"` or `"free"`
+    ) -> dict:  # Label → `Result`, as the pictures take it
         return {r.label: r.result for r in self.of(kind)}
 
 # %% ../nbs/api/commands/02_demo.ipynb #7b28dcc6
 def run_demo(
-    seed: int = 41, # Seed of the problems, 0 to 2**32 - 2; 41 is the tutorial's
-    progress: Callable = None, # Called before each run with a line about it
-) -> Demo: # The nine runs
+    seed: int = 41,  # Seed of the problems, 0 to 2**32 - 2; 41 is the tutorial's
+    progress: Callable = None,  # Called before each run with a line about it
+) -> Demo:  # The nine runs
     "The tutorial's nine pairs of solver and noise mode"
     problems, runs = {kind: tutorial_problem(kind, seed) for kind in KINDS}, []
     for kind, solver, mode in [(kind, *pair) for kind in KINDS for pair in PAIRS[kind]]:
-        if progress is not None: progress(f"{solver}, {mode}, {kind} orientation")
+        if progress is not None:
+            progress(f"{solver}, {mode}, {kind} orientation")
         runs.append(run_pair(problems[kind], solver, mode))
     return Demo(tuple(runs))
 
 # %% ../nbs/api/commands/02_demo.ipynb #225bf444
 def footnotes(
-    demo: Demo, # The nine runs
-) -> list[str]: # Sentences
+    demo: Demo,  # The nine runs
+) -> list[str]:  # Sentences
     "What the words in the table mean, where they occur"
-    out = ["Relative error: ‖estimate − truth‖ / ‖truth‖ over all sources, orientations and samples; an estimate of zero has 1."]
+    out = [
+        "Relative error: ‖estimate − truth‖ / ‖truth‖ over all sources, orientations and samples; an estimate of zero has 1."
+    ]
     if any(not r.result.converged for r in demo.runs):
-        out.append("Not converged: stopped after the tutorial's number of iterations; all else is exact for the variances reached.")
+        out.append(
+            "Not converged: stopped after the tutorial's number of iterations; all else is exact for the variances reached."
+        )
     if any(r.result.noise_at_boundary for r in demo.runs):
-        out.append("→ 0: the evidence is highest without noise; the data do not tell noise from sources, and no value counts as learned.")
+        out.append(
+            "→ 0: the evidence is highest without noise; the data do not tell noise from sources, and no value counts as learned."
+        )
     return out
 
 # %% ../nbs/api/commands/02_demo.ipynb #3ffaba1b
 @patch
-def _repr_markdown_(self: Demo) -> str: # Markdown
+def _repr_markdown_(self: Demo) -> str:  # Markdown
     "A table for each orientation"
-    line = lambda cells: "| " + " | ".join(c for c, column in zip(cells, COLUMNS) if column.name not in ("iterations", "time (s)")) + " |"
+    line = lambda cells: (
+        "| "
+        + " | ".join(
+            c for c, column in zip(cells, COLUMNS) if column.name not in ("iterations", "time (s)")
+        )
+        + " |"
+    )
     head = [line(c.name for c in COLUMNS), line(["---"] * 2 + ["--:"] * (len(COLUMNS) - 2))]
-    tables = ["\n".join([f"**{runs[0].problem}**\n", *head, *(line(row(r)) for r in runs)]) for runs in map(self.of, KINDS)]
+    tables = [
+        "\n".join([f"**{runs[0].problem}**\n", *head, *(line(row(r)) for r in runs)])
+        for runs in map(self.of, KINDS)
+    ]
     return "\n\n".join(tables + footnotes(self))

@@ -15,143 +15,257 @@ import numpy as np
 from fastcore.basics import patch
 from tqdm.auto import tqdm
 
-from .core.checks import refuse, check_leadfield, check_logger, check_number, check_recording
+from calibrain.core.checks import (
+    check_leadfield,
+    check_logger,
+    check_number,
+    check_recording,
+    refuse,
+)
 from .head.leadfield import Leadfield
 from .head.prepared import Prepared, prepare, record_of
+from .head.whitening import Whitener, noise_whitener
 from .posterior.result import Result
 from .solvers.registry import Solver, describe
-from .head.whitening import Whitener, noise_whitener
 
 # %% ../nbs/api/estimator/01_estimator.ipynb #405f9b2f
 class SourceEstimator:
     "A solver, its parameters, and the noise variance it works with"
-    def __init__(self,
-                 solver: Callable, # A solver, or its name in the registry
-                 solver_params: dict = None, # Further arguments of the solver
-                 noise_var: float = None, # Variance of the sensor noise, µV² or fT²; `None` for a solver that learns it
-                 n_orient: int = 1, # Orientations of a source: 1, 2 or 3; a `Leadfield` brings its own
-                 logger: logging.Logger = None, # Where the solver leaves a line about the outcome
-                 noise_cov: np.ndarray = None, # Covariance of the noise, `(n_sensors, n_sensors)`, µV² or fT², or an `mne.Covariance`, or a `Whitener`
-                ):
-        self.solver, self.solver_params, self.noise_var, self.n_orient, self.logger, self.noise_cov = solver, solver_params, noise_var, n_orient, logger, noise_cov
+
+    def __init__(
+        self,
+        solver: Callable,  # A solver, or its name in the registry
+        solver_params: dict = None,  # Further arguments of the solver
+        noise_var: float = None,  # Variance of the sensor noise, µV² or fT²; `None` for a solver that learns it
+        n_orient: int = 1,  # Orientations of a source: 1, 2 or 3; a `Leadfield` brings its own
+        logger: logging.Logger = None,  # Where the solver leaves a line about the outcome
+        noise_cov: np.ndarray = None,  # Covariance of the noise, `(n_sensors, n_sensors)`, µV² or fT², or an `mne.Covariance`, or a `Whitener`
+    ):
+        (
+            self.solver,
+            self.solver_params,
+            self.noise_var,
+            self.n_orient,
+            self.logger,
+            self.noise_cov,
+        ) = solver, solver_params, noise_var, n_orient, logger, noise_cov
 
 # %% ../nbs/api/estimator/01_estimator.ipynb #0fac938f
 @patch
-def get_params(self: SourceEstimator,
-               deep: bool = True, # Accepted as in scikit-learn; there is nothing nested
-              ) -> dict: # Constructor arguments by name
+def get_params(
+    self: SourceEstimator,
+    deep: bool = True,  # Accepted as in scikit-learn; there is nothing nested
+) -> dict:  # Constructor arguments by name
     "The constructor's arguments"
-    return {k: getattr(self, k) for k in ("solver", "solver_params", "noise_var", "n_orient", "logger", "noise_cov")}
+    return {
+        k: getattr(self, k)
+        for k in ("solver", "solver_params", "noise_var", "n_orient", "logger", "noise_cov")
+    }
+
 
 @patch
-def set_params(self: SourceEstimator,
-               **params, # Constructor arguments by name
-              ) -> SourceEstimator: # The estimator itself
+def set_params(
+    self: SourceEstimator,
+    **params,  # Constructor arguments by name
+) -> SourceEstimator:  # The estimator itself
     "Change constructor arguments"
     for k, v in params.items():
-        if k not in self.get_params(): raise ValueError(f"{k} is not a parameter of SourceEstimator: use one of {', '.join(self.get_params())}")
+        if k not in self.get_params():
+            raise ValueError(
+                f"{k} is not a parameter of SourceEstimator: use one of {', '.join(self.get_params())}"
+            )
         setattr(self, k, v)
     return self
 
 # %% ../nbs/api/estimator/01_estimator.ipynb #0800d40f
 @patch
-def _noise(self: SourceEstimator, s: Solver, params: dict) -> dict: # `noise_var`, or nothing
+def _noise(self: SourceEstimator, s: Solver, params: dict) -> dict:  # `noise_var`, or nothing
     "The noise variance that a solver is told"
     learns = s.learns_noise and (self.noise_cov is None or params.get("learn_noise", True))
     if self.noise_cov is not None:
-        if self.noise_var is not None: refuse(ValueError, "noise_var", "None where noise_cov is given", self.noise_var, "one of the two says what the noise is")
+        if self.noise_var is not None:
+            refuse(
+                ValueError,
+                "noise_var",
+                "None where noise_cov is given",
+                self.noise_var,
+                "one of the two says what the noise is",
+            )
         return {} if learns else dict(noise_var=1.0)
     if self.noise_var is None and not learns:
-        refuse(ValueError, "noise_var", f"given, as {s.name} does not learn the noise", "None", "pass the noise variance in squared data units, or the covariance of the noise as noise_cov")
-    if self.noise_var is None: return {}
-    if "noise_var" not in s.takes(): refuse(ValueError, "noise_var", f"None, as {s.name} learns the noise", self.noise_var, "init_lambda in solver_params sets where it starts")
+        refuse(
+            ValueError,
+            "noise_var",
+            f"given, as {s.name} does not learn the noise",
+            "None",
+            "pass the noise variance in squared data units, or the covariance of the noise as noise_cov",
+        )
+    if self.noise_var is None:
+        return {}
+    if "noise_var" not in s.takes():
+        refuse(
+            ValueError,
+            "noise_var",
+            f"None, as {s.name} learns the noise",
+            self.noise_var,
+            "init_lambda in solver_params sets where it starts",
+        )
     return dict(noise_var=check_number("noise_var", self.noise_var, above=0))
 
 # %% ../nbs/api/estimator/01_estimator.ipynb #a53897f2
 @patch
 def _arguments(self: SourceEstimator, record: Leadfield = None) -> tuple[Callable, dict]:
     "The solver's function and its arguments beyond L and y"
-    if not isinstance(self.solver_params, dict | None): refuse(TypeError, "solver_params", "a dict or None", repr(self.solver_params))
+    if not isinstance(self.solver_params, dict | None):
+        refuse(TypeError, "solver_params", "a dict or None", repr(self.solver_params))
     s, params = describe(self.solver), dict(self.solver_params or {})
-    takes, own = s.takes(), {"n_orient": self.n_orient if record is None else record.n_orient, "logger": check_logger(self.logger, __name__)}
+    takes, own = (
+        s.takes(),
+        {
+            "n_orient": self.n_orient if record is None else record.n_orient,
+            "logger": check_logger(self.logger, __name__),
+        },
+    )
     if unknown := set(params) - (set(takes) - {"L", "y", "noise_var"} - set(own)):
-        raise TypeError(f"solver_params: {s.name} has no parameter {', '.join(sorted(unknown))} to set here; it takes {', '.join(sorted(set(takes) - {'L', 'y', 'noise_var'} - set(own)))}")
-    if own["n_orient"] not in (s.orientations if "n_orient" in takes else (1,)): refuse(ValueError, "n_orient", f"one of {s.orientations if 'n_orient' in takes else (1,)} for {s.name}", own["n_orient"])
+        raise TypeError(
+            f"solver_params: {s.name} has no parameter {', '.join(sorted(unknown))} to set here; it takes {', '.join(sorted(set(takes) - {'L', 'y', 'noise_var'} - set(own)))}"
+        )
+    if own["n_orient"] not in (s.orientations if "n_orient" in takes else (1,)):
+        refuse(
+            ValueError,
+            "n_orient",
+            f"one of {s.orientations if 'n_orient' in takes else (1,)} for {s.name}",
+            own["n_orient"],
+        )
     known = {} if record is None or record.coords is None else dict(src_coords=record.coords)
-    return s.function, {k: v for k, v in (known | params | own | self._noise(s, params)).items() if k in takes}
+    return s.function, {
+        k: v for k, v in (known | params | own | self._noise(s, params)).items() if k in takes
+    }
 
 # %% ../nbs/api/estimator/01_estimator.ipynb #98ca9ce9
 def in_data_units(
-    result: Result, # A solver's answer to whitened data
-    w: Whitener, # What they were whitened with
-    n_times: int, # Samples of the recording
-) -> Result: # The same, with cost and evidence of the recording itself
+    result: Result,  # A solver's answer to whitened data
+    w: Whitener,  # What they were whitened with
+    n_times: int,  # Samples of the recording
+) -> Result:  # The same, with cost and evidence of the recording itself
     "Cost and evidence in the units that the data had before they were whitened"
-    if not isinstance(result, Result): return result
+    if not isinstance(result, Result):
+        return result
     shift = w.log_det
-    history = result.history | {k: np.asarray(v) - 2 * shift for k, v in result.history.items() if k == "cost"}
-    return replace(result, cost=result.cost - 2 * shift, log_evidence=result.log_evidence + n_times * shift, history=history)
+    history = result.history | {
+        k: np.asarray(v) - 2 * shift for k, v in result.history.items() if k == "cost"
+    }
+    return replace(
+        result,
+        cost=result.cost - 2 * shift,
+        log_evidence=result.log_evidence + n_times * shift,
+        history=history,
+    )
 
 # %% ../nbs/api/estimator/01_estimator.ipynb #f31b96fd
 @patch
-def _whitener(self: SourceEstimator, L: np.ndarray) -> Whitener: # Or `None`
+def _whitener(self: SourceEstimator, L: np.ndarray) -> Whitener:  # Or `None`
     "What whitens the noise at the sensors of a leadfield"
-    if self.noise_cov is None: return None
-    return noise_whitener(self.noise_cov, L.n_sensors if isinstance(L, Leadfield | Prepared) else len(check_leadfield(L, self.n_orient)), record_of(L))
+    if self.noise_cov is None:
+        return None
+    return noise_whitener(
+        self.noise_cov,
+        L.n_sensors
+        if isinstance(L, Leadfield | Prepared)
+        else len(check_leadfield(L, self.n_orient)),
+        record_of(L),
+    )
+
 
 def _check_recordings(y: np.ndarray, n_sensors: int) -> np.ndarray:
     "One recording, or several along a first axis"
-    if np.ndim(y) != 3: return check_recording(y, n_sensors).copy()
+    if np.ndim(y) != 3:
+        return check_recording(y, n_sensors).copy()
     return np.stack([check_recording(one, n_sensors) for one in y])
 
-def _solve(function: Callable, arguments: dict, L: Prepared, w: Whitener | None, y: np.ndarray) -> Result | list[Result]:
+
+def _solve(
+    function: Callable, arguments: dict, L: Prepared, w: Whitener | None, y: np.ndarray
+) -> Result | list[Result]:
     "Run a solver on one recording, or on each of several"
     leadfield = L if describe(function).takes_prepared else L.L
-    if y.ndim == 3: return [_solve(function, arguments, L, w, one) for one in tqdm(y, desc=describe(function).name, unit="recording", disable=None)]
-    if w is None: return function(leadfield, y, **arguments)
+    if y.ndim == 3:
+        return [
+            _solve(function, arguments, L, w, one)
+            for one in tqdm(y, desc=describe(function).name, unit="recording", disable=None)
+        ]
+    if w is None:
+        return function(leadfield, y, **arguments)
     return in_data_units(function(leadfield, w.W @ y, **arguments), w, y.shape[1])
 
 # %% ../nbs/api/estimator/01_estimator.ipynb #4f0ecd63
 @patch
-def fit(self: SourceEstimator,
-        L: np.ndarray, # Leadfield, `(n_sensors, n_sources * n_orient)` source-major, or `(n_sensors, n_sources, n_orient)`, or a `Leadfield`, or prepared
-        y: np.ndarray, # Recording, `(n_sensors, n_times)` or `(n_sensors,)`, or several, `(n_recordings, n_sensors, n_times)`, µV or fT
-       ) -> SourceEstimator: # The estimator itself, with `result_`
+def fit(
+    self: SourceEstimator,
+    L: np.ndarray,  # Leadfield, `(n_sensors, n_sources * n_orient)` source-major, or `(n_sensors, n_sources, n_orient)`, or a `Leadfield`, or prepared
+    y: np.ndarray,  # Recording, `(n_sensors, n_times)` or `(n_sensors,)`, or several, `(n_recordings, n_sensors, n_times)`, µV or fT
+) -> SourceEstimator:  # The estimator itself, with `result_`
     "Solve for one recording, or for each of several"
     solver, w = self._arguments(record_of(L)), self._whitener(L)
     leadfield = prepare(L, self.n_orient, W=None if w is None else w.W)
     y = _check_recordings(y, leadfield.n_sensors if w is None else w.n_sensors)
-    if leadfield is not L and w is None: leadfield = replace(leadfield, L=leadfield.L.copy())     # what was fitted does not follow its argument
+    if leadfield is not L and w is None:
+        leadfield = replace(
+            leadfield, L=leadfield.L.copy()
+        )  # what was fitted does not follow its argument
     self.result_ = _solve(*solver, leadfield, w, y)
-    self.leadfield_, self.whitener_, self.y_, self._solver = leadfield, w, y, solver               # predict() keeps to these, whatever set_params says
+    self.leadfield_, self.whitener_, self.y_, self._solver = (
+        leadfield,
+        w,
+        y,
+        solver,
+    )  # predict() keeps to these, whatever set_params says
     return self
 
 # %% ../nbs/api/estimator/01_estimator.ipynb #69bef61f
 @patch
-def predict(self: SourceEstimator,
-            y: np.ndarray = None, # Recording, or several, or `None` for what was fitted
-           ) -> Result | list[Result]: # The solver's answer, or one for each recording
+def predict(
+    self: SourceEstimator,
+    y: np.ndarray = None,  # Recording, or several, or `None` for what was fitted
+) -> Result | list[Result]:  # The solver's answer, or one for each recording
     "The result, or that of another recording with the same leadfield"
-    if not hasattr(self, "result_"): raise RuntimeError("this SourceEstimator has no leadfield yet: call fit(L, y) first")
-    if y is None: return self.result_
+    if not hasattr(self, "result_"):
+        raise RuntimeError("this SourceEstimator has no leadfield yet: call fit(L, y) first")
+    if y is None:
+        return self.result_
     y = _check_recordings(y, self.y_.shape[-2])
-    return self.result_ if np.array_equal(y, self.y_) else _solve(*self._solver, self.leadfield_, self.whitener_, y)
+    return (
+        self.result_
+        if np.array_equal(y, self.y_)
+        else _solve(*self._solver, self.leadfield_, self.whitener_, y)
+    )
 
 # %% ../nbs/api/estimator/01_estimator.ipynb #acbb7af4
 def _short(v: object) -> str:
     "A constructor argument in a few words"
-    if isinstance(v, np.ndarray): return f"<array {' × '.join(map(str, v.shape))}>"
-    if type(v) is dict: return f"dict({', '.join(v)})"
-    return f"<covariance of {len(v.get('names', ()))} channels>" if isinstance(v, Mapping) else repr(v)
+    if isinstance(v, np.ndarray):
+        return f"<array {' × '.join(map(str, v.shape))}>"
+    if type(v) is dict:
+        return f"dict({', '.join(v)})"
+    return (
+        f"<covariance of {len(v.get('names', ()))} channels>" if isinstance(v, Mapping) else repr(v)
+    )
 
 # %% ../nbs/api/estimator/01_estimator.ipynb #7df308df
 @patch
-def __repr__(self: SourceEstimator) -> str: # Text
+def __repr__(self: SourceEstimator) -> str:  # Text
     "As it would be written"
     shown = {k: v for k, v in self.get_params().items() if v is not None and k != "solver"}
-    return f"SourceEstimator({describe(self.solver).name}" + "".join(f", {k}={_short(v)}" for k, v in shown.items()) + ")"
+    return (
+        f"SourceEstimator({describe(self.solver).name}"
+        + "".join(f", {k}={_short(v)}" for k, v in shown.items())
+        + ")"
+    )
+
 
 @patch
-def _repr_html_(self: SourceEstimator) -> str: # HTML
+def _repr_html_(self: SourceEstimator) -> str:  # HTML
     "As it would be written, and what came out"
-    return f"<code>{html.escape(repr(self))}</code>" + (self.result_._repr_html_() if isinstance(getattr(self, "result_", None), Result) else "")
+    return f"<code>{html.escape(repr(self))}</code>" + (
+        self.result_._repr_html_() if isinstance(getattr(self, "result_", None), Result) else ""
+    )

@@ -1,4 +1,5 @@
 "Random inverse problems of every shape that the solvers must handle, and the solvers: the registered ones and that of the documentation"
+
 import json
 from pathlib import Path
 
@@ -29,18 +30,27 @@ def random_problem(seed):
 def arguments(solver, noise_var, coords, scale=1.0, **more):
     "What a registered solver wants beyond L, y and n_orient"
     takes = solver.takes()
-    out = dict(noise_var=noise_var * scale**2) if "noise_var" in takes and not solver.learns_noise else {}
-    if "src_coords" in takes: out["src_coords"] = coords
+    out = (
+        dict(noise_var=noise_var * scale**2)
+        if "noise_var" in takes and not solver.learns_noise
+        else {}
+    )
+    if "src_coords" in takes:
+        out["src_coords"] = coords
     return out | {name: value for name, value in more.items() if name in takes}
 
 
-def documented_example(path=Path(__file__).resolve().parents[1] / "nbs/explanations/add_a_solver.ipynb"):
+def documented_example(
+    path=Path(__file__).resolve().parents[1] / "nbs/explanations/add_a_solver.ipynb",
+):
     "The solver that the documentation writes: the cells of its page are run until there is an `example`"
     names = dict(__name__="add_a_solver")
     for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
-        if cell["cell_type"] != "code": continue
+        if cell["cell_type"] != "code":
+            continue
         exec("".join(line for line in cell["source"] if not line.startswith("%")), names)
-        if "example" in names: return names["example"]
+        if "example" in names:
+            return names["example"]
 
 
 EXAMPLE = documented_example()

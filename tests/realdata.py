@@ -1,4 +1,5 @@
 "A real recording, where there is one: the project's test data beside it, or the sample data of MNE-Python where a user has them"
+
 from functools import cache
 from pathlib import Path
 
@@ -6,23 +7,46 @@ import mne
 import pytest
 
 BESIDE = Path(__file__).resolve().parent.parent.parent / "shared/realdata"
-KNOWN_BAD = ["MEG 2443", "EEG 053"]  # of this subject, as MNE-Python's documentation says; the small file does not
-needed = pytest.mark.skipif(not BESIDE.exists(), reason="no real recording here (../shared/realdata)")
+KNOWN_BAD = [
+    "MEG 2443",
+    "EEG 053",
+]  # of this subject, as MNE-Python's documentation says; the small file does not
+needed = pytest.mark.skipif(
+    not BESIDE.exists(), reason="no real recording here (../shared/realdata)"
+)
 
 
 @cache
 def forward(kind):
     "The forward solution for MEG (one shell) or EEG (three), made once a session"
-    src, trans = mne.read_source_spaces(BESIDE / "sample-516-src.fif", verbose="ERROR"), mne.read_trans(BESIDE / "sample-trans.fif")
-    bem = mne.read_bem_solution(BESIDE / ("sample-1280-bem-sol.fif" if kind == "meg" else "sample-320-320-320-bem-sol.fif"), verbose="ERROR")
-    return mne.make_forward_solution(evoked("Right Auditory").info, trans, src, bem, meg=kind == "meg", eeg=kind == "eeg", mindist=5, verbose="ERROR")
+    src, trans = (
+        mne.read_source_spaces(BESIDE / "sample-516-src.fif", verbose="ERROR"),
+        mne.read_trans(BESIDE / "sample-trans.fif"),
+    )
+    bem = mne.read_bem_solution(
+        BESIDE / ("sample-1280-bem-sol.fif" if kind == "meg" else "sample-320-320-320-bem-sol.fif"),
+        verbose="ERROR",
+    )
+    return mne.make_forward_solution(
+        evoked("Right Auditory").info,
+        trans,
+        src,
+        bem,
+        meg=kind == "meg",
+        eeg=kind == "eeg",
+        mindist=5,
+        verbose="ERROR",
+    )
 
 
 def evoked(condition):
-    e = mne.read_evokeds(BESIDE / "test-ave.fif.gz", condition=condition, baseline=(None, 0), verbose="ERROR")
+    e = mne.read_evokeds(
+        BESIDE / "test-ave.fif.gz", condition=condition, baseline=(None, 0), verbose="ERROR"
+    )
     e.info["bads"] = KNOWN_BAD
     return e
 
 
 @cache
-def covariance(): return mne.read_cov(BESIDE / "test-cov.fif", verbose="ERROR")
+def covariance():
+    return mne.read_cov(BESIDE / "test-cov.fif", verbose="ERROR")

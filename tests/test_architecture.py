@@ -122,37 +122,43 @@ def test_imports(name):
     assert refused(name, FILES[name].read_text(encoding="utf-8")) == []
 
 
-@pytest.mark.parametrize("name, code", [
-    ("solvers.bmn", "from ..simulation.sources import SourceSimulator"),
-    ("solvers.bmn", "from .gamma_lambda_map import boundary"),
-    ("solvers.bmn", "from calibrain.viz import draw"),
-    ("solvers.bmn", "from .evidence import _evidence"),
-    ("solvers.bmn", "def f():\n    import pandas"),
-    ("solvers.bmn", "import matplotlib.pyplot as plt"),
-    ("simulation.sources", "from ..solvers.bmn import BMN"),
-    ("simulation.sources", "import mne"),
-    ("head.whitening", "import mne"),
-    ("head.leadfield", "import mne"),
-    ("head.template", "from ..viz.cortex import Cortex"),
-    ("viz.cortex", "import mne"),
-    ("core.checks", "import logging.handlers, calibrain"),
-    ("core.checks", "from .. import __version__"),
-    ("core.checks", "from ..posterior.gaussian import x"),
-    ("calibration.credible_sets", "from ..estimator import SourceEstimator"),
-    ("calibration.coverage", "import matplotlib"),
-    ("calibration.coverage", "def f():\n    from ..viz import OKABE_ITO"),
-    ("evaluation.scores", "from ..solvers.registry import SOLVERS"),
-])
+@pytest.mark.parametrize(
+    "name, code",
+    [
+        ("solvers.bmn", "from ..simulation.sources import SourceSimulator"),
+        ("solvers.bmn", "from .gamma_lambda_map import boundary"),
+        ("solvers.bmn", "from calibrain.viz import draw"),
+        ("solvers.bmn", "from .evidence import _evidence"),
+        ("solvers.bmn", "def f():\n    import pandas"),
+        ("solvers.bmn", "import matplotlib.pyplot as plt"),
+        ("simulation.sources", "from ..solvers.bmn import BMN"),
+        ("simulation.sources", "import mne"),
+        ("head.whitening", "import mne"),
+        ("head.leadfield", "import mne"),
+        ("head.template", "from ..viz.cortex import Cortex"),
+        ("viz.cortex", "import mne"),
+        ("core.checks", "import logging.handlers, calibrain"),
+        ("core.checks", "from .. import __version__"),
+        ("core.checks", "from ..posterior.gaussian import x"),
+        ("calibration.credible_sets", "from ..estimator import SourceEstimator"),
+        ("calibration.coverage", "import matplotlib"),
+        ("calibration.coverage", "def f():\n    from ..viz import OKABE_ITO"),
+        ("evaluation.scores", "from ..solvers.registry import SOLVERS"),
+    ],
+)
 def test_the_check_refuses(name, code):
     assert refused(name, code)
 
 
-@pytest.mark.parametrize("name, code", [
-    ("solvers.bmn", "from ..core.checks import check_array\nfrom .evidence import step"),
-    ("simulation.sensors", "from mne.io.constants import FIFF"),
-    ("viz.cortex", "def f():\n    import mne"),
-    ("head.forward", "import mne"),
-])
+@pytest.mark.parametrize(
+    "name, code",
+    [
+        ("solvers.bmn", "from ..core.checks import check_array\nfrom .evidence import step"),
+        ("simulation.sensors", "from mne.io.constants import FIFF"),
+        ("viz.cortex", "def f():\n    import mne"),
+        ("head.forward", "import mne"),
+    ],
+)
 def test_the_check_allows(name, code):
     assert refused(name, code) == []
 
@@ -161,7 +167,9 @@ def test_no_cycles():
     graph = {}
     for name, path in FILES.items():
         targets = imports(name, path.read_text(encoding="utf-8"))
-        graph[name] = {t.removeprefix("calibrain.") for t, _, late in targets if not late} & {*FILES}
+        graph[name] = {t.removeprefix("calibrain.") for t, _, late in targets if not late} & {
+            *FILES
+        }
     while leaves := [name for name, knows in graph.items() if not knows & graph.keys()]:
         for name in leaves:
             del graph[name]

@@ -1,4 +1,5 @@
 "Files that are whole or not there, know when they were changed, and cannot run code"
+
 import os
 import signal
 import subprocess
@@ -10,7 +11,13 @@ import pytest
 
 from calibrain.core.archive import read_arrays, write_arrays
 
-ARRAYS = dict(x=np.arange(2000.).reshape(40, 50), n=3, name="µV", empty=np.zeros((0, 3)), fortran=np.asfortranarray(np.arange(6.).reshape(2, 3)))
+ARRAYS = dict(
+    x=np.arange(2000.0).reshape(40, 50),
+    n=3,
+    name="µV",
+    empty=np.zeros((0, 3)),
+    fortran=np.asfortranarray(np.arange(6.0).reshape(2, 3)),
+)
 
 
 def test_round_trip(tmp_path):
@@ -24,26 +31,32 @@ def test_round_trip(tmp_path):
 @pytest.mark.parametrize("share", [0, 0.01, 0.3, 0.7, 0.99, 0.999])
 def test_cut_short(tmp_path, share):
     f = write_arrays(tmp_path / "a.npz", ARRAYS)
-    f.write_bytes(f.read_bytes()[:int(share * f.stat().st_size)])
-    with pytest.raises(ValueError, match="save it again"): read_arrays(f)
+    f.write_bytes(f.read_bytes()[: int(share * f.stat().st_size)])
+    with pytest.raises(ValueError, match="save it again"):
+        read_arrays(f)
 
 
 def test_every_flipped_byte_is_noticed_or_harmless(tmp_path):
     "A byte of a header may not matter to the arrays; no byte may change them unnoticed"
-    f = write_arrays(tmp_path / "a.npz", dict(x=np.arange(20.)))
+    f = write_arrays(tmp_path / "a.npz", dict(x=np.arange(20.0)))
     whole = f.read_bytes()
     for i in range(0, len(whole), 7):
-        f.write_bytes(whole[:i] + bytes([whole[i] ^ 0x55]) + whole[i + 1:])
-        try: back = read_arrays(f)
-        except ValueError: continue
-        np.testing.assert_array_equal(back["x"], np.arange(20.))
+        f.write_bytes(whole[:i] + bytes([whole[i] ^ 0x55]) + whole[i + 1 :])
+        try:
+            back = read_arrays(f)
+        except ValueError:
+            continue
+        np.testing.assert_array_equal(back["x"], np.arange(20.0))
 
 
 def test_a_pickle_is_not_opened(tmp_path):
     class Runs:
-        def __reduce__(self): return os.mkdir, (str(tmp_path / "ran"),)
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "ran"),)
+
     np.savez(tmp_path / "a.npz", x=np.array([Runs()], dtype=object))
-    with pytest.raises(ValueError, match="holds pickled objects at 'x'"): read_arrays(tmp_path / "a.npz")
+    with pytest.raises(ValueError, match="holds pickled objects at 'x'"):
+        read_arrays(tmp_path / "a.npz")
     assert not (tmp_path / "ran").exists()
 
 
@@ -54,7 +67,8 @@ def test_killed_while_writing(tmp_path):
     for wait in (0.05, 0.13, 0.29):
         p = subprocess.Popen([sys.executable, "-c", code])
         before, deadline = f.stat().st_mtime_ns, time.monotonic() + 60
-        while f.stat().st_mtime_ns == before and time.monotonic() < deadline: time.sleep(0.01)
+        while f.stat().st_mtime_ns == before and time.monotonic() < deadline:
+            time.sleep(0.01)
         time.sleep(wait)
         p.send_signal(signal.SIGKILL)
         p.wait()
@@ -63,9 +77,14 @@ def test_killed_while_writing(tmp_path):
 
 def test_no_space_leaves_what_was_there(tmp_path, monkeypatch):
     f = write_arrays(tmp_path / "a.npz", dict(x=np.zeros(3)))
-    def full(file, **arrays): file.write(b"half"); raise OSError(28, "No space left on device")
+
+    def full(file, **arrays):
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
     monkeypatch.setattr(np, "savez", full)
-    with pytest.raises(OSError, match="No space"): write_arrays(f, dict(x=np.ones(3)))
+    with pytest.raises(OSError, match="No space"):
+        write_arrays(f, dict(x=np.ones(3)))
     monkeypatch.undo()
     np.testing.assert_array_equal(read_arrays(f)["x"], np.zeros(3))
     assert [p.name for p in tmp_path.iterdir()] == ["a.npz"]

@@ -1,4 +1,5 @@
 "The command that measures: it works on tiny problems, without a peer, and with a broken one. How fast anything is, is not tested."
+
 import json
 import os
 import subprocess
@@ -19,7 +20,13 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def command(*args, **env):
-    return subprocess.run([sys.executable, "-m", "benchmarks", *map(str, args)], cwd=ROOT, env=os.environ | env, text=True, capture_output=True)
+    return subprocess.run(
+        [sys.executable, "-m", "benchmarks", *map(str, args)],
+        cwd=ROOT,
+        env=os.environ | env,
+        text=True,
+        capture_output=True,
+    )
 
 
 def test_everything_runs_without_a_peer(tmp_path):
@@ -27,9 +34,14 @@ def test_everything_runs_without_a_peer(tmp_path):
     assert r.returncode == 0, r.stderr
     results = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
     assert {w["family"] for w in results["works"]} == set(FAMILIES)
-    assert all(w["ours"]["median"] > 0 and w["ours"]["peak_mb"] > 20 and "peer" not in w for w in results["works"])
+    assert all(
+        w["ours"]["median"] > 0 and w["ours"]["peak_mb"] > 20 and "peer" not in w
+        for w in results["works"]
+    )
     assert all(w["ours"].get("violation", 0) <= 1e-6 for w in results["works"])
-    assert "| whole cortex, 306x20484x3 | 1 |" in (tmp_path / "results.md").read_text(encoding="utf-8")
+    assert "| whole cortex, 306x20484x3 | 1 |" in (tmp_path / "results.md").read_text(
+        encoding="utf-8"
+    )
 
 
 def broken(tmp_path):
@@ -49,9 +61,23 @@ def test_a_peer_that_cannot_be_installed(tmp_path):
 
 def test_an_index_that_does_not_answer(tmp_path):
     venv.create(tmp_path / "peer", with_pip=True)
-    r = command("--quick", "--only", "bmn", "--peer", tmp_path / "peer", "--out", tmp_path / "out", PIP_INDEX_URL="http://127.0.0.1:9/", PIP_RETRIES="0", PIP_NO_INDEX="")
+    r = command(
+        "--quick",
+        "--only",
+        "bmn",
+        "--peer",
+        tmp_path / "peer",
+        "--out",
+        tmp_path / "out",
+        PIP_INDEX_URL="http://127.0.0.1:9/",
+        PIP_RETRIES="0",
+        PIP_NO_INDEX="",
+    )
     assert r.returncode == 0 and r.stderr == "", r.stderr
-    assert "no peer: ERROR: No matching distribution found for calibrain==1.0.3 — measuring ours alone" in r.stdout
+    assert (
+        "no peer: ERROR: No matching distribution found for calibrain==1.0.3 — measuring ours alone"
+        in r.stdout
+    )
 
 
 def test_a_peer_that_is_no_program(tmp_path):
@@ -64,7 +90,11 @@ def test_a_peer_that_is_no_program(tmp_path):
 
 def test_unknown_names(tmp_path):
     r = command("--only", "bnm", "--out", tmp_path)
-    assert r.returncode == 2 and all(name in r.stderr for name in ("invalid choice: 'bnm'", *FAMILIES)) and "Traceback" not in r.stderr
+    assert (
+        r.returncode == 2
+        and all(name in r.stderr for name in ("invalid choice: 'bnm'", *FAMILIES))
+        and "Traceback" not in r.stderr
+    )
 
 
 @pytest.mark.parametrize("args", [("--repeats", "0"), ("--threads", "0"), ("--patience", "-1")])
@@ -74,28 +104,42 @@ def test_senseless_numbers(args):
 
 
 def test_only_leaves_the_rest(tmp_path):
-    for name in ("bmn", "convex"): assert command("--quick", "--no-peer", "--only", name, "--out", tmp_path).returncode == 0
-    assert {w["family"] for w in json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))["works"]} == {"bmn", "convex"}
+    for name in ("bmn", "convex"):
+        assert command("--quick", "--no-peer", "--only", name, "--out", tmp_path).returncode == 0
+    assert {
+        w["family"]
+        for w in json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))["works"]
+    } == {"bmn", "convex"}
 
 
 def test_the_judge_agrees_with_the_solver():
     "The cost put into the table is the cost that a solver reports"
     p = problems.make(*problems.SIZES["tiny x3"])
-    r = gamma_map_sflex(p["L"], p["y"], p["noise_var"], p["k"], src_coords=p["src_coords"], update_mode="fast")
+    r = gamma_map_sflex(
+        p["L"], p["y"], p["noise_var"], p["k"], src_coords=p["src_coords"], update_mode="fast"
+    )
     assert abs(costs(p, 0.01, r["gammas_full"], r.noise_var) - r.cost) < 1e-5
 
 
 @pytest.mark.parametrize("name", ["64x1284x1", "64x1284x3", "306x1284x1"])
 def test_the_recipe_of_the_reference_problems(name):
     file = ROOT.parent / f"shared/reference/bench_{name}.npz"
-    if not file.exists(): pytest.skip(f"no reference figures at {file}")
+    if not file.exists():
+        pytest.skip(f"no reference figures at {file}")
     p = problems.make(*problems.SIZES[name.removesuffix("x1")])
     with np.load(file) as z:
-        for ours, theirs in (("L", z["leadfield"].reshape(len(p["L"]), -1)), ("y", z["y"]), ("noise_var", z["noise_var"]), ("src_coords", z["src_coords"])):
+        for ours, theirs in (
+            ("L", z["leadfield"].reshape(len(p["L"]), -1)),
+            ("y", z["y"]),
+            ("noise_var", z["noise_var"]),
+            ("src_coords", z["src_coords"]),
+        ):
             np.testing.assert_allclose(p[ours], theirs, rtol=1e-10, atol=1e-12)
         assert set(p["active"]) == set(z["active"])
 
 
 def test_the_table_is_made_from_the_figures():
     folder = ROOT / "benchmarks"
-    assert markdown(json.loads((folder / "results.json").read_text(encoding="utf-8"))) == (folder / "results.md").read_text(encoding="utf-8")
+    assert markdown(json.loads((folder / "results.json").read_text(encoding="utf-8"))) == (
+        folder / "results.md"
+    ).read_text(encoding="utf-8")

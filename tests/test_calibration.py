@@ -3,6 +3,7 @@
 Data are drawn from the model itself, with γ and λ known, 2,000 times. Then the marginal 50, 80 and 95 % sets must contain the truth in 50, 80 and
 95 % of the draws, within four binomial standard errors, source by source: with the right mean and the right variance and in no other case.
 """
+
 import numpy as np
 import pytest
 from scipy import sparse, stats
@@ -23,7 +24,9 @@ def coverage(k, basis, scale=1.0):
     B = sflex_basis(coords) if basis else sparse.eye_array(N, format="csr")
     S, G = expand(B, k), through_basis(L, sparse.csr_array(B), k)
     gamma, noise = np.repeat(rng.lognormal(size=N), k), rng.uniform(0.2, 1, M)
-    c = np.sqrt(gamma)[:, None] * rng.normal(size=(N * k, N_DRAWS))                  # every column is a draw of its own
+    c = np.sqrt(gamma)[:, None] * rng.normal(
+        size=(N * k, N_DRAWS)
+    )  # every column is a draw of its own
     y = G @ c + np.sqrt(noise)[:, None] * rng.normal(size=(M, N_DRAWS))
     p = posterior_at(G, y, gamma, noise, S if basis else selection(np.arange(N * k), N * k), k)
     z = np.abs(S @ c - p.mean) / (scale * p.std[:, None])
@@ -51,9 +54,20 @@ def test_a_wrong_width_would_be_caught(scale):
 def test_joint_sets_cover(k):
     "The k components of a source together: their Mahalanobis distance is χ²"
     rng = np.random.default_rng(10 + k)
-    L, gamma, noise = rng.normal(size=(10, 12 * k)), np.repeat(rng.lognormal(size=12), k), np.full(10, 0.4)
+    L, gamma, noise = (
+        rng.normal(size=(10, 12 * k)),
+        np.repeat(rng.lognormal(size=12), k),
+        np.full(10, 0.4),
+    )
     x = np.sqrt(gamma)[:, None] * rng.normal(size=(12 * k, N_DRAWS))
-    p = posterior_at(L, L @ x + np.sqrt(0.4) * rng.normal(size=(10, N_DRAWS)), gamma, noise, selection(np.arange(12 * k), 12 * k), k)
+    p = posterior_at(
+        L,
+        L @ x + np.sqrt(0.4) * rng.normal(size=(10, N_DRAWS)),
+        gamma,
+        noise,
+        selection(np.arange(12 * k), 12 * k),
+        k,
+    )
     e = (x - p.mean).reshape(12, k, N_DRAWS)
     d2 = np.einsum("nat,nat->nt", e, np.linalg.solve(p.blocks, e))
     assert worst(np.array([(d2 <= stats.chi2.ppf(level, k)).mean(1) for level in LEVELS])) < 4

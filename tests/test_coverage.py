@@ -1,4 +1,5 @@
 """Calibration curves: exact counts, curves that must keep their promise and curves that must be caught, many runs, the old names, and input that must be refused."""
+
 import itertools
 import os
 import sys
@@ -10,14 +11,26 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from calibrain.calibration.coverage import DEFAULT_LEVELS, STRATA, Stratum, calibration_error, check_levels, combine, count_coverage, coverage_curve, strata_masks
-from calibrain.published.uncertainty_estimator import METHODS, UncertaintyEstimator
-from calibrain.posterior.gaussian import selection
+from calibrain.calibration.coverage import (
+    DEFAULT_LEVELS,
+    STRATA,
+    Stratum,
+    calibration_error,
+    check_levels,
+    combine,
+    count_coverage,
+    coverage_curve,
+    strata_masks,
+)
 from calibrain.calibration.credible_sets import Moments, scores
+from calibrain.posterior.gaussian import selection
+from calibrain.published.uncertainty_estimator import METHODS, UncertaintyEstimator
 from calibrain.solvers.evidence import posterior_at
 
 ROOT = Path(__file__).resolve().parent.parent
-ALL = [(mode, region) for mode in ("pointwise", "aggregated") for region in ("marginal", "ellipsoid")]
+ALL = [
+    (mode, region) for mode in ("pointwise", "aggregated") for region in ("marginal", "ellipsoid")
+]
 
 
 def drawn(k, N=20, T=7, seed=0, stretch=1.0):
@@ -25,7 +38,9 @@ def drawn(k, N=20, T=7, seed=0, stretch=1.0):
     rng = np.random.default_rng(seed)
     root = rng.normal(size=(N, k, k)) + np.eye(k)
     mean = rng.normal(size=(N, k, T))
-    return mean + root @ rng.normal(size=(N, k, T)), Moments(mean, stretch**2 * root @ root.transpose(0, 2, 1))
+    return mean + root @ rng.normal(size=(N, k, T)), Moments(
+        mean, stretch**2 * root @ root.transpose(0, 2, 1)
+    )
 
 
 def outside(counts, total, n=None, curves=1):
@@ -38,6 +53,7 @@ def outside(counts, total, n=None, curves=1):
 
 # ——— counts
 
+
 @pytest.mark.parametrize("mode, region", ALL)
 @pytest.mark.parametrize("k", [1, 2, 3])
 def test_counts_are_those_of_the_levels(k, mode, region):
@@ -47,29 +63,50 @@ def test_counts_are_those_of_the_levels(k, mode, region):
     mean[10:25], cov[10:25] = 0, 0
     m = Moments(mean, cov)
     deep = np.arange(40) % 3 == 0
-    curve, s, masks = coverage_curve(x, m, mode=mode, region=region, strata={"deep": deep}), scores(x, m, mode, region), strata_masks(x, m) | {"deep": deep}
+    curve, s, masks = (
+        coverage_curve(x, m, mode=mode, region=region, strata={"deep": deep}),
+        scores(x, m, mode, region),
+        strata_masks(x, m) | {"deep": deep},
+    )
     for name, mask in masks.items():
         ok = s.informative | (name == "pruned")
         assert curve[name].total == ok[mask].sum()
         point = s.rank[:, :, None] == 0
-        inside = [np.where(point, (s.d2 == 0) | (c == 1), (s.level <= c) & (c > 0)) for c in DEFAULT_LEVELS]
+        inside = [
+            np.where(point, (s.d2 == 0) | (c == 1), (s.level <= c) & (c > 0))
+            for c in DEFAULT_LEVELS
+        ]
         assert curve[name].counts.tolist() == [(i & ok)[mask].sum() for i in inside]
     assert curve["pruned"].empirical[0] == pytest.approx(10 / 15)
-    assert curve["silent"].total == 10 * s.d2[0].size and curve["all"].total == 30 * s.d2[0].size     # the ten silent points left out, five misses kept
+    assert (
+        curve["silent"].total == 10 * s.d2[0].size and curve["all"].total == 30 * s.d2[0].size
+    )  # the ten silent points left out, five misses kept
 
 
 @pytest.mark.parametrize("mode, region", ALL)
 def test_every_level_is_exact_at_the_ends(mode, region):
     curve = coverage_curve(*drawn(3), mode=mode, region=region)["all"]
-    assert curve.empirical[0] == 0 and curve.empirical[-1] == 1 and (np.diff(curve.counts) >= 0).all()
+    assert (
+        curve.empirical[0] == 0 and curve.empirical[-1] == 1 and (np.diff(curve.counts) >= 0).all()
+    )
 
 
 def test_pruned_sources_are_no_evidence():
     "However many zeros are left out, the curve is that of the rest"
     x, m = drawn(1)
-    more = Moments(np.concatenate([m.mean, np.zeros((5000, 1, 7))]), np.concatenate([m.cov, np.zeros((5000, 1, 1))]))
-    few, many = coverage_curve(x, m), coverage_curve(np.concatenate([x, np.zeros((5000, 1, 7))]), more)
-    for name in ("all", "active", "silent", "detected"): assert many[name].counts.tolist() == few[name].counts.tolist() and many[name].total == few[name].total
+    more = Moments(
+        np.concatenate([m.mean, np.zeros((5000, 1, 7))]),
+        np.concatenate([m.cov, np.zeros((5000, 1, 1))]),
+    )
+    few, many = (
+        coverage_curve(x, m),
+        coverage_curve(np.concatenate([x, np.zeros((5000, 1, 7))]), more),
+    )
+    for name in ("all", "active", "silent", "detected"):
+        assert (
+            many[name].counts.tolist() == few[name].counts.tolist()
+            and many[name].total == few[name].total
+        )
     assert many["pruned"].total == 35000 and many["pruned"].empirical.tolist() == [1] * 15
 
 
@@ -82,7 +119,23 @@ def test_missed_sources_are_missed():
 
 def test_levels():
     assert check_levels([0.9, 0.1, 0.9, 0]).tolist() == [0, 0.1, 0.9]
-    assert len(DEFAULT_LEVELS) == 15 and DEFAULT_LEVELS == (0, .01, .05, .1, .2, .3, .4, .5, .6, .7, .8, .9, .95, .99, 1)
+    assert len(DEFAULT_LEVELS) == 15 and DEFAULT_LEVELS == (
+        0,
+        0.01,
+        0.05,
+        0.1,
+        0.2,
+        0.3,
+        0.4,
+        0.5,
+        0.6,
+        0.7,
+        0.8,
+        0.9,
+        0.95,
+        0.99,
+        1,
+    )
     for k, inner in ((1, [0.5]), (3, [0.2, 0.8])):
         x, m = drawn(k)
         whole, part = coverage_curve(x, m)["all"], coverage_curve(x, m, levels=inner)["all"]
@@ -97,20 +150,38 @@ def test_one_sample_and_one_source():
 
 # ——— the promise, kept and broken
 
+
 def model(k, T, seed, n_runs=1, N=8):
     "Truth drawn from the prior, and its posterior at the true γ and λ; one run after another"
     rng = np.random.default_rng(seed)
-    L, gamma, noise = rng.normal(size=(6, N * k)), np.repeat(rng.lognormal(size=N), k), rng.uniform(0.2, 1, 6)
+    L, gamma, noise = (
+        rng.normal(size=(6, N * k)),
+        np.repeat(rng.lognormal(size=N), k),
+        rng.uniform(0.2, 1, 6),
+    )
     for _ in range(n_runs):
         x = np.sqrt(gamma)[:, None] * rng.normal(size=(N * k, T))
-        yield x, posterior_at(L, L @ x + np.sqrt(noise)[:, None] * rng.normal(size=(6, T)), gamma, noise, selection(np.arange(N * k), N * k), k)
+        yield (
+            x,
+            posterior_at(
+                L,
+                L @ x + np.sqrt(noise)[:, None] * rng.normal(size=(6, T)),
+                gamma,
+                noise,
+                selection(np.arange(N * k), N * k),
+                k,
+            ),
+        )
 
 
 def by_source(k, mode, region, stretch=1.0):
     "The curve of each source over independent draws: samples of one run, or averages of many"
     N, runs = 8, model(k, 3000, k) if mode == "pointwise" else model(k, 4, k, n_runs=700)
     wide = lambda p: p if stretch == 1 else Moments(p.mean, stretch**2 * p.blocks)
-    return combine(coverage_curve(x, wide(p), mode=mode, region=region, strata={"source": np.arange(N)}) for x, p in runs)
+    return combine(
+        coverage_curve(x, wide(p), mode=mode, region=region, strata={"source": np.arange(N)})
+        for x, p in runs
+    )
 
 
 @pytest.mark.parametrize("mode, region", ALL)
@@ -143,7 +214,10 @@ def test_pooled_over_independent_sources(k, mode, region):
     var, mean = rng.lognormal(size=(3000, k)), rng.normal(size=(3000, k, 20))
     x = mean + np.sqrt(var)[:, :, None] * rng.normal(size=mean.shape)
     blocks = var[:, :, None] * np.eye(k)
-    good, bad = (coverage_curve(x, Moments(mean, f**2 * blocks), mode=mode, region=region)["all"] for f in (1, 0.8))
+    good, bad = (
+        coverage_curve(x, Moments(mean, f**2 * blocks), mode=mode, region=region)["all"]
+        for f in (1, 0.8)
+    )
     assert outside(good.counts, good.total).size == 0 and outside(bad.counts, bad.total).size > 0
 
 
@@ -156,9 +230,10 @@ def test_the_standard_sense():
 
 # ——— strata
 
+
 def test_strata():
     x, m = drawn(2)
-    x[:5], x[:, :, :3] = 0, 0                                                            # silent throughout, and before a stimulus
+    x[:5], x[:, :, :3] = 0, 0  # silent throughout, and before a stimulus
     masks = strata_masks(x, Moments(m.mean, m.cov * (np.arange(20) > 2)[:, None, None]))
     assert tuple(masks) == STRATA and [int(v.sum()) for v in masks.values()] == [20, 15, 5, 17, 3]
     flat = strata_masks(x.reshape(40, 7), m)
@@ -167,9 +242,28 @@ def test_strata():
 
 def test_labels_split_the_whole():
     x, m = drawn(1)
-    curve = coverage_curve(x, m, strata={"depth": np.repeat(["deep", "mid", "shallow"], (5, 5, 10)), "snr": 3.0, "mine": np.arange(20) < 4})
-    assert curve.strata == (*STRATA, "depth: deep", "depth: mid", "depth: shallow", "snr: 3.0", "mine")
-    assert sum(curve[f"depth: {d}"].counts for d in ("deep", "mid", "shallow")).tolist() == curve["all"].counts.tolist() == curve["snr: 3.0"].counts.tolist()
+    curve = coverage_curve(
+        x,
+        m,
+        strata={
+            "depth": np.repeat(["deep", "mid", "shallow"], (5, 5, 10)),
+            "snr": 3.0,
+            "mine": np.arange(20) < 4,
+        },
+    )
+    assert curve.strata == (
+        *STRATA,
+        "depth: deep",
+        "depth: mid",
+        "depth: shallow",
+        "snr: 3.0",
+        "mine",
+    )
+    assert (
+        sum(curve[f"depth: {d}"].counts for d in ("deep", "mid", "shallow")).tolist()
+        == curve["all"].counts.tolist()
+        == curve["snr: 3.0"].counts.tolist()
+    )
     assert coverage_curve(x, m, strata=("silent", "all")).strata == ("silent", "all")
     none = coverage_curve(x, m, strata={"nobody": np.zeros(20, bool)})["nobody"]
     assert none.total == 0 and np.isnan(none.empirical).all() and none.counts.tolist() == [0] * 15
@@ -177,10 +271,17 @@ def test_labels_split_the_whole():
 
 # ——— many runs
 
+
 def test_joined_by_count():
-    curves = [coverage_curve(*drawn(1, N=10 + seed, seed=seed), strata={"n": seed % 3}) for seed in range(12)]
+    curves = [
+        coverage_curve(*drawn(1, N=10 + seed, seed=seed), strata={"n": seed % 3})
+        for seed in range(12)
+    ]
     whole = combine(curves)
-    assert whole.n_runs == 12 and whole["all"].counts.tolist() == sum(c["all"].counts for c in curves).tolist()
+    assert (
+        whole.n_runs == 12
+        and whole["all"].counts.tolist() == sum(c["all"].counts for c in curves).tolist()
+    )
     assert whole["n: 1"].counts.tolist() == sum(c["all"].counts for c in curves[1::3]).tolist()
     shuffled = combine([combine(curves[8:]), *curves[:8]])
     assert all(shuffled[n].counts.tolist() == whole[n].counts.tolist() for n in whole.strata)
@@ -204,8 +305,14 @@ def test_a_thousand_runs():
 def test_the_band_covers():
     "Runs that differ in how they err: the 90 % band of 40 of them holds the share of 4,000 in about 90 % of tries"
     rng = np.random.default_rng(0)
+
     def run():
-        return coverage_curve(rng.normal(size=(30, 1)) * rng.lognormal(sigma=0.5), Moments(np.zeros((30, 1)), np.ones(30)), levels=[0.5, 0.9])
+        return coverage_curve(
+            rng.normal(size=(30, 1)) * rng.lognormal(sigma=0.5),
+            Moments(np.zeros((30, 1)), np.ones(30)),
+            levels=[0.5, 0.9],
+        )
+
     truth = combine(run() for _ in range(4000)).empirical[0]
     bands = [combine(run() for _ in range(40)).band(0.9, n_boot=300) for _ in range(150)]
     held = np.mean([(b.lower[0] <= truth) & (truth <= b.upper[0]) for b in bands], 0)
@@ -215,50 +322,102 @@ def test_the_band_covers():
 def test_the_band_weighs_runs_by_their_size():
     "Against the bootstrap written out, with runs of very different sizes"
     curves = [coverage_curve(*drawn(1, N=n, T=1, seed=n), levels=[0.5]) for n in (3, 50, 200, 10)]
-    n, total, rng = np.array([c["all"].counts[0] for c in curves]), np.array([c["all"].total for c in curves]), np.random.default_rng(0)
+    n, total, rng = (
+        np.array([c["all"].counts[0] for c in curves]),
+        np.array([c["all"].total for c in curves]),
+        np.random.default_rng(0),
+    )
     shares = [n[i].sum() / total[i].sum() for i in rng.integers(0, 4, size=(4000, 4))]
     band = combine(curves).band(0.8, n_boot=4000)
-    np.testing.assert_allclose([band.lower[0, 0], band.upper[0, 0]], np.quantile(shares, [0.1, 0.9]), atol=0.01)
+    np.testing.assert_allclose(
+        [band.lower[0, 0], band.upper[0, 0]], np.quantile(shares, [0.1, 0.9]), atol=0.01
+    )
 
 
 def test_the_benchmark_runs():
     from benchmarks.coverage import CURVES, HERE, run
+
     assert run(sys.executable, "-m", "benchmarks.coverage", "runs", 3, 10)["total"] == 30
-    for name in CURVES: assert len(run(sys.executable, HERE / "coverage.py", "ours", name, "aggregated", 12, 4)["counts"]) == 15
+    for name in CURVES:
+        assert (
+            len(
+                run(sys.executable, HERE / "coverage.py", "ours", name, "aggregated", 12, 4)[
+                    "counts"
+                ]
+            )
+            == 15
+        )
 
 
 def test_table_and_picture():
     curve = combine(coverage_curve(*drawn(1, seed=s)) for s in range(3))
     html = curve._repr_html_()
-    assert "3 runs" in html and "<td style='text-align:left'>pruned</td><td style='text-align:left'>0</td>" in html and "nan" not in html
+    assert (
+        "3 runs" in html
+        and "<td style='text-align:left'>pruned</td><td style='text-align:left'>0</td>" in html
+        and "nan" not in html
+    )
     fig = curve.plot()
-    assert len(fig.axes[0].lines) == 4 and fig._repr_png_().startswith(b"\x89PNG")          # the diagonal, all, active, detected
-    assert len(coverage_curve(*drawn(1)).plot().axes[0].collections) == 0                  # one run, no band
+    assert len(fig.axes[0].lines) == 4 and fig._repr_png_().startswith(
+        b"\x89PNG"
+    )  # the diagonal, all, active, detected
+    assert len(coverage_curve(*drawn(1)).plot().axes[0].collections) == 0  # one run, no band
     frame = pytest.importorskip("pandas") and curve.to_frame()
-    assert list(frame.columns) == ["stratum", "nominal", "empirical", "count", "total", "left_out"] and len(frame) == 75
+    assert (
+        list(frame.columns) == ["stratum", "nominal", "empirical", "count", "total", "left_out"]
+        and len(frame) == 75
+    )
 
 
 # ——— the old names
 
+
 def test_no_name_is_missing():
     "The list that was asked for, spelt out"
     modes = ("pointwise", "aggregated")
-    kinds = {"interval_membership": (1, "marginal"), "ellipsoid_membership_eeg_free": (3, "ellipsoid"), "ellipse_membership_meg_free": (2, "ellipsoid"), "componentwise_interval_membership_free": (None, "marginal")}
-    curves = {"intervals_{}": (1, "marginal"), "ellipsoid_eeg_free_{}": (3, "ellipsoid"), "ellipse_meg_free_{}": (2, "ellipsoid"), "componentwise_intervals_{}_free": (None, "marginal"),
-              "componentwise_eeg_free_{}": (3, "marginal"), "componentwise_meg_free_{}": (2, "marginal")}
-    asked = {f"{mode}_{name}": (mode, region, k) for mode, (name, (k, region)) in itertools.product(modes, kinds.items())}
-    asked |= {f"calibration_curve_{name.format(mode)}": (mode, region, k) for mode, (name, (k, region)) in itertools.product(modes, curves.items())}
+    kinds = {
+        "interval_membership": (1, "marginal"),
+        "ellipsoid_membership_eeg_free": (3, "ellipsoid"),
+        "ellipse_membership_meg_free": (2, "ellipsoid"),
+        "componentwise_interval_membership_free": (None, "marginal"),
+    }
+    curves = {
+        "intervals_{}": (1, "marginal"),
+        "ellipsoid_eeg_free_{}": (3, "ellipsoid"),
+        "ellipse_meg_free_{}": (2, "ellipsoid"),
+        "componentwise_intervals_{}_free": (None, "marginal"),
+        "componentwise_eeg_free_{}": (3, "marginal"),
+        "componentwise_meg_free_{}": (2, "marginal"),
+    }
+    asked = {
+        f"{mode}_{name}": (mode, region, k)
+        for mode, (name, (k, region)) in itertools.product(modes, kinds.items())
+    }
+    asked |= {
+        f"calibration_curve_{name.format(mode)}": (mode, region, k)
+        for mode, (name, (k, region)) in itertools.product(modes, curves.items())
+    }
     assert METHODS == asked
-    assert all(callable(getattr(UncertaintyEstimator, name)) for name in [*asked, "credible_intervals_normal", "posterior_variance_from_cov"])
+    assert all(
+        callable(getattr(UncertaintyEstimator, name))
+        for name in [*asked, "credible_intervals_normal", "posterior_variance_from_cov"]
+    )
 
 
 def call(name, x, m, *level):
     "A method by name, with what it wants"
-    (mode, region, k), V = METHODS[name], np.linalg.qr(np.random.default_rng(0).normal(size=(len(x), 3, 2)))[0]
+    (mode, region, k), V = (
+        METHODS[name],
+        np.linalg.qr(np.random.default_rng(0).normal(size=(len(x), 3, 2)))[0],
+    )
     n = x.shape[1]
-    if k == 1: return getattr(UncertaintyEstimator(), name)(x[:, 0], m.mean[:, 0], m.cov[:, 0, 0], *level)
-    if "ellipse" in name: return getattr(UncertaintyEstimator(), name)(V @ x, m.mean, m.cov, *level, V_tan=V)
-    return getattr(UncertaintyEstimator(), name)(x, m.mean, m.cov, *level, **({} if k else dict(n_orient=n)))
+    if k == 1:
+        return getattr(UncertaintyEstimator(), name)(x[:, 0], m.mean[:, 0], m.cov[:, 0, 0], *level)
+    if "ellipse" in name:
+        return getattr(UncertaintyEstimator(), name)(V @ x, m.mean, m.cov, *level, V_tan=V)
+    return getattr(UncertaintyEstimator(), name)(
+        x, m.mean, m.cov, *level, **({} if k else dict(n_orient=n))
+    )
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -268,15 +427,28 @@ def test_each_name_is_the_function(name):
     curve = coverage_curve(x, m, mode=mode, region=region)["all"]
     if name.startswith("calibration_curve"):
         found = call(name, x, m)
-        assert {"nominal_coverages", "empirical_coverages", "ci_counts", "interval_type"} <= set(found)
-        assert found["ci_counts"].tolist() == curve.counts.tolist() and found["interval_type"] == ("marginal" if region == "marginal" else "full_cov")
+        assert {"nominal_coverages", "empirical_coverages", "ci_counts", "interval_type"} <= set(
+            found
+        )
+        assert found["ci_counts"].tolist() == curve.counts.tolist() and found["interval_type"] == (
+            "marginal" if region == "marginal" else "full_cov"
+        )
         return
     for i, level in enumerate(DEFAULT_LEVELS):
         found = call(name, x, m, level)
-        keys = {"within", "count_within", "total_count", "empirical_coverage", "n_times"} | ({"ci_lower", "ci_upper"} if region == "marginal" else {"q_values", "cov_blocks"})
-        if mode == "aggregated": keys |= {"x_true_agg", "x_hat_agg"} | ({"posterior_var_agg"} if region == "marginal" else set())
+        keys = {"within", "count_within", "total_count", "empirical_coverage", "n_times"} | (
+            {"ci_lower", "ci_upper"} if region == "marginal" else {"q_values", "cov_blocks"}
+        )
+        if mode == "aggregated":
+            keys |= {"x_true_agg", "x_hat_agg"} | (
+                {"posterior_var_agg"} if region == "marginal" else set()
+            )
         assert keys <= set(found)
-        assert found["count_within"] == found["within"].sum() == curve.counts[i] and found["total_count"] == curve.total and found["n_times"] == 7
+        assert (
+            found["count_within"] == found["within"].sum() == curve.counts[i]
+            and found["total_count"] == curve.total
+            and found["n_times"] == 7
+        )
 
 
 def test_whole_covariance_and_flat_means():
@@ -292,20 +464,30 @@ def test_whole_covariance_and_flat_means():
 
 def test_floors_only_where_asked_for():
     ue, x, hat = UncertaintyEstimator(), np.full((2, 3, 1), 0.1), np.zeros((2, 3, 1))
-    cov = np.array([np.zeros((3, 3)), np.diag([1., 1., -1e-3])])
-    with pytest.raises(ValueError, match="posterior_cov must be >= 0"): ue.pointwise_ellipsoid_membership_eeg_free(x, hat, cov, 0.5)
-    assert ue.pointwise_ellipsoid_membership_eeg_free(x, hat, cov, 0.5, psd_repair_blocks=True, block_epsilon=1.)["within"].tolist() == [[True], [True]]
-    assert ue.pointwise_componentwise_interval_membership_free(x, hat, abs(cov), 0.5, n_orient=3, min_var=1.)["within"].all()
-    assert not ue.pointwise_componentwise_interval_membership_free(x, hat, 0 * cov, 0.5, n_orient=3)["within"].any()
+    cov = np.array([np.zeros((3, 3)), np.diag([1.0, 1.0, -1e-3])])
+    with pytest.raises(ValueError, match="posterior_cov must be >= 0"):
+        ue.pointwise_ellipsoid_membership_eeg_free(x, hat, cov, 0.5)
+    assert ue.pointwise_ellipsoid_membership_eeg_free(
+        x, hat, cov, 0.5, psd_repair_blocks=True, block_epsilon=1.0
+    )["within"].tolist() == [[True], [True]]
+    assert ue.pointwise_componentwise_interval_membership_free(
+        x, hat, abs(cov), 0.5, n_orient=3, min_var=1.0
+    )["within"].all()
+    assert not ue.pointwise_componentwise_interval_membership_free(
+        x, hat, 0 * cov, 0.5, n_orient=3
+    )["within"].any()
 
 
 def test_against_the_published_package():
     "Equal counts, and faster, on a small problem; python -m benchmarks.coverage measures the large one"
     from benchmarks.coverage import compare
     from benchmarks.peers import Absent, python, versions
+
     where = Path(os.environ.get("CALIBRAIN_PEER", ROOT / "benchmarks/.peer"))
-    try: versions(where)
-    except Absent as e: pytest.skip(f"no published package at {where} (set CALIBRAIN_PEER): {e}")
+    try:
+        versions(where)
+    except Absent as e:
+        pytest.skip(f"no published package at {where} (set CALIBRAIN_PEER): {e}")
     rows = list(compare(python(where), N=200, T=30, repeats=1))
     assert len(rows) == 8 and all(r["equal"] for r in rows), rows
 
@@ -314,33 +496,84 @@ def test_against_the_published_package():
 
 BAD = {
     "shape": (lambda x, m: coverage_curve(x[:5], m), r"x_true must be of shape \(20, 2, 7\)"),
-    "no active source": (lambda x, m: coverage_curve(0 * x, m), "x_true must be with at least one active source, got zeros throughout: for a run without any pass strata="),
+    "no active source": (
+        lambda x, m: coverage_curve(0 * x, m),
+        "x_true must be with at least one active source, got zeros throughout: for a run without any pass strata=",
+    ),
     "NaN": (lambda x, m: coverage_curve(np.where(x > 1, np.nan, x), m), "x_true must be finite"),
-    "negative variance": (lambda x, m: coverage_curve(x, Moments(m.mean, -m.cov)), "cov must be >= 0, got -.* at index"),
-    "level above 1": (lambda x, m: coverage_curve(x, m, levels=[0.5, 90]), "levels must be within 0 and 1, got 90"),
-    "level below 0": (lambda x, m: UncertaintyEstimator([-0.5]), "levels must be within 0 and 1, got -0.5"),
+    "negative variance": (
+        lambda x, m: coverage_curve(x, Moments(m.mean, -m.cov)),
+        "cov must be >= 0, got -.* at index",
+    ),
+    "level above 1": (
+        lambda x, m: coverage_curve(x, m, levels=[0.5, 90]),
+        "levels must be within 0 and 1, got 90",
+    ),
+    "level below 0": (
+        lambda x, m: UncertaintyEstimator([-0.5]),
+        "levels must be within 0 and 1, got -0.5",
+    ),
     "NaN level": (lambda x, m: coverage_curve(x, m, levels=[np.nan]), "levels must be finite"),
     "no level": (lambda x, m: coverage_curve(x, m, levels=[]), "levels must be non-empty"),
     "mode": (lambda x, m: coverage_curve(x, m, mode="mean"), "mode must be one of"),
     "region": (lambda x, m: coverage_curve(x, m, region="mean"), "region must be one of"),
-    "unknown stratum": (lambda x, m: coverage_curve(x, m, strata="deep"), "strata must be one of 'all'"),
-    "labels of other sources": (lambda x, m: coverage_curve(x, m, strata={"depth": np.arange(19)}), r"strata\['depth'\] must be one value for each of 20 sources"),
-    "a name that is taken": (lambda x, m: coverage_curve(x, m, strata={"active": np.ones(20, bool)}), "strata must be named differently"),
-    "measurements for labels": (lambda x, m: coverage_curve(*drawn(1, N=60), strata={"depth": np.linspace(0, 1, 60)}), "np.digitize"),
-    "stratum that is not there": (lambda x, m: coverage_curve(x, m)["deep"], "stratum must be one of"),
+    "unknown stratum": (
+        lambda x, m: coverage_curve(x, m, strata="deep"),
+        "strata must be one of 'all'",
+    ),
+    "labels of other sources": (
+        lambda x, m: coverage_curve(x, m, strata={"depth": np.arange(19)}),
+        r"strata\['depth'\] must be one value for each of 20 sources",
+    ),
+    "a name that is taken": (
+        lambda x, m: coverage_curve(x, m, strata={"active": np.ones(20, bool)}),
+        "strata must be named differently",
+    ),
+    "measurements for labels": (
+        lambda x, m: coverage_curve(*drawn(1, N=60), strata={"depth": np.linspace(0, 1, 60)}),
+        "np.digitize",
+    ),
+    "stratum that is not there": (
+        lambda x, m: coverage_curve(x, m)["deep"],
+        "stratum must be one of",
+    ),
     "band of one run": (lambda x, m: coverage_curve(x, m).band(), "n_runs must be at least 2"),
-    "modes mixed": (lambda x, m: combine([coverage_curve(x, m), coverage_curve(x, m, "aggregated" and (0.5,), "aggregated")]), "curves must be"),
-    "no stratum": (lambda x, m: coverage_curve(x, m, strata=[]), "strata must be at least one, got none"),
-    "no truth in two components": (lambda x, m: UncertaintyEstimator().pointwise_ellipse_membership_meg_free(np.ones((20, 3, 7)), m.mean, m.cov, 0.5), "V_tan must be given"),
-    "means of other sources": (lambda x, m: UncertaintyEstimator().pointwise_ellipse_membership_meg_free(x, m.mean[1:], m.cov, 0.5), "x_hat_2d must be of shape"),
-    "covariance of other shape": (lambda x, m: UncertaintyEstimator().calibration_curve_ellipse_meg_free_pointwise(x, m.mean, np.ones((20, 3, 3))), "posterior_cov_2d must be of shape"),
+    "modes mixed": (
+        lambda x, m: combine(
+            [coverage_curve(x, m), coverage_curve(x, m, "aggregated" and (0.5,), "aggregated")]
+        ),
+        "curves must be",
+    ),
+    "no stratum": (
+        lambda x, m: coverage_curve(x, m, strata=[]),
+        "strata must be at least one, got none",
+    ),
+    "no truth in two components": (
+        lambda x, m: UncertaintyEstimator().pointwise_ellipse_membership_meg_free(
+            np.ones((20, 3, 7)), m.mean, m.cov, 0.5
+        ),
+        "V_tan must be given",
+    ),
+    "means of other sources": (
+        lambda x, m: UncertaintyEstimator().pointwise_ellipse_membership_meg_free(
+            x, m.mean[1:], m.cov, 0.5
+        ),
+        "x_hat_2d must be of shape",
+    ),
+    "covariance of other shape": (
+        lambda x, m: UncertaintyEstimator().calibration_curve_ellipse_meg_free_pointwise(
+            x, m.mean, np.ones((20, 3, 3))
+        ),
+        "posterior_cov_2d must be of shape",
+    ),
 }
 
 
 @pytest.mark.parametrize("what", BAD)
 def test_refused(what):
     make, message = BAD[what]
-    with pytest.raises(ValueError, match=message): make(*drawn(2))
+    with pytest.raises(ValueError, match=message):
+        make(*drawn(2))
 
 
 def test_a_run_without_active_sources_if_said_so():
@@ -351,4 +584,7 @@ def test_a_run_without_active_sources_if_said_so():
 
 def test_count_coverage_is_the_last_step():
     x, m = drawn(3)
-    assert count_coverage(scores(x, m), strata_masks(x, m))["all"].counts.tolist() == coverage_curve(x, m)["all"].counts.tolist()
+    assert (
+        count_coverage(scores(x, m), strata_masks(x, m))["all"].counts.tolist()
+        == coverage_curve(x, m)["all"].counts.tolist()
+    )

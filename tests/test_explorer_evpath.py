@@ -1,4 +1,5 @@
 "Evidence surface and Sparse path: every static combination draws, nothing warns, and what they say agrees with solves made here"
+
 import itertools
 import re
 import warnings
@@ -7,12 +8,12 @@ import numpy as np
 import pytest
 
 from calibrain import BMN_joint, gamma_map
-from calibrain.explorers import EvidenceExplorer, SparsePathExplorer
-from calibrain.explorers import evidence_surface, sparse_path
+from calibrain.explorers import EvidenceExplorer, SparsePathExplorer, evidence_surface, sparse_path
 from calibrain.explorers.base import png
 
 
-def number(text, after): return float(re.search(re.escape(after) + r" ?([−\-\d.e]+\d)", text).group(1).replace("−", "-"))
+def number(text, after):
+    return float(re.search(re.escape(after) + r" ?([−\-\d.e]+\d)", text).group(1).replace("−", "-"))
 
 
 @pytest.mark.parametrize("kind", [EvidenceExplorer, SparsePathExplorer])
@@ -23,7 +24,10 @@ def test_static_combinations(kind):
     assert len(choices) <= 250
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        shown = [png(e.draw(**dict(zip(e.controls, choices[i])))) for i in np.random.default_rng(0).choice(len(choices), 12, replace=False)]
+        shown = [
+            png(e.draw(**dict(zip(e.controls, choices[i]))))
+            for i in np.random.default_rng(0).choice(len(choices), 12, replace=False)
+        ]
     assert len(set(shown)) == 12 and np.mean([len(s) for s in shown]) * len(choices) * 4 / 3 < 3.5e6
 
 
@@ -36,15 +40,23 @@ def test_the_ends_of_the_live_controls(kind):
             assert e.draw(**{name: c.values[end] for name, c in e.controls.items()}).texts
 
 
-@pytest.mark.filterwarnings("ignore::calibrain.core.warnings.NoiseBoundaryWarning", "ignore::calibrain.core.warnings.ConvergenceWarning")
+@pytest.mark.filterwarnings(
+    "ignore::calibrain.core.warnings.NoiseBoundaryWarning",
+    "ignore::calibrain.core.warnings.ConvergenceWarning",
+)
 @pytest.mark.parametrize("snr, n_sources, n_times", [(0, 8, 20), (20, 24, 5), (-10, 64, 20)])
 def test_the_surface_says_what_the_solver_says(snr, n_sources, n_times):
-    text = EvidenceExplorer().draw(snr, n_sources, n_times, "noise", "as recorded").texts[0].get_text()
+    text = (
+        EvidenceExplorer().draw(snr, n_sources, n_times, "noise", "as recorded").texts[0].get_text()
+    )
     r = evidence_surface.record(snr, n_sources, n_times)
     best, old = BMN_joint(r.G, r.y), BMN_joint(r.G, r.y, rule="calibrain-1.0")
     assert abs(number(text, "ℒ falls to" if best.noise_at_boundary else "ℒ =") - best.cost) < 0.006
     assert abs(number(text, "with ℒ =") - old.cost) < 0.006
-    assert ("cannot tell noise" in text, "need no sources" in text) == (best.noise_at_boundary, best["gamma"] == 0)
+    assert ("cannot tell noise" in text, "need no sources" in text) == (
+        best.noise_at_boundary,
+        best["gamma"] == 0,
+    )
 
 
 @pytest.mark.filterwarnings("ignore::calibrain.core.warnings.ConvergenceWarning")

@@ -2,6 +2,7 @@
 
 Each control is moved to each of its values once, from the start; the picture, or the sentence in its place, has to change.
 """
+
 import itertools
 import os
 import re
@@ -20,22 +21,32 @@ from calibrain.explorers.base import png
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted((ROOT / "nbs/explorers").glob("*.ipynb"))
-CLASSES = [e for e in (getattr(explorers, n) for n in explorers.__all__) if isinstance(e, type) and issubclass(e, Explorer) and e is not Explorer]
+CLASSES = [
+    e
+    for e in (getattr(explorers, n) for n in explorers.__all__)
+    if isinstance(e, type) and issubclass(e, Explorer) and e is not Explorer
+]
 every_page = pytest.mark.parametrize("notebook", PAGES, ids=lambda p: p.stem)
 SETTLED = "() => !document.body.innerText.includes('Drawing …')"
 
 
 def explorer_of(notebook):
     "The class that a page shows"
-    found = [c for c in CLASSES if re.search(rf'"{c.__name__}\(\)"', notebook.read_text(encoding="utf-8"))]
+    found = [
+        c
+        for c in CLASSES
+        if re.search(rf'"{c.__name__}\(\)"', notebook.read_text(encoding="utf-8"))
+    ]
     assert len(found) == 1, f"{notebook.name}: one cell with an explorer alone"
     return found[0]
 
 
-def test_every_explorer_has_a_page(): assert sorted(explorer_of(p).__name__ for p in PAGES) == sorted(c.__name__ for c in CLASSES)
+def test_every_explorer_has_a_page():
+    assert sorted(explorer_of(p).__name__ for p in PAGES) == sorted(c.__name__ for c in CLASSES)
 
 
 # ---- as an object
+
 
 @pytest.mark.parametrize("kind", CLASSES, ids=lambda c: c.__name__)
 def test_controls_are_labelled(kind):
@@ -51,41 +62,69 @@ def test_draws_are_pure(kind):
     e = kind()
     before = png(e.draw(**e.start))
     name = list(e.controls)[-1]
-    try: e.draw(**e.start | {name: next(v for v in e.controls[name].values if v != e.start[name])})
-    except Impossible: pass
+    try:
+        e.draw(**e.start | {name: next(v for v in e.controls[name].values if v != e.start[name])})
+    except Impossible:
+        pass
     assert png(e.draw(**e.start)) == before == png(kind().draw(**e.start))
 
 
 # ---- in a browser
 
+
 class View:
     "An explorer on a page, live or static: how to move its controls and what it shows"
-    def __init__(self, page, root): self.page, self.root = page, root
+
+    def __init__(self, page, root):
+        self.page, self.root = page, root
 
     @property
-    def shown(self): return (self.image.get_attribute("src") if self.image.count() and self.image.is_visible() else "", self.sentence)
+    def shown(self):
+        return (
+            self.image.get_attribute("src")
+            if self.image.count() and self.image.is_visible()
+            else "",
+            self.sentence,
+        )
+
     @property
-    def image(self): return self.root.locator("img").first
+    def image(self):
+        return self.root.locator("img").first
+
     @property
-    def menus(self): return self.root.locator("select")
-    def options(self, menu): return menu.locator("option").all_inner_texts()
-    def choose(self, menu, option): menu.select_option(label=option)
+    def menus(self):
+        return self.root.locator("select")
+
+    def options(self, menu):
+        return menu.locator("option").all_inner_texts()
+
+    def choose(self, menu, option):
+        menu.select_option(label=option)
 
     def changes(self, before):
         "Wait until the picture or the sentence is another"
         end = time.time() + 60
         while time.time() < end:
             self.page.wait_for_function(SETTLED, timeout=60_000)
-            if (now := self.shown) != before and any(now) and now[1] != "Drawing …": return now
+            if (now := self.shown) != before and any(now) and now[1] != "Drawing …":
+                return now
             self.page.wait_for_timeout(50)
         raise AssertionError("nothing changed")
 
 
 class Live(View):
     @property
-    def sentence(self): return " ".join(t for t in self.root.locator(".widget-html-content:not(:has(figure))").all_inner_texts() if t.strip())
+    def sentence(self):
+        return " ".join(
+            t
+            for t in self.root.locator(".widget-html-content:not(:has(figure))").all_inner_texts()
+            if t.strip()
+        )
+
     @property
-    def sliders(self): return self.root.locator(".noUi-handle")
+    def sliders(self):
+        return self.root.locator(".noUi-handle")
+
     def drag(self, slider, end):
         track = slider.locator("xpath=ancestor::*[contains(@class, 'noUi-base')]")
         box, handle = track.bounding_box(), slider.bounding_box()
@@ -93,22 +132,34 @@ class Live(View):
         self.page.mouse.down()
         self.page.mouse.move(box["x"] + box["width"] * end, box["y"] + box["height"] / 2, steps=6)
         self.page.mouse.up()
-    def at_end(self, slider, end): return float(slider.get_attribute("aria-valuenow")) == float(slider.get_attribute("aria-valuemax" if end else "aria-valuemin"))
+
+    def at_end(self, slider, end):
+        return float(slider.get_attribute("aria-valuenow")) == float(
+            slider.get_attribute("aria-valuemax" if end else "aria-valuemin")
+        )
 
 
 class Static(View):
     @property
-    def sentence(self): return self.root.locator("[role=status]").inner_text().strip()
+    def sentence(self):
+        return self.root.locator("[role=status]").inner_text().strip()
+
     @property
-    def sliders(self): return self.root.locator("input[type=range]")
+    def sliders(self):
+        return self.root.locator("input[type=range]")
+
     def drag(self, slider, end):
         slider.scroll_into_view_if_needed()
         box = slider.bounding_box()
         self.page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
         self.page.mouse.down()
-        self.page.mouse.move(box["x"] + (box["width"] - 2) * end + 1, box["y"] + box["height"] / 2, steps=6)
+        self.page.mouse.move(
+            box["x"] + (box["width"] - 2) * end + 1, box["y"] + box["height"] / 2, steps=6
+        )
         self.page.mouse.up()
-    def at_end(self, slider, end): return slider.input_value() == slider.get_attribute("max" if end else "min")
+
+    def at_end(self, slider, end):
+        return slider.input_value() == slider.get_attribute("max" if end else "min")
 
 
 def drive(view):
@@ -116,7 +167,8 @@ def drive(view):
     start, reset = view.shown, view.root.get_by_role("button", name="Reset")
     assert start[0] and not start[1], "a picture to begin with"
     for slider, end in itertools.product(view.sliders.all(), (0, 1)):
-        if view.at_end(slider, end): continue
+        if view.at_end(slider, end):
+            continue
         view.drag(slider, end)
         view.changes(start)
         assert view.at_end(slider, end)
@@ -124,7 +176,8 @@ def drive(view):
     for menu in view.menus.all():
         first = menu.evaluate("m => m.options[m.selectedIndex].text")
         for option in view.options(menu):
-            if option == first: continue
+            if option == first:
+                continue
             view.choose(menu, option)
             view.changes(start)
             back(view, reset, start)
@@ -135,7 +188,8 @@ def back(view, reset, start):
     "Reset shows the first picture again"
     reset.click()
     end = time.time() + 60
-    while view.shown != start and time.time() < end: view.page.wait_for_timeout(50)
+    while view.shown != start and time.time() < end:
+        view.page.wait_for_timeout(50)
     assert view.shown == start
 
 
@@ -159,13 +213,33 @@ def messages(page):
 @pytest.fixture(scope="session")
 def voila(browser):
     "The address of voila, serving the explorers"
-    with socket.socket() as s: s.bind(("127.0.0.1", 0)); port = s.getsockname()[1]
-    command = [sys.executable, "-m", "voila", "nbs/explorers", "--no-browser", f"--port={port}", "--Voila.ip=127.0.0.1", "--ServerApp.log_level=ERROR"]
-    server = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, env=os.environ | dict(PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1"))
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    command = [
+        sys.executable,
+        "-m",
+        "voila",
+        "nbs/explorers",
+        "--no-browser",
+        f"--port={port}",
+        "--Voila.ip=127.0.0.1",
+        "--ServerApp.log_level=ERROR",
+    ]
+    server = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        env=os.environ | dict(PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1"),
+    )
     url = f"http://127.0.0.1:{port}"
     for _ in range(240):
-        try: urllib.request.urlopen(url, timeout=5); break
-        except OSError: time.sleep(0.25); assert server.poll() is None, "voila did not start"
+        try:
+            urllib.request.urlopen(url, timeout=5)
+            break
+        except OSError:
+            time.sleep(0.25)
+            assert server.poll() is None, "voila did not start"
     yield url
     server.terminate()
     server.wait(20)
@@ -173,7 +247,9 @@ def voila(browser):
 
 @every_page
 def test_live(page, messages, voila, notebook):
-    page.route("**/fontawesome-free*/**", lambda r: r.fulfill(body="", content_type="text/css"))  # an icon font that voila's own page takes from the web
+    page.route(
+        "**/fontawesome-free*/**", lambda r: r.fulfill(body="", content_type="text/css")
+    )  # an icon font that voila's own page takes from the web
     page.goto(f"{voila}/voila/render/{notebook.name}", timeout=180_000)
     page.locator("img").first.wait_for(timeout=120_000)
     page.wait_for_function(SETTLED)
@@ -185,7 +261,8 @@ def test_live(page, messages, voila, notebook):
     assert messages == []
 
 
-def site_name(notebook): return re.sub(r"^\d+_", "", notebook.stem) + ".html"
+def site_name(notebook):
+    return re.sub(r"^\d+_", "", notebook.stem) + ".html"
 
 
 @every_page
@@ -204,7 +281,9 @@ def test_static_pictures_have_words(page, site, notebook):
     page.goto(f"{site}/explorers/{site_name(notebook)}")
     view, e = Static(page, page.locator(".explorer").first), explorer_of(notebook)
     before = view.image.get_attribute("alt")
-    assert before.startswith(e.title) and all(c.text(c.start) in before for c in e.controls.values())
+    assert before.startswith(e.title) and all(
+        c.text(c.start) in before for c in e.controls.values()
+    )
     keyboard(view)
     assert view.image.get_attribute("alt") != before
     assert page.locator(".explorer figcaption").first.inner_text().strip() == e.title

@@ -1,4 +1,5 @@
 "The package as an installer sees it: sdist, the wheel built from it, and that wheel in an empty environment."
+
 import email
 import importlib
 import importlib.util
@@ -45,20 +46,32 @@ print(calibrain.__version__, fastcore.__version__, *sorted(names))
 """
 
 
-def pip(python, *args): subprocess.run([python, "-m", "pip", "-q", "--disable-pip-version-check", *args], check=True, stdin=subprocess.DEVNULL)
+def pip(python, *args):
+    subprocess.run(
+        [python, "-m", "pip", "-q", "--disable-pip-version-check", *args],
+        check=True,
+        stdin=subprocess.DEVNULL,
+    )
 
 
 @pytest.fixture(scope="session")
 def dist(tmp_path_factory):
     "The folder with the sdist and its wheel: made just now, here or by tools/test.sh"
-    if made := os.environ.get("CALIBRAIN_DIST"): return ROOT / made
+    if made := os.environ.get("CALIBRAIN_DIST"):
+        return ROOT / made
     out = tmp_path_factory.mktemp("dist")
-    subprocess.run([sys.executable, "-m", "build", "--outdir", out, ROOT], check=True, stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
+    subprocess.run(
+        [sys.executable, "-m", "build", "--outdir", out, ROOT],
+        check=True,
+        stdout=subprocess.DEVNULL,
+        stdin=subprocess.DEVNULL,
+    )
     return out
 
 
 @pytest.fixture(scope="session")
-def wheel(dist): return next(dist.glob("*.whl"))
+def wheel(dist):
+    return next(dist.glob("*.whl"))
 
 
 @pytest.fixture(scope="session")
@@ -71,25 +84,38 @@ def empty(wheel, tmp_path_factory):
 
 
 def metadata(wheel, name):
-    with zipfile.ZipFile(wheel) as z: return z.read(next(n for n in z.namelist() if n.endswith(f".dist-info/{name}"))).decode()
+    with zipfile.ZipFile(wheel) as z:
+        return z.read(next(n for n in z.namelist() if n.endswith(f".dist-info/{name}"))).decode()
 
 
 def test_sdist(dist):
-    with tarfile.open(next(dist.glob("*.tar.gz"))) as t: names = {n.partition("/")[2] for n in t.getnames()}
+    with tarfile.open(next(dist.glob("*.tar.gz"))) as t:
+        names = {n.partition("/")[2] for n in t.getnames()}
     assert {"settings.ini", "setup.py", "pyproject.toml", "README.md", "LICENSE", *MODULES} <= names
     assert not {n for n in names if n.startswith(("tests", "nbs", "tools", "_"))}
 
 
 def test_wheel(wheel):
-    with zipfile.ZipFile(wheel) as z: names = z.namelist()
-    assert {n.split("/")[0] for n in names} == {"calibrain", f"calibrain-{CFG['version']}.dist-info"}
-    assert set(MODULES) <= set(names) and not [n for n in names if "__pycache__" in n or n.endswith((".pyc", ".ipynb"))]
+    with zipfile.ZipFile(wheel) as z:
+        names = z.namelist()
+    assert {n.split("/")[0] for n in names} == {
+        "calibrain",
+        f"calibrain-{CFG['version']}.dist-info",
+    }
+    assert set(MODULES) <= set(names) and not [
+        n for n in names if "__pycache__" in n or n.endswith((".pyc", ".ipynb"))
+    ]
     assert "BSD 3-Clause" in metadata(wheel, "licenses/LICENSE")
 
 
 def test_metadata(wheel):
     m = email.message_from_string(metadata(wheel, "METADATA"))
-    assert (m["Name"], m["Version"], m["Author"], m["License-Expression"]) == ("calibrain", calibrain.__version__, CFG["author"], "BSD-3-Clause")
+    assert (m["Name"], m["Version"], m["Author"], m["License-Expression"]) == (
+        "calibrain",
+        calibrain.__version__,
+        CFG["author"],
+        "BSD-3-Clause",
+    )
     assert m["Requires-Python"] == ">=" + CFG["min_python"]
     needs = [r for r in m.get_all("Requires-Dist") if "extra ==" not in r]
     assert len(needs) == len(CFG["requirements"].split()) and not any("nbdev" in r for r in needs)
@@ -98,40 +124,63 @@ def test_metadata(wheel):
 
 def test_no_invented_addresses(wheel):
     "Where settings.ini names no public home, nothing else does"
-    if CFG["git_url"]: pytest.skip("settings.ini names a public home")
+    if CFG["git_url"]:
+        pytest.skip("settings.ini names a public home")
     m = email.message_from_string(metadata(wheel, "METADATA"))
-    assert not {"Home-page", "Project-URL", "Author-email", "Maintainer", "Download-URL"} & set(m.keys())
-    index = importlib.util.module_from_spec(spec := importlib.util.spec_from_file_location("index", ROOT / "calibrain/_modidx.py"))
+    assert not {"Home-page", "Project-URL", "Author-email", "Maintainer", "Download-URL"} & set(
+        m.keys()
+    )
+    index = importlib.util.module_from_spec(
+        spec := importlib.util.spec_from_file_location("index", ROOT / "calibrain/_modidx.py")
+    )
     spec.loader.exec_module(index)
-    assert {k: index.d["settings"][k] for k in ("git_url", "doc_host")} == {"git_url": "", "doc_host": ""}
+    assert {k: index.d["settings"][k] for k in ("git_url", "doc_host")} == {
+        "git_url": "",
+        "doc_host": "",
+    }
 
 
-@pytest.mark.parametrize("fastcore", ["fastcore>=2", "fastcore==" + CFG["requirements"].split("fastcore>=")[1].split()[0]], ids=["newest", "oldest"])
+@pytest.mark.parametrize(
+    "fastcore",
+    ["fastcore>=2", "fastcore==" + CFG["requirements"].split("fastcore>=")[1].split()[0]],
+    ids=["newest", "oldest"],
+)
 def test_import_without_nbdev(empty, fastcore, tmp_path):
     pip(empty, "install", fastcore)
     r = subprocess.run([empty, "-I", "-c", LOOK], cwd=tmp_path, text=True, capture_output=True)
     assert r.returncode == 0, r.stderr
     version, used, *names = r.stdout.split()
     assert version == CFG["version"] and used.split(".")[0] == ("2" if ">=" in fastcore else "1")
-    assert set(names) >= {n.removesuffix(".py").replace("/", ".").removesuffix(".__init__") for n in MODULES} - {"calibrain"}
+    assert set(names) >= {
+        n.removesuffix(".py").replace("/", ".").removesuffix(".__init__") for n in MODULES
+    } - {"calibrain"}
 
 
 def test_public_names():
     assert set(calibrain.__all__) <= set(dir(calibrain))
     assert not hasattr(calibrain, "__wrapped__")
-    with pytest.raises(AttributeError, match="No calibrain attribute BNM"): calibrain.BNM
-    with pytest.raises(ImportError, match="cannot import name 'BNM'"): from calibrain import BNM
+    with pytest.raises(AttributeError, match="No calibrain attribute BNM"):
+        calibrain.BNM
+    with pytest.raises(ImportError, match="cannot import name 'BNM'"):
+        from calibrain import BNM
 
 
 @pytest.mark.parametrize("package", [calibrain, viz], ids=lambda p: p.__name__)
 def test_public_names_are_those_of_their_modules(package):
     for name in package.__all__:
         value = getattr(package, name)
-        if home := getattr(value, "__module__", None): assert getattr(importlib.import_module(home), name) is value, name
+        if home := getattr(value, "__module__", None):
+            assert getattr(importlib.import_module(home), name) is value, name
 
 
 def test_every_picture_is_in_viz():
-    made = {name for module, names in d["syms"].items() if module.startswith("calibrain.viz.") for name in (full.removeprefix(module + ".") for full in names) if name.startswith("draw_")}
+    made = {
+        name
+        for module, names in d["syms"].items()
+        if module.startswith("calibrain.viz.")
+        for name in (full.removeprefix(module + ".") for full in names)
+        if name.startswith("draw_")
+    }
     assert made == {name for name in viz.__all__ if name.startswith("draw_")}
 
 
@@ -144,5 +193,8 @@ def test_a_picture_takes_axes_and_returns_them(name):
 
 def test_readme_and_ci_agree():
     readme, ci = ((ROOT / f).read_text(encoding="utf-8") for f in ("README.md", ".ci/run"))
-    assert "```sh\npip install . && calibrain demo\n```" in readme and "```sh\nbash tools/test.sh\n```" in readme
+    assert (
+        "```sh\npip install . && calibrain demo\n```" in readme
+        and "```sh\nbash tools/test.sh\n```" in readme
+    )
     assert ci.splitlines()[-1] == "bash tools/test.sh </dev/null"

@@ -1,4 +1,5 @@
 "Every method of the structured posterior against a dense twin, to 1e-10; and that nothing dense is formed on the way"
+
 import tracemalloc
 
 import numpy as np
@@ -18,13 +19,25 @@ def twins(seed, kind):
     L, y, noise_var, k, coords = random_problem(seed)
     rng = np.random.default_rng(seed)
     N = len(coords)
-    S = {"none": np.eye(N * k), "sflex": expand(sflex_basis(coords, 0.02), k).toarray(), "normalised": normalisation(L, k).toarray()}[kind]
+    S = {
+        "none": np.eye(N * k),
+        "sflex": expand(sflex_basis(coords, 0.02), k).toarray(),
+        "normalised": normalisation(L, k).toarray(),
+    }[kind]
     G = through_basis(L, sflex_basis(coords, 0.02), k) if kind == "sflex" else L @ S
     gamma = np.repeat(rng.lognormal(size=N) * (rng.random(N) < 0.7), k)
-    if not gamma.any(): gamma[:k] = 1
+    if not gamma.any():
+        gamma[:k] = 1
     noise = rng.uniform(0.5, 2, len(y)) * noise_var
     on = np.flatnonzero(gamma)
-    p = posterior_at(G, y, gamma, noise, selection(on, N * k) if kind == "none" else sparse.csr_array(S[:, on]), k)
+    p = posterior_at(
+        G,
+        y,
+        gamma,
+        noise,
+        selection(on, N * k) if kind == "none" else sparse.csr_array(S[:, on]),
+        k,
+    )
     Gd, P = L @ S, np.linalg.inv((L @ S * gamma) @ (L @ S).T + np.diag(noise))
     gain = gamma[:, None] * Gd.T @ P
     return p, S @ gain @ y, S @ (np.diag(gamma) - gain @ Gd * gamma) @ S.T
@@ -48,7 +61,7 @@ def test_every_method_equals_its_dense_twin(kind):
         close(p.dense(), cov, prior)
         close(p.var, np.diag(cov), prior)
         close(p.std**2, p.var)
-        close(p.blocks, np.array([cov[i:i + k, i:i + k] for i in range(0, len(cov), k)]), prior)
+        close(p.blocks, np.array([cov[i : i + k, i : i + k] for i in range(0, len(cov), k)]), prior)
         sources = rng.permutation(p.n_sources)[:3]
         rows = (sources[:, None] * k + np.arange(k)).ravel()
         region = p.region(sources)
@@ -74,9 +87,13 @@ def test_samples_have_the_posterior_mean_and_covariance(kind, part):
     seen = sd > 1e-6 * sd.max()
     z = (x - mean)[:, seen] / sd[seen][:, None]
     T = z.shape[2]
-    assert np.abs(z.mean(0)).max() < 5 / np.sqrt(n) and np.abs(z.var(axis=(0, 2)) - 1).max() < 5 * np.sqrt(2 / (n * T))
+    assert np.abs(z.mean(0)).max() < 5 / np.sqrt(n) and np.abs(
+        z.var(axis=(0, 2)) - 1
+    ).max() < 5 * np.sqrt(2 / (n * T))
     sample_cov = np.einsum("nit,njt->ij", z, z) / (n * T)
-    assert np.abs(sample_cov - cov[np.ix_(seen, seen)] / np.outer(sd, sd)[np.ix_(seen, seen)]).max() < 6 / np.sqrt(n * T)
+    assert np.abs(
+        sample_cov - cov[np.ix_(seen, seen)] / np.outer(sd, sd)[np.ix_(seen, seen)]
+    ).max() < 6 / np.sqrt(n * T)
 
 
 def test_nothing_quadratic_in_the_sources_is_formed():
@@ -85,7 +102,16 @@ def test_nothing_quadratic_in_the_sources_is_formed():
     L, y = rng.normal(size=(32, 12_000)), rng.normal(size=(32, 5))
     tracemalloc.start()
     p = posterior_at(L, y, np.ones(12_000), np.ones(32), selection(np.arange(12_000), 12_000), 3)
-    p.mean, p.var, p.std, p.blocks, p.region([3, 5]), p.read_out(np.ones((1, 12_000))), p.sample(2, 0), p.sample(50, 0, sources=[7])
+    (
+        p.mean,
+        p.var,
+        p.std,
+        p.blocks,
+        p.region([3, 5]),
+        p.read_out(np.ones((1, 12_000))),
+        p.sample(2, 0),
+        p.sample(50, 0, sources=[7]),
+    )
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 100e6, f"{peak / 1e6:.0f} MB"
@@ -102,7 +128,9 @@ def test_a_long_source_space_goes_in_slices():
     var, blocks = p.var, p.blocks
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    cov = np.einsum("nac,cd,nbd->nab", S.reshape(-1, 3, 3), np.diag(gamma) - V.T @ V, S.reshape(-1, 3, 3))
+    cov = np.einsum(
+        "nac,cd,nbd->nab", S.reshape(-1, 3, 3), np.diag(gamma) - V.T @ V, S.reshape(-1, 3, 3)
+    )
     close(blocks, cov)
     close(var, np.einsum("naa->na", cov).ravel())
     assert peak < 150e6, f"{peak / 1e6:.0f} MB"
@@ -110,7 +138,12 @@ def test_a_long_source_space_goes_in_slices():
 
 def test_a_variance_below_rounding_is_zero():
     "and its root is no NaN"
-    p = Posterior(np.ones(1), np.full((1, 1), np.nextafter(1, 2)), np.ones((1, 1)), sparse.csr_array(np.ones((1, 1))))
+    p = Posterior(
+        np.ones(1),
+        np.full((1, 1), np.nextafter(1, 2)),
+        np.ones((1, 1)),
+        sparse.csr_array(np.ones((1, 1))),
+    )
     assert p.var == 0 and p.std == 0 and np.allclose(p.sample(3, 0), 1, rtol=1e-14)
 
 
@@ -119,18 +152,44 @@ def test_nothing_active():
     L, y, _, k, coords = random_problem(1)
     K = L.shape[1]
     p = posterior_at(L, y, np.zeros(K), np.ones(len(y)), selection(np.arange(0), K), k)
-    assert not p.mean.any() and not p.var.any() and not p.blocks.any() and not p.dense().any() and not p.sample(2, 0).any()
-    assert not p.region([0]).cov.any() and not p.sample(2, 0, sources=[0]).any() and "0 (the others" in p._repr_html_()
+    assert (
+        not p.mean.any()
+        and not p.var.any()
+        and not p.blocks.any()
+        and not p.dense().any()
+        and not p.sample(2, 0).any()
+    )
+    assert (
+        not p.region([0]).cov.any()
+        and not p.sample(2, 0, sources=[0]).any()
+        and "0 (the others" in p._repr_html_()
+    )
 
 
-@pytest.mark.parametrize("sources, words", [([0.5], "whole numbers"), ([], "whole numbers"), ([-1], "within 0 and"), ([10**6], "within 0 and"), ([[0, 1]], "whole numbers")])
+@pytest.mark.parametrize(
+    "sources, words",
+    [
+        ([0.5], "whole numbers"),
+        ([], "whole numbers"),
+        ([-1], "within 0 and"),
+        ([10**6], "within 0 and"),
+        ([[0, 1]], "whole numbers"),
+    ],
+)
 def test_bad_regions(sources, words):
     p = twins(7, "none")[0]
-    with pytest.raises((TypeError, ValueError), match=words): p.region(sources)
+    with pytest.raises((TypeError, ValueError), match=words):
+        p.region(sources)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.uint64])
 def test_small_whole_numbers_as_sources(dtype):
     "Three times 99 does not fit into eight bits"
-    p = Posterior(np.ones(1), np.zeros((1, 1)), np.ones((1, 1)), sparse.csr_array(np.arange(300.0)[:, None]), 3)
+    p = Posterior(
+        np.ones(1),
+        np.zeros((1, 1)),
+        np.ones((1, 1)),
+        sparse.csr_array(np.arange(300.0)[:, None]),
+        3,
+    )
     assert list(p.region(np.array([99], dtype)).mean.ravel()) == [297, 298, 299]

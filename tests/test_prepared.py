@@ -1,4 +1,5 @@
 "A leadfield prepared once gives every solver the same answer, for many recordings, and is refused where it does not fit"
+
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +11,10 @@ from calibrain.head.leadfield import Leadfield
 from calibrain.head.prepared import prepare
 from calibrain.simulation.sensors import project
 
-pytestmark = pytest.mark.filterwarnings("ignore::calibrain.core.warnings.ConvergenceWarning", "ignore::calibrain.core.warnings.NoiseBoundaryWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::calibrain.core.warnings.ConvergenceWarning",
+    "ignore::calibrain.core.warnings.NoiseBoundaryWarning",
+)
 every_solver = pytest.mark.parametrize("solver", EVERY_SOLVER, ids=lambda s: s.name)
 
 
@@ -19,7 +23,7 @@ def test_the_same_answer_as_from_the_array(solver):
     for seed in range(8):
         L, y, noise_var, k, coords = random_problem(seed)
         prepared, params = prepare(L, k), arguments(solver, noise_var, coords, max_iter=10)
-        for scale in (1, 2):      # the second time from what is kept
+        for scale in (1, 2):  # the second time from what is kept
             a, b = (solver.function(x, scale * y, n_orient=k, **params) for x in (L, prepared))
             assert np.array_equal(a["posterior_mean"], b["posterior_mean"]) and a.cost == b.cost
         assert prepared._made
@@ -31,8 +35,14 @@ def test_what_is_kept_is_made_once(monkeypatch):
     gamma_map_sflex(prepared, y, noise_var, k, src_coords=coords, max_iter=3)
     BMN(prepared, y, noise_var, k)
     made = dict(prepared._made)
-    for s in (1, 2): gamma_map_sflex(prepared, s * y, noise_var, k, src_coords=coords, max_iter=3), BMN(prepared, s * y, noise_var, k)
-    assert made == prepared._made and all(prepared._made[key] is value for key, value in made.items())
+    for s in (1, 2):
+        (
+            gamma_map_sflex(prepared, s * y, noise_var, k, src_coords=coords, max_iter=3),
+            BMN(prepared, s * y, noise_var, k),
+        )
+    assert made == prepared._made and all(
+        prepared._made[key] is value for key, value in made.items()
+    )
     BMN(prepared, y, noise_var, k, normalization=True)
     gamma_map_sflex(prepared, y, noise_var, k, src_coords=coords, sigma=0.03, max_iter=3)
     assert len(prepared._made) == len(made) + 2
@@ -42,15 +52,22 @@ def test_what_is_kept_is_made_once(monkeypatch):
 def test_refused_where_it_does_not_fit(solver):
     L, y, noise_var, _, coords = random_problem(2)
     prepared, params = prepare(L, 1), arguments(solver, noise_var, np.zeros((L.shape[1], 3)))
-    with pytest.raises(ValueError, match="n_orient must be 1, as L was prepared, got 3"): solver.function(prepared, y, n_orient=3, **params)
-    with pytest.raises(ValueError, match=f"as L has {len(y)} sensors"): solver.function(prepared, y[1:], **params)
+    with pytest.raises(ValueError, match="n_orient must be 1, as L was prepared, got 3"):
+        solver.function(prepared, y, n_orient=3, **params)
+    with pytest.raises(ValueError, match=f"as L has {len(y)} sensors"):
+        solver.function(prepared, y[1:], **params)
 
 
 @pytest.mark.parametrize("mode", ["convex", "fast"])
 def test_single_precision_storage_keeps_the_cost(mode):
     for seed in (2, 5, 9, 11):
         L, y, noise_var, k, coords = random_problem(seed)
-        a, b = (gamma_map_sflex(prepare(L, k, t), y, noise_var, k, src_coords=coords, update_mode=mode, max_iter=100) for t in ("float64", "float32"))
+        a, b = (
+            gamma_map_sflex(
+                prepare(L, k, t), y, noise_var, k, src_coords=coords, update_mode=mode, max_iter=100
+            )
+            for t in ("float64", "float32")
+        )
         assert abs(a.cost - b.cost) <= 1e-6 * (1 + abs(a.cost))
     assert prepare(L, k, "float32").columns().dtype == np.float32
 
@@ -64,17 +81,32 @@ def test_many_recordings_at_once(solver):
     results = SourceEstimator(solver.function, params, noise, k).fit(L, many).predict()
     assert len(results) == 3
     for one, r in zip(many, results):
-        assert np.array_equal(r["posterior_mean"], SourceEstimator(solver.function, params, noise, k).fit(L, one).predict()["posterior_mean"])
+        assert np.array_equal(
+            r["posterior_mean"],
+            SourceEstimator(solver.function, params, noise, k)
+            .fit(L, one)
+            .predict()["posterior_mean"],
+        )
 
 
-def record(L, k, coords, **more): return Leadfield(L.reshape(len(L), -1, k), coords, **more)
+def record(L, k, coords, **more):
+    return Leadfield(L.reshape(len(L), -1, k), coords, **more)
 
 
 def same(a, b):
     "Results that agree to 1e-14 in all there is to read"
     assert sorted(a) == sorted(b)
-    for x, y in [(a["posterior_mean"], b["posterior_mean"]), (a["posterior_cov"], b["posterior_cov"]), (a["gamma"], b["gamma"]), (a.cost, b.cost), (a.log_evidence, b.log_evidence)]:
-        assert np.shape(x) == np.shape(y) and np.abs(np.asarray(x) - y).max() <= 1e-14 * np.abs(y).max()
+    for x, y in [
+        (a["posterior_mean"], b["posterior_mean"]),
+        (a["posterior_cov"], b["posterior_cov"]),
+        (a["gamma"], b["gamma"]),
+        (a.cost, b.cost),
+        (a.log_evidence, b.log_evidence),
+    ]:
+        assert (
+            np.shape(x) == np.shape(y)
+            and np.abs(np.asarray(x) - y).max() <= 1e-14 * np.abs(y).max()
+        )
 
 
 @every_solver
@@ -89,31 +121,64 @@ def test_a_leadfield_brings_orientations_and_positions(solver):
             same(solver.function(form, y, **bare), there)
             same(solver.function(form, y, n_orient=k, **params), there)
             noise = bare.get("noise_var")
-            same(SourceEstimator(solver.function, {name: v for name, v in bare.items() if name != "noise_var"}, noise).fit(form, y).predict(y.copy()), there)
+            same(
+                SourceEstimator(
+                    solver.function,
+                    {name: v for name, v in bare.items() if name != "noise_var"},
+                    noise,
+                )
+                .fit(form, y)
+                .predict(y.copy()),
+                there,
+            )
 
 
 @every_solver
 def test_a_leadfield_is_not_contradicted(solver):
     L, y, noise_var, _, coords = random_problem(2)
-    L = L[:, :L.shape[1] // 6 * 6]
+    L = L[:, : L.shape[1] // 6 * 6]
     params = arguments(solver, noise_var, None)
     lf = record(L, 3, np.zeros((L.shape[1] // 3, 3)))
-    with pytest.raises(ValueError, match="n_orient must be 3, as the Leadfield has, got 2: leave it out"): solver.function(lf, y, n_orient=2, **params)
-    with pytest.raises(ValueError, match="n_orient must be 3, as L was prepared, got 2"): solver.function(prepare(lf), y, n_orient=2, **params)
-    with pytest.raises(ValueError, match="n_orient must be one of 1, 2, 3, got 4"): solver.function(lf, y, n_orient=4, **params)
-    with pytest.raises(ValueError, match=f"as L has {len(y)} sensors"): solver.function(lf, y[1:], **params)
+    with pytest.raises(
+        ValueError, match="n_orient must be 3, as the Leadfield has, got 2: leave it out"
+    ):
+        solver.function(lf, y, n_orient=2, **params)
+    with pytest.raises(ValueError, match="n_orient must be 3, as L was prepared, got 2"):
+        solver.function(prepare(lf), y, n_orient=2, **params)
+    with pytest.raises(ValueError, match="n_orient must be one of 1, 2, 3, got 4"):
+        solver.function(lf, y, n_orient=4, **params)
+    with pytest.raises(ValueError, match=f"as L has {len(y)} sensors"):
+        solver.function(lf, y[1:], **params)
     units = ["fT/nAm"] + ["fT/cm/nAm"] * (len(L) - 1)
-    with pytest.raises(ValueError, match="L must be of one unit.*got fT/cm/nAm and fT/nAm: give the covariance of the noise, SourceEstimator"): solver.function(replace(lf, unit=units, modality=None), y, **params)
+    with pytest.raises(
+        ValueError,
+        match="L must be of one unit.*got fT/cm/nAm and fT/nAm: give the covariance of the noise, SourceEstimator",
+    ):
+        solver.function(replace(lf, unit=units, modality=None), y, **params)
     if "src_coords" in solver.takes():
-        with pytest.raises(TypeError, match=f"src_coords must be an array of shape .{lf.n_sources}, 3., in m, got a Leadfield without coords"): solver.function(replace(lf, coords=None), y, **params)
-        with pytest.raises(ValueError, match=f"src_coords must be of shape .{lf.n_sources}, 3., got shape"): solver.function(lf, y, **params | dict(src_coords=np.zeros((lf.n_sources + 1, 3))))
+        with pytest.raises(
+            TypeError,
+            match=f"src_coords must be an array of shape .{lf.n_sources}, 3., in m, got a Leadfield without coords",
+        ):
+            solver.function(replace(lf, coords=None), y, **params)
+        with pytest.raises(
+            ValueError, match=f"src_coords must be of shape .{lf.n_sources}, 3., got shape"
+        ):
+            solver.function(lf, y, **params | dict(src_coords=np.zeros((lf.n_sources + 1, 3))))
 
 
 def test_positions_that_are_passed_come_first():
     L, y, noise_var, k, coords = random_problem(2)
     lf = record(L, k, 3 * coords)
-    same(gamma_map_sflex(lf, y, noise_var, src_coords=coords, max_iter=5), gamma_map_sflex(L, y, noise_var, k, src_coords=coords, max_iter=5))
-    there = SourceEstimator("gamma_map_sflex", dict(src_coords=coords, max_iter=5), noise_var).fit(lf, y).predict()
+    same(
+        gamma_map_sflex(lf, y, noise_var, src_coords=coords, max_iter=5),
+        gamma_map_sflex(L, y, noise_var, k, src_coords=coords, max_iter=5),
+    )
+    there = (
+        SourceEstimator("gamma_map_sflex", dict(src_coords=coords, max_iter=5), noise_var)
+        .fit(lf, y)
+        .predict()
+    )
     same(there, gamma_map_sflex(L, y, noise_var, k, src_coords=coords, max_iter=5))
 
 
@@ -121,18 +186,36 @@ def test_positions_that_are_passed_come_first():
 def test_simulators_take_a_leadfield(k):
     lf = Leadfield.random(8, 20, k)
     x = np.random.default_rng(0).normal(size=(20, k, 15))
-    for form in ([x, x.reshape(20 * k, 15)] if k > 1 else [x, x[:, 0]]):
-        assert np.array_equal(project(form, lf), project(form, lf.data if form.ndim == 3 else lf.matrix()))
-        for a, b in zip(SensorSimulator().simulate(form, lf, 0.7, seed=3), SensorSimulator().simulate(form, lf.matrix(), 0.7, seed=3)): assert np.array_equal(a, b)
-    with pytest.raises(ValueError, match="the same sources and orientations"): project(x[1:], lf)
+    for form in [x, x.reshape(20 * k, 15)] if k > 1 else [x, x[:, 0]]:
+        assert np.array_equal(
+            project(form, lf), project(form, lf.data if form.ndim == 3 else lf.matrix())
+        )
+        for a, b in zip(
+            SensorSimulator().simulate(form, lf, 0.7, seed=3),
+            SensorSimulator().simulate(form, lf.matrix(), 0.7, seed=3),
+        ):
+            assert np.array_equal(a, b)
+    with pytest.raises(ValueError, match="the same sources and orientations"):
+        project(x[1:], lf)
 
 
 def test_a_solver_of_ones_own_is_told_what_the_leadfield_knows():
     lf = Leadfield.random(8, 20, 3)
     y, seen = np.random.default_rng(0).normal(size=(8, 5)), {}
-    def mine(L, y, noise_var, n_orient, src_coords=None): seen.update(L=L, k=n_orient, r=src_coords); return BMN(L, y, noise_var, n_orient)
+
+    def mine(L, y, noise_var, n_orient, src_coords=None):
+        seen.update(L=L, k=n_orient, r=src_coords)
+        return BMN(L, y, noise_var, n_orient)
+
     SourceEstimator(mine, noise_var=1.0).fit(lf, y)
-    assert np.array_equal(seen["L"], lf.matrix()) and seen["k"] == 3 and np.array_equal(seen["r"], lf.coords)
+    assert (
+        np.array_equal(seen["L"], lf.matrix())
+        and seen["k"] == 3
+        and np.array_equal(seen["r"], lf.coords)
+    )
     with pytest.raises(ValueError, match=r"n_orient must be one of \(1,\) for plain, got 3"):
-        def plain(L, y, noise_var): return BMN(L, y, noise_var)
+
+        def plain(L, y, noise_var):
+            return BMN(L, y, noise_var)
+
         SourceEstimator(plain, noise_var=1.0).fit(lf, y)

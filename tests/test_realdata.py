@@ -1,17 +1,23 @@
 "A real recording: what physics and physiology say of the estimates. With 3 to 6 epochs averaged, little can be explained, and nothing is certain."
+
 from functools import cache
 
 import numpy as np
 import pytest
+import realdata
 from mne.minimum_norm import apply_inverse, make_inverse_operator
 
-import realdata
 from calibrain import estimate_evoked
 
-pytestmark = [realdata.needed, pytest.mark.filterwarnings("ignore:.*learned noise variance ran to zero")]
+pytestmark = [
+    realdata.needed,
+    pytest.mark.filterwarnings("ignore:.*learned noise variance ran to zero"),
+]
 LEARNS = dict(gamma_map_sflex=False, gamma_lambda_map_sflex=True, BMN=False, BMN_joint=True)
 SOLVERS = pytest.mark.parametrize("solver", LEARNS)
-CASES = pytest.mark.parametrize("kind, condition", [(k, c) for k in ("meg", "eeg") for c in ("Right Auditory", "Left visual")])
+CASES = pytest.mark.parametrize(
+    "kind, condition", [(k, c) for k in ("meg", "eeg") for c in ("Right Auditory", "Left visual")]
+)
 UNEXPLAINED = ("eeg", "Left visual")  # see the last test
 
 
@@ -19,30 +25,46 @@ UNEXPLAINED = ("eeg", "Left visual")  # see the last test
 def estimate(kind, condition, solver, depth=None, sigma=0.01):
     "50 to 150 ms, free orientation"
     params = dict(sigma=sigma) if "sflex" in solver else {}
-    return estimate_evoked(realdata.evoked(condition), realdata.forward(kind), realdata.covariance(), solver, tmin=0.05, tmax=0.15, orientation="free", depth=depth,
-                           noise="learn" if LEARNS[solver] else "given", solver_params=params, progress=False)
+    return estimate_evoked(
+        realdata.evoked(condition),
+        realdata.forward(kind),
+        realdata.covariance(),
+        solver,
+        tmin=0.05,
+        tmax=0.15,
+        orientation="free",
+        depth=depth,
+        noise="learn" if LEARNS[solver] else "given",
+        solver_params=params,
+        progress=False,
+    )
 
 
 @cache
 def dspm_peak(kind, condition):
     "Where MNE's dSPM is largest in the window, m"
     fwd, evoked = realdata.forward(kind), realdata.evoked(condition).pick(kind, exclude="bads")
-    inverse = make_inverse_operator(evoked.info, fwd, realdata.covariance(), loose=1., depth=0.8, verbose="ERROR")
+    inverse = make_inverse_operator(
+        evoked.info, fwd, realdata.covariance(), loose=1.0, depth=0.8, verbose="ERROR"
+    )
     map_ = apply_inverse(evoked.crop(0.05, 0.15), inverse, 1 / 9, "dSPM", verbose="ERROR").data
     return fwd["source_rr"][map_.max(1).argmax()]
 
 
-def amplitude(est): return np.linalg.norm(est.mean.data, axis=1)
+def amplitude(est):
+    return np.linalg.norm(est.mean.data, axis=1)
 
 
-def spread(est): return np.sqrt(np.trace(est.posterior.blocks, axis1=1, axis2=2))
+def spread(est):
+    return np.sqrt(np.trace(est.posterior.blocks, axis1=1, axis2=2))
 
 
 @SOLVERS
 @CASES
 def test_residual_is_the_noise(kind, condition, solver):
     "Within 15 % of the baseline's whitened variance; and what the posterior expects to be left is not less than the baseline"
-    if (kind, condition) == UNEXPLAINED: pytest.skip("EEG, left visual: not explained to 15 %, see test_where_the_model_falls_short")
+    if (kind, condition) == UNEXPLAINED:
+        pytest.skip("EEG, left visual: not explained to 15 %, see test_where_the_model_falls_short")
     p = estimate(kind, condition, solver).power
     assert 0.85 < p["residual"] / p["baseline"] < 1.15
     assert p["expected_residual"] > p["baseline"]
@@ -62,9 +84,12 @@ def test_near_the_peak_of_dspm(kind, condition, solver):
 @CASES
 def test_opposite_the_stimulus(kind, condition, solver):
     "More energy in the left hemisphere after a tone to the right ear, in the right one after a pattern to the left"
-    if (kind, condition, solver) == ("meg", "Right Auditory", "gamma_lambda_map_sflex"): pytest.skip("29 % of its energy is left: the learned noise takes part of the response, and a deep source near the midline is its strongest")
+    if (kind, condition, solver) == ("meg", "Right Auditory", "gamma_lambda_map_sflex"):
+        pytest.skip(
+            "29 % of its energy is left: the learned noise takes part of the response, and a deep source near the midline is its strongest"
+        )
     est = estimate(kind, condition, solver)
-    energy, n_left = (amplitude(est)**2).sum(1), len(est.vertices[0])
+    energy, n_left = (amplitude(est) ** 2).sum(1), len(est.vertices[0])
     left = energy[:n_left].sum() / energy.sum()
     assert left > 0.5 if condition == "Right Auditory" else left < 0.5
 
@@ -72,7 +97,10 @@ def test_opposite_the_stimulus(kind, condition, solver):
 @CASES
 @pytest.mark.parametrize("solver", ["gamma_lambda_map_sflex", "BMN_joint"])
 def test_learned_noise_is_that_of_the_covariance(kind, condition, solver):
-    if (kind, condition) == UNEXPLAINED: pytest.skip("EEG, left visual: learned noise takes what is not explained, see test_where_the_model_falls_short")
+    if (kind, condition) == UNEXPLAINED:
+        pytest.skip(
+            "EEG, left visual: learned noise takes what is not explained, see test_where_the_model_falls_short"
+        )
     est = estimate(kind, condition, solver)
     assert 1 / 1.5 < est.nave * est.result.noise_var < 1.5
 
@@ -102,7 +130,9 @@ def test_average_of_more_epochs_is_more_certain():
     few = estimate_evoked(evoked, realdata.forward("meg"), realdata.covariance(), "BMN", **args)
     evoked.nave *= 4
     many = estimate_evoked(evoked, realdata.forward("meg"), realdata.covariance(), "BMN", **args)
-    assert np.median(many.posterior.std / np.sqrt(many.posterior.gamma)) < np.median(few.posterior.std / np.sqrt(few.posterior.gamma))
+    assert np.median(many.posterior.std / np.sqrt(many.posterior.gamma)) < np.median(
+        few.posterior.std / np.sqrt(few.posterior.gamma)
+    )
 
 
 def test_where_the_model_falls_short():
@@ -110,7 +140,14 @@ def test_where_the_model_falls_short():
     Patches of 5 mm can, and have the higher evidence; learned noise takes the rest at a few components, while its median stays that of the covariance"""
     ratio = lambda est: est.power["residual"] / est.power["baseline"]
     wide, narrow = (estimate(*UNEXPLAINED, "gamma_map_sflex", sigma=s) for s in (0.01, 0.005))
-    assert ratio(wide) > 1.15 and 0.85 < ratio(narrow) < 1.15 and narrow.result.log_evidence > wide.result.log_evidence
+    assert (
+        ratio(wide) > 1.15
+        and 0.85 < ratio(narrow) < 1.15
+        and narrow.result.log_evidence > wide.result.log_evidence
+    )
     assert ratio(estimate(*UNEXPLAINED, "BMN")) > 1.15
     learned = estimate(*UNEXPLAINED, "gamma_lambda_map_sflex")
-    assert learned.nave * learned.result.noise_var > 1.5 and 1 / 1.5 < np.median(learned.nave * learned.result["lambdas"]) < 1.5
+    assert (
+        learned.nave * learned.result.noise_var > 1.5
+        and 1 / 1.5 < np.median(learned.nave * learned.result["lambdas"]) < 1.5
+    )

@@ -1,4 +1,5 @@
 "The built documentation: every notebook has its page, links lead somewhere, formulas are drawn, everybody can read it, nothing comes from outside."
+
 import importlib.util
 import json
 import os
@@ -18,14 +19,26 @@ import yaml
 from calibrain._modidx import d
 
 ROOT = Path(__file__).resolve().parent.parent
-NBS = sorted(p.relative_to(ROOT / "nbs") for p in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)
-PAGES = [p.with_name(re.sub(r"^\d+[a-zA-Z0-9]*_", "", p.name)).with_suffix(".html").as_posix() for p in NBS]
-MADE = ["changelog.html", "cite.html", "contributing.html"]  # by tools/docs.py, from files at the top of the repository
+NBS = sorted(
+    p.relative_to(ROOT / "nbs")
+    for p in (ROOT / "nbs").rglob("*.ipynb")
+    if ".ipynb_checkpoints" not in p.parts
+)
+PAGES = [
+    p.with_name(re.sub(r"^\d+[a-zA-Z0-9]*_", "", p.name)).with_suffix(".html").as_posix()
+    for p in NBS
+]
+MADE = [
+    "changelog.html",
+    "cite.html",
+    "contributing.html",
+]  # by tools/docs.py, from files at the top of the repository
 ALL = PAGES + MADE
 AXE = Path(os.environ.get("DOCS_JS", ROOT / "node_modules")) / "axe-core/axe.min.js"
 SYMBOLS = {}
 for module, names in d["syms"].items():
-    for full, (target, _) in names.items(): SYMBOLS.setdefault(full.removeprefix(module + "."), []).append(target)
+    for full, (target, _) in names.items():
+        SYMBOLS.setdefault(full.removeprefix(module + "."), []).append(target)
 TEXT = """() => {
     const body = document.body.cloneNode(true);
     body.querySelectorAll('code, pre, script, style, .katex').forEach(e => e.remove());
@@ -46,6 +59,7 @@ WIDE = """() => [...document.querySelectorAll('main *')].filter(e => {
 
 class Links(HTMLParser):
     "The links and the anchors of a page"
+
     def __init__(self, html):
         super().__init__()
         self.links, self.ids = [], {"", "top"}
@@ -60,76 +74,108 @@ class Links(HTMLParser):
 def prose(page):
     "What the notebook of a page says, without its code blocks"
     cells = json.loads((ROOT / "nbs" / NBS[PAGES.index(page)]).read_text(encoding="utf-8"))["cells"]
-    return re.sub(r"(?ms)^```.*?^```", "", "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown"))
+    return re.sub(
+        r"(?ms)^```.*?^```",
+        "",
+        "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown"),
+    )
 
 
 @pytest.fixture(scope="session")
-def parsed(docs): return {f.relative_to(docs).as_posix(): Links(f.read_text(encoding="utf-8")) for f in docs.rglob("*.html")}
+def parsed(docs):
+    return {
+        f.relative_to(docs).as_posix(): Links(f.read_text(encoding="utf-8"))
+        for f in docs.rglob("*.html")
+    }
 
 
 def broken(docs, parsed, page):
     "The links of a page to files or headings that are not there"
     for link in parsed[page].links:
         u = urlsplit(link)
-        if u.scheme or u.netloc: continue
+        if u.scheme or u.netloc:
+            continue
         f = (docs / page).parent / unquote(u.path) if u.path else docs / page
-        if f.is_dir(): f /= "index.html"
-        name = f.resolve().relative_to(docs).as_posix() if f.resolve().is_relative_to(docs) else None
-        if name is None or not f.exists() or (name in parsed and unquote(u.fragment) not in parsed[name].ids): yield link
+        if f.is_dir():
+            f /= "index.html"
+        name = (
+            f.resolve().relative_to(docs).as_posix() if f.resolve().is_relative_to(docs) else None
+        )
+        if (
+            name is None
+            or not f.exists()
+            or (name in parsed and unquote(u.fragment) not in parsed[name].ids)
+        ):
+            yield link
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_links(docs, parsed, name): assert list(broken(docs, parsed, name)) == []
+def test_links(docs, parsed, name):
+    assert list(broken(docs, parsed, name)) == []
 
 
 @pytest.mark.parametrize("name", PAGES)
 def test_names_in_backticks_are_links(parsed, name):
     "A public name of the package in the prose leads to its documentation"
-    if not entry_points(group="nbdev", name="calibrain"): pytest.skip("the package is not installed, and nbdev finds names by its entry point")
+    if not entry_points(group="nbdev", name="calibrain"):
+        pytest.skip("the package is not installed, and nbdev finds names by its entry point")
     for word in {w for w in re.findall(r"`([^`\s]+?)(?:\(\))?`", prose(name)) if w in SYMBOLS}:
-        assert any(posixpath.normpath(posixpath.join(posixpath.dirname(name), link)) in SYMBOLS[word] for link in parsed[name].links), word
+        assert any(
+            posixpath.normpath(posixpath.join(posixpath.dirname(name), link)) in SYMBOLS[word]
+            for link in parsed[name].links
+        ), word
 
 
 @pytest.mark.parametrize("name", ALL)
 def test_no_invented_addresses(docs, name):
     cfg = ConfigParser(delimiters=["="])
     cfg.read(ROOT / "settings.ini", encoding="utf-8")
-    if cfg["DEFAULT"]["git_url"]: pytest.skip("settings.ini names a public home")
+    if cfg["DEFAULT"]["git_url"]:
+        pytest.skip("settings.ini names a public home")
     html = (docs / name).read_text(encoding="utf-8")
     assert not re.findall(r"example\.org|github\.io|/blob/|Report an issue|View source", html)
 
 
 class Figures(HTMLParser):
     "The pictures of a page with their alternative text and the caption of the figure that holds them"
+
     def __init__(self, html):
         super().__init__()
         self.found, self.open, self.in_caption = [], [], False
         self.feed(html)
 
     def handle_starttag(self, tag, attrs):
-        if tag == "figure": self.open.append([])
+        if tag == "figure":
+            self.open.append([])
         if tag == "img":
             self.found.append(dict(alt=(dict(attrs).get("alt") or "").strip(), caption=""))
-            if self.open: self.open[-1].append(self.found[-1])
-        if tag == "figcaption": self.in_caption = True
+            if self.open:
+                self.open[-1].append(self.found[-1])
+        if tag == "figcaption":
+            self.in_caption = True
 
     def handle_endtag(self, tag):
-        if tag == "figcaption": self.in_caption = False
-        if tag == "figure" and self.open: self.open.pop()
+        if tag == "figcaption":
+            self.in_caption = False
+        if tag == "figure" and self.open:
+            self.open.pop()
 
     def handle_data(self, data):
         if self.in_caption and self.open:
-            for f in self.open[-1]: f["caption"] += data.strip()
+            for f in self.open[-1]:
+                f["caption"] += data.strip()
 
 
 @pytest.mark.parametrize("name", ALL)
 def test_figures(docs, name):
     "Every picture says in words what is seen, and has a caption; the two are not the same"
-    for f in Figures((docs / name).read_text(encoding="utf-8")).found: assert f["alt"] and f["caption"] and f["alt"] != f["caption"], f
+    for f in Figures((docs / name).read_text(encoding="utf-8")).found:
+        assert f["alt"] and f["caption"] and f["alt"] != f["caption"], f
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_no_error_cell(docs, name): assert "cell-output-error" not in (docs / name).read_text(encoding="utf-8")
+def test_no_error_cell(docs, name):
+    assert "cell-output-error" not in (docs / name).read_text(encoding="utf-8")
 
 
 def test_size(docs):
@@ -140,8 +186,12 @@ def test_size(docs):
 def test_sections(docs, parsed):
     "Each section is one click from the home page, and the solvers' table two"
     web = yaml.safe_load((ROOT / "_quarto.yml").read_text(encoding="utf-8"))["website"]
-    assert {"Tutorials", "Explanations", "API"} <= {e["section"] for e in web["sidebar"]["contents"] if "section" in e}
-    assert {"api.html", "benchmarks.html", *MADE} <= {posixpath.normpath(urlsplit(x).path) for x in parsed["index.html"].links}
+    assert {"Tutorials", "Explanations", "API"} <= {
+        e["section"] for e in web["sidebar"]["contents"] if "section" in e
+    }
+    assert {"api.html", "benchmarks.html", *MADE} <= {
+        posixpath.normpath(urlsplit(x).path) for x in parsed["index.html"].links
+    }
     assert "gamma_lambda_map_sflex" in (docs / "api.html").read_text(encoding="utf-8")
 
 
@@ -150,8 +200,13 @@ def test_one_source_of_the_version():
     cfg = ConfigParser(delimiters=["="])
     cfg.read(ROOT / "settings.ini", encoding="utf-8")
     cff = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
-    assert (cff["version"], [a["name"] for a in cff["authors"]]) == (cfg["DEFAULT"]["version"], [cfg["DEFAULT"]["author"]])
-    assert re.search(r"(?m)^## " + re.escape(cff["version"]), (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"))
+    assert (cff["version"], [a["name"] for a in cff["authors"]]) == (
+        cfg["DEFAULT"]["version"],
+        [cfg["DEFAULT"]["author"]],
+    )
+    assert re.search(
+        r"(?m)^## " + re.escape(cff["version"]), (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    )
 
 
 @pytest.mark.parametrize("name", ["CHANGELOG.md", "CONTRIBUTING.md", "README.md"])
@@ -165,6 +220,7 @@ def test_links_on_a_forge(name):
 
 # ---- in a browser
 
+
 def visit(page, url):
     page.goto(url, wait_until="load")
     page.wait_for_function("document.readyState === 'complete'")
@@ -174,14 +230,18 @@ def visit(page, url):
 IS_DARK = "getComputedStyle(document.body).backgroundColor.match(/\\d+/g).slice(0, 3).reduce((a, c) => a + +c, 0) < 384"
 
 
-def dark(page): return page.evaluate(IS_DARK)
+def dark(page):
+    return page.evaluate(IS_DARK)
 
 
 def switch(page):
     "To the other of light and dark"
     was = dark(page)
     page.locator(".quarto-color-scheme-toggle").first.evaluate("e => e.click()")
-    page.wait_for_function("was => document.documentElement.classList.contains('quarto-dark') !== was || document.body.classList.contains('quarto-dark') !== was", arg=was)
+    page.wait_for_function(
+        "was => document.documentElement.classList.contains('quarto-dark') !== was || document.body.classList.contains('quarto-dark') !== was",
+        arg=was,
+    )
     page.wait_for_timeout(100)
     assert dark(page) != was
 
@@ -189,25 +249,31 @@ def switch(page):
 @pytest.mark.parametrize("name", ALL)
 def test_in_a_browser(docs, page, site, name):
     "One visit looks at formulas, requests, errors, width, and at accessibility in light, in dark, and on a narrow screen"
-    if not (docs / "katex").exists(): pytest.skip("the site has no copy of KaTeX: npm was missing when it was built")
+    if not (docs / "katex").exists():
+        pytest.skip("the site has no copy of KaTeX: npm was missing when it was built")
     visit(page, f"{site}/{name}")
     assert page.locator(".katex-error").count() == 0
     raw = re.findall(r".{0,20}(?:\$[^$\n]+\$|\\[a-zA-Z(\[]).{0,20}", page.evaluate(TEXT))
     assert raw == [], "formulas left as source"
-    if name in PAGES and re.search(r"\$[^$]+\$", prose(name)): assert page.locator(".katex").count()
+    if name in PAGES and re.search(r"\$[^$]+\$", prose(name)):
+        assert page.locator(".katex").count()
     if AXE.exists():
         page.evaluate(AXE.read_text(encoding="utf-8"))
         assert page.evaluate(FINDINGS) == [], "light"
         switch(page)
-        assert page.evaluate(FINDINGS, ["color-contrast", "link-in-text-block"]) == [], "dark"  # all rules in the dark run below
+        assert page.evaluate(FINDINGS, ["color-contrast", "link-in-text-block"]) == [], (
+            "dark"
+        )  # all rules in the dark run below
     page.set_viewport_size(dict(width=390, height=844))
     page.wait_for_timeout(200)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390, "the page scrolls sideways"
     assert page.evaluate(WIDE) == [], "cut off at the right"
-    if AXE.exists(): assert page.evaluate(FINDINGS) == [], "390 px"
+    if AXE.exists():
+        assert page.evaluate(FINDINGS) == [], "390 px"
     assert page.outside == [], "the site needs nothing from the web"
     assert page.errors == [], "errors in the console"
-    if not AXE.exists(): pytest.skip("no axe-core in node_modules: npm was missing; accessibility was not checked")
+    if not AXE.exists():
+        pytest.skip("no axe-core in node_modules: npm was missing; accessibility was not checked")
 
 
 def test_search(page, site):
@@ -218,7 +284,9 @@ def test_search(page, site):
     results.first.wait_for()
     links = results.evaluate_all("all => all.map(a => a.href)")
     assert any(x.endswith("/api/gamma_map.html#gamma_map_sflex") for x in links[:5]), links
-    results.locator("xpath=self::*[contains(@href, 'api/gamma_map.html#gamma_map_sflex')]").first.click()
+    results.locator(
+        "xpath=self::*[contains(@href, 'api/gamma_map.html#gamma_map_sflex')]"
+    ).first.click()
     page.wait_for_url("**/api/gamma_map.html#gamma_map_sflex")
     assert page.outside == []
 
@@ -232,7 +300,10 @@ def test_light_and_dark(page, site):
     page.wait_for_function(IS_DARK)
     visit(page, f"{site}/tutorials/source_estimation.html")
     assert dark(page)
-    assert page.evaluate("getComputedStyle(document.querySelector('main figure img')).backgroundColor") == "rgb(255, 255, 255)"
+    assert (
+        page.evaluate("getComputedStyle(document.querySelector('main figure img')).backgroundColor")
+        == "rgb(255, 255, 255)"
+    )
 
 
 def test_menus_on_a_narrow_screen(page, site):
@@ -247,7 +318,9 @@ def test_menus_on_a_narrow_screen(page, site):
     page.locator(".navbar-toggler").click()
     bar.get_by_text("Benchmarks").wait_for(state="hidden")
     page.locator(".quarto-btn-toggle").first.click()
-    page.wait_for_function("(r => r.left >= 0 && r.right <= 390)(document.querySelector('#quarto-sidebar').getBoundingClientRect())")
+    page.wait_for_function(
+        "(r => r.left >= 0 && r.right <= 390)(document.querySelector('#quarto-sidebar').getBoundingClientRect())"
+    )
     sidebar.get_by_role("link", name="Uncertainty").click()
     page.wait_for_url("**/tutorials/uncertainty.html")
 
@@ -265,6 +338,7 @@ def test_sidebar_with_the_keyboard(page, site):
 
 # ---- building
 
+
 @pytest.fixture
 def builder(monkeypatch, tmp_path):
     "tools/docs.py with an empty project of its own"
@@ -273,7 +347,8 @@ def builder(monkeypatch, tmp_path):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     (tmp_path / "nbs").mkdir()
-    for name, folder in dict(ROOT=".", EXEC="_exec", PROC="_proc", OUT="_docs").items(): monkeypatch.setattr(module, name, tmp_path / folder)
+    for name, folder in dict(ROOT=".", EXEC="_exec", PROC="_proc", OUT="_docs").items():
+        monkeypatch.setattr(module, name, tmp_path / folder)
     monkeypatch.setenv("MPLBACKEND", "agg")
     monkeypatch.setenv("CALIBRAIN_DOCS", "1")
     return module
@@ -282,8 +357,11 @@ def builder(monkeypatch, tmp_path):
 def test_a_cell_that_raises_fails_the_build(builder, tmp_path):
     nbformat = pytest.importorskip("nbformat")
     v4 = nbformat.v4
-    nbformat.write(v4.new_notebook(cells=[v4.new_code_cell("1 / 0")]), tmp_path / "nbs/broken.ipynb")
-    with pytest.raises(Exception, match="(?s)broken.ipynb.*ZeroDivisionError"): builder.execute()
+    nbformat.write(
+        v4.new_notebook(cells=[v4.new_code_cell("1 / 0")]), tmp_path / "nbs/broken.ipynb"
+    )
+    with pytest.raises(Exception, match="(?s)broken.ipynb.*ZeroDivisionError"):
+        builder.execute()
 
 
 def test_without_npm(builder, tmp_path, monkeypatch, capsys):
@@ -295,5 +373,22 @@ def test_without_npm(builder, tmp_path, monkeypatch, capsys):
 
 def test_without_chromium(docs):
     "Tests that need it are skipped, and say why"
-    r = subprocess.run([sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", "tests/test_site.py", "-k", "test_search"], cwd=ROOT, env=os.environ | {"PATH": str(Path(sys.executable).parent)}, text=True, capture_output=True)
+    r = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-rs",
+            "-p",
+            "no:cacheprovider",
+            "tests/test_site.py",
+            "-k",
+            "test_search",
+        ],
+        cwd=ROOT,
+        env=os.environ | {"PATH": str(Path(sys.executable).parent)},
+        text=True,
+        capture_output=True,
+    )
     assert r.returncode == 0 and "no Chromium on PATH" in r.stdout, r.stdout

@@ -1,4 +1,5 @@
 "Template heads: no source is lost, sources are found where they are, and what is kept is checked"
+
 import multiprocessing
 import os
 import subprocess
@@ -17,20 +18,38 @@ pytest.importorskip("nilearn", reason="template heads need nilearn: pip install 
 
 
 @pytest.fixture(scope="session")
-def folder(tmp_path_factory): return tmp_path_factory.mktemp("heads")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("heads")
 
 
-def head(folder, modality="meg", **more): return template_leadfield(modality, cache_dir=folder, progress=False, **more)
+def head(folder, modality="meg", **more):
+    return template_leadfield(modality, cache_dir=folder, progress=False, **more)
 
 
-@pytest.mark.parametrize("modality, sensors, units", [("meg", 306, {"fT/nAm", "fT/cm/nAm"}), ("mag", 102, {"fT/nAm"}), ("grad", 204, {"fT/cm/nAm"}), ("eeg", 64, {"µV/nAm"})])
+@pytest.mark.parametrize(
+    "modality, sensors, units",
+    [
+        ("meg", 306, {"fT/nAm", "fT/cm/nAm"}),
+        ("mag", 102, {"fT/nAm"}),
+        ("grad", 204, {"fT/cm/nAm"}),
+        ("eeg", 64, {"µV/nAm"}),
+    ],
+)
 def test_shapes(folder, modality, sensors, units):
-    for orientation, k in (("fixed", 1), ("free", 3)) + ((("meg2", 2),) if modality != "eeg" else ()):
+    for orientation, k in (("fixed", 1), ("free", 3)) + (
+        (("meg2", 2),) if modality != "eeg" else ()
+    ):
         lf = head(folder, modality, orientation=orientation)
-        assert lf.data.shape == (sensors, 1284, k) and set(lf.units) == units and lf.coords.shape == lf.normals.shape == (1284, 3)
+        assert (
+            lf.data.shape == (sensors, 1284, k)
+            and set(lf.units) == units
+            and lf.coords.shape == lf.normals.shape == (1284, 3)
+        )
 
 
-@pytest.mark.parametrize("modality, typical", [("mag", (1, 100)), ("grad", (0.1, 30)), ("eeg", (0.02, 2))])
+@pytest.mark.parametrize(
+    "modality, typical", [("mag", (1, 100)), ("grad", (0.1, 30)), ("eeg", (0.02, 2))]
+)
 def test_sizes_are_those_of_a_head(folder, modality, typical):
     "The strongest sensor of a source: some fT to some tens of fT, tenths of a µV"
     strongest = np.abs(head(folder, modality).data).max((0, 2))
@@ -46,10 +65,22 @@ def test_head_coordinates(folder):
 
 def test_smaller_source_space_is_a_prefix_by_hemisphere(folder):
     few, many = (head(folder, "eeg", conductor="sphere", n_sources=n) for n in (1284, 5124))
-    np.testing.assert_allclose(few.data, np.concatenate([many.data[:, :642], many.data[:, 2562:2562 + 642]], axis=1), atol=1e-9)
+    np.testing.assert_allclose(
+        few.data,
+        np.concatenate([many.data[:, :642], many.data[:, 2562 : 2562 + 642]], axis=1),
+        atol=1e-9,
+    )
 
 
-@pytest.mark.parametrize("modality, montage, n", [("meg", None, 5124), ("eeg", "GSN-HydroCel-64_1.0", 1284), ("eeg", "GSN-HydroCel-128", 20484), ("eeg", "easycap-M1", 5124)])
+@pytest.mark.parametrize(
+    "modality, montage, n",
+    [
+        ("meg", None, 5124),
+        ("eeg", "GSN-HydroCel-64_1.0", 1284),
+        ("eeg", "GSN-HydroCel-128", 20484),
+        ("eeg", "easycap-M1", 5124),
+    ],
+)
 def test_no_source_is_lost_in_a_sphere(folder, modality, montage, n):
     assert head(folder, modality, montage=montage, conductor="sphere", n_sources=n).n_sources == n
 
@@ -61,7 +92,10 @@ def test_sphere_and_shells_tell_the_same_story(folder):
         assert np.median(r) > alike, modality
 
 
-@pytest.mark.parametrize("modality, orientation", [("mag", "fixed"), ("mag", "meg2"), ("grad", "meg2"), ("eeg", "fixed"), ("eeg", "free")])
+@pytest.mark.parametrize(
+    "modality, orientation",
+    [("mag", "fixed"), ("mag", "meg2"), ("grad", "meg2"), ("eeg", "fixed"), ("eeg", "free")],
+)
 def test_noise_free_sources_are_found_where_they_are(folder, modality, orientation):
     "sLORETA's property: without noise its map peaks at the source, for every one of 1,284 sources and a random direction"
     lf = head(folder, modality, orientation=orientation)
@@ -70,7 +104,7 @@ def test_noise_free_sources_are_found_where_they_are(folder, modality, orientati
     R = linalg.cholesky(G @ G.T + 1e-10 * np.vdot(G, G) / len(G) * np.eye(len(G)), lower=True)
     direction = np.random.default_rng(0).normal(size=(1284, k))
     Y = np.einsum("mnk,nk->mn", lf.data, direction)
-    power = ((W.T @ (G.T @ linalg.cho_solve((R, True), Y))).reshape(1284, k, 1284)**2).sum(1)
+    power = ((W.T @ (G.T @ linalg.cho_solve((R, True), Y))).reshape(1284, k, 1284) ** 2).sum(1)
     peak = power.argmax(0)
     apart = np.linalg.norm(lf.coords[peak] - lf.coords, axis=1)
     assert (peak == np.arange(1284)).mean() > 0.99 and apart.max() < 0.02
@@ -81,13 +115,16 @@ def test_sampled_std_agrees_with_the_analytic_one(folder, modality, orientation)
     lf = head(folder, modality, orientation=orientation)
     rng = np.random.default_rng(1)
     y = lf.matrix()[:, :5] @ rng.normal(size=(5, 1)) * 20 + rng.normal(size=(lf.n_sensors, 1))
-    p = BMN(lf, y, 1.).posterior
+    p = BMN(lf, y, 1.0).posterior
     some = rng.choice(1284, 40, replace=False)
     draws = p.sample(4000, seed=2)[:, :, 0].reshape(4000, 1284, -1)[:, some]
-    np.testing.assert_allclose(draws.std(0) / p.std.reshape(1284, -1)[some], 1, atol=5 / np.sqrt(2 * 4000))
+    np.testing.assert_allclose(
+        draws.std(0) / p.std.reshape(1284, -1)[some], 1, atol=5 / np.sqrt(2 * 4000)
+    )
 
 
 # ---- the cache
+
 
 def test_once_computed_kept(tmp_path):
     args = dict(modality="eeg", conductor="sphere", montage="biosemi32")
@@ -100,7 +137,7 @@ def test_once_computed_kept(tmp_path):
     np.testing.assert_array_equal(first.data, second.data)
     assert len(list(tmp_path.iterdir())) == 1
     head(tmp_path, **args | dict(montage="biosemi16"))
-    assert len(list(tmp_path.iterdir())) == 2                                            # other parameters, another file
+    assert len(list(tmp_path.iterdir())) == 2  # other parameters, another file
 
 
 @pytest.mark.parametrize("harm", ["cut", "altered", "pickled", "other"])
@@ -108,12 +145,17 @@ def test_a_damaged_file_is_made_again_with_a_warning(tmp_path, harm):
     args = dict(modality="eeg", conductor="sphere", montage="biosemi16")
     whole = head(tmp_path, **args)
     f = next(tmp_path.iterdir())
-    if harm == "cut": f.write_bytes(f.read_bytes()[:10_000])
-    if harm == "pickled": np.savez(f, data=np.array([{}], dtype=object))
-    if harm == "other": np.savez(f, x=1)
+    if harm == "cut":
+        f.write_bytes(f.read_bytes()[:10_000])
+    if harm == "pickled":
+        np.savez(f, data=np.array([{}], dtype=object))
+    if harm == "other":
+        np.savez(f, x=1)
     if harm == "altered":
-        with np.load(f) as a: np.savez(f, **dict(a) | dict(data=2 * a["data"]))
-    with pytest.warns(UserWarning, match="the kept leadfield cannot be used and is made again"): again = head(tmp_path, **args)
+        with np.load(f) as a:
+            np.savez(f, **dict(a) | dict(data=2 * a["data"]))
+    with pytest.warns(UserWarning, match="the kept leadfield cannot be used and is made again"):
+        again = head(tmp_path, **args)
     np.testing.assert_array_equal(again.data, whole.data)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -122,21 +164,34 @@ def test_a_damaged_file_is_made_again_with_a_warning(tmp_path, harm):
 
 def test_a_folder_that_cannot_be_written_to(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.warns(UserWarning, match="could not be kept"): lf = head(tmp_path / "file" / "below", "eeg", conductor="sphere", montage="biosemi16")
+    with pytest.warns(UserWarning, match="could not be kept"):
+        lf = head(tmp_path / "file" / "below", "eeg", conductor="sphere", montage="biosemi16")
     assert lf.n_sensors == 16
 
 
 def test_users_cache_folder(tmp_path):
     env = os.environ | dict(XDG_CACHE_HOME=str(tmp_path))
-    subprocess.run([sys.executable, "-c", "from calibrain import template_leadfield as t; t('eeg', conductor='sphere', montage='biosemi16')"], env=env, check=True, capture_output=True)
-    if sys.platform == "linux": assert [p.suffix for p in (tmp_path / "calibrain").iterdir()] == [".npz"]
+    subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "from calibrain import template_leadfield as t; t('eeg', conductor='sphere', montage='biosemi16')",
+        ],
+        env=env,
+        check=True,
+        capture_output=True,
+    )
+    if sys.platform == "linux":
+        assert [p.suffix for p in (tmp_path / "calibrain").iterdir()] == [".npz"]
 
 
-def _at_once(folder): return head(folder, "eeg", conductor="sphere", montage="biosemi16").data.sum()
+def _at_once(folder):
+    return head(folder, "eeg", conductor="sphere", montage="biosemi16").data.sum()
 
 
 def test_two_processes_at_once(tmp_path):
-    with multiprocessing.get_context("spawn").Pool(2) as pool: a, b = pool.map(_at_once, [tmp_path] * 2)
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        a, b = pool.map(_at_once, [tmp_path] * 2)
     assert a == b and len(list(tmp_path.iterdir())) == 1
 
 
@@ -156,7 +211,11 @@ assert lf.data.shape == (306, 20484, 3)
 template_leadfield("meg", 20484, "free", cache_dir={str(tmp_path)!r})
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if __import__("sys").platform == "darwin" else 1024))
 """
-    peak = int(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+    peak = int(
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout
+    )
     assert peak < 1.5 * 2**30, f"{peak / 2**30:.2f} GiB"
 
 
@@ -168,7 +227,12 @@ from calibrain import template_leadfield
 try: template_leadfield("eeg", cache_dir={str(tmp_path)!r}, progress=False)
 except ImportError as e: print(e)
 """
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "template heads need the cortex that nilearn ships: pip install 'calibrain[heads]'\n"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout
+        == "template heads need the cortex that nilearn ships: pip install 'calibrain[heads]'\n"
+    )
 
 
 def test_nothing_is_downloaded(tmp_path):

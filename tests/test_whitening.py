@@ -1,4 +1,5 @@
 "Noise of any covariance: against dense formulas on an explicit basis, SciPy's singular Gaussian, and MNE's own whitener"
+
 import pickle
 
 import mne
@@ -12,10 +13,13 @@ from sklearn.base import clone
 from calibrain import BMN, BMN_joint, SourceEstimator
 from calibrain.head.leadfield import Leadfield
 from calibrain.head.prepared import prepare
-from calibrain.solvers.registry import SOLVERS
 from calibrain.head.whitening import Whitener, noise_whitener, sensor_covariance, whitener
+from calibrain.solvers.registry import SOLVERS
 
-pytestmark = pytest.mark.filterwarnings("ignore::calibrain.core.warnings.ConvergenceWarning", "ignore::calibrain.core.warnings.NoiseBoundaryWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::calibrain.core.warnings.ConvergenceWarning",
+    "ignore::calibrain.core.warnings.NoiseBoundaryWarning",
+)
 every_solver = pytest.mark.parametrize("solver", SOLVERS.values(), ids=lambda s: s.name)
 orientations = pytest.mark.parametrize("k", [1, 2, 3])
 M, N, T = 12, 20, 30
@@ -26,8 +30,14 @@ def problem(k, seed=0):
     rng = np.random.default_rng(seed)
     L, A = rng.normal(size=(M, N * k)), rng.normal(size=(M, M))
     C = 0.3 * A @ A.T / M + 0.2 * np.eye(M)
-    x = np.zeros((N, k, T)); x[[3, 11]] = 2 * rng.normal(size=(2, k, T))
-    return L, L @ x.reshape(N * k, T) + linalg.cholesky(C, lower=True) @ rng.normal(size=(M, T)), C, rng.normal(scale=0.02, size=(N, 3))
+    x = np.zeros((N, k, T))
+    x[[3, 11]] = 2 * rng.normal(size=(2, k, T))
+    return (
+        L,
+        L @ x.reshape(N * k, T) + linalg.cholesky(C, lower=True) @ rng.normal(size=(M, T)),
+        C,
+        rng.normal(scale=0.02, size=(N, 3)),
+    )
 
 
 def estimator(solver, coords, k, noise_var=None, noise_cov=None, **more):
@@ -39,7 +49,9 @@ def estimator(solver, coords, k, noise_var=None, noise_cov=None, **more):
 
 def close(a, b, rtol=1e-10):
     a, b = np.asarray(a), np.asarray(b)
-    assert a.shape == b.shape and np.abs(a - b).max() <= rtol * np.abs(b).max(), f"differs by {np.abs(a - b).max() / np.abs(b).max():.2e}"
+    assert a.shape == b.shape and np.abs(a - b).max() <= rtol * np.abs(b).max(), (
+        f"differs by {np.abs(a - b).max() / np.abs(b).max():.2e}"
+    )
 
 
 def model(r, L, k, C):
@@ -70,7 +82,7 @@ def test_what_a_whitener_is():
     close(whitener(C).W, linalg.inv(linalg.sqrtm(C)).real)
     assert np.abs(whitener(0.7**2 * np.eye(M)).W - np.eye(M) / 0.7).max() < 1e-15
     d, U = np.linalg.eigh(C)
-    close(np.abs(whitener(C, rank=4).W @ U[:, -4:]), np.diag(d[-4:]**-0.5))
+    close(np.abs(whitener(C, rank=4).W @ U[:, -4:]), np.diag(d[-4:] ** -0.5))
 
 
 def test_single_precision_covariances_keep_their_rank():
@@ -89,18 +101,31 @@ def test_white_noise_is_the_noise_variance(solver, k, mode):
     told = {} if solver.learns_noise and "noise_var" not in solver.takes() else dict(noise_var=v)
     a = estimator(solver, coords, k, noise_cov=v * np.eye(M), update_mode=mode).fit(L, y).predict()
     b = estimator(solver, coords, k, update_mode=mode, **told).fit(L, y).predict()
-    close(a["posterior_mean"], b["posterior_mean"]); close(a.posterior.var, b.posterior.var); close(a["gamma"], b["gamma"])
-    close(a.cost, b.cost); close(a.log_evidence, b.log_evidence); close(v * a.noise_var, b.noise_var)
-    if "gammas_full" in b: close(a["gammas_full"], b["gammas_full"])
-    if solver.cost_falls: close(a.history["cost"], b.history["cost"])
-    if "lambdas" in b: close(v * a["lambdas"], b["lambdas"])
+    close(a["posterior_mean"], b["posterior_mean"])
+    close(a.posterior.var, b.posterior.var)
+    close(a["gamma"], b["gamma"])
+    close(a.cost, b.cost)
+    close(a.log_evidence, b.log_evidence)
+    close(v * a.noise_var, b.noise_var)
+    if "gammas_full" in b:
+        close(a["gammas_full"], b["gammas_full"])
+    if solver.cost_falls:
+        close(a.history["cost"], b.history["cost"])
+    if "lambdas" in b:
+        close(v * a["lambdas"], b["lambdas"])
 
 
 @orientations
 def test_bmn_with_normalisation(k):
     L, y, _, _ = problem(k)
-    a, b = (SourceEstimator(BMN, dict(normalization=True), n_orient=k, **noise).fit(L, y).predict() for noise in (dict(noise_cov=0.37 * np.eye(M)), dict(noise_var=0.37)))
-    close(a["posterior_mean"], b["posterior_mean"]); close(a.posterior.var, b.posterior.var); close(a["gamma"], b["gamma"]); close(a.cost, b.cost)
+    a, b = (
+        SourceEstimator(BMN, dict(normalization=True), n_orient=k, **noise).fit(L, y).predict()
+        for noise in (dict(noise_cov=0.37 * np.eye(M)), dict(noise_var=0.37))
+    )
+    close(a["posterior_mean"], b["posterior_mean"])
+    close(a.posterior.var, b.posterior.var)
+    close(a["gamma"], b["gamma"])
+    close(a.cost, b.cost)
 
 
 @every_solver
@@ -109,14 +134,16 @@ def test_a_full_covariance_is_the_textbook_formula(solver, k):
     L, y, C, coords = problem(k)
     e = estimator(solver, coords, k, noise_cov=C).fit(L, y)
     r = e.predict()
-    if "lambdas" in r:                                                 # learned: diagonal in the whitened space
+    if "lambdas" in r:  # learned: diagonal in the whitened space
         back = np.linalg.inv(e.whitener_.W)
         C = (back * r["lambdas"]) @ back.T
     mean, cov = dense(r, L, y, k, C)
-    close(r["posterior_mean"], mean, 1e-9); close(r["posterior_cov"], cov, 1e-9)
+    close(r["posterior_mean"], mean, 1e-9)
+    close(r["posterior_cov"], cov, 1e-9)
     close(r.log_evidence, multivariate_normal(np.zeros(M), model(r, L, k, C)[0]).logpdf(y.T).sum())
     close(r.log_evidence, -T / 2 * (r.cost + M * np.log(2 * np.pi)), 1e-12)
-    if "cost" in r.history: close(r.history["cost"][-1], r.cost, 1e-12)
+    if "cost" in r.history:
+        close(r.history["cost"][-1], r.cost, 1e-12)
 
 
 @every_solver
@@ -125,7 +152,8 @@ def test_a_full_covariance_is_the_textbook_formula(solver, k):
 def test_after_an_average_reference(solver, k, correlated):
     "The dense computation on the kept subspace, in an orthonormal basis made without any eigenvector; SciPy's pseudo-determinant"
     L, y, C, coords = problem(k)
-    if not correlated: C = 0.37 * np.eye(M)
+    if not correlated:
+        C = 0.37 * np.eye(M)
     P, Q = np.eye(M) - 1 / M, linalg.helmert(M).T
     L, y, C = P @ L, P @ y, P @ C @ P
     e = estimator(solver, coords, k, noise_cov=C).fit(L, y)
@@ -136,9 +164,15 @@ def test_after_an_average_reference(solver, k, correlated):
         back = np.linalg.inv(e.whitener_.W @ Q)
         Lambda = (back * r["lambdas"]) @ back.T
     mean, cov = dense(r, Q.T @ L, Q.T @ y, k, Lambda)
-    close(r["posterior_mean"], mean, 1e-9); close(r["posterior_cov"], cov, 1e-9)
+    close(r["posterior_mean"], mean, 1e-9)
+    close(r["posterior_cov"], cov, 1e-9)
     Sigma = model(r, L, k, Q @ Lambda @ Q.T)[0]
-    close(r.log_evidence, multivariate_normal(np.zeros(M), (Sigma + Sigma.T) / 2, allow_singular=True).logpdf(y.T).sum())
+    close(
+        r.log_evidence,
+        multivariate_normal(np.zeros(M), (Sigma + Sigma.T) / 2, allow_singular=True)
+        .logpdf(y.T)
+        .sum(),
+    )
     close(r.cost, -2 / T * r.log_evidence - (M - 1) * np.log(2 * np.pi))
 
 
@@ -148,7 +182,9 @@ def test_the_optimum_does_not_depend_on_the_basis_of_the_kept_subspace(k):
     P, Q = np.eye(M) - 1 / M, linalg.helmert(M)
     r = SourceEstimator(BMN, n_orient=k, noise_cov=0.37 * P).fit(P @ L, P @ y).predict()
     there = BMN(Q @ L, Q @ y, 0.37, n_orient=k)
-    close(r["gamma"], there["gamma"], 1e-9); close(r.log_evidence, there.log_evidence); close(r["posterior_mean"], there["posterior_mean"], 1e-9)
+    close(r["gamma"], there["gamma"], 1e-9)
+    close(r.log_evidence, there.log_evidence)
+    close(r["posterior_mean"], there["posterior_mean"], 1e-9)
 
 
 @every_solver
@@ -160,14 +196,17 @@ def test_other_units(solver, rank, scale):
     L, y, C = P @ L, P @ y, P @ C @ P
     a = estimator(solver, coords, 2, noise_cov=C).fit(L, y).predict()
     b = estimator(solver, coords, 2, noise_cov=scale**2 * C).fit(scale * L, scale * y).predict()
-    close(b["posterior_mean"], a["posterior_mean"], 1e-9); close(b.posterior.var, a.posterior.var, 1e-9)
+    close(b["posterior_mean"], a["posterior_mean"], 1e-9)
+    close(b.posterior.var, a.posterior.var, 1e-9)
     shift = -T * rank * np.log(scale)
     assert abs(b.log_evidence - a.log_evidence - shift) <= 1e-10 * abs(shift)
 
 
 def test_differences_of_log_evidence_have_no_units():
     L, y, C, _ = problem(1)
-    one = lambda s, solver: SourceEstimator(solver, noise_cov=s**2 * C).fit(s * L, s * y).predict().log_evidence
+    one = lambda s, solver: (
+        SourceEstimator(solver, noise_cov=s**2 * C).fit(s * L, s * y).predict().log_evidence
+    )
     difference = one(1, "BMN_joint") - one(1, "BMN")
     assert difference >= 0 and abs(one(1e-6, "BMN_joint") - one(1e-6, "BMN") - difference) < 1e-8
 
@@ -179,7 +218,9 @@ def sensors(k=1, n_eeg=5, n_mag=4, n_grad=3):
     size = np.array([dict(eeg=0.3, mag=30, grad=8)[t] for t in kinds])
     info = mne.create_info([f"{t} {i}" for i, t in enumerate(kinds)], 100.0, kinds)
     lf = Leadfield.random(len(kinds), N, k)
-    return Leadfield(lf.data * size[:, None, None], lf.coords, unit=unit, ch_names=info.ch_names), info
+    return Leadfield(
+        lf.data * size[:, None, None], lf.coords, unit=unit, ch_names=info.ch_names
+    ), info
 
 
 SI = {"µV/nAm": 1e6, "fT/nAm": 1e15, "fT/cm/nAm": 1e13}
@@ -187,21 +228,33 @@ SI = {"µV/nAm": 1e6, "fT/nAm": 1e15, "fT/cm/nAm": 1e13}
 
 def test_mne_covariances_find_their_place():
     lf, info = sensors()
-    ad_hoc = mne.make_ad_hoc_cov(info)                                       # diagonal
+    ad_hoc = mne.make_ad_hoc_cov(info)  # diagonal
     assert ad_hoc["diag"] and np.ndim(ad_hoc["data"]) == 1
     C = sensor_covariance(ad_hoc, lf)
-    close(C.diagonal(), [0.2**2] * 5 + [20**2] * 4 + [5**2] * 3, 1e-12)      # 0.2 µV, 20 fT and 5 fT/cm are MNE's
+    close(
+        C.diagonal(), [0.2**2] * 5 + [20**2] * 4 + [5**2] * 3, 1e-12
+    )  # 0.2 µV, 20 fT and 5 fT/cm are MNE's
     assert np.count_nonzero(C) == len(C)
     rng = np.random.default_rng(3)
     order = rng.permutation(12)
     A = rng.normal(size=(12, 12))
     scale = 1 / np.array([SI[u] for u in lf.units])
-    full = mne.Covariance(((A @ A.T) * scale[:, None] * scale)[np.ix_(order, order)], [info.ch_names[i] for i in order], [], [], 50)
+    full = mne.Covariance(
+        ((A @ A.T) * scale[:, None] * scale)[np.ix_(order, order)],
+        [info.ch_names[i] for i in order],
+        [],
+        [],
+        50,
+    )
     close(sensor_covariance(full, lf), A @ A.T, 1e-12)
     some = lf.select(["grad 10", "eeg 2", "mag 6"])
     close(sensor_covariance(full, some), (A @ A.T)[np.ix_([10, 2, 6], [10, 2, 6])], 1e-12)
     bad = mne.Covariance(full.data, full.ch_names, ["mag 6"], [], 50)
-    with pytest.raises(ValueError, match="good for all channels of the leadfield, got mag 6 marked as bad: leave them out with leadfield.select"): sensor_covariance(bad, some)
+    with pytest.raises(
+        ValueError,
+        match="good for all channels of the leadfield, got mag 6 marked as bad: leave them out with leadfield.select",
+    ):
+        sensor_covariance(bad, some)
     assert sensor_covariance(bad, lf.select(["eeg 2"])).shape == (1, 1)
 
 
@@ -213,9 +266,12 @@ def test_mne_whitens_alike(reference):
     P = np.eye(12) - reference / 12
     C = P @ problem(1)[2] @ P
     raw = mne.io.RawArray(np.zeros((12, 2)), info, verbose=False)
-    if reference: raw.set_eeg_reference(projection=True, verbose=False)
+    if reference:
+        raw.set_eeg_reference(projection=True, verbose=False)
     cov = mne.Covariance(C * 1e-12, info.ch_names, [], raw.info["projs"], 100)
-    theirs, _ = mne.cov.compute_whitener(cov, raw.info, rank=dict(eeg=12 - reference), picks="all", verbose=False)
+    theirs, _ = mne.cov.compute_whitener(
+        cov, raw.info, rank=dict(eeg=12 - reference), picks="all", verbose=False
+    )
     w = noise_whitener(cov, 12, lf)
     assert w.rank == 12 - reference
     close(w.W.T @ w.W, theirs.T @ theirs * 1e-12, 1e-8)
@@ -231,11 +287,24 @@ def test_sensors_of_several_units(solver, k):
     y = lf.matrix() @ rng.normal(scale=2, size=(N * k, T)) + sd[:, None] * rng.normal(size=(12, T))
     e = estimator(solver, None, 1, noise_cov=mne.make_ad_hoc_cov(info))
     r = e.fit(lf, y).predict()
-    params = {name: v for name, v in e.solver_params.items() if v is not None} | (dict(src_coords=lf.coords) if "src_coords" in solver.takes() else {})
-    by_hand = solver.function(lf.matrix() / sd[:, None], y / sd[:, None], n_orient=k, **params | (dict(noise_var=1.0) if "noise_var" in solver.takes() else {}))
-    close(r["posterior_mean"], by_hand["posterior_mean"], 1e-9); close(r.posterior.var, by_hand.posterior.var, 1e-9)
+    params = {name: v for name, v in e.solver_params.items() if v is not None} | (
+        dict(src_coords=lf.coords) if "src_coords" in solver.takes() else {}
+    )
+    by_hand = solver.function(
+        lf.matrix() / sd[:, None],
+        y / sd[:, None],
+        n_orient=k,
+        **params | (dict(noise_var=1.0) if "noise_var" in solver.takes() else {}),
+    )
+    close(r["posterior_mean"], by_hand["posterior_mean"], 1e-9)
+    close(r.posterior.var, by_hand.posterior.var, 1e-9)
     close(r.log_evidence, by_hand.log_evidence - T * np.log(sd).sum(), 1e-10)
-    with pytest.raises(ValueError, match="L must be of one unit.*got fT/cm/nAm and fT/nAm and µV/nAm.*noise_cov"): solver.function(lf, y, **params | (dict(noise_var=1.0) if "noise_var" in solver.takes() else {}))
+    with pytest.raises(
+        ValueError, match="L must be of one unit.*got fT/cm/nAm and fT/nAm and µV/nAm.*noise_cov"
+    ):
+        solver.function(
+            lf, y, **params | (dict(noise_var=1.0) if "noise_var" in solver.takes() else {})
+        )
 
 
 @pytest.mark.parametrize("together", [False, True])
@@ -246,7 +315,8 @@ def test_rank_of_several_units(together):
     R = linalg.block_diag(np.eye(n) - 1 / n, np.eye(m))
     F = rng.normal(size=(n + m, n + m))
     C = R @ (F @ F.T / 10 + np.eye(n + m)) @ R
-    if not together: C[:n, n:] = C[n:, :n] = 0
+    if not together:
+        C[:n, n:] = C[n:, :n] = 0
     L, Q = R @ rng.normal(size=(n + m, 20)), linalg.block_diag(linalg.helmert(n), np.eye(m))
     y = R @ rng.normal(size=(n + m, T))
     for size in (1.0, 1e3, 1e6):
@@ -256,10 +326,16 @@ def test_rank_of_several_units(together):
         close(w.W @ D @ C @ D @ w.W.T, np.eye(w.rank), 1e-9)
         r = SourceEstimator(BMN, noise_cov=w).fit(D @ L, D @ y).predict()
         close(r["posterior_mean"], dense(r, Q @ L, Q @ y, 1, Q @ C @ Q.T)[0], 1e-8)
-        there = multivariate_normal(np.zeros(n + m - 1), model(r, Q @ L, 1, Q @ C @ Q.T)[0]).logpdf((Q @ y).T).sum()
+        there = (
+            multivariate_normal(np.zeros(n + m - 1), model(r, Q @ L, 1, Q @ C @ Q.T)[0])
+            .logpdf((Q @ y).T)
+            .sum()
+        )
         close(r.log_evidence, there - T * m * np.log(size), 1e-9)
     assert whitener(D @ C @ D).rank < n + m - 1, "without units they do hide each other"
-    F = np.repeat([1, 1e3], [n, m])[:, None] * rng.normal(size=(n + m, 10))      # fewer samples than sensors: what is silent mixes the units
+    F = np.repeat([1, 1e3], [n, m])[:, None] * rng.normal(
+        size=(n + m, 10)
+    )  # fewer samples than sensors: what is silent mixes the units
     w = whitener(F @ F.T, units=units)
     assert w.rank == 10
     close(w.W @ F @ F.T @ w.W.T, np.eye(10), 1e-8)
@@ -271,31 +347,57 @@ def test_rank_of_several_units(together):
 
 def test_many_recordings_share_the_whitened_leadfield():
     L, y, C, coords = problem(1)
-    e = SourceEstimator("gamma_map_sflex", dict(src_coords=coords, max_iter=20), noise_cov=C).fit(L, np.stack([y, 2 * y]))
+    e = SourceEstimator("gamma_map_sflex", dict(src_coords=coords, max_iter=20), noise_cov=C).fit(
+        L, np.stack([y, 2 * y])
+    )
     made = dict(e.leadfield_._made)
     assert made and len(e.predict()) == 2 and isinstance(e.whitener_, Whitener)
     for one in (y[:, :7], 3 * y, y[:, 0]):
-        r, s = e.predict(one), SourceEstimator("gamma_map_sflex", e.solver_params, noise_cov=C).fit(L, one).predict()
-        close(r["posterior_mean"], s["posterior_mean"], 1e-13); close([r.cost, r.log_evidence], [s.cost, s.log_evidence], 1e-13)
+        r, s = (
+            e.predict(one),
+            SourceEstimator("gamma_map_sflex", e.solver_params, noise_cov=C).fit(L, one).predict(),
+        )
+        close(r["posterior_mean"], s["posterior_mean"], 1e-13)
+        close([r.cost, r.log_evidence], [s.cost, s.log_evidence], 1e-13)
     assert e.predict(np.stack([y, 2 * y])) is e.predict()
     assert made == e.leadfield_._made and all(made[key] is e.leadfield_._made[key] for key in made)
     prepared = prepare(L)
     SourceEstimator("BMN", noise_cov=C).fit(prepared, y)
     assert prepared.L is L and not prepared._made, "whitening leaves a prepared leadfield as it was"
     lf = Leadfield(L, coords)
-    close(SourceEstimator("gamma_map_sflex", dict(max_iter=20), noise_cov=C).fit(prepare(lf), y).predict().cost, e.predict()[0].cost, 1e-13)
+    close(
+        SourceEstimator("gamma_map_sflex", dict(max_iter=20), noise_cov=C)
+        .fit(prepare(lf), y)
+        .predict()
+        .cost,
+        e.predict()[0].cost,
+        1e-13,
+    )
 
 
 def test_the_estimator_knows_its_covariance():
     lf, info = sensors()
     L, y, C, _ = problem(1)
     ad_hoc = mne.make_ad_hoc_cov(info)
-    for given, words in ((C, "noise_cov=<array 12 × 12>"), (ad_hoc, "noise_cov=<covariance of 12 channels>"), (whitener(C), "noise_cov=<Whitener: rank 12 of 12 sensors>")):
+    for given, words in (
+        (C, "noise_cov=<array 12 × 12>"),
+        (ad_hoc, "noise_cov=<covariance of 12 channels>"),
+        (whitener(C), "noise_cov=<Whitener: rank 12 of 12 sensors>"),
+    ):
         e = SourceEstimator("BMN", noise_cov=given)
-        assert e.noise_cov is given and e.get_params()["noise_cov"] is given and list(e.get_params())[-1] == "noise_cov"
-        assert words in repr(e) and words.split("=")[1].replace("<", "&lt;").replace(">", "&gt;") in e._repr_html_()
+        assert (
+            e.noise_cov is given
+            and e.get_params()["noise_cov"] is given
+            and list(e.get_params())[-1] == "noise_cov"
+        )
+        assert (
+            words in repr(e)
+            and words.split("=")[1].replace("<", "&lt;").replace(">", "&gt;") in e._repr_html_()
+        )
         twin = clone(e)
-        assert np.array_equal(twin.fit(lf, y).predict()["posterior_mean"], e.fit(lf, y).predict()["posterior_mean"])
+        assert np.array_equal(
+            twin.fit(lf, y).predict()["posterior_mean"], e.fit(lf, y).predict()["posterior_mean"]
+        )
         assert "table" in e.fit(lf, y)._repr_html_()
     assert SourceEstimator("BMN").set_params(noise_cov=C).noise_cov is C
     assert "rank" in whitener(C)._repr_html_()
@@ -304,26 +406,51 @@ def test_the_estimator_knows_its_covariance():
     C0 = C.copy()
     e = SourceEstimator("BMN", noise_cov=C0).fit(L, y)
     C0 *= 9
-    close(e.predict(2 * y).cost, SourceEstimator("BMN", noise_cov=C).fit(L, 2 * y).predict().cost, 1e-13)
+    close(
+        e.predict(2 * y).cost,
+        SourceEstimator("BMN", noise_cov=C).fit(L, 2 * y).predict().cost,
+        1e-13,
+    )
 
 
 def test_learned_noise_is_in_units_of_the_covariance():
     rng = np.random.default_rng(5)
     L = rng.normal(size=(40, 20))
-    A = rng.normal(size=(40, 40)); C = A @ A.T / 40 + np.eye(40)
-    y = L @ rng.normal(size=(20, 400)) + 1.5 * linalg.cholesky(C, lower=True) @ rng.normal(size=(40, 400))
+    A = rng.normal(size=(40, 40))
+    C = A @ A.T / 40 + np.eye(40)
+    y = L @ rng.normal(size=(20, 400)) + 1.5 * linalg.cholesky(C, lower=True) @ rng.normal(
+        size=(40, 400)
+    )
     e = SourceEstimator(BMN_joint, noise_cov=C).fit(L, y)
     assert abs(e.predict().noise_var / 1.5**2 - 1) < 0.05
-    assert e.predict().log_evidence > SourceEstimator(BMN, noise_cov=C).fit(L, y).predict().log_evidence
+    assert (
+        e.predict().log_evidence
+        > SourceEstimator(BMN, noise_cov=C).fit(L, y).predict().log_evidence
+    )
 
 
 def test_a_solver_of_ones_own_is_given_white_data():
     L, y, C, coords = problem(2)
     seen = {}
-    def mine(L, y, noise_var, n_orient, src_coords): seen.update(L=L, y=y, noise_var=noise_var, k=n_orient, r=src_coords); return BMN(L, y, noise_var, n_orient)
-    def bare(L, y): return dict(mean=y)
+
+    def mine(L, y, noise_var, n_orient, src_coords):
+        seen.update(L=L, y=y, noise_var=noise_var, k=n_orient, r=src_coords)
+        return BMN(L, y, noise_var, n_orient)
+
+    def bare(L, y):
+        return dict(mean=y)
+
     e = SourceEstimator(mine, noise_cov=C).fit(Leadfield(L.reshape(M, N, 2), coords), y)
     W = e.whitener_.W
-    assert np.array_equal(seen["L"], W @ L) and np.array_equal(seen["y"], W @ y) and (seen["noise_var"], seen["k"]) == (1.0, 2) and np.array_equal(seen["r"], coords)
-    close(e.predict().cost, SourceEstimator(BMN, n_orient=2, noise_cov=C).fit(L, y).predict().cost, 1e-13)
+    assert (
+        np.array_equal(seen["L"], W @ L)
+        and np.array_equal(seen["y"], W @ y)
+        and (seen["noise_var"], seen["k"]) == (1.0, 2)
+        and np.array_equal(seen["r"], coords)
+    )
+    close(
+        e.predict().cost,
+        SourceEstimator(BMN, n_orient=2, noise_cov=C).fit(L, y).predict().cost,
+        1e-13,
+    )
     assert np.array_equal(SourceEstimator(bare, noise_cov=C).fit(L, y).predict()["mean"], W @ y)

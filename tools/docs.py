@@ -8,6 +8,7 @@ python tools/docs.py --has-recording   exit with 0 where the tutorial on a real 
 
 nbs/ -> _exec/ (run in a kernel) -> _proc/ (nbdev's processors: show_doc, hide, links) -> _docs/
 """
+
 import base64
 import io
 import json
@@ -31,10 +32,12 @@ SKIP = re.compile(r"^#\| *(slow|notest|eval: *false)|nbdev_export\(", re.M)
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
-def text(x): return x if isinstance(x, str) else "".join(x)
+def text(x):
+    return x if isinstance(x, str) else "".join(x)
 
 
 # ---- run
+
 
 def has_recording():
     "Whether there is a real recording: the test data beside the project, or the sample data of MNE-Python"
@@ -43,19 +46,23 @@ def has_recording():
     return (ROOT.parent / "shared/realdata").exists() or mne.datasets.has_dataset("sample")
 
 
-def can_run(f): return not f.stem.startswith("08_real") or has_recording()
+def can_run(f):
+    return not f.stem.startswith("08_real") or has_recording()
 
 
 def tidy(cell):
     "Outputs for a page without a kernel: no widgets, small pictures, and nothing of the run in what was written to stderr"
     for o in cell.get("outputs", []):
         data = o.get("data", {})
-        if data.pop(VIEW, None) and not data.keys() - {"text/plain"}: data.clear()  # a progress bar
-        if "image/png" in data: data["image/png"] = outputs.small(data["image/png"])
+        if data.pop(VIEW, None) and not data.keys() - {"text/plain"}:
+            data.clear()  # a progress bar
+        if "image/png" in data:
+            data["image/png"] = outputs.small(data["image/png"])
         if o.get("name") == "stderr":
             o["text"] = re.sub(r"(?m)^\S*ipykernel_\d+/\d+\.py:\d+: ", "", o["text"])
             o["text"] = re.sub(re.escape(tempfile.gettempdir()) + r"/tmp\w+", "…", o["text"])
-    if cell.get("outputs"): cell["outputs"] = [o for o in cell["outputs"] if o.get("data", True)]
+    if cell.get("outputs"):
+        cell["outputs"] = [o for o in cell["outputs"] if o.get("data", True)]
 
 
 def run(f):
@@ -63,15 +70,27 @@ def run(f):
     import nbformat
     from nbclient import NotebookClient
 
-    if not can_run(f): return print(f"no real recording here: {f.relative_to(EXEC)} is shown without outputs", flush=True)
+    if not can_run(f):
+        return print(
+            f"no real recording here: {f.relative_to(EXEC)} is shown without outputs", flush=True
+        )
     start, nb = time.time(), nbformat.read(f, 4)
     cells, folder = nb.cells, ROOT / "nbs" / f.relative_to(EXEC).parent
     nb.cells = [c for c in cells if not (c.cell_type == "code" and SKIP.search(c.source))]
-    client = NotebookClient(nb, timeout=900, kernel_name="python3", extra_arguments=["--log-level=ERROR"], resources={"metadata": {"path": str(folder)}})
-    try: client.execute()
-    except Exception as e: raise RuntimeError(f"{f.relative_to(EXEC)}: {ANSI.sub('', str(e))}") from None
+    client = NotebookClient(
+        nb,
+        timeout=900,
+        kernel_name="python3",
+        extra_arguments=["--log-level=ERROR"],
+        resources={"metadata": {"path": str(folder)}},
+    )
+    try:
+        client.execute()
+    except Exception as e:
+        raise RuntimeError(f"{f.relative_to(EXEC)}: {ANSI.sub('', str(e))}") from None
     nb.cells = cells
-    for c in cells: tidy(c)
+    for c in cells:
+        tidy(c)
     nb.metadata.pop("widgets", None)
     nbformat.write(nb, f)
     print(f"ran {f.relative_to(EXEC)}: {time.time() - start:.1f} s", flush=True)
@@ -83,8 +102,11 @@ def execute():
     os.environ["TQDM_DISABLE"] = "1"  # bars say how long a run took
     os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
     shutil.rmtree(EXEC, ignore_errors=True)
-    shutil.copytree(ROOT / "nbs", EXEC, ignore=shutil.ignore_patterns(".ipynb_checkpoints"))  # a symlinked _quarto.yml becomes a file
-    with ThreadPoolExecutor(2) as pool: list(pool.map(run, sorted(EXEC.rglob("*.ipynb"))))
+    shutil.copytree(
+        ROOT / "nbs", EXEC, ignore=shutil.ignore_patterns(".ipynb_checkpoints")
+    )  # a symlinked _quarto.yml becomes a file
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(run, sorted(EXEC.rglob("*.ipynb"))))
 
 
 def compare(write=False):
@@ -92,14 +114,19 @@ def compare(write=False):
     same = True
     for f in filter(can_run, sorted(EXEC.rglob("*.ipynb"))):
         path, fresh = ROOT / "nbs" / f.relative_to(EXEC), json.loads(f.read_text())
-        if write: outputs.write(path, fresh, looks_alike)
+        if write:
+            outputs.write(path, fresh, looks_alike)
         for cell, before, now in outputs.stale(json.loads(path.read_text()), fresh):
             same = False
-            print(f"{path.relative_to(ROOT)}, cell {cell}: the committed output is not that of a fresh run (python tools/docs.py --write)\n--- committed\n{before[:500]}\n--- now\n{now[:500]}", flush=True)
+            print(
+                f"{path.relative_to(ROOT)}, cell {cell}: the committed output is not that of a fresh run (python tools/docs.py --write)\n--- committed\n{before[:500]}\n--- now\n{now[:500]}",
+                flush=True,
+            )
     return same
 
 
 # ---- README.md
+
 
 def looks_alike(a, b):
     "Whether two pictures differ by no more than versions of fonts and renderers do: both blurred to half a per cent of their width"
@@ -107,7 +134,10 @@ def looks_alike(a, b):
     from PIL import Image, ImageFilter
 
     first, second = (Image.open(io.BytesIO(x)).convert("L") for x in (a, b))
-    blurred = [np.asarray(i.resize(first.size).filter(ImageFilter.GaussianBlur(first.width / 200)), float) for i in (first, second)]
+    blurred = [
+        np.asarray(i.resize(first.size).filter(ImageFilter.GaussianBlur(first.width / 200)), float)
+        for i in (first, second)
+    ]
     return np.abs(blurred[0] - blurred[1]).max() < 16
 
 
@@ -115,7 +145,8 @@ def readme_figure(png, n):
     "Markdown for a figure of the index; its file is rewritten only where the picture changed"
     f = FIGURES / f"index-{n}.png"
     FIGURES.mkdir(exist_ok=True)
-    if not (f.exists() and looks_alike(f.read_bytes(), png)): f.write_bytes(png)
+    if not (f.exists() and looks_alike(f.read_bytes(), png)):
+        f.write_bytes(png)
     return f.relative_to(ROOT).as_posix()
 
 
@@ -123,15 +154,22 @@ def readme_output(cell, figures):
     "Markdown for what a code cell printed or drew"
     import yaml
 
-    found = {k: yaml.safe_load(v) for k, v in re.findall(r"(?m)^#\| *fig-(alt|cap): *(.*)", text(cell["source"]))}
+    found = {
+        k: yaml.safe_load(v)
+        for k, v in re.findall(r"(?m)^#\| *fig-(alt|cap): *(.*)", text(cell["source"]))
+    }
     alt, cap = found.get("alt", ""), found.get("cap")
     for o in cell["outputs"]:
         data = o.get("data", {})
         if "image/png" in data:
-            figures.append(readme_figure(base64.b64decode(text(data["image/png"])), len(figures) + 1))
+            figures.append(
+                readme_figure(base64.b64decode(text(data["image/png"])), len(figures) + 1)
+            )
             yield f"![{alt}]({figures[-1]})"
-            if cap: yield f"*{cap}*"
-        elif t := text(o.get("text") or data.get("text/plain", "")): yield f"```text\n{t.rstrip()}\n```"
+            if cap:
+                yield f"*{cap}*"
+        elif t := text(o.get("text") or data.get("text/plain", "")):
+            yield f"```text\n{t.rstrip()}\n```"
 
 
 def readme():
@@ -139,32 +177,45 @@ def readme():
     out, figures = ["<!-- made from nbs/index.ipynb by tools/docs.py -->"], []
     for c in json.loads((EXEC / "index.ipynb").read_text())["cells"]:
         s = text(c["source"])
-        if c["cell_type"] == "markdown": out.append(re.sub(r"\]\((?!https?:|#|/)([^)]*)\)", r"](nbs/\1)", s))
-        if c["cell_type"] != "code" or re.match(r"#\| *hide", s): continue
-        if not re.search(r"(?m)^#\| *echo: *false", s): out.append("```python\n" + re.sub(r"(?m)^#\|.*\n", "", s) + "\n```")
+        if c["cell_type"] == "markdown":
+            out.append(re.sub(r"\]\((?!https?:|#|/)([^)]*)\)", r"](nbs/\1)", s))
+        if c["cell_type"] != "code" or re.match(r"#\| *hide", s):
+            continue
+        if not re.search(r"(?m)^#\| *echo: *false", s):
+            out.append("```python\n" + re.sub(r"(?m)^#\|.*\n", "", s) + "\n```")
         out += readme_output(c, figures)
-    for f in {*FIGURES.glob("index-*.png")} - {ROOT / f for f in figures}: f.unlink()
+    for f in {*FIGURES.glob("index-*.png")} - {ROOT / f for f in figures}:
+        f.unlink()
     (ROOT / "README.md").write_text("\n\n".join(out) + "\n")
 
 
 # ---- pages from files that stand at the top of the repository
+
 
 def cite(cff, copyright):
     "Markdown: how to cite, as CITATION.cff says it"
     import yaml
 
     c, year = yaml.safe_load(cff), copyright.split(",")[0]
-    who = ", ".join(a.get("name") or f"{a['family-names']}, {a['given-names']}" for a in c["authors"])
-    bib = dict(title=f"{{{c['title']}}}", author=f"{{{who}}}", year=year, version=c["version"], license=c["license"]) | {k: c[k] for k in ("doi", "url") if k in c}
+    who = ", ".join(
+        a.get("name") or f"{a['family-names']}, {a['given-names']}" for a in c["authors"]
+    )
+    bib = dict(
+        title=f"{{{c['title']}}}",
+        author=f"{{{who}}}",
+        year=year,
+        version=c["version"],
+        license=c["license"],
+    ) | {k: c[k] for k in ("doi", "url") if k in c}
     entry = "\n".join(["@software{calibrain,", *[f"  {k} = {{{v}}}," for k, v in bib.items()], "}"])
     return f"""---
 title: How to cite
 subtitle: CaliBrain in your references
 ---
 
-{c['message']}
+{c["message"]}
 
-> {who} ({year}). *{c['title']}* (version {c['version']}) [Computer software].
+> {who} ({year}). *{c["title"]}* (version {c["version"]}) [Computer software].
 
 As BibTeX:
 
@@ -190,21 +241,27 @@ def title_page(md):
 
 def project_pages(cfg):
     "changelog.md, contributing.md and cite.md beside the notebooks, from the files that a code forge shows"
-    for name in ("CHANGELOG", "CONTRIBUTING"): (EXEC / f"{name.lower()}.md").write_text(title_page((ROOT / f"{name}.md").read_text()))
+    for name in ("CHANGELOG", "CONTRIBUTING"):
+        (EXEC / f"{name.lower()}.md").write_text(title_page((ROOT / f"{name}.md").read_text()))
     (EXEC / "cite.md").write_text(cite((ROOT / "CITATION.cff").read_text(), cfg.copyright))
 
 
 # ---- nbdev's processors
 
+
 def home(cfg):
     "What _quarto.yml takes from settings.ini; links to a public home only where there is one"
     web = dict(title=cfg.title, description=cfg.description)
-    if cfg.doc_host: web["site-url"] = cfg.doc_host.rstrip("/") + "/" + cfg.doc_baseurl.strip("/")
-    if cfg.git_url: web |= {"repo-url": cfg.git_url, "repo-branch": cfg.branch, "repo-actions": ["issue"]}
+    if cfg.doc_host:
+        web["site-url"] = cfg.doc_host.rstrip("/") + "/" + cfg.doc_baseurl.strip("/")
+    if cfg.git_url:
+        web |= {"repo-url": cfg.git_url, "repo-branch": cfg.branch, "repo-actions": ["issue"]}
     return {"project": {"output-dir": cfg.doc_path.name}, "website": web}
 
 
-QUARTO = {"format": {"html": {"html-math-method": "katex"}}}  # as smalldocs does by itself: of KaTeX there is a local copy
+QUARTO = {
+    "format": {"html": {"html-math-method": "katex"}}
+}  # as smalldocs does by itself: of KaTeX there is a local copy
 
 
 def process(cfg, quarto=False):
@@ -214,14 +271,21 @@ def process(cfg, quarto=False):
 
     shutil.rmtree(PROC, ignore_errors=True)
     project_pages(cfg)
-    for f in ("_quarto.yml", "style.css", "page.html"): shutil.copy(ROOT / "nbs" / f, EXEC)  # also with --no-exec as they are now
-    (EXEC / "nbdev.yml").write_text(yaml.safe_dump(home(cfg) | (QUARTO if quarto else {}), sort_keys=False))
-    proc_nbs(EXEC.name, n_workers=2, force=True)  # relative: nbdev skips a path with a hidden folder in it
+    for f in ("_quarto.yml", "style.css", "page.html"):
+        shutil.copy(ROOT / "nbs" / f, EXEC)  # also with --no-exec as they are now
+    (EXEC / "nbdev.yml").write_text(
+        yaml.safe_dump(home(cfg) | (QUARTO if quarto else {}), sort_keys=False)
+    )
+    proc_nbs(
+        EXEC.name, n_workers=2, force=True
+    )  # relative: nbdev skips a path with a hidden folder in it
 
 
 def page_names():
     "Quarto names a page after its `output-file`, smalldocs after its notebook: the notebooks to rename"
-    found = {f: re.search(r"output-file: ([^\"\\]+)\.html", f.read_text()) for f in PROC.rglob("*.ipynb")}
+    found = {
+        f: re.search(r"output-file: ([^\"\\]+)\.html", f.read_text()) for f in PROC.rglob("*.ipynb")
+    }
     return {f.name: m[1] + ".ipynb" for f, m in found.items() if m and m[1] != f.stem}
 
 
@@ -231,8 +295,10 @@ def fixer(cfg, names):
     base = (cfg.doc_host.rstrip("/") + "/" + cfg.doc_baseurl.strip("/")).rstrip("/") + "/"
 
     def fix(s):
-        if pat: s = pat.sub(lambda m: names[m[1]], s)
-        if not cfg.git_url: s = re.sub(r"\[source\]\(/blob/[^)]*\)\{[^}]*\}\n*", "", s)
+        if pat:
+            s = pat.sub(lambda m: names[m[1]], s)
+        if not cfg.git_url:
+            s = re.sub(r"\[source\]\(/blob/[^)]*\)\{[^}]*\}\n*", "", s)
         return s.replace(base, "/")
 
     return fix
@@ -242,7 +308,9 @@ def caption(m):
     "A figure's caption with formulas as KaTeX finds them: smalldocs reads `$` in prose only"
     import yaml
 
-    return "#| fig-cap: " + json.dumps(re.sub(r"\$([^$]+)\$", r"\\(\1\\)", yaml.safe_load(m[1])), ensure_ascii=False)
+    return "#| fig-cap: " + json.dumps(
+        re.sub(r"\$([^$]+)\$", r"\\(\1\\)", yaml.safe_load(m[1])), ensure_ascii=False
+    )
 
 
 FENCED = re.compile(r"(?ms)^```.*?^```")
@@ -256,12 +324,16 @@ def without_links(m):
 def fix_cell(c, fix, rename):
     "Mend the links of one cell, and of the Markdown it shows"
     s = text(c["source"])
-    if c["cell_type"] != "code": s = fix(s)
-    elif rename: s = re.sub(r"(?m)^#\| *fig-cap: *(.+)$", caption, s)
-    if c["cell_type"] == "raw" and rename: s = re.sub(r"(?m)^output-file: .*\n", "", s)
+    if c["cell_type"] != "code":
+        s = fix(s)
+    elif rename:
+        s = re.sub(r"(?m)^#\| *fig-cap: *(.+)$", caption, s)
+    if c["cell_type"] == "raw" and rename:
+        s = re.sub(r"(?m)^output-file: .*\n", "", s)
     c["source"] = s.splitlines(keepends=True)
     for o in c.get("outputs", []):
-        if "text/markdown" in (d := o.get("data", {})): d["text/markdown"] = FENCED.sub(without_links, fix(text(d["text/markdown"])))
+        if "text/markdown" in (d := o.get("data", {})):
+            d["text/markdown"] = FENCED.sub(without_links, fix(text(d["text/markdown"])))
 
 
 def linker():
@@ -277,16 +349,19 @@ def rewrite(cfg, rename):
     fix = fixer(cfg, names)
     for f in sorted(PROC.rglob("*.ipynb")):
         nb = json.loads(f.read_text())
-        for c in nb["cells"]: fix_cell(c, fix, rename)
+        for c in nb["cells"]:
+            fix_cell(c, fix, rename)
         f.unlink()
         f.with_name(names.get(f.name, f.name)).write_text(json.dumps(nb))
     link = linker()
-    for f in PROC.glob("*.md"): f.write_text(fix(link(f.read_text())))
+    for f in PROC.glob("*.md"):
+        f.write_text(fix(link(f.read_text())))
     y = PROC / "_quarto.yml"
     y.write_text(fix(y.read_text()))
 
 
 # ---- render
+
 
 def render(quarto):
     "The site in _docs/; returns its broken links"
@@ -307,36 +382,62 @@ def edit(pattern, change):
     "Apply `change(text, path)` to the site's files"
     for f in OUT.rglob(pattern):
         old = f.read_text()
-        if (new := change(old, f)) != old: f.write_text(new)
+        if (new := change(old, f)) != old:
+            f.write_text(new)
 
 
 def offline():
     "Local copies of the scripts and fonts that the pages otherwise take from the web"
     katex = JS / "katex/dist"
     if not katex.exists():
-        print(f"no {katex}: pages take KaTeX from the web; tools/test.sh fetches it with npm", file=sys.stderr)
+        print(
+            f"no {katex}: pages take KaTeX from the web; tools/test.sh fetches it with npm",
+            file=sys.stderr,
+        )
         return
-    keep = lambda d, fs: [x for x in fs if "." in x and not x.endswith((".min.js", ".min.css", ".woff2"))]
+    keep = lambda d, fs: [
+        x for x in fs if "." in x and not x.endswith((".min.js", ".min.css", ".woff2"))
+    ]
     shutil.copytree(katex, OUT / "katex", ignore=keep)
-    edit("*.html", lambda t, f: re.sub(r'https://[^"\s]*/katex@[^"/\s]*/dist', "../" * len(f.relative_to(OUT).parent.parts) + "katex", t))
+    edit(
+        "*.html",
+        lambda t, f: re.sub(
+            r'https://[^"\s]*/katex@[^"/\s]*/dist',
+            "../" * len(f.relative_to(OUT).parent.parts) + "katex",
+            t,
+        ),
+    )
     fonts = r"""@import\s*(url\(\s*)?("https?:[^"]*"|'https?:[^']*'|https?:[^)"']*)\s*\)?\s*;"""
     edit("site_libs/**/*.css", lambda t, f: re.sub(fonts, "", t))
 
 
 # Links without an address that fold parts of the sidebar, the switch between light and dark: a reader without a mouse needs names and roles
 MEND = [
-    (r'(<a\b[^>]*?data-bs-toggle="collapse" data-bs-target="(#[^"]*)") role="navigation"', r'\1 href="\2" role="button"'),
-    (r'(<a\b[^>]*?class="quarto-color-scheme-toggle[^"]*"[^>]*?) href="" title="Toggle dark mode"', r'\1 href="#" role="button" title="Light or dark" aria-label="Switch between light and dark"'),
+    (
+        r'(<a\b[^>]*?data-bs-toggle="collapse" data-bs-target="(#[^"]*)") role="navigation"',
+        r'\1 href="\2" role="button"',
+    ),
+    (
+        r'(<a\b[^>]*?class="quarto-color-scheme-toggle[^"]*"[^>]*?) href="" title="Toggle dark mode"',
+        r'\1 href="#" role="button" title="Light or dark" aria-label="Switch between light and dark"',
+    ),
     (r'<i class="(bi[^"]*)" role="img"></i>', r'<i class="\1" aria-hidden="true"></i>'),
     (r'<nav id="quarto-sidebar"', '<nav id="quarto-sidebar" aria-label="Pages"'),
-    (r'<nav (?:id="TOC" )?role="doc-toc"', '<nav id="TOC" role="doc-toc" aria-label="On this page"'),
-    (r'<body\b[^>]*>', r'\g<0><a class="skip" href="#quarto-document-content">Skip to the text</a>'),
+    (
+        r'<nav (?:id="TOC" )?role="doc-toc"',
+        '<nav id="TOC" role="doc-toc" aria-label="On this page"',
+    ),
+    (
+        r"<body\b[^>]*>",
+        r'\g<0><a class="skip" href="#quarto-document-content">Skip to the text</a>',
+    ),
 ]
 
 
 def mend(html, path=None):
     "A page that assistive technology can read"
-    for pattern, new in MEND: html = re.sub(pattern, new, html)
+    for pattern, new in MEND:
+        html = re.sub(pattern, new, html)
     return html
 
 
@@ -345,7 +446,8 @@ def main(quarto=False, run_notebooks=True, write=False):
 
     os.chdir(ROOT)
     cfg, start = get_config(), time.time()
-    if run_notebooks: execute()
+    if run_notebooks:
+        execute()
     same = compare(write)
     readme()
     process(cfg, quarto)
@@ -354,11 +456,15 @@ def main(quarto=False, run_notebooks=True, write=False):
     edit("*.html", mend)
     offline()
     size = sum(f.stat().st_size for f in OUT.rglob("*") if f.is_file()) / 1e6
-    print(f"documentation built in {time.time() - start:.1f} s: {len([*OUT.rglob('*.html')])} pages, {size:.1f} MB")
-    if broken: return f"broken links: {broken}"
+    print(
+        f"documentation built in {time.time() - start:.1f} s: {len([*OUT.rglob('*.html')])} pages, {size:.1f} MB"
+    )
+    if broken:
+        return f"broken links: {broken}"
     return 0 if same else "committed outputs differ from a fresh run"
 
 
 if __name__ == "__main__":
-    if "--has-recording" in sys.argv: sys.exit(not has_recording())
+    if "--has-recording" in sys.argv:
+        sys.exit(not has_recording())
     sys.exit(main("--quarto" in sys.argv, "--no-exec" not in sys.argv, "--write" in sys.argv))

@@ -14,73 +14,128 @@ import numpy as np
 from fastcore.basics import patch
 from scipy.special import gammainc, gammaincinv
 
-from ..core.checks import refuse, check_array, check_choice, check_count, check_number
+from ..core.checks import check_array, check_choice, check_count, check_number, refuse
 from ..posterior.gaussian import Posterior
 
 # %% ../../nbs/api/calibration/01_credible_sets.ipynb #8cedb42b
-_ROUNDING = 1e-9 # How far below zero a variance may lie, as a share of the largest one
+_ROUNDING = 1e-9  # How far below zero a variance may lie, as a share of the largest one
+
 
 def _no_negative(name: str, variance: np.ndarray) -> None:
     "Refuse a variance that is below zero by more than rounding"
     if variance.min() < -_ROUNDING * abs(variance).max():
         at = np.unravel_index(variance.argmin(), variance.shape)
-        refuse(ValueError, name, ">= 0", f"{variance[at]:.4g} at index {tuple(map(int, at))}", "a posterior variance cannot be negative; look for it where the covariance was made")
+        refuse(
+            ValueError,
+            name,
+            ">= 0",
+            f"{variance[at]:.4g} at index {tuple(map(int, at))}",
+            "a posterior variance cannot be negative; look for it where the covariance was made",
+        )
 
 # %% ../../nbs/api/calibration/01_credible_sets.ipynb #52974bc9
 @dataclass(frozen=True, eq=False)
 class Moments:
     "Mean and covariance of each source, where there is no structured posterior"
-    mean: np.ndarray # Posterior mean, `(n_sources, n_orient, n_times)` or `(n_sources * n_orient, n_times)` source-major, nAm
-    cov: np.ndarray # Covariance of each source's components, `(n_sources, n_orient, n_orient)`, or variances alone, `(n_sources, n_orient)` or `(n_sources,)`, nAm²
+
+    mean: np.ndarray  # Posterior mean, `(n_sources, n_orient, n_times)` or `(n_sources * n_orient, n_times)` source-major, nAm
+    cov: np.ndarray  # Covariance of each source's components, `(n_sources, n_orient, n_orient)`, or variances alone, `(n_sources, n_orient)` or `(n_sources,)`, nAm²
 
     def __post_init__(self):
         mean, cov = check_array("mean", self.mean), check_array("cov", self.cov)
-        if cov.ndim == 1: cov = cov[:, None]
+        if cov.ndim == 1:
+            cov = cov[:, None]
         n, k = cov.shape[:2]
-        if cov.shape[2:] not in ((), (k,)): refuse(ValueError, "cov", "of shape (n_sources, n_orient, n_orient) or (n_sources, n_orient)", f"shape {cov.shape}")
-        if mean.shape[:-1] not in ((n, k), (n * k,)): refuse(ValueError, "mean", f"of shape ({n}, {k}, n_times) as cov has {n} sources with {k} components", f"shape {mean.shape}")
-        if not 1 <= k <= 3: refuse(ValueError, "cov", "of sources with 1, 2 or 3 components", f"{k} of them")
+        if cov.shape[2:] not in ((), (k,)):
+            refuse(
+                ValueError,
+                "cov",
+                "of shape (n_sources, n_orient, n_orient) or (n_sources, n_orient)",
+                f"shape {cov.shape}",
+            )
+        if mean.shape[:-1] not in ((n, k), (n * k,)):
+            refuse(
+                ValueError,
+                "mean",
+                f"of shape ({n}, {k}, n_times) as cov has {n} sources with {k} components",
+                f"shape {mean.shape}",
+            )
+        if not 1 <= k <= 3:
+            refuse(ValueError, "cov", "of sources with 1, 2 or 3 components", f"{k} of them")
         _no_negative("cov", cov if cov.ndim == 2 else np.diagonal(cov, axis1=1, axis2=2))
         object.__setattr__(self, "mean", mean.reshape(n, k, -1))
         object.__setattr__(self, "cov", cov)
 
 # %% ../../nbs/api/calibration/01_credible_sets.ipynb #2b952dd8
 def moments(
-    result: object, # What a solver returned, or a `Posterior`, or `Moments`
-    joint: bool = True, # With whole covariances; otherwise variances are enough
-) -> Moments: # Means and covariances by source
+    result: object,  # What a solver returned, or a `Posterior`, or `Moments`
+    joint: bool = True,  # With whole covariances; otherwise variances are enough
+) -> Moments:  # Means and covariances by source
     "Mean and covariance of each source, whatever they come from"
-    if isinstance(result, Moments): return result
+    if isinstance(result, Moments):
+        return result
     p = getattr(result, "posterior", result)
-    if not isinstance(p, Posterior): refuse(TypeError, "result", "a Result, a Posterior or Moments", repr(type(result).__name__), "pass what a solver returned")
-    if p.gamma.size: _no_negative("posterior.gamma", p.gamma)
-    return Moments(p.mean, p.blocks if joint else np.diagonal(p.blocks, axis1=1, axis2=2))  # unlike p.var, these show what is below zero
+    if not isinstance(p, Posterior):
+        refuse(
+            TypeError,
+            "result",
+            "a Result, a Posterior or Moments",
+            repr(type(result).__name__),
+            "pass what a solver returned",
+        )
+    if p.gamma.size:
+        _no_negative("posterior.gamma", p.gamma)
+    return Moments(
+        p.mean, p.blocks if joint else np.diagonal(p.blocks, axis1=1, axis2=2)
+    )  # unlike p.var, these show what is below zero
 
 # %% ../../nbs/api/calibration/01_credible_sets.ipynb #36bd7090
 def truth_like(
-    x_true: np.ndarray, # True sources, `(n_sources, n_orient, n_times)` or `(n_sources * n_orient, n_times)` source-major, nAm
-    mean: np.ndarray, # Posterior mean or another estimate, `(n_sources, n_orient, n_times)`, nAm
-    name: str = "x_true", # What the argument is called, for the message
-) -> np.ndarray: # True sources, `(n_sources, n_orient, n_times)`, nAm
+    x_true: np.ndarray,  # True sources, `(n_sources, n_orient, n_times)` or `(n_sources * n_orient, n_times)` source-major, nAm
+    mean: np.ndarray,  # Posterior mean or another estimate, `(n_sources, n_orient, n_times)`, nAm
+    name: str = "x_true",  # What the argument is called, for the message
+) -> np.ndarray:  # True sources, `(n_sources, n_orient, n_times)`, nAm
     "The truth in the shape of the estimate"
     x, (n, k, t) = check_array(name, x_true, cure="pass the simulated sources"), mean.shape
     if x.shape not in ((n, k, t), (n * k, t)):
-        cure = "reduce it with leadfield.project(x_true)" if k == 2 and x.shape in ((n, 3, t), (n * 3, t)) else "pass the sources that were recorded"
-        refuse(ValueError, name, f"of shape ({n}, {k}, {t}) or ({n * k}, {t}) like the estimate", f"shape {x.shape}", cure)
+        cure = (
+            "reduce it with leadfield.project(x_true)"
+            if k == 2 and x.shape in ((n, 3, t), (n * 3, t))
+            else "pass the sources that were recorded"
+        )
+        refuse(
+            ValueError,
+            name,
+            f"of shape ({n}, {k}, {t}) or ({n * k}, {t}) like the estimate",
+            f"shape {x.shape}",
+            cure,
+        )
     return x.reshape(n, k, t)
 
 # %% ../../nbs/api/calibration/01_credible_sets.ipynb #641df17a
-_FLAT = 1e-12 # An eigenvalue below this share of the largest one is a rounding of zero
+_FLAT = 1e-12  # An eigenvalue below this share of the largest one is a rounding of zero
 
-def _principal(cov: np.ndarray) -> tuple[np.ndarray, np.ndarray]: # Variances, ascending, and directions
+
+def _principal(
+    cov: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:  # Variances, ascending, and directions
     "Principal variances and axes of each block"
-    if cov.shape[1] == 1: return cov[:, 0], np.ones_like(cov)
+    if cov.shape[1] == 1:
+        return cov[:, 0], np.ones_like(cov)
     w, U = np.linalg.eigh((cov + cov.transpose(0, 2, 1)) / 2)
-    if w.min() < -_ROUNDING * w.max(): refuse(ValueError, "cov", "positive semi-definite", f"an eigenvalue of {w.min():.4g} at source {w.min(1).argmin()}")
+    if w.min() < -_ROUNDING * w.max():
+        refuse(
+            ValueError,
+            "cov",
+            "positive semi-definite",
+            f"an eigenvalue of {w.min():.4g} at source {w.min(1).argmin()}",
+        )
     return w, U
 
 # %% ../../nbs/api/calibration/01_credible_sets.ipynb #e6c72727
-def _distance(error: np.ndarray, cov: np.ndarray, size: np.ndarray) -> tuple[np.ndarray, np.ndarray]: # d² `(n, n_samples)` and rank `(n,)`
+def _distance(
+    error: np.ndarray, cov: np.ndarray, size: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:  # d² `(n, n_samples)` and rank `(n,)`
     "Squared Mahalanobis distances in blocks that may be singular"
     w, U = _principal(cov)
     along, top = U.transpose(0, 2, 1) @ error if len(U[0]) > 1 else error, np.maximum(w[:, -1:], 0)
@@ -95,22 +150,27 @@ def _distance(error: np.ndarray, cov: np.ndarray, size: np.ndarray) -> tuple[np.
 @dataclass(frozen=True, eq=False)
 class Scores:
     "How far the truth is from the posterior mean, measured by the posterior"
-    d2: np.ndarray # Squared Mahalanobis distance, z² of a single component; infinite where the truth is held impossible, `(n_sources, n_parts, n_samples)`
-    rank: np.ndarray # Directions in which the set has extent, 0 for a point, `(n_sources, n_parts)`
-    mode: str # `"pointwise"`: every sample; `"aggregated"`: the average over time
-    region: str # `"marginal"`: each component; `"ellipsoid"`: a source's components together
+
+    d2: np.ndarray  # Squared Mahalanobis distance, z² of a single component; infinite where the truth is held impossible, `(n_sources, n_parts, n_samples)`
+    rank: (
+        np.ndarray
+    )  # Directions in which the set has extent, 0 for a point, `(n_sources, n_parts)`
+    mode: str  # `"pointwise"`: every sample; `"aggregated"`: the average over time
+    region: str  # `"marginal"`: each component; `"ellipsoid"`: a source's components together
 
     @property
-    def level(self) -> np.ndarray: # `(n_sources, n_parts, n_samples)`
+    def level(self) -> np.ndarray:  # `(n_sources, n_parts, n_samples)`
         "The level at which the truth is just covered"
         r = self.rank[:, :, None]
         return np.where(r > 0, gammainc(np.maximum(r, 1) / 2, self.d2 / 2), self.d2 > 0)
+
     @property
-    def pruned(self) -> np.ndarray: # `(n_sources,)`
+    def pruned(self) -> np.ndarray:  # `(n_sources,)`
         "Sources without any variance"
         return (self.rank == 0).all(1)
+
     @property
-    def informative(self) -> np.ndarray: # `(n_sources, n_parts, n_samples)`
+    def informative(self) -> np.ndarray:  # `(n_sources, n_parts, n_samples)`
         "Whether membership says anything: not for a point that is the truth"
         return (self.rank[:, :, None] > 0) | (self.d2 > 0)
 
@@ -118,89 +178,120 @@ class Scores:
 MODES = {m: m for m in ("pointwise", "aggregated")}
 REGIONS = {r: r for r in ("marginal", "ellipsoid")}
 
+
 def scores(
-    x_true: np.ndarray, # True sources, `(n_sources[, n_orient], n_times)` or flattened source-major, nAm
-    result: object, # What a solver returned, or a `Posterior`, or `Moments`
-    mode: str = "pointwise", # `"pointwise"`: every sample; `"aggregated"`: the average over time
-    region: str = "marginal", # `"marginal"`: each component; `"ellipsoid"`: a source's components together
-) -> Scores: # From which membership at every level follows
+    x_true: np.ndarray,  # True sources, `(n_sources[, n_orient], n_times)` or flattened source-major, nAm
+    result: object,  # What a solver returned, or a `Posterior`, or `Moments`
+    mode: str = "pointwise",  # `"pointwise"`: every sample; `"aggregated"`: the average over time
+    region: str = "marginal",  # `"marginal"`: each component; `"ellipsoid"`: a source's components together
+) -> Scores:  # From which membership at every level follows
     "Where the truth lies in the posterior of each source"
     m = moments(result, joint=check_choice("region", region, REGIONS) == "ellipsoid")
     x, (N, k, T) = truth_like(x_true, m.mean), m.mean.shape
     error, cov, size = x - m.mean, m.cov, np.maximum(abs(x).max(2), abs(m.mean).max(2))
-    if check_choice("mode", mode, MODES) == "aggregated": error, cov = error.mean(2, keepdims=True), cov / T
-    if region == "marginal": error, cov, size = error.reshape(N * k, 1, -1), _variances(cov).reshape(-1, 1, 1), size.reshape(-1)
-    else: cov, size = _blocks(cov), size.max(1)
+    if check_choice("mode", mode, MODES) == "aggregated":
+        error, cov = error.mean(2, keepdims=True), cov / T
+    if region == "marginal":
+        error, cov, size = (
+            error.reshape(N * k, 1, -1),
+            _variances(cov).reshape(-1, 1, 1),
+            size.reshape(-1),
+        )
+    else:
+        cov, size = _blocks(cov), size.max(1)
     d2, rank = _distance(error, cov, size)
     return Scores(d2.reshape(N, -1, error.shape[2]), rank.reshape(N, -1), mode, region)
 
 # %% ../../nbs/api/calibration/01_credible_sets.ipynb #cc58953e
-def _variances(cov: np.ndarray) -> np.ndarray: # `(n_sources, n_orient)`
+def _variances(cov: np.ndarray) -> np.ndarray:  # `(n_sources, n_orient)`
     "The variances of covariances"
     return cov if cov.ndim == 2 else np.diagonal(cov, axis1=1, axis2=2)
 
-def _blocks(cov: np.ndarray) -> np.ndarray: # `(n_sources, n_orient, n_orient)`
+
+def _blocks(cov: np.ndarray) -> np.ndarray:  # `(n_sources, n_orient, n_orient)`
     "Covariances that are there"
-    if cov.ndim == 2 and cov.shape[1] > 1: refuse(ValueError, "cov", "whole covariances for an ellipsoid", "variances alone", "pass (n_sources, n_orient, n_orient), or region='marginal'")
+    if cov.ndim == 2 and cov.shape[1] > 1:
+        refuse(
+            ValueError,
+            "cov",
+            "whole covariances for an ellipsoid",
+            "variances alone",
+            "pass (n_sources, n_orient, n_orient), or region='marginal'",
+        )
     return cov.reshape(len(cov), cov.shape[1], -1)
 
 # %% ../../nbs/api/calibration/01_credible_sets.ipynb #1493e006
 def reach(
-    levels: np.ndarray, # Levels within 0 and 1, `(n_levels,)`
-) -> np.ndarray: # Squared distance up to which each rank's sets cover, `(4, n_levels)`
+    levels: np.ndarray,  # Levels within 0 and 1, `(n_levels,)`
+) -> np.ndarray:  # Squared distance up to which each rank's sets cover, `(4, n_levels)`
     "How far the sets of some levels reach, by rank"
     c = np.atleast_1d(check_array("levels", levels))
-    if ((c < 0) | (c > 1)).any(): refuse(ValueError, "levels", "within 0 and 1", f"{c[(c < 0) | (c > 1)][0]:g}", "a level is a probability")
+    if ((c < 0) | (c > 1)).any():
+        refuse(
+            ValueError,
+            "levels",
+            "within 0 and 1",
+            f"{c[(c < 0) | (c > 1)][0]:g}",
+            "a level is a probability",
+        )
     out = np.vstack([np.zeros_like(c), 2 * gammaincinv(np.arange(1, 4)[:, None] / 2, c)])
     out[1:, c == 0] = -np.inf
     out[:, c == 1] = np.inf
     return out
 
 # %% ../../nbs/api/calibration/01_credible_sets.ipynb #c30e692c
-def _level(level: float) -> float: return check_number("level", level, least=0, most=1, cure="a level is a probability")
+def _level(level: float) -> float:
+    return check_number("level", level, least=0, most=1, cure="a level is a probability")
+
 
 def _plain(a: np.ndarray, mode: str) -> np.ndarray:
     "Without the axes along which there is only one by definition: the single component, the average"
-    if a.shape[1] == 1: a = a[:, 0]
+    if a.shape[1] == 1:
+        a = a[:, 0]
     return a[..., 0] if mode == "aggregated" else a
 
 # %% ../../nbs/api/calibration/01_credible_sets.ipynb #f1a2d38b
 def membership(
-    x_true: np.ndarray, # True sources, `(n_sources[, n_orient], n_times)` or flattened source-major, nAm
-    result: object, # What a solver returned, or a `Posterior`, or `Moments`
-    level: float, # Probability that the set should hold
-    mode: str = "pointwise", # `"pointwise"`: every sample; `"aggregated"`: the average over time
-    region: str = "marginal", # `"marginal"`: each component; `"ellipsoid"`: a source's components together
-) -> np.ndarray: # True or false, `(n_sources[, n_orient][, n_times])`
+    x_true: np.ndarray,  # True sources, `(n_sources[, n_orient], n_times)` or flattened source-major, nAm
+    result: object,  # What a solver returned, or a `Posterior`, or `Moments`
+    level: float,  # Probability that the set should hold
+    mode: str = "pointwise",  # `"pointwise"`: every sample; `"aggregated"`: the average over time
+    region: str = "marginal",  # `"marginal"`: each component; `"ellipsoid"`: a source's components together
+) -> np.ndarray:  # True or false, `(n_sources[, n_orient][, n_times])`
     "Whether the credible sets of one level hold the truth"
     s = scores(x_true, result, mode, region)
     return _plain(s.d2 <= reach(_level(level))[s.rank], mode)
 
 # %% ../../nbs/api/calibration/01_credible_sets.ipynb #272648c9
 def half_width(
-    variance: np.ndarray, # Posterior variances, any shape, nAm²
-    level: float, # Probability that the interval should hold
-) -> np.ndarray: # Half the width of the central intervals, the same shape, nAm
+    variance: np.ndarray,  # Posterior variances, any shape, nAm²
+    level: float,  # Probability that the interval should hold
+) -> np.ndarray:  # Half the width of the central intervals, the same shape, nAm
     "Half the width of the central interval of a Gaussian"
     v, c = check_array("variance", variance), _level(level)
     _no_negative("variance", v)
-    return np.full_like(v, np.inf) if c == 1 else np.sqrt(2 * gammaincinv(0.5, c) * np.maximum(v, 0))
+    return (
+        np.full_like(v, np.inf) if c == 1 else np.sqrt(2 * gammaincinv(0.5, c) * np.maximum(v, 0))
+    )
 
 # %% ../../nbs/api/calibration/01_credible_sets.ipynb #5fbfcb96
 class Interval(NamedTuple):
     "A credible interval for each component"
-    lower: np.ndarray # Lower end, `(n_sources[, n_orient][, n_times])`, nAm
-    upper: np.ndarray # Upper end, the same shape, nAm
+
+    lower: np.ndarray  # Lower end, `(n_sources[, n_orient][, n_times])`, nAm
+    upper: np.ndarray  # Upper end, the same shape, nAm
+
 
 def credible_interval(
-    result: object, # What a solver returned, or a `Posterior`, or `Moments`
-    level: float, # Probability that the interval should hold
-    mode: str = "pointwise", # `"pointwise"`: every sample; `"aggregated"`: the average over time
-) -> Interval: # Its ends
+    result: object,  # What a solver returned, or a `Posterior`, or `Moments`
+    level: float,  # Probability that the interval should hold
+    mode: str = "pointwise",  # `"pointwise"`: every sample; `"aggregated"`: the average over time
+) -> Interval:  # Its ends
     "The central interval of each component"
     m = moments(result, joint=False)
     mean, var = m.mean, _variances(m.cov)[:, :, None]
-    if check_choice("mode", mode, MODES) == "aggregated": mean, var = mean.mean(2, keepdims=True), var / mean.shape[2]
+    if check_choice("mode", mode, MODES) == "aggregated":
+        mean, var = mean.mean(2, keepdims=True), var / mean.shape[2]
     half = half_width(var, level)
     return Interval(_plain(mean - half, mode), _plain(mean + half, mode))
 
@@ -208,41 +299,70 @@ def credible_interval(
 @dataclass(frozen=True, eq=False)
 class Ellipsoid:
     "A credible ellipsoid, or an ellipse where two components make it"
-    centre: np.ndarray # Posterior mean, `(n_dims,)`, nAm
-    axes: np.ndarray # Principal axes, one to a column, longest last, `(n_dims, n_orient)`
-    radii: np.ndarray # Half lengths along these, `(n_orient,)`, nAm
-    level: float # Probability that it should hold
+
+    centre: np.ndarray  # Posterior mean, `(n_dims,)`, nAm
+    axes: np.ndarray  # Principal axes, one to a column, longest last, `(n_dims, n_orient)`
+    radii: np.ndarray  # Half lengths along these, `(n_orient,)`, nAm
+    level: float  # Probability that it should hold
 
 # %% ../../nbs/api/calibration/01_credible_sets.ipynb #5afe19c6
 def credible_ellipsoid(
-    result: object, # What a solver returned, or a `Posterior`, or `Moments`
-    source: int, # The source
-    level: float, # Probability that the set should hold
-    sample: int = None, # The sample in time, or the average over time
-    basis: np.ndarray = None, # Directions of the components in space, a leadfield's `basis`, `(n_sources, 3, n_orient)`
-) -> Ellipsoid: # Centre, axes and radii
+    result: object,  # What a solver returned, or a `Posterior`, or `Moments`
+    source: int,  # The source
+    level: float,  # Probability that the set should hold
+    sample: int = None,  # The sample in time, or the average over time
+    basis: np.ndarray = None,  # Directions of the components in space, a leadfield's `basis`, `(n_sources, 3, n_orient)`
+) -> Ellipsoid:  # Centre, axes and radii
     "The credible set of one source, for a picture"
     m, c = moments(result), _level(level)
     N, k, T = m.mean.shape
     n = check_count("source", source, least=0, most=N - 1)
-    centre = m.mean[n].mean(1) if sample is None else m.mean[n, :, check_count("sample", sample, least=0, most=T - 1)]
-    w, U = (a[0] for a in _principal(_blocks(m.cov)[n:n + 1]))
+    centre = (
+        m.mean[n].mean(1)
+        if sample is None
+        else m.mean[n, :, check_count("sample", sample, least=0, most=T - 1)]
+    )
+    w, U = (a[0] for a in _principal(_blocks(m.cov)[n : n + 1]))
     wide = w > _FLAT * max(w[-1], 0)
-    r2 = np.inf if c == 1 else 2 * gammaincinv(max(wide.sum(), 1) / 2, c) * np.where(wide, w, 0) / (T if sample is None else 1)
-    Q = np.eye(k) if basis is None else check_array("basis", basis, (N, None, k), cure="pass the basis of the leadfield")[n]
+    r2 = (
+        np.inf
+        if c == 1
+        else 2
+        * gammaincinv(max(wide.sum(), 1) / 2, c)
+        * np.where(wide, w, 0)
+        / (T if sample is None else 1)
+    )
+    Q = (
+        np.eye(k)
+        if basis is None
+        else check_array("basis", basis, (N, None, k), cure="pass the basis of the leadfield")[n]
+    )
     return Ellipsoid(Q @ centre, Q @ U, np.sqrt(np.broadcast_to(r2, (k,))), c)
 
 # %% ../../nbs/api/calibration/01_credible_sets.ipynb #27ec5580
 @patch
-def surface(self: Ellipsoid,
-            n: int = 61, # Points around
-           ) -> np.ndarray: # `(n, n_dims)` around an ellipse, `(n // 2 + 1, n, n_dims)` over an ellipsoid, nAm
+def surface(
+    self: Ellipsoid,
+    n: int = 61,  # Points around
+) -> (
+    np.ndarray
+):  # `(n, n_dims)` around an ellipse, `(n // 2 + 1, n, n_dims)` over an ellipsoid, nAm
     "Points on the surface"
     around, k = np.linspace(0, 2 * np.pi, check_count("n", n, least=3)), len(self.radii)
-    if not np.isfinite(self.radii).all(): refuse(ValueError, "level", "below 1 for a surface", self.level)
-    if k == 1: unit = np.array([[-1.], [1.]])
-    elif k == 2: unit = np.stack([np.cos(around), np.sin(around)], -1)
+    if not np.isfinite(self.radii).all():
+        refuse(ValueError, "level", "below 1 for a surface", self.level)
+    if k == 1:
+        unit = np.array([[-1.0], [1.0]])
+    elif k == 2:
+        unit = np.stack([np.cos(around), np.sin(around)], -1)
     else:
         down = np.linspace(0, np.pi, n // 2 + 1)[:, None]
-        unit = np.stack([np.sin(down) * np.cos(around), np.sin(down) * np.sin(around), np.cos(down) + 0 * around], -1)
+        unit = np.stack(
+            [
+                np.sin(down) * np.cos(around),
+                np.sin(down) * np.sin(around),
+                np.cos(down) + 0 * around,
+            ],
+            -1,
+        )
     return self.centre + unit * self.radii @ self.axes.T

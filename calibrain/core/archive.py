@@ -16,7 +16,7 @@ import numpy as np
 from .checks import refuse
 
 # %% ../../nbs/api/core/04_archive.ipynb #55e71fb0
-def _digest(arrays: dict) -> str: # 32 hexadecimal digits
+def _digest(arrays: dict) -> str:  # 32 hexadecimal digits
     "Checksum of some arrays and their names"
     h = blake2b(digest_size=16)
     for name, a in sorted(arrays.items()):
@@ -27,49 +27,69 @@ def _digest(arrays: dict) -> str: # 32 hexadecimal digits
 # %% ../../nbs/api/core/04_archive.ipynb #5a86fa09
 def _npz_path(path: str | Path) -> Path:
     "A path that names an npz"
-    if not isinstance(path, str | os.PathLike): refuse(TypeError, "path", "a path", repr(path))
+    if not isinstance(path, str | os.PathLike):
+        refuse(TypeError, "path", "a path", repr(path))
     path = Path(path)
-    if path.suffix != ".npz": refuse(ValueError, "path", "the name of an .npz file", path, "end it in .npz")
+    if path.suffix != ".npz":
+        refuse(ValueError, "path", "the name of an .npz file", path, "end it in .npz")
     return path
 
 # %% ../../nbs/api/core/04_archive.ipynb #debac8d3
 def write_arrays(
-    path: str | Path, # Where to, ending in `.npz`; a file that is there is replaced
-    arrays: dict, # Name → array, number or text
-) -> Path: # Where it is
+    path: str | Path,  # Where to, ending in `.npz`; a file that is there is replaced
+    arrays: dict,  # Name → array, number or text
+) -> Path:  # Where it is
     "Write arrays to a file that appears when it is complete"
     path, arrays = _npz_path(path), {k: np.asarray(v) for k, v in arrays.items()}
-    if bad := [k for k, a in arrays.items() if a.dtype.hasobject]: refuse(TypeError, "arrays", "of numbers or text", f"Python objects in {', '.join(bad)}")
-    if not path.parent.is_dir(): refuse(FileNotFoundError, "path", "in a folder that exists", path, "make the folder first")
+    if bad := [k for k, a in arrays.items() if a.dtype.hasobject]:
+        refuse(TypeError, "arrays", "of numbers or text", f"Python objects in {', '.join(bad)}")
+    if not path.parent.is_dir():
+        refuse(FileNotFoundError, "path", "in a folder that exists", path, "make the folder first")
     aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
-        with open(aside, "xb") as f: np.savez(f, checksum=np.array(_digest(arrays)), **arrays)
+        with open(aside, "xb") as f:
+            np.savez(f, checksum=np.array(_digest(arrays)), **arrays)
         os.replace(aside, path)
-    finally: aside.unlink(missing_ok=True)
+    finally:
+        aside.unlink(missing_ok=True)
     return path
 
 # %% ../../nbs/api/core/04_archive.ipynb #a09b526f
 class _Pickled(ValueError):
     "A file that could run code"
 
+
 def _member(f, key: str, path: Path) -> np.ndarray:
     "One array of an open npz"
-    try: return f[key]
+    try:
+        return f[key]
     except ValueError as e:
-        if "pickle" not in str(e): raise
-        raise _Pickled(f"{path} holds pickled objects at {key!r}, which can run code when they are read: save {key!r} as an array of numbers or text") from e
+        if "pickle" not in str(e):
+            raise
+        raise _Pickled(
+            f"{path} holds pickled objects at {key!r}, which can run code when they are read: save {key!r} as an array of numbers or text"
+        ) from e
 
 # %% ../../nbs/api/core/04_archive.ipynb #5aed779d
 def read_arrays(
-    path: str | Path, # An `.npz` file
-) -> dict: # Name → array
+    path: str | Path,  # An `.npz` file
+) -> dict:  # Name → array
     "Read arrays, and refuse a file that is cut short, altered, or could run code"
     path = _npz_path(path)
-    if not path.exists(): refuse(FileNotFoundError, "path", "a file", path)
+    if not path.exists():
+        refuse(FileNotFoundError, "path", "a file", path)
     try:
-        with np.load(path, allow_pickle=False) as f: arrays = {k: _member(f, k, path) for k in f.files}
-    except _Pickled: raise
-    except Exception as e: raise ValueError(f"{path} is cut short, damaged or not an npz file ({type(e).__name__}: {e}): save it again") from e   # a damaged file can fail in any way
+        with np.load(path, allow_pickle=False) as f:
+            arrays = {k: _member(f, k, path) for k in f.files}
+    except _Pickled:
+        raise
+    except Exception as e:
+        raise ValueError(
+            f"{path} is cut short, damaged or not an npz file ({type(e).__name__}: {e}): save it again"
+        ) from e  # a damaged file can fail in any way
     checksum = arrays.pop("checksum", None)
-    if checksum is not None and str(checksum) != _digest(arrays): raise ValueError(f"{path} was altered since it was written: its checksum does not match, save it again")
+    if checksum is not None and str(checksum) != _digest(arrays):
+        raise ValueError(
+            f"{path} was altered since it was written: its checksum does not match, save it again"
+        )
     return arrays

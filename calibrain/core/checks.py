@@ -19,116 +19,199 @@ def refuse(error, name, must, got, cure=""):
 
 # %% ../../nbs/api/core/02_checks.ipynb #42b6f400
 def check_number(
-    name: str, # What the argument is called, for the message
-    value: float, # The argument
-    above: float = -np.inf, # It must be greater than this
-    least: float = -np.inf, # … and at least this
-    most: float = np.inf, # … and at most this
-    cure: str = "", # What to do about a wrong value
-) -> float: # The argument as a float
+    name: str,  # What the argument is called, for the message
+    value: float,  # The argument
+    above: float = -np.inf,  # It must be greater than this
+    least: float = -np.inf,  # … and at least this
+    most: float = np.inf,  # … and at most this
+    cure: str = "",  # What to do about a wrong value
+) -> float:  # The argument as a float
     "A finite real number within bounds"
-    if isinstance(value, np.ndarray) and value.ndim == 0: value = value[()]
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real): refuse(TypeError, name, "a real number", repr(value), cure)
-    try: number = float(value)
-    except OverflowError: number = np.inf
-    bounds = [f"> {above:g}"] * bool(above > -np.inf) + [f">= {least:g}"] * bool(least > -np.inf) + [f"<= {most:g}"] * bool(most < np.inf)
-    if not (np.isfinite(number) and number > above and least <= number <= most): refuse(ValueError, name, " and ".join(["finite", *bounds]), value, cure)
+    if isinstance(value, np.ndarray) and value.ndim == 0:
+        value = value[()]
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
+        refuse(TypeError, name, "a real number", repr(value), cure)
+    try:
+        number = float(value)
+    except OverflowError:
+        number = np.inf
+    bounds = (
+        [f"> {above:g}"] * bool(above > -np.inf)
+        + [f">= {least:g}"] * bool(least > -np.inf)
+        + [f"<= {most:g}"] * bool(most < np.inf)
+    )
+    if not (np.isfinite(number) and number > above and least <= number <= most):
+        refuse(ValueError, name, " and ".join(["finite", *bounds]), value, cure)
     return number
 
 # %% ../../nbs/api/core/02_checks.ipynb #6554883e
 def check_count(
-    name: str, # What the argument is called, for the message
-    value: int, # The argument
-    least: int = 1, # It must be at least this
-    most: float = np.inf, # … and at most this
-    cure: str = "", # What to do about a wrong value
-) -> int: # The argument as an int
+    name: str,  # What the argument is called, for the message
+    value: int,  # The argument
+    least: int = 1,  # It must be at least this
+    most: float = np.inf,  # … and at most this
+    cure: str = "",  # What to do about a wrong value
+) -> int:  # The argument as an int
     "A whole number within bounds"
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Integral): refuse(TypeError, name, "a whole number", repr(value), cure)
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Integral):
+        refuse(TypeError, name, "a whole number", repr(value), cure)
     return int(check_number(name, int(value), least=least, most=most, cure=cure))
 
 # %% ../../nbs/api/core/02_checks.ipynb #ca08bad5
 def check_choice(
-    name: str, # What the argument is called, for the message
-    value: object, # The argument
-    choices: dict, # What may be passed, and what it stands for
-) -> object: # What the choice stands for
+    name: str,  # What the argument is called, for the message
+    value: object,  # The argument
+    choices: dict,  # What may be passed, and what it stands for
+) -> object:  # What the choice stands for
     "One of a few values, looked up"
-    try: return choices[value]
-    except (KeyError, TypeError): refuse(ValueError, name, "one of " + ", ".join(map(repr, choices)), repr(value))
+    try:
+        return choices[value]
+    except (KeyError, TypeError):
+        refuse(ValueError, name, "one of " + ", ".join(map(repr, choices)), repr(value))
 
 # %% ../../nbs/api/core/02_checks.ipynb #8993e9cb
 def check_array(
-    name: str, # What the argument is called, for the message
-    value: np.ndarray, # The argument
-    shape: tuple = (), # Sizes by axis, `None` where any size will do; empty: any shape
-    cure: str = "", # What to do about a wrong shape
-) -> np.ndarray: # The argument as a `float64` array
+    name: str,  # What the argument is called, for the message
+    value: np.ndarray,  # The argument
+    shape: tuple = (),  # Sizes by axis, `None` where any size will do; empty: any shape
+    cure: str = "",  # What to do about a wrong shape
+) -> np.ndarray:  # The argument as a `float64` array
     "A finite real array of a given shape"
-    if np.ma.is_masked(value): refuse(ValueError, name, "without masked entries", f"{np.ma.count_masked(value)} of them", "drop or fill them")
-    try: a = np.asarray(value)
-    except ValueError: refuse(ValueError, name, "an array", "rows of different lengths", cure)
-    if a.dtype.kind not in "biuf": refuse(TypeError, name, "real numbers", f"dtype {a.dtype}", "take the real part, or convert it")
+    if np.ma.is_masked(value):
+        refuse(
+            ValueError,
+            name,
+            "without masked entries",
+            f"{np.ma.count_masked(value)} of them",
+            "drop or fill them",
+        )
+    try:
+        a = np.asarray(value)
+    except ValueError:
+        refuse(ValueError, name, "an array", "rows of different lengths", cure)
+    if a.dtype.kind not in "biuf":
+        refuse(
+            TypeError, name, "real numbers", f"dtype {a.dtype}", "take the real part, or convert it"
+        )
     if shape and (a.ndim != len(shape) or any(s not in (None, n) for s, n in zip(shape, a.shape))):
-        refuse(ValueError, name, "of shape (" + ", ".join("any" if s is None else str(s) for s in shape) + ")", f"shape {a.shape}", cure)
-    if a.size == 0: refuse(ValueError, name, "non-empty", f"shape {a.shape}", cure)
+        refuse(
+            ValueError,
+            name,
+            "of shape (" + ", ".join("any" if s is None else str(s) for s in shape) + ")",
+            f"shape {a.shape}",
+            cure,
+        )
+    if a.size == 0:
+        refuse(ValueError, name, "non-empty", f"shape {a.shape}", cure)
     a = a.astype(np.float64, copy=False)
-    if not np.isfinite(a).all(): refuse(ValueError, name, "finite", f"{np.count_nonzero(~np.isfinite(a))} NaN or infinite values", "drop or repair those channels and samples")
+    if not np.isfinite(a).all():
+        refuse(
+            ValueError,
+            name,
+            "finite",
+            f"{np.count_nonzero(~np.isfinite(a))} NaN or infinite values",
+            "drop or repair those channels and samples",
+        )
     return a
 
 # %% ../../nbs/api/core/02_checks.ipynb #65bb4698
 def _check_size(name: str, a: np.ndarray) -> None:
     "Not all zero, and of a size whose square can be computed"
     top = max(-a.min(), a.max())
-    if top == 0: refuse(ValueError, name, "different from zero somewhere", "all zeros", "check its units and channel selection")
-    if not 1e-140 < top < 1e140: refuse(ValueError, name, "between 1e-140 and 1e140 in size", f"{top:.3g}", "check its units")
+    if top == 0:
+        refuse(
+            ValueError,
+            name,
+            "different from zero somewhere",
+            "all zeros",
+            "check its units and channel selection",
+        )
+    if not 1e-140 < top < 1e140:
+        refuse(
+            ValueError, name, "between 1e-140 and 1e140 in size", f"{top:.3g}", "check its units"
+        )
 
 # %% ../../nbs/api/core/02_checks.ipynb #16c7e7a9
 def check_orient(
-    n_orient: int, # Orientations of a source: 1, 2 or 3
-) -> int: # The same, as a plain int
+    n_orient: int,  # Orientations of a source: 1, 2 or 3
+) -> int:  # The same, as a plain int
     "A number of orientations"
     return check_choice("n_orient", n_orient, {1: 1, 2: 2, 3: 3})
 
+
 def check_leadfield(
-    L: np.ndarray, # Leadfield, `(n_sensors, n_sources * n_orient)` or `(n_sensors, n_sources, n_orient)`, µV/nAm or fT/nAm
-    n_orient: int = 1, # Orientations of a source: 1, 2 or 3
-) -> np.ndarray: # Leadfield, `(n_sensors, n_sources * n_orient)`
+    L: np.ndarray,  # Leadfield, `(n_sensors, n_sources * n_orient)` or `(n_sensors, n_sources, n_orient)`, µV/nAm or fT/nAm
+    n_orient: int = 1,  # Orientations of a source: 1, 2 or 3
+) -> np.ndarray:  # Leadfield, `(n_sensors, n_sources * n_orient)`
     "A leadfield as a source-major matrix"
     k = check_orient(n_orient)
     L = check_array("L", L)
-    if L.ndim == 3 and L.shape[2] == k: L = L.reshape(len(L), -1)
-    if L.ndim != 2: refuse(ValueError, "L", f"(n_sensors, n_sources * {k}) or (n_sensors, n_sources, {k})", f"shape {L.shape}", "set n_orient to the number of orientations")
-    if L.shape[1] % k: refuse(ValueError, "L", f"of n_sources * {k} columns", f"{L.shape[1]} columns", "set n_orient to the number of orientations")
+    if L.ndim == 3 and L.shape[2] == k:
+        L = L.reshape(len(L), -1)
+    if L.ndim != 2:
+        refuse(
+            ValueError,
+            "L",
+            f"(n_sensors, n_sources * {k}) or (n_sensors, n_sources, {k})",
+            f"shape {L.shape}",
+            "set n_orient to the number of orientations",
+        )
+    if L.shape[1] % k:
+        refuse(
+            ValueError,
+            "L",
+            f"of n_sources * {k} columns",
+            f"{L.shape[1]} columns",
+            "set n_orient to the number of orientations",
+        )
     _check_size("L", L)
     return L
 
 # %% ../../nbs/api/core/02_checks.ipynb #4583ce83
 def check_recording(
-    y: np.ndarray, # Recording, `(n_sensors, n_times)` or `(n_sensors,)`, µV or fT
-    n_sensors: int, # Sensors of the leadfield
-) -> np.ndarray: # Recording, `(n_sensors, n_times)`
+    y: np.ndarray,  # Recording, `(n_sensors, n_times)` or `(n_sensors,)`, µV or fT
+    n_sensors: int,  # Sensors of the leadfield
+) -> np.ndarray:  # Recording, `(n_sensors, n_times)`
     "A recording as a matrix with the leadfield's sensors"
     y = check_array("y", y)
-    if y.ndim == 1: y = y[:, None]
-    if y.ndim != 2 or len(y) != n_sensors: refuse(ValueError, "y", f"of shape ({n_sensors}, n_times), as L has {n_sensors} sensors", f"shape {y.shape}", "pick the same channels, in the same order, for both")
+    if y.ndim == 1:
+        y = y[:, None]
+    if y.ndim != 2 or len(y) != n_sensors:
+        refuse(
+            ValueError,
+            "y",
+            f"of shape ({n_sensors}, n_times), as L has {n_sensors} sensors",
+            f"shape {y.shape}",
+            "pick the same channels, in the same order, for both",
+        )
     _check_size("y", y)
     return y
 
 # %% ../../nbs/api/core/02_checks.ipynb #6b4faf67
 def check_logger(
-    logger: logging.Logger | None, # The argument
-    module: str, # Name of the module whose logger stands in for `None`
-) -> logging.Logger: # The logger to write to
+    logger: logging.Logger | None,  # The argument
+    module: str,  # Name of the module whose logger stands in for `None`
+) -> logging.Logger:  # The logger to write to
     "A logger, or that of the module"
-    if logger is None: return logging.getLogger(module)
-    if not isinstance(logger, (logging.Logger, logging.LoggerAdapter)): refuse(TypeError, "logger", "a logging.Logger or None", repr(logger), "pass logging.getLogger(__name__)")
+    if logger is None:
+        return logging.getLogger(module)
+    if not isinstance(logger, (logging.Logger, logging.LoggerAdapter)):
+        refuse(
+            TypeError,
+            "logger",
+            "a logging.Logger or None",
+            repr(logger),
+            "pass logging.getLogger(__name__)",
+        )
     return logger
 
 # %% ../../nbs/api/core/02_checks.ipynb #b496e869
 def generator(
-    seed: int | np.random.Generator, # A whole number >= 0, or a generator to draw on from
-) -> np.random.Generator: # The generator
+    seed: int | np.random.Generator,  # A whole number >= 0, or a generator to draw on from
+) -> np.random.Generator:  # The generator
     "A random generator from an explicit seed"
-    if isinstance(seed, np.random.Generator): return seed
-    return np.random.default_rng(check_count("seed", seed, least=0, cure="pass a whole number or a numpy Generator"))
+    if isinstance(seed, np.random.Generator):
+        return seed
+    return np.random.default_rng(
+        check_count("seed", seed, least=0, cure="pass a whole number or a numpy Generator")
+    )

@@ -10,19 +10,25 @@ import numpy as np
 
 # %% ../../nbs/api/core/01_units.ipynb #9916ec64
 def flatten_sources(
-    x: np.ndarray, # Source amplitudes, `(n_sources, n_times)` or `(n_sources, n_orient, n_times)`, nAm
-) -> np.ndarray: # The same amplitudes, `(n_sources * n_orient, n_times)`, source-major
+    x: np.ndarray,  # Source amplitudes, `(n_sources, n_times)` or `(n_sources, n_orient, n_times)`, nAm
+) -> np.ndarray:  # The same amplitudes, `(n_sources * n_orient, n_times)`, source-major
     "Source amplitudes in the order of the leadfield's columns"
     x = np.asarray(x)
-    if x.ndim not in (2, 3): raise ValueError(f"x must have 2 or 3 dimensions, got shape {x.shape}: pass (n_sources[, n_orient], n_times)")
+    if x.ndim not in (2, 3):
+        raise ValueError(
+            f"x must have 2 or 3 dimensions, got shape {x.shape}: pass (n_sources[, n_orient], n_times)"
+        )
     return x.reshape(-1, x.shape[-1])
 
 # %% ../../nbs/api/core/01_units.ipynb #15add1a2
 def unflatten_sources(
-    x: np.ndarray, # Source amplitudes, `(n_sources * n_orient, n_times)`, nAm
-    n_orient: int, # Orientations of a source: 1, 2 or 3
-) -> np.ndarray: # The same amplitudes, `(n_sources, n_orient, n_times)`
+    x: np.ndarray,  # Source amplitudes, `(n_sources * n_orient, n_times)`, nAm
+    n_orient: int,  # Orientations of a source: 1, 2 or 3
+) -> np.ndarray:  # The same amplitudes, `(n_sources, n_orient, n_times)`
     "Source amplitudes with their orientations along an axis of their own"
     x = np.asarray(x)
-    if x.ndim != 2 or len(x) % n_orient: raise ValueError(f"x must have n_sources * n_orient rows, got shape {x.shape} with n_orient={n_orient}")
+    if x.ndim != 2 or len(x) % n_orient:
+        raise ValueError(
+            f"x must have n_sources * n_orient rows, got shape {x.shape} with n_orient={n_orient}"
+        )
     return x.reshape(-1, n_orient, x.shape[-1])

@@ -13,15 +13,17 @@ import warnings
 class ConvergenceWarning(UserWarning):
     "A solver stopped at `max_iter`; the message says how far it was from its tolerance"
 
+
 class NoiseBoundaryWarning(UserWarning):
     "A learned noise variance ran to zero: the data do not tell noise from sources"
 
 # %% ../../nbs/api/core/03_warnings.ipynb #3dba69c5
 def warn(
-    message: str, # What to say
-    category: type, # The warning's class
+    message: str,  # What to say
+    category: type,  # The warning's class
 ) -> None:
     "Warn at the first caller outside this package"
     level, frame = 2, sys._getframe(1)
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("calibrain."): level, frame = level + 1, frame.f_back
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("calibrain."):
+        level, frame = level + 1, frame.f_back
     warnings.warn(message, category, stacklevel=level)

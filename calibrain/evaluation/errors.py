@@ -12,78 +12,108 @@ import numpy as np
 from scipy.spatial.distance import cdist
 from scipy.stats import rankdata
 
-from ..core.checks import refuse, check_array, check_count
-from ..posterior.gaussian import Posterior
 from ..calibration.credible_sets import truth_like
+from ..core.checks import check_array, check_count, refuse
+from ..posterior.gaussian import Posterior
 
 # %% ../../nbs/api/evaluation/02_errors.ipynb #b9f23539
 def as_posterior(
-    result: object, # What a solver returned, or a `Posterior`
-) -> Posterior: # The posterior
+    result: object,  # What a solver returned, or a `Posterior`
+) -> Posterior:  # The posterior
     "The posterior behind a result"
     p = getattr(result, "posterior", result)
-    if not isinstance(p, Posterior): refuse(TypeError, "result", "a Result or a Posterior", repr(type(result).__name__), "pass what a solver returned")
+    if not isinstance(p, Posterior):
+        refuse(
+            TypeError,
+            "result",
+            "a Result or a Posterior",
+            repr(type(result).__name__),
+            "pass what a solver returned",
+        )
     return p
 
+
 def paired(
-    x_true: np.ndarray, # True sources, `(n_sources, n_times)`, `(n_sources, n_orient, n_times)` or `(n_sources * n_orient, n_times)`, nAm
-    estimate: object, # A `Result`, a `Posterior`, or amplitudes `(n_sources, n_orient, n_times)` or `(n_sources, n_times)`, nAm
-) -> tuple[np.ndarray, np.ndarray]: # Both `(n_sources, n_orient, n_times)`
+    x_true: np.ndarray,  # True sources, `(n_sources, n_times)`, `(n_sources, n_orient, n_times)` or `(n_sources * n_orient, n_times)`, nAm
+    estimate: object,  # A `Result`, a `Posterior`, or amplitudes `(n_sources, n_orient, n_times)` or `(n_sources, n_times)`, nAm
+) -> tuple[np.ndarray, np.ndarray]:  # Both `(n_sources, n_orient, n_times)`
     "Truth and estimated mean, of one shape"
     p = getattr(estimate, "posterior", estimate)
-    mean = p.mean.reshape(p.n_sources, p.n_orient, -1) if isinstance(p, Posterior) else check_array("estimate", estimate)
-    if mean.ndim == 2: mean = mean[:, None]
-    if mean.ndim != 3: refuse(ValueError, "estimate", "of shape (n_sources, n_orient, n_times)", f"shape {mean.shape}", "a single sample needs an axis of its own: x[:, None]")
+    mean = (
+        p.mean.reshape(p.n_sources, p.n_orient, -1)
+        if isinstance(p, Posterior)
+        else check_array("estimate", estimate)
+    )
+    if mean.ndim == 2:
+        mean = mean[:, None]
+    if mean.ndim != 3:
+        refuse(
+            ValueError,
+            "estimate",
+            "of shape (n_sources, n_orient, n_times)",
+            f"shape {mean.shape}",
+            "a single sample needs an axis of its own: x[:, None]",
+        )
     return truth_like(x_true, mean), mean
 
 # %% ../../nbs/api/evaluation/02_errors.ipynb #6a19104c
 def mse(
-    x_true: np.ndarray, # True sources, `(n_sources[, n_orient], n_times)`, nAm
-    estimate: object, # A `Result`, a `Posterior`, or amplitudes of the same shape
-) -> float: # nAm²
+    x_true: np.ndarray,  # True sources, `(n_sources[, n_orient], n_times)`, nAm
+    estimate: object,  # A `Result`, a `Posterior`, or amplitudes of the same shape
+) -> float:  # nAm²
     "Mean squared error over sources, components and samples"
     x, mean = paired(x_true, estimate)
     return float(np.square(mean - x).mean())
 
+
 def mae(
-    x_true: np.ndarray, # True sources, `(n_sources[, n_orient], n_times)`, nAm
-    estimate: object, # A `Result`, a `Posterior`, or amplitudes of the same shape
-) -> float: # nAm
+    x_true: np.ndarray,  # True sources, `(n_sources[, n_orient], n_times)`, nAm
+    estimate: object,  # A `Result`, a `Posterior`, or amplitudes of the same shape
+) -> float:  # nAm
     "Mean absolute error over sources, components and samples"
     x, mean = paired(x_true, estimate)
     return float(np.abs(mean - x).mean())
 
 # %% ../../nbs/api/evaluation/02_errors.ipynb #e025ac79
 def rmse(
-    x_true: np.ndarray, # True sources, `(n_sources[, n_orient], n_times)`, nAm
-    estimate: object, # A `Result`, a `Posterior`, or amplitudes of the same shape
-) -> float: # nAm
+    x_true: np.ndarray,  # True sources, `(n_sources[, n_orient], n_times)`, nAm
+    estimate: object,  # A `Result`, a `Posterior`, or amplitudes of the same shape
+) -> float:  # nAm
     "Root of the mean squared error"
-    return mse(x_true, estimate)**0.5
+    return mse(x_true, estimate) ** 0.5
+
 
 def rmae(
-    x_true: np.ndarray, # True sources, `(n_sources[, n_orient], n_times)`, nAm
-    estimate: object, # A `Result`, a `Posterior`, or amplitudes of the same shape
-) -> float: # √nAm
+    x_true: np.ndarray,  # True sources, `(n_sources[, n_orient], n_times)`, nAm
+    estimate: object,  # A `Result`, a `Posterior`, or amplitudes of the same shape
+) -> float:  # √nAm
     "Root of the mean absolute error, as calibrain 1.0 reports it"
-    return mae(x_true, estimate)**0.5
+    return mae(x_true, estimate) ** 0.5
 
 # %% ../../nbs/api/evaluation/02_errors.ipynb #cc8e483b
 def _norm(x: np.ndarray, axis=(1, 2)) -> np.ndarray:
     "Length over orientations and time, or over one of them"
     return np.sqrt(np.square(x).sum(axis))
 
-def _active(x: np.ndarray) -> np.ndarray: # Indices
+
+def _active(x: np.ndarray) -> np.ndarray:  # Indices
     "The sources that are not silent; there must be some"
     active = np.flatnonzero(x.any((1, 2)))
-    if not len(active): refuse(ValueError, "x_true", "active somewhere", "all zeros", "this measure has no meaning without an active source")
+    if not len(active):
+        refuse(
+            ValueError,
+            "x_true",
+            "active somewhere",
+            "all zeros",
+            "this measure has no meaning without an active source",
+        )
     return active
 
 # %% ../../nbs/api/evaluation/02_errors.ipynb #eeda56f1
 def relative_error(
-    x_true: np.ndarray, # True sources, `(n_sources[, n_orient], n_times)`, nAm
-    estimate: object, # A `Result`, a `Posterior`, or amplitudes of the same shape
-) -> float: # 1 for an estimate of zero
+    x_true: np.ndarray,  # True sources, `(n_sources[, n_orient], n_times)`, nAm
+    estimate: object,  # A `Result`, a `Posterior`, or amplitudes of the same shape
+) -> float:  # 1 for an estimate of zero
     "Length of the error, relative to that of the truth"
     x, mean = paired(x_true, estimate)
     _active(x)
@@ -91,10 +121,10 @@ def relative_error(
 
 # %% ../../nbs/api/evaluation/02_errors.ipynb #96017986
 def amplitude_error(
-    x_true: np.ndarray, # True sources, `(n_sources[, n_orient], n_times)`, nAm
-    estimate: object, # A `Result`, a `Posterior`, or amplitudes of the same shape
-    signed: bool = False, # The bias instead: negative where amplitudes are too small
-) -> float: # Relative to the true amplitude
+    x_true: np.ndarray,  # True sources, `(n_sources[, n_orient], n_times)`, nAm
+    estimate: object,  # A `Result`, a `Posterior`, or amplitudes of the same shape
+    signed: bool = False,  # The bias instead: negative where amplitudes are too small
+) -> float:  # Relative to the true amplitude
     "Mean relative error of the active sources' amplitudes"
     x, mean = paired(x_true, estimate)
     on = _active(x)
@@ -103,35 +133,52 @@ def amplitude_error(
 
 # %% ../../nbs/api/evaluation/02_errors.ipynb #e52b6334
 def orientation_error(
-    x_true: np.ndarray, # True sources, `(n_sources, n_orient, n_times)` with 2 or 3 components, nAm
-    estimate: object, # A `Result`, a `Posterior`, or amplitudes of the same shape
-) -> float: # Degrees
+    x_true: np.ndarray,  # True sources, `(n_sources, n_orient, n_times)` with 2 or 3 components, nAm
+    estimate: object,  # A `Result`, a `Posterior`, or amplitudes of the same shape
+) -> float:  # Degrees
     "Mean angle between true and estimated moments of the active sources"
     x, mean = paired(x_true, estimate)
-    if x.shape[1] == 1: refuse(ValueError, "x_true", "of 2 or 3 components", "1", "a source with one component has no direction to be wrong about")
+    if x.shape[1] == 1:
+        refuse(
+            ValueError,
+            "x_true",
+            "of 2 or 3 components",
+            "1",
+            "a source with one component has no direction to be wrong about",
+        )
     on = _active(x)
     x, mean = (np.moveaxis(a[on], 1, 2) for a in (x, mean))
     there = x.any(2) & mean.any(2)
-    if not there.any(): return np.nan
+    if not there.any():
+        return np.nan
     length = _norm(x[there], 1)
     u, v = x[there] / length[:, None], mean[there] / _norm(mean[there], 1)[:, None]
-    return float(np.average(np.degrees(2 * np.arctan2(_norm(u - v, 1), _norm(u + v, 1))), weights=length))
+    return float(
+        np.average(np.degrees(2 * np.arctan2(_norm(u - v, 1), _norm(u + v, 1))), weights=length)
+    )
 
 # %% ../../nbs/api/evaluation/02_errors.ipynb #acd88059
 def support(
-    result: object, # What a solver returned, or a `Posterior`
-    n: int = None, # So many strongest; `None`: those whose prior variance is above zero
-) -> np.ndarray: # Mask, `(n_sources,)`
+    result: object,  # What a solver returned, or a `Posterior`
+    n: int = None,  # So many strongest; `None`: those whose prior variance is above zero
+) -> np.ndarray:  # Mask, `(n_sources,)`
     "The sources that an estimate says are active"
     p = as_posterior(result)
     out = np.zeros(p.n_sources, bool)
-    if n is not None: out[_strongest(p.mean.reshape(p.n_sources, p.n_orient, -1), check_count("n", n, most=p.n_sources))] = True
-    elif "active_indices" in getattr(result, "entries", ()): out[np.asarray(result["active_indices"]) // p.n_orient] = True
-    else: out[np.unique(p.S.nonzero()[0][p.gamma[p.S.nonzero()[1]] > 0]) // p.n_orient] = True
+    if n is not None:
+        out[
+            _strongest(
+                p.mean.reshape(p.n_sources, p.n_orient, -1), check_count("n", n, most=p.n_sources)
+            )
+        ] = True
+    elif "active_indices" in getattr(result, "entries", ()):
+        out[np.asarray(result["active_indices"]) // p.n_orient] = True
+    else:
+        out[np.unique(p.S.nonzero()[0][p.gamma[p.S.nonzero()[1]] > 0]) // p.n_orient] = True
     return out
 
 # %% ../../nbs/api/evaluation/02_errors.ipynb #682d77da
-def _strongest(x: np.ndarray, n: int) -> np.ndarray: # At most `n` indices
+def _strongest(x: np.ndarray, n: int) -> np.ndarray:  # At most `n` indices
     "The sources of greatest length, strongest first, those of length zero left out; of equals the first"
     a = _norm(x)
     order = np.argsort(-a, kind="stable")[:n]
@@ -139,79 +186,119 @@ def _strongest(x: np.ndarray, n: int) -> np.ndarray: # At most `n` indices
 
 # %% ../../nbs/api/evaluation/02_errors.ipynb #9753aa43
 def detection(
-    x_true: np.ndarray, # True sources, `(n_sources[, n_orient], n_times)`, nAm
-    result: object, # What a solver returned, or a `Posterior`
-    rule: str = "auto", # "evidence" (γ > 0), "rank" (as many strongest as there are) or "auto"
-) -> dict: # precision, recall, f1, n_found, rule
+    x_true: np.ndarray,  # True sources, `(n_sources[, n_orient], n_times)`, nAm
+    result: object,  # What a solver returned, or a `Posterior`
+    rule: str = "auto",  # "evidence" (γ > 0), "rank" (as many strongest as there are) or "auto"
+) -> dict:  # precision, recall, f1, n_found, rule
     "Precision, recall and F1 of the sources that an estimate says are active"
     x, _ = paired(x_true, as_posterior(result))
     true, found = np.zeros(len(x), bool), support(result)
     true[_active(x)] = True
-    if rule not in ("auto", "evidence", "rank"): refuse(ValueError, "rule", "'auto', 'evidence' or 'rank'", repr(rule))
-    if rule == "auto": rule = "rank" if found.all() and not true.all() else "evidence"
-    if rule == "rank": found = support(result, n=true.sum())
+    if rule not in ("auto", "evidence", "rank"):
+        refuse(ValueError, "rule", "'auto', 'evidence' or 'rank'", repr(rule))
+    if rule == "auto":
+        rule = "rank" if found.all() and not true.all() else "evidence"
+    if rule == "rank":
+        found = support(result, n=true.sum())
     hits = (true & found).sum()
-    return dict(precision=float(hits / found.sum()) if found.any() else np.nan, recall=float(hits / true.sum()), f1=float(2 * hits / (true.sum() + found.sum())), n_found=int(found.sum()), rule=rule)
+    return dict(
+        precision=float(hits / found.sum()) if found.any() else np.nan,
+        recall=float(hits / true.sum()),
+        f1=float(2 * hits / (true.sum() + found.sum())),
+        n_found=int(found.sum()),
+        rule=rule,
+    )
 
 # %% ../../nbs/api/evaluation/02_errors.ipynb #50bdc5de
 def auc(
-    x_true: np.ndarray, # True sources, `(n_sources[, n_orient], n_times)`, nAm
-    estimate: object, # A `Result`, a `Posterior`, or amplitudes of the same shape
-) -> float: # 0.5 is chance; `nan` where no source is silent
+    x_true: np.ndarray,  # True sources, `(n_sources[, n_orient], n_times)`, nAm
+    estimate: object,  # A `Result`, a `Posterior`, or amplitudes of the same shape
+) -> float:  # 0.5 is chance; `nan` where no source is silent
     "Area under the ROC curve of strength as a sign of activity"
     x, mean = paired(x_true, estimate)
     on, N = _active(x), len(x)
     n = len(on)
-    return float((rankdata(_norm(mean))[on].sum() - n * (n + 1) / 2) / (n * (N - n))) if n < N else np.nan
+    return (
+        float((rankdata(_norm(mean))[on].sum() - n * (n + 1) / 2) / (n * (N - n)))
+        if n < N
+        else np.nan
+    )
 
 # %% ../../nbs/api/evaluation/02_errors.ipynb #029cc6cf
 def check_coords(
-    leadfield: object, # A `Leadfield` with positions, or positions, `(n_sources, 3)`, m
-    n_sources: int, # Sources of the estimate
-) -> np.ndarray: # Positions, `(n_sources, 3)`, mm
+    leadfield: object,  # A `Leadfield` with positions, or positions, `(n_sources, 3)`, m
+    n_sources: int,  # Sources of the estimate
+) -> np.ndarray:  # Positions, `(n_sources, 3)`, mm
     "Positions of the sources in mm"
     coords = getattr(leadfield, "coords", leadfield)
-    if coords is None: refuse(ValueError, "leadfield", "one with positions", "coords=None", "set coords, or pass positions in m")
-    coords = check_array("coords", coords, (n_sources, 3), "one row of x, y, z in m for each source")
-    if np.ptp(coords, axis=0).max() > 1: refuse(ValueError, "coords", "in m", f"sources {np.ptp(coords, axis=0).max():.3g} apart", "divide millimetres by 1000")
+    if coords is None:
+        refuse(
+            ValueError,
+            "leadfield",
+            "one with positions",
+            "coords=None",
+            "set coords, or pass positions in m",
+        )
+    coords = check_array(
+        "coords", coords, (n_sources, 3), "one row of x, y, z in m for each source"
+    )
+    if np.ptp(coords, axis=0).max() > 1:
+        refuse(
+            ValueError,
+            "coords",
+            "in m",
+            f"sources {np.ptp(coords, axis=0).max():.3g} apart",
+            "divide millimetres by 1000",
+        )
     return 1e3 * coords
 
 # %% ../../nbs/api/evaluation/02_errors.ipynb #933738da
 def localisation_error(
-    x_true: np.ndarray, # True sources, `(n_sources[, n_orient], n_times)`, nAm
-    estimate: object, # A `Result`, a `Posterior`, or amplitudes of the same shape
-    leadfield: object, # A `Leadfield` with positions, or positions, `(n_sources, 3)`, m
-) -> float: # mm; `nan` where the estimate is zero
+    x_true: np.ndarray,  # True sources, `(n_sources[, n_orient], n_times)`, nAm
+    estimate: object,  # A `Result`, a `Posterior`, or amplitudes of the same shape
+    leadfield: object,  # A `Leadfield` with positions, or positions, `(n_sources, 3)`, m
+) -> float:  # mm; `nan` where the estimate is zero
     "Region localisation error: distance between active and strongest sources, both ways"
     x, mean = paired(x_true, estimate)
     coords, on = check_coords(leadfield, len(x)), _active(x)
     found = _strongest(mean, len(on))
-    if not len(found): return np.nan
+    if not len(found):
+        return np.nan
     d = cdist(coords[on], coords[found])
     return float((d.min(1).mean() + d.min(0).mean()) / 2)
 
 # %% ../../nbs/api/evaluation/02_errors.ipynb #c3d4e4e5
 def transport_cost(
-    a: np.ndarray, # Mass at each place, `(n,)`, none below zero
-    b: np.ndarray, # The other mass, `(n,)`
-    coords: np.ndarray, # The places, `(n, 3)`, in any unit
-) -> float: # In the unit of `coords`; `nan` where one has no mass
+    a: np.ndarray,  # Mass at each place, `(n,)`, none below zero
+    b: np.ndarray,  # The other mass, `(n,)`
+    coords: np.ndarray,  # The places, `(n, 3)`, in any unit
+) -> float:  # In the unit of `coords`; `nan` where one has no mass
     "Mean distance over which one mass must be moved to become the other"
-    try: from ot import emd2
-    except ImportError as e: raise ImportError("the earth mover's distance needs POT: pip install 'calibrain[metrics]'") from e
+    try:
+        from ot import emd2
+    except ImportError as e:
+        raise ImportError(
+            "the earth mover's distance needs POT: pip install 'calibrain[metrics]'"
+        ) from e
     a, b = check_array("a", a, (None,)), check_array("b", b, (len(a),))
     coords = check_array("coords", coords, (len(a), None), "one row for each source")
-    if min(a.min(), b.min()) < 0: refuse(ValueError, "a and b", "masses >= 0", f"{min(a.min(), b.min()):.3g}")
+    if min(a.min(), b.min()) < 0:
+        refuse(ValueError, "a and b", "masses >= 0", f"{min(a.min(), b.min()):.3g}")
     i, j = np.flatnonzero(a), np.flatnonzero(b)
-    if not (len(i) and len(j)): return np.nan
-    return float(emd2(a[i] / a[i].sum(), b[j] / b[j].sum(), cdist(coords[i], coords[j]), numItermax=10_000_000))
+    if not (len(i) and len(j)):
+        return np.nan
+    return float(
+        emd2(
+            a[i] / a[i].sum(), b[j] / b[j].sum(), cdist(coords[i], coords[j]), numItermax=10_000_000
+        )
+    )
 
 # %% ../../nbs/api/evaluation/02_errors.ipynb #e9802937
 def emd(
-    x_true: np.ndarray, # True sources, `(n_sources[, n_orient], n_times)`, nAm
-    estimate: object, # A `Result`, a `Posterior`, or amplitudes of the same shape
-    leadfield: object, # A `Leadfield` with positions, or positions, `(n_sources, 3)`, m
-) -> float: # mm; `nan` where the estimate is zero
+    x_true: np.ndarray,  # True sources, `(n_sources[, n_orient], n_times)`, nAm
+    estimate: object,  # A `Result`, a `Posterior`, or amplitudes of the same shape
+    leadfield: object,  # A `Leadfield` with positions, or positions, `(n_sources, 3)`, m
+) -> float:  # mm; `nan` where the estimate is zero
     "Earth mover's distance between true and estimated lengths"
     x, mean = paired(x_true, estimate)
     _active(x)
@@ -219,16 +306,32 @@ def emd(
 
 # %% ../../nbs/api/evaluation/02_errors.ipynb #94e6b01c
 def explained_variance(
-    x_true: np.ndarray, # True sources, `(n_sources[, n_orient], n_times)`, nAm
-    estimate: object, # A `Result`, a `Posterior`, or amplitudes of the same shape
-    leadfield: object, # A `Leadfield`, or a matrix `(n_sensors, n_sources * n_orient)`
-) -> float: # At most 1
+    x_true: np.ndarray,  # True sources, `(n_sources[, n_orient], n_times)`, nAm
+    estimate: object,  # A `Result`, a `Posterior`, or amplitudes of the same shape
+    leadfield: object,  # A `Leadfield`, or a matrix `(n_sensors, n_sources * n_orient)`
+) -> float:  # At most 1
     "Share of the noise-free recording that an estimate explains"
     x, mean = paired(x_true, estimate)
-    L, cure = check_array("leadfield", np.asarray(leadfield)), "pass the one that the recording was made with"
-    if L.shape[1:] not in (x.shape[:2], (x[..., 0].size,)): refuse(ValueError, "leadfield", f"of {len(x)} sources × {x.shape[1]}", f"shape {L.shape}", cure)
-    clean, missed = (np.square(L.reshape(len(L), -1) @ a.reshape(x[..., 0].size, -1)).sum(1) for a in (x, mean - x))
+    L, cure = (
+        check_array("leadfield", np.asarray(leadfield)),
+        "pass the one that the recording was made with",
+    )
+    if L.shape[1:] not in (x.shape[:2], (x[..., 0].size,)):
+        refuse(
+            ValueError, "leadfield", f"of {len(x)} sources × {x.shape[1]}", f"shape {L.shape}", cure
+        )
+    clean, missed = (
+        np.square(L.reshape(len(L), -1) @ a.reshape(x[..., 0].size, -1)).sum(1)
+        for a in (x, mean - x)
+    )
     unit = np.unique(getattr(leadfield, "units", ["any"] * len(L)), return_inverse=True)[1]
     clean, missed = np.bincount(unit, clean), np.bincount(unit, missed)
-    if not clean.all(): refuse(ValueError, "x_true", "seen by the sensors", "a recording of zeros", "this measure has no meaning without one")
+    if not clean.all():
+        refuse(
+            ValueError,
+            "x_true",
+            "seen by the sensors",
+            "a recording of zeros",
+            "this measure has no meaning without one",
+        )
     return float(1 - (missed / clean).mean())

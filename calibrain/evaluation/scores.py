@@ -9,58 +9,82 @@ __all__ = ['check_variance', 'crps', 'check_level', 'interval_score', 'log_score
 import numpy as np
 from scipy.special import erf, ndtri
 
-from ..core.checks import refuse, check_array, check_number
+from ..core.checks import check_array, check_number, refuse
 
 # %% ../../nbs/api/evaluation/01_scores.ipynb #1f187d25
 def check_variance(
-    name: str, # What the argument is called, for the message
-    value: np.ndarray, # Variances, any shape, nAm²
-    slack: float = 0.0, # How far below zero rounding may have brought one, nAm²
-) -> np.ndarray: # The same as `float64`, none of them below zero
+    name: str,  # What the argument is called, for the message
+    value: np.ndarray,  # Variances, any shape, nAm²
+    slack: float = 0.0,  # How far below zero rounding may have brought one, nAm²
+) -> np.ndarray:  # The same as `float64`, none of them below zero
     "Variances, with those that rounding left just below zero put at zero"
     var = check_array(name, value)
     worst = var.min()
     if worst < -max(slack, 1e-12 * np.abs(var).max()):
         where = tuple(map(int, np.unravel_index(var.argmin(), var.shape)))
-        refuse(ValueError, name, ">= 0", f"{worst:.3g} at index {where}", "this is no covariance: evaluate mean and covariance at the same hyperparameters")
+        refuse(
+            ValueError,
+            name,
+            ">= 0",
+            f"{worst:.3g} at index {where}",
+            "this is no covariance: evaluate mean and covariance at the same hyperparameters",
+        )
     return np.maximum(var, 0)
 
 # %% ../../nbs/api/evaluation/01_scores.ipynb #28a2b253
-def _announced(x, mean, var) -> tuple[np.ndarray, np.ndarray]: # Error and standard deviation, one shape
+def _announced(
+    x, mean, var
+) -> tuple[np.ndarray, np.ndarray]:  # Error and standard deviation, one shape
     "What was announced against what came, checked"
     x, mean, var = check_array("x", x), check_array("mean", mean), check_variance("var", var)
-    try: return np.broadcast_arrays(x - mean, np.sqrt(var))
-    except ValueError: refuse(ValueError, "x, mean and var", "of shapes that broadcast", f"{x.shape}, {mean.shape}, {var.shape}", "give var an axis for time: var[..., None]")
+    try:
+        return np.broadcast_arrays(x - mean, np.sqrt(var))
+    except ValueError:
+        refuse(
+            ValueError,
+            "x, mean and var",
+            "of shapes that broadcast",
+            f"{x.shape}, {mean.shape}, {var.shape}",
+            "give var an axis for time: var[..., None]",
+        )
+
 
 def _standardised(e: np.ndarray, s: np.ndarray) -> np.ndarray:
     "The error in standard deviations; infinite where a point mass missed, zero where it hit"
-    with np.errstate(divide="ignore", over="ignore"): return np.divide(e, s, out=np.where(e == 0, 0., np.copysign(np.inf, e)), where=s > 0)
+    with np.errstate(divide="ignore", over="ignore"):
+        return np.divide(e, s, out=np.where(e == 0, 0.0, np.copysign(np.inf, e)), where=s > 0)
 
 # %% ../../nbs/api/evaluation/01_scores.ipynb #da0ae765
 def crps(
-    x: np.ndarray, # True amplitudes, nAm
-    mean: np.ndarray, # Announced means, nAm
-    var: np.ndarray, # Announced variances, nAm²; zero for a point mass
-) -> np.ndarray: # Score of each, in the shape that the three broadcast to, nAm
+    x: np.ndarray,  # True amplitudes, nAm
+    mean: np.ndarray,  # Announced means, nAm
+    var: np.ndarray,  # Announced variances, nAm²; zero for a point mass
+) -> np.ndarray:  # Score of each, in the shape that the three broadcast to, nAm
     "Continuous ranked probability score of a Gaussian; smaller is better"
     e, s = _announced(x, mean, var)
-    z = np.minimum(np.abs(_standardised(e, s)), 37)                                   # beyond, erf is 1 and the density 0 to the last bit
-    return np.abs(e) * erf(z / np.sqrt(2)) + s * (np.sqrt(2 / np.pi) * np.exp(-z * z / 2) - 1 / np.sqrt(np.pi))
+    z = np.minimum(
+        np.abs(_standardised(e, s)), 37
+    )  # beyond, erf is 1 and the density 0 to the last bit
+    return np.abs(e) * erf(z / np.sqrt(2)) + s * (
+        np.sqrt(2 / np.pi) * np.exp(-z * z / 2) - 1 / np.sqrt(np.pi)
+    )
 
 # %% ../../nbs/api/evaluation/01_scores.ipynb #b7ead973
 def check_level(
-    level: float, # Probability that an interval should hold, 0 < level < 1
-) -> float: # The same as a float
+    level: float,  # Probability that an interval should hold, 0 < level < 1
+) -> float:  # The same as a float
     "The level of an interval of finite width"
-    if not 0 < (p := check_number("level", level)) < 1: refuse(ValueError, "level", "> 0 and < 1", level, "pass a probability such as 0.9")
+    if not 0 < (p := check_number("level", level)) < 1:
+        refuse(ValueError, "level", "> 0 and < 1", level, "pass a probability such as 0.9")
     return p
 
+
 def interval_score(
-    x: np.ndarray, # True amplitudes, nAm
-    mean: np.ndarray, # Announced means, nAm
-    var: np.ndarray, # Announced variances, nAm²; zero for a point mass
-    level: float = 0.9, # Probability that the interval should hold, 1 − α
-) -> np.ndarray: # Score of each, in the shape that the three broadcast to, nAm
+    x: np.ndarray,  # True amplitudes, nAm
+    mean: np.ndarray,  # Announced means, nAm
+    var: np.ndarray,  # Announced variances, nAm²; zero for a point mass
+    level: float = 0.9,  # Probability that the interval should hold, 1 − α
+) -> np.ndarray:  # Score of each, in the shape that the three broadcast to, nAm
     "Interval score of a Gaussian's central interval; smaller is better"
     (e, s), level = _announced(x, mean, var), check_level(level)
     half = ndtri((1 + level) / 2) * s
@@ -68,10 +92,10 @@ def interval_score(
 
 # %% ../../nbs/api/evaluation/01_scores.ipynb #b880ea9f
 def log_score(
-    x: np.ndarray, # True amplitudes, nAm
-    mean: np.ndarray, # Announced means, nAm
-    var: np.ndarray, # Announced variances, nAm²; zero for a point mass
-) -> np.ndarray: # Score of each, nats; `inf` where a point mass missed, `nan` where it hit
+    x: np.ndarray,  # True amplitudes, nAm
+    mean: np.ndarray,  # Announced means, nAm
+    var: np.ndarray,  # Announced variances, nAm²; zero for a point mass
+) -> np.ndarray:  # Score of each, nats; `inf` where a point mass missed, `nan` where it hit
     "Negative log density of a Gaussian; smaller is better"
     e, s = _announced(x, mean, var)
     z, positive = _standardised(e, s), s > 0
@@ -80,7 +104,9 @@ def log_score(
     return out
 
 # %% ../../nbs/api/evaluation/01_scores.ipynb #4a9d4c61
-def _nodes(n: int = 40, end: float = 3.4) -> tuple[np.ndarray, np.ndarray]: # u² and the weight of (1 − φ)
+def _nodes(
+    n: int = 40, end: float = 3.4
+) -> tuple[np.ndarray, np.ndarray]:  # u² and the weight of (1 − φ)
     "Nodes and weights of the double-exponential rule on (0, ∞)"
     t = np.linspace(-end, end, 2 * n + 1)
     u = np.exp(np.pi / 2 * np.sinh(t))
@@ -88,9 +114,9 @@ def _nodes(n: int = 40, end: float = 3.4) -> tuple[np.ndarray, np.ndarray]: # u�
 
 # %% ../../nbs/api/evaluation/01_scores.ipynb #dbf3fc67
 def mean_norm(
-    m2: np.ndarray, # Squared mean along each eigenvector of C, `(…, k)`, nAm²
-    variances: np.ndarray, # Eigenvalues of C, of a shape that broadcasts to `(…, k)`, nAm²
-) -> np.ndarray: # `(…,)`, nAm
+    m2: np.ndarray,  # Squared mean along each eigenvector of C, `(…, k)`, nAm²
+    variances: np.ndarray,  # Eigenvalues of C, of a shape that broadcasts to `(…, k)`, nAm²
+) -> np.ndarray:  # `(…,)`, nAm
     "Expected length of a Gaussian vector"
     m2, lam = np.broadcast_arrays(m2, variances)
     size = (m2 + lam).sum(-1)
@@ -102,7 +128,7 @@ def mean_norm(
     return np.sqrt(size) * out
 
 # %% ../../nbs/api/evaluation/01_scores.ipynb #a6b89fde
-def _expected_distance(e: np.ndarray, cov: np.ndarray) -> np.ndarray: # `(n_sources, n_times)`
+def _expected_distance(e: np.ndarray, cov: np.ndarray) -> np.ndarray:  # `(n_sources, n_times)`
     "E‖X − x‖ − ½E‖X − X′‖ of sources with a variance"
     lam, U = np.linalg.eigh(cov)
     lam = np.maximum(lam, 0)
@@ -111,15 +137,20 @@ def _expected_distance(e: np.ndarray, cov: np.ndarray) -> np.ndarray: # `(n_sour
 
 # %% ../../nbs/api/evaluation/01_scores.ipynb #1191a17f
 def energy_score(
-    x: np.ndarray, # True amplitudes, `(n_sources, n_orient, n_times)`, nAm
-    mean: np.ndarray, # Announced means, of the same shape, nAm
-    cov: np.ndarray, # Announced covariance of each source, `(n_sources, n_orient, n_orient)`, nAm²
-) -> np.ndarray: # Score of each source and sample, `(n_sources, n_times)`, nAm
+    x: np.ndarray,  # True amplitudes, `(n_sources, n_orient, n_times)`, nAm
+    mean: np.ndarray,  # Announced means, of the same shape, nAm
+    cov: np.ndarray,  # Announced covariance of each source, `(n_sources, n_orient, n_orient)`, nAm²
+) -> np.ndarray:  # Score of each source and sample, `(n_sources, n_times)`, nAm
     "Energy score of a Gaussian vector; smaller is better"
     x = check_array("x", x, (None, None, None))
     N, k, T = x.shape
     e, cov = x - check_array("mean", mean, x.shape), check_array("cov", cov, (N, k, k))
     check_variance("cov's eigenvalues", np.linalg.eigvalsh(cov))
-    out, on, step = np.linalg.norm(e, axis=1), np.flatnonzero(cov.any((1, 2))), max(1, 2**19 // (k * T))
-    for part in (on[a:a + step] for a in range(0, len(on), step)): out[part] = _expected_distance(e[part], cov[part])
+    out, on, step = (
+        np.linalg.norm(e, axis=1),
+        np.flatnonzero(cov.any((1, 2))),
+        max(1, 2**19 // (k * T)),
+    )
+    for part in (on[a : a + step] for a in range(0, len(on), step)):
+        out[part] = _expected_distance(e[part], cov[part])
     return out

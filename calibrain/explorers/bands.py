@@ -14,12 +14,12 @@ from types import MappingProxyType
 import numpy as np
 from matplotlib.figure import Figure
 
+from ..calibration.credible_sets import credible_ellipsoid, membership
 from ..core.checks import check_choice
 from ..core.warnings import ConvergenceWarning, NoiseBoundaryWarning
 from ..demo import KINDS, Run, TutorialProblem, parameters, tutorial_problem
 from ..estimator import SourceEstimator
 from .base import Control, Explorer, Impossible
-from ..calibration.credible_sets import credible_ellipsoid, membership
 from ..simulation.sensors import SensorSimulator, alpha_from_db
 from ..solvers.registry import SOLVERS
 from ..viz.ellipsoids import draw_ellipse
@@ -29,49 +29,90 @@ from ..viz.pictures import OKABE_ITO, _found, _Panel, _Picture
 # %% ../../nbs/api/explorers/06_bands.ipynb #d69cd7c3
 @functools.lru_cache(maxsize=256)
 def problem_at(
-    kind: str, # `"fixed"` or `"free"` orientation
-    snr: float, # Signal-to-noise ratio, dB
-    seed: int = 41, # Seed of the problem; 41 is the tutorial's
-) -> TutorialProblem: # Truth and recording
+    kind: str,  # `"fixed"` or `"free"` orientation
+    snr: float,  # Signal-to-noise ratio, dB
+    seed: int = 41,  # Seed of the problem; 41 is the tutorial's
+) -> TutorialProblem:  # Truth and recording
     "The tutorial's problem with more or less noise"
     p, k = _problem(kind, seed), KINDS[kind]
-    _, y, noise, eta = SensorSimulator().simulate(p.x, p.leadfield, alpha_SNR=alpha_from_db(snr), sensor_white_noise_std=k["noise_std"], seed=seed + k["shift"])
+    _, y, noise, eta = SensorSimulator().simulate(
+        p.x,
+        p.leadfield,
+        alpha_SNR=alpha_from_db(snr),
+        sensor_white_noise_std=k["noise_std"],
+        seed=seed + k["shift"],
+    )
     return replace(p, y=y, noise=noise, eta=eta)
+
 
 _problem = functools.lru_cache(maxsize=64)(tutorial_problem)
 
 # %% ../../nbs/api/explorers/06_bands.ipynb #e8fb3870
-NOISE_MODES = MappingProxyType({"oracle": "oracle", "baseline": "baseline", "adaptive joint learning": "adaptive_joint_learning"}) # What the menu says → noise mode
-_OTHER = dict(gamma_map_sflex="gamma_lambda_map_sflex", gamma_lambda_map_sflex="gamma_map_sflex", BMN="BMN_joint", BMN_joint="BMN") # With the same prior
+NOISE_MODES = MappingProxyType(
+    {
+        "oracle": "oracle",
+        "baseline": "baseline",
+        "adaptive joint learning": "adaptive_joint_learning",
+    }
+)  # What the menu says → noise mode
+_OTHER = dict(
+    gamma_map_sflex="gamma_lambda_map_sflex",
+    gamma_lambda_map_sflex="gamma_map_sflex",
+    BMN="BMN_joint",
+    BMN_joint="BMN",
+)  # With the same prior
+
 
 @functools.lru_cache(maxsize=256)
 def solve_at(
-    kind: str, # `"fixed"` or `"free"` orientation
-    solver: str, # Name of the solver
-    mode: str, # One of `NOISE_MODES`
-    snr: float, # Signal-to-noise ratio, dB
-    seed: int = 41, # Seed of the problem
-) -> Run: # The answer; `Impossible` where solver and noise mode do not go together
+    kind: str,  # `"fixed"` or `"free"` orientation
+    solver: str,  # Name of the solver
+    mode: str,  # One of `NOISE_MODES`
+    snr: float,  # Signal-to-noise ratio, dB
+    seed: int = 41,  # Seed of the problem
+) -> Run:  # The answer; `Impossible` where solver and noise mode do not go together
     "One solver with one noise mode on the tutorial's problem, to convergence"
     learns, asked = SOLVERS[solver].learns_noise, check_choice("mode", mode, NOISE_MODES)
-    if learns and asked != "adaptive_joint_learning": raise Impossible(f"{solver} learns the noise variance: choose adaptive joint learning for it, or {_OTHER[solver]}, which is given one.")
-    if not learns and asked == "adaptive_joint_learning": raise Impossible(f"{solver} is given a noise variance and learns none: choose oracle or baseline for it, or {_OTHER[solver]}, which learns one.")
+    if learns and asked != "adaptive_joint_learning":
+        raise Impossible(
+            f"{solver} learns the noise variance: choose adaptive joint learning for it, or {_OTHER[solver]}, which is given one."
+        )
+    if not learns and asked == "adaptive_joint_learning":
+        raise Impossible(
+            f"{solver} is given a noise variance and learns none: choose oracle or baseline for it, or {_OTHER[solver]}, which learns one."
+        )
     p = problem_at(kind, snr, seed)
     how = dict(update_mode="fast", max_iter=1000) if solver.endswith("_sflex") else {}
     with warnings.catch_warnings():
-        for shown in (ConvergenceWarning, NoiseBoundaryWarning): warnings.simplefilter("ignore", shown)           # the picture says so
-        result = SourceEstimator(solver, parameters(solver, p) | how, p.noise_var(asked), p.n_orient).fit(p.leadfield, p.y).predict()
+        for shown in (ConvergenceWarning, NoiseBoundaryWarning):
+            warnings.simplefilter("ignore", shown)  # the picture says so
+        result = (
+            SourceEstimator(solver, parameters(solver, p) | how, p.noise_var(asked), p.n_orient)
+            .fit(p.leadfield, p.y)
+            .predict()
+        )
     return Run(p, solver, asked, result, 0.0)
 
 # %% ../../nbs/api/explorers/06_bands.ipynb #4434bdaa
-ROLES = ("strongest active", "second", "third", "weakest active", "silent, similar field", "silent, different field")
+ROLES = (
+    "strongest active",
+    "second",
+    "third",
+    "weakest active",
+    "silent, similar field",
+    "silent, different field",
+)
+
 
 def source_of(
-    problem: TutorialProblem, # What was recorded
-    role: str, # One of `ROLES`
-) -> int: # The source
+    problem: TutorialProblem,  # What was recorded
+    role: str,  # One of `ROLES`
+) -> int:  # The source
     "A source by its role"
-    x, L = problem.x.reshape(len(problem.x), problem.n_orient, -1), problem.leadfield.reshape(len(problem.y), len(problem.x), -1)
+    x, L = (
+        problem.x.reshape(len(problem.x), problem.n_orient, -1),
+        problem.leadfield.reshape(len(problem.y), len(problem.x), -1),
+    )
     energy = source_energy(x)
     ranked, Q = np.argsort(-energy), np.linalg.qr(L.transpose(1, 0, 2))[0]
     alike = np.linalg.norm(Q[ranked[0]].T @ Q, ord=2, axis=(1, 2))
@@ -82,59 +123,110 @@ def source_of(
 # %% ../../nbs/api/explorers/06_bands.ipynb #78198ccd
 _LEVEL = 0.95
 
+
 def _noise(run) -> str:
     "The noise variance in words"
     r, true = run.result, f"{run.problem.noise_var('oracle'):.2g} µV² true"
     used = float(np.mean(r.noise_var))
-    if r.noise_at_boundary and used <= 1e-6 * np.mean(run.problem.y**2): return f"noise variance: → 0, undetermined, {true}"
-    return f"noise variance: {used:.2g} µV² used, {true}" + (" (→ 0 at some sensors: undetermined)" if r.noise_at_boundary else "")
+    if r.noise_at_boundary and used <= 1e-6 * np.mean(run.problem.y**2):
+        return f"noise variance: → 0, undetermined, {true}"
+    return f"noise variance: {used:.2g} µV² used, {true}" + (
+        " (→ 0 at some sensors: undetermined)" if r.noise_at_boundary else ""
+    )
+
 
 def _sets(run, n) -> str:
     "Size and coverage of one source's sets in words"
     p, r = run.problem, run.result
-    region, name = ("marginal", "band, ±") if p.n_orient == 1 else ("ellipsoid", "ellipsoid, half axes")
-    held, radii = membership(p.x, r, _LEVEL, region=region)[n], credible_ellipsoid(r, n, _LEVEL, sample=0).radii
-    if not radii.any(): return "pruned: the estimate claims to know that this source is silent"
+    region, name = (
+        ("marginal", "band, ±") if p.n_orient == 1 else ("ellipsoid", "ellipsoid, half axes")
+    )
+    held, radii = (
+        membership(p.x, r, _LEVEL, region=region)[n],
+        credible_ellipsoid(r, n, _LEVEL, sample=0).radii,
+    )
+    if not radii.any():
+        return "pruned: the estimate claims to know that this source is silent"
     return f"{100 * _LEVEL:g} % {name} {', '.join(f'{a:.2g}' for a in radii)} nAm: holds the truth at {held.sum()} of {held.size} samples"
 
-def _said(run, n) -> str: return _noise(run) + ("" if run.result.converged else " (not converged)") + "\n" + _sets(run, n) # Two lines
+
+def _said(run, n) -> str:
+    return (
+        _noise(run) + ("" if run.result.converged else " (not converged)") + "\n" + _sets(run, n)
+    )  # Two lines
 
 # %% ../../nbs/api/explorers/06_bands.ipynb #9fc88704
-_REACH = dict(fixed=14, free=18) # Ends of the amplitude axes, nAm
+_REACH = dict(fixed=14, free=18)  # Ends of the amplitude axes, nAm
 
-def _moment(p, n) -> int: # Sample
+
+def _moment(p, n) -> int:  # Sample
     "When a source is strongest, or where it is silent the strongest source"
     x = p.x.reshape(len(p.x), p.n_orient, -1)
     return int(np.square(x[n] if x[n].any() else x[source_of(p, ROLES[0])]).sum(0).argmax())
 
-def _panels(k: int) -> tuple: # Figure and grid
+
+def _panels(k: int) -> tuple:  # Figure and grid
     "An empty picture, whose panels are at the same place for all settings"
-    if k == 1: return (fig := _Picture(figsize=(8, 3.4))), fig.add_gridspec(1, 1, left=0.085, right=0.975, top=0.86, bottom=0.23)
-    return (fig := _Picture(figsize=(8, 4.5))), fig.add_gridspec(2, k, left=0.085, right=0.975, top=0.885, bottom=0.185, hspace=0.42, wspace=0.36)
+    if k == 1:
+        return (fig := _Picture(figsize=(8, 3.4))), fig.add_gridspec(
+            1, 1, left=0.085, right=0.975, top=0.86, bottom=0.23
+        )
+    return (fig := _Picture(figsize=(8, 4.5))), fig.add_gridspec(
+        2, k, left=0.085, right=0.975, top=0.885, bottom=0.185, hspace=0.42, wspace=0.36
+    )
 
 # %% ../../nbs/api/explorers/06_bands.ipynb #fb116428
 def draw_estimate(
-    run: Run, # One solver's answer to the tutorial's problem
-    source: int, # The source to show
-) -> Figure: # The figure
+    run: Run,  # One solver's answer to the tutorial's problem
+    source: int,  # The source to show
+) -> Figure:  # The figure
     "Waveforms of one source with error bands, and with free orientation its ellipsoid"
     p, reach, k = run.problem, _REACH[run.problem.kind], run.problem.n_orient
     fig, grid = _panels(k)
     for j in range(k):
-        ax = draw_waveform(run.result, p.x, p.times, source, j, _LEVEL, ax=fig.add_subplot(grid[0, j], axes_class=_Panel))
-        ax.set(ylim=(-reach, reach), xlim=p.times[[0, -1]], ylabel="amplitude (nAm)" if k == 1 else f"{'xyz'[j]} (nAm)")
+        ax = draw_waveform(
+            run.result,
+            p.x,
+            p.times,
+            source,
+            j,
+            _LEVEL,
+            ax=fig.add_subplot(grid[0, j], axes_class=_Panel),
+        )
+        ax.set(
+            ylim=(-reach, reach),
+            xlim=p.times[[0, -1]],
+            ylabel="amplitude (nAm)" if k == 1 else f"{'xyz'[j]} (nAm)",
+        )
         ax.get_legend().remove()
-        if k > 1: ax.axvline(p.times[_moment(p, source)], color=OKABE_ITO["vermillion"], lw=1, ls="--")
+        if k > 1:
+            ax.axvline(p.times[_moment(p, source)], color=OKABE_ITO["vermillion"], lw=1, ls="--")
     named = _found(ax) + (_shadows(fig, grid, run, source, reach) if k > 1 else [])
     fig.text(0.01, 0.985, _said(run, source), va="top")
-    fig.legend(*zip(*named), loc="lower center", ncols=5, frameon=False, columnspacing=1.2, handlelength=1.4, borderaxespad=0.2)
+    fig.legend(
+        *zip(*named),
+        loc="lower center",
+        ncols=5,
+        frameon=False,
+        columnspacing=1.2,
+        handlelength=1.4,
+        borderaxespad=0.2,
+    )
     return fig
 
 # %% ../../nbs/api/explorers/06_bands.ipynb #d6bb0459
-def _shadows(fig, grid, run, source, reach) -> list: # What a legend has to name
+def _shadows(fig, grid, run, source, reach) -> list:  # What a legend has to name
     "The ellipsoid at one moment, along each axis"
     for i, dims in enumerate(((0, 1), (0, 2), (1, 2))):
-        ax = draw_ellipse(run.result, run.problem.x, source, _moment(run.problem, source), _LEVEL, dims, ax=fig.add_subplot(grid[1, i], axes_class=_Panel))
+        ax = draw_ellipse(
+            run.result,
+            run.problem.x,
+            source,
+            _moment(run.problem, source),
+            _LEVEL,
+            dims,
+            ax=fig.add_subplot(grid[1, i], axes_class=_Panel),
+        )
         ax.set(xlim=(-reach, reach), ylim=(-reach, reach))
         ax.set_aspect("equal", adjustable="box")
         ax.get_legend().remove()
@@ -143,22 +235,35 @@ def _shadows(fig, grid, run, source, reach) -> list: # What a legend has to name
 # %% ../../nbs/api/explorers/06_bands.ipynb #f959a9cd
 class PosteriorExplorer(Explorer):
     "What solver, noise mode, noise and source do to an error band"
-    title = "A true source, its estimate and the 95 % credible band; with free orientation also the credible ellipsoid at the dashed moment, seen along each axis."
-    controls = MappingProxyType(dict(
-        solver=Control("solver", ("gamma_map_sflex", "gamma_lambda_map_sflex", "BMN", "BMN_joint"), start="gamma_map_sflex"),
-        mode=Control("noise mode", tuple(NOISE_MODES), start="baseline"),
-        snr=Control("SNR", (-5, 0, 5, 10, 15, 20), start=5, unit="dB", static=(-5, 5, 15)),
-        orientation=Control("orientation", tuple(KINDS), start="free"),
-        source=Control("source", ROLES, start="strongest active", static=("strongest active", "weakest active", "silent, similar field")),
-    ))
 
-    def draw(self,
-             solver: str, # Name of the solver
-             mode: str, # Noise mode
-             snr: float, # SNR, dB
-             orientation: str, # "fixed" or "free"
-             source: str, # Which source, by its role
-            ) -> Figure: # The picture
+    title = "A true source, its estimate and the 95 % credible band; with free orientation also the credible ellipsoid at the dashed moment, seen along each axis."
+    controls = MappingProxyType(
+        dict(
+            solver=Control(
+                "solver",
+                ("gamma_map_sflex", "gamma_lambda_map_sflex", "BMN", "BMN_joint"),
+                start="gamma_map_sflex",
+            ),
+            mode=Control("noise mode", tuple(NOISE_MODES), start="baseline"),
+            snr=Control("SNR", (-5, 0, 5, 10, 15, 20), start=5, unit="dB", static=(-5, 5, 15)),
+            orientation=Control("orientation", tuple(KINDS), start="free"),
+            source=Control(
+                "source",
+                ROLES,
+                start="strongest active",
+                static=("strongest active", "weakest active", "silent, similar field"),
+            ),
+        )
+    )
+
+    def draw(
+        self,
+        solver: str,  # Name of the solver
+        mode: str,  # Noise mode
+        snr: float,  # SNR, dB
+        orientation: str,  # "fixed" or "free"
+        source: str,  # Which source, by its role
+    ) -> Figure:  # The picture
         "One source as its posterior sees it"
         run = solve_at(orientation, solver, mode, snr)
         return draw_estimate(run, source_of(run.problem, source))

@@ -28,25 +28,46 @@ from ..core.checks import refuse
 @dataclass(frozen=True)
 class Control:
     "Something to choose"
-    label: str # What it is
-    values: Sequence # What there is to choose from: numbers make a slider, strings a menu
-    start: object # What is chosen first
-    unit: str = "" # Unit of the values
-    static: Sequence = None # The values that a page without a kernel offers, or all
+
+    label: str  # What it is
+    values: Sequence  # What there is to choose from: numbers make a slider, strings a menu
+    start: object  # What is chosen first
+    unit: str = ""  # Unit of the values
+    static: Sequence = None  # The values that a page without a kernel offers, or all
 
     def __post_init__(self):
-        for name in ("values", "static"): object.__setattr__(self, name, tuple(getattr(self, name) or self.values))
         for name in ("values", "static"):
-            if self.start not in getattr(self, name): refuse(ValueError, "start", f"one of the {name} of {self.label!r}", repr(self.start), f"choose from {getattr(self, name)}")
-        if not set(self.static) <= set(self.values): refuse(ValueError, "static", "some of the values", repr(self.static), f"choose from {self.values}")
+            object.__setattr__(self, name, tuple(getattr(self, name) or self.values))
+        for name in ("values", "static"):
+            if self.start not in getattr(self, name):
+                refuse(
+                    ValueError,
+                    "start",
+                    f"one of the {name} of {self.label!r}",
+                    repr(self.start),
+                    f"choose from {getattr(self, name)}",
+                )
+        if not set(self.static) <= set(self.values):
+            refuse(
+                ValueError,
+                "static",
+                "some of the values",
+                repr(self.static),
+                f"choose from {self.values}",
+            )
 
     @property
-    def is_menu(self) -> bool: return isinstance(self.start, str)
+    def is_menu(self) -> bool:
+        return isinstance(self.start, str)
+
     @property
-    def heading(self) -> str: return f"{self.label} ({self.unit})" if self.unit and self.is_menu else self.label
-    def text(self,
-             value: object, # One of the values
-            ) -> str: # The value as it is shown, with its unit
+    def heading(self) -> str:
+        return f"{self.label} ({self.unit})" if self.unit and self.is_menu else self.label
+
+    def text(
+        self,
+        value: object,  # One of the values
+    ) -> str:  # The value as it is shown, with its unit
         return value if self.is_menu else f"{value:.4g} {self.unit}".strip()
 
 # %% ../../nbs/api/explorers/01_base.ipynb #a2330344
@@ -54,10 +75,15 @@ class Impossible(ValueError):
     "A combination of values that has no picture; the message says why, in a sentence"
 
 # %% ../../nbs/api/explorers/01_base.ipynb #895c6bfd
-def _palette(image: Image.Image, n: int = 128) -> Image.Image: # An image whose palette it is
+def _palette(image: Image.Image, n: int = 128) -> Image.Image:  # An image whose palette it is
     "Colours for an image: white, those that cover most of it, and those that are far apart"
     kinds = (Image.Quantize.MEDIANCUT, Image.Quantize.MAXCOVERAGE)
-    found = [image.quantize(n // 2 - i, method=kind, dither=Image.Dither.NONE).getpalette()[:3 * (n // 2 - i)] for i, kind in enumerate(kinds)]
+    found = [
+        image.quantize(n // 2 - i, method=kind, dither=Image.Dither.NONE).getpalette()[
+            : 3 * (n // 2 - i)
+        ]
+        for i, kind in enumerate(kinds)
+    ]
     palette = Image.new("P", (1, 1))
     colours = np.reshape(found[0] + found[1], (-1, 3))
     palette.putpalette([255, 255, 255, *colours[colours.min(1) < 248].ravel().tolist()])
@@ -65,79 +91,121 @@ def _palette(image: Image.Image, n: int = 128) -> Image.Image: # An image whose 
 
 # %% ../../nbs/api/explorers/01_base.ipynb #e028fac3
 def png(
-    picture: Axes | Figure, # What `draw` returned
-    dpi: int = 80, # Resolution
-) -> bytes: # PNG
+    picture: Axes | Figure,  # What `draw` returned
+    dpi: int = 80,  # Resolution
+) -> bytes:  # PNG
     "A picture as the bytes of a small PNG file"
     out, full = io.BytesIO(), io.BytesIO()
     picture.figure.savefig(full, format="png", dpi=dpi)
     image = Image.open(full).convert("RGB")
-    image.quantize(palette=_palette(image), dither=Image.Dither.NONE).save(out, format="png", optimize=True, dpi=(dpi, dpi))
+    image.quantize(palette=_palette(image), dither=Image.Dither.NONE).save(
+        out, format="png", optimize=True, dpi=(dpi, dpi)
+    )
     return out.getvalue()
 
 # %% ../../nbs/api/explorers/01_base.ipynb #d85eb9de
 class Explorer:
     "A picture that answers to its controls"
-    title: str # What is seen, in one sentence
-    controls: Mapping[str, Control] # Argument of `draw` → control
 
-    def draw(self,
-             **values: object, # One value for each control
-            ) -> Axes | Figure: # The picture
+    title: str  # What is seen, in one sentence
+    controls: Mapping[str, Control]  # Argument of `draw` → control
+
+    def draw(
+        self,
+        **values: object,  # One value for each control
+    ) -> Axes | Figure:  # The picture
         "Draw one picture; `Impossible` if there is none"
         raise NotImplementedError(f"{type(self).__name__}.draw")
 
     @property
-    def start(self) -> dict: return {name: c.start for name, c in self.controls.items()}
-    def settings(self,
-                 values: Mapping, # One value for each control
-                ) -> str: # The values in words
+    def start(self) -> dict:
+        return {name: c.start for name, c in self.controls.items()}
+
+    def settings(
+        self,
+        values: Mapping,  # One value for each control
+    ) -> str:  # The values in words
         return ", ".join(f"{c.label} {c.text(values[name])}" for name, c in self.controls.items())
 
 # %% ../../nbs/api/explorers/01_base.ipynb #47811ac8
-def _frame(e: Explorer, values: Mapping) -> tuple[str, str]: # The picture, base64, and a sentence; one of them is empty
+def _frame(
+    e: Explorer, values: Mapping
+) -> tuple[str, str]:  # The picture, base64, and a sentence; one of them is empty
     "What an explorer shows for one value of each control"
-    try: return base64.b64encode(png(e.draw(**values))).decode(), ""
-    except Impossible as reason: return "", str(reason)
+    try:
+        return base64.b64encode(png(e.draw(**values))).decode(), ""
+    except Impossible as reason:
+        return "", str(reason)
 
-def _image(e: Explorer, values: Mapping, picture: str) -> str: # HTML
+
+def _image(e: Explorer, values: Mapping, picture: str) -> str:  # HTML
     "A picture with its title, and with what it shows in words"
     alt = html.escape(f"{e.title} {e.settings(values)}.")
     shown = f'<img src="data:image/png;base64,{picture}" alt="{alt}" style="max-width:100%;height:auto;background:#fff">'
-    return f"<figure>{shown}<figcaption>{html.escape(e.title)}</figcaption></figure>" if picture else ""
+    return (
+        f"<figure>{shown}<figcaption>{html.escape(e.title)}</figcaption></figure>"
+        if picture
+        else ""
+    )
 
 # %% ../../nbs/api/explorers/01_base.ipynb #47f7ddff
-def _live(c: Control): # A slider or a menu
+def _live(c: Control):  # A slider or a menu
     "The widget of a control"
     kind = ipywidgets.Dropdown if c.is_menu else ipywidgets.SelectionSlider
     own = {} if c.is_menu else dict(continuous_update=False)
-    return kind(options=[(c.text(v), v) for v in c.values], value=c.start, description=c.heading, style=dict(description_width="12em"), layout=dict(width="min(34em, 98%)"), **own)
+    return kind(
+        options=[(c.text(v), v) for v in c.values],
+        value=c.start,
+        description=c.heading,
+        style=dict(description_width="12em"),
+        layout=dict(width="min(34em, 98%)"),
+        **own,
+    )
 
 # %% ../../nbs/api/explorers/01_base.ipynb #ad783cae
 @patch
-def widget(self: Explorer) -> ipywidgets.VBox: # Controls, Reset, and the picture
+def widget(self: Explorer) -> ipywidgets.VBox:  # Controls, Reset, and the picture
     "The live version"
-    widgets, shown, said, reset = {n: _live(c) for n, c in self.controls.items()}, ipywidgets.HTML(), ipywidgets.HTML(), ipywidgets.Button(description="Reset")
+    widgets, shown, said, reset = (
+        {n: _live(c) for n, c in self.controls.items()},
+        ipywidgets.HTML(),
+        ipywidgets.HTML(),
+        ipywidgets.Button(description="Reset"),
+    )
+
     def update(*_):
         values = {name: w.value for name, w in widgets.items()}
         said.value = "Drawing …"
         picture, sentence = _frame(self, values)
         shown.value, said.value = _image(self, values, picture), html.escape(sentence)
+
     def start_again(*_):
-        for name, w in widgets.items(): w.unobserve(update, "value"); w.value = self.start[name]; w.observe(update, "value")
+        for name, w in widgets.items():
+            w.unobserve(update, "value")
+            w.value = self.start[name]
+            w.observe(update, "value")
         update()
-    for w in widgets.values(): w.observe(update, "value")
+
+    for w in widgets.values():
+        w.observe(update, "value")
     reset.on_click(start_again)
     update()
     return ipywidgets.VBox([*widgets.values(), reset, said, shown])
 
 # %% ../../nbs/api/explorers/01_base.ipynb #c5c291c4
 @patch
-def frames(self: Explorer) -> tuple[list, list]: # The different frames, each a picture and a sentence; for each combination, last control fastest, the index of its frame
+def frames(
+    self: Explorer,
+) -> tuple[
+    list, list
+]:  # The different frames, each a picture and a sentence; for each combination, last control fastest, the index of its frame
     "Every picture that the static version can show"
     found = {}
     choices = itertools.product(*(c.static for c in self.controls.values()))
-    which = [found.setdefault(_frame(self, dict(zip(self.controls, choice))), len(found)) for choice in choices]
+    which = [
+        found.setdefault(_frame(self, dict(zip(self.controls, choice))), len(found))
+        for choice in choices
+    ]
     return list(found), which
 
 # %% ../../nbs/api/explorers/01_base.ipynb #1b7216d0
@@ -166,34 +234,61 @@ _SCRIPT = """
 """
 
 # %% ../../nbs/api/explorers/01_base.ipynb #fea06d02
-_STYLE = (".explorer .controls{display:grid;grid-template-columns:max-content minmax(8em,20em) max-content;gap:.4em .8em;align-items:center;margin-bottom:.6em}"
-          ".explorer .controls select{grid-column:2/4;justify-self:start;max-width:100%}.explorer img{background:#fff;max-width:100%;height:auto}.explorer figure{margin:.6em 0}.explorer button{color:inherit;background:none;border:1px solid;border-radius:.3em;padding:.15em .9em}"
-          "@media(max-width:40em){.explorer .controls{grid-template-columns:1fr max-content}.explorer .controls label{grid-column:1/3}.explorer .controls select{grid-column:1/3}}")
+_STYLE = (
+    ".explorer .controls{display:grid;grid-template-columns:max-content minmax(8em,20em) max-content;gap:.4em .8em;align-items:center;margin-bottom:.6em}"
+    ".explorer .controls select{grid-column:2/4;justify-self:start;max-width:100%}.explorer img{background:#fff;max-width:100%;height:auto}.explorer figure{margin:.6em 0}.explorer button{color:inherit;background:none;border:1px solid;border-radius:.3em;padding:.15em .9em}"
+    "@media(max-width:40em){.explorer .controls{grid-template-columns:1fr max-content}.explorer .controls label{grid-column:1/3}.explorer .controls select{grid-column:1/3}}"
+)
 
-def _static(c: Control, name: str) -> str: # HTML
+
+def _static(c: Control, name: str) -> str:  # HTML
     "A control of a page without a kernel"
     at, text = c.static.index(c.start), html.escape(c.text(c.start))
     label = f'<label for="{name}">{html.escape(c.heading)}</label>'
-    if c.is_menu: return label + f'<select id="{name}">' + "".join(f'<option value="{i}"{" selected" * (i == at)}>{html.escape(v)}</option>' for i, v in enumerate(c.static)) + "</select>"
-    return label + f'<input type="range" id="{name}" min="0" max="{len(c.static) - 1}" step="1" value="{at}" aria-valuetext="{text}" autocomplete="off"><output for="{name}">{text}</output>'
+    if c.is_menu:
+        return (
+            label
+            + f'<select id="{name}">'
+            + "".join(
+                f'<option value="{i}"{" selected" * (i == at)}>{html.escape(v)}</option>'
+                for i, v in enumerate(c.static)
+            )
+            + "</select>"
+        )
+    return (
+        label
+        + f'<input type="range" id="{name}" min="0" max="{len(c.static) - 1}" step="1" value="{at}" aria-valuetext="{text}" autocomplete="off"><output for="{name}">{text}</output>'
+    )
 
 # %% ../../nbs/api/explorers/01_base.ipynb #ec742286
 @patch
-def page(self: Explorer) -> str: # HTML that needs nothing else
+def page(self: Explorer) -> str:  # HTML that needs nothing else
     "The static version"
     pictures, which = self.frames()
     controls, name = list(self.controls.values()), type(self).__name__.lower()
-    spec = dict(title=self.title, labels=[c.label for c in controls], texts=[[c.text(v) for v in c.static] for c in controls], start=[c.static.index(c.start) for c in controls], frames=pictures, which=which)
+    spec = dict(
+        title=self.title,
+        labels=[c.label for c in controls],
+        texts=[[c.text(v) for v in c.static] for c in controls],
+        start=[c.static.index(c.start) for c in controls],
+        frames=pictures,
+        which=which,
+    )
     rows = "".join(_static(c, f"{name}-{n}") for n, c in self.controls.items())
     data = json.dumps(spec, ensure_ascii=False).replace("</", "<\\/")
-    return (f'<div class="explorer"><style>{_STYLE}</style><div class="controls">{rows}</div><button type="button">Reset</button>'
-            f'<p role="status"></p>{_image(self, self.start, _frame(self, self.start)[0])}'
-            f'<script type="application/json">{data}</script><script>{_SCRIPT}</script></div>')
+    return (
+        f'<div class="explorer"><style>{_STYLE}</style><div class="controls">{rows}</div><button type="button">Reset</button>'
+        f'<p role="status"></p>{_image(self, self.start, _frame(self, self.start)[0])}'
+        f'<script type="application/json">{data}</script><script>{_SCRIPT}</script></div>'
+    )
 
 # %% ../../nbs/api/explorers/01_base.ipynb #97fda03f
 @patch
 def _repr_mimebundle_(self: Explorer, include=None, exclude=None) -> dict:
     "Widget, first picture, and for the documentation the static version"
     first = _frame(self, self.start)[0]
-    shown = self.widget()._repr_mimebundle_() | {"image/png": first, "text/plain": f"{self.title} {self.settings(self.start)}."}
+    shown = self.widget()._repr_mimebundle_() | {
+        "image/png": first,
+        "text/plain": f"{self.title} {self.settings(self.start)}.",
+    }
     return shown | {"text/html": self.page()} if os.environ.get("CALIBRAIN_DOCS") else shown

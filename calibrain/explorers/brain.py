@@ -14,14 +14,14 @@ import mne
 import numpy as np
 from matplotlib.figure import Figure
 
-from ..head.basis import sflex_basis
-from ..recording.estimate import estimate_evoked
-from ..posterior.exceedance import exceedance
 from .base import Control, Explorer, Impossible
+from ..head.basis import sflex_basis
+from ..head.template import template_cortex, template_leadfield
+from ..posterior.exceedance import exceedance
 from ..posterior.gaussian import Posterior
+from ..recording.estimate import estimate_evoked
 from ..simulation.sensors import SensorSimulator
 from ..solvers.gamma_map import gamma_map_sflex
-from ..head.template import template_cortex, template_leadfield
 from ..viz.cortex import Cortex, cortex_from_src
 from ..viz.estimates import draw_course
 from ..viz.painted import draw_cortex_image
@@ -31,41 +31,56 @@ from ..viz.pictures import _Picture
 @dataclass(frozen=True, eq=False)
 class _Estimate:
     "A posterior of sources on a cortex"
-    cortex: Cortex # Where they are
-    times: np.ndarray # Times of the samples, `(n_times,)`, ms
-    posterior: Posterior # Of the sources, nAm
-    limits: dict # Quantity → lowest and highest value of its colours, nAm
-    truth: np.ndarray = None # True amplitudes, `(n_sources, n_times)`, nAm, or `None`
+
+    cortex: Cortex  # Where they are
+    times: np.ndarray  # Times of the samples, `(n_times,)`, ms
+    posterior: Posterior  # Of the sources, nAm
+    limits: dict  # Quantity → lowest and highest value of its colours, nAm
+    truth: np.ndarray = None  # True amplitudes, `(n_sources, n_times)`, nAm, or `None`
 
     @functools.cached_property
-    def mean(self): return self.posterior.mean.reshape(self.posterior.n_sources, self.posterior.n_orient, -1)
-    @functools.cached_property
-    def blocks(self): return self.posterior.blocks
-    @functools.cached_property
-    def std(self): return np.sqrt(np.trace(self.blocks, axis1=1, axis2=2))
+    def mean(self):
+        return self.posterior.mean.reshape(self.posterior.n_sources, self.posterior.n_orient, -1)
 
     @functools.cached_property
-    def strongest(self) -> int: # Its index
+    def blocks(self):
+        return self.posterior.blocks
+
+    @functools.cached_property
+    def std(self):
+        return np.sqrt(np.trace(self.blocks, axis1=1, axis2=2))
+
+    @functools.cached_property
+    def strongest(self) -> int:  # Its index
         "The source that stands out most from its error bar"
-        return int((np.linalg.norm(self.mean, axis=1).max(1) / np.where(self.std > 0, self.std, np.inf)).argmax())
+        return int(
+            (
+                np.linalg.norm(self.mean, axis=1).max(1) / np.where(self.std > 0, self.std, np.inf)
+            ).argmax()
+        )
 
     @functools.cached_property
-    def course(self) -> tuple: # Mean over time, standard deviation
+    def course(self) -> tuple:  # Mean over time, standard deviation
         "The strongest source along its main direction"
         mean, block = self.mean[self.strongest], self.blocks[self.strongest]
         along = np.linalg.svd(mean)[0][:, 0]
-        along = along * np.sign((along @ mean)[np.abs(along @ mean).argmax()]) if len(along) > 1 else np.ones(1)
+        along = (
+            along * np.sign((along @ mean)[np.abs(along @ mean).argmax()])
+            if len(along) > 1
+            else np.ones(1)
+        )
         return along @ mean, float(np.sqrt(along @ block @ along))
 
 # %% ../../nbs/api/explorers/08_brain.ipynb #887d58d1
-_TIMES = np.arange(0, 201, 5) # ms
+_TIMES = np.arange(0, 201, 5)  # ms
+
 
 @functools.lru_cache(maxsize=1)
 def _simulated() -> _Estimate:
     "Two patches with known waveforms, estimated by gamma-MAP"
     lf = template_leadfield("eeg", conductor="sphere", progress=False)
     bumps = sflex_basis(lf.coords, 0.01, normalize=None)[:, [619, 1086]].toarray()
-    wave = lambda size, at, width: size * np.exp(-((_TIMES - at) / width)**2 / 2)
+    wave = lambda size, at, width: size * np.exp(-(((_TIMES - at) / width) ** 2) / 2)
     truth = bumps @ np.stack([wave(8, 90, 20), wave(-8, 140, 25)])
     _, y, noise, _ = SensorSimulator().simulate(truth, lf, alpha_SNR=2 / 3, seed=0)
     fit = gamma_map_sflex(lf, y, noise_var=noise.var(), update_mode="fast")
@@ -73,61 +88,137 @@ def _simulated() -> _Estimate:
     return _Estimate(template_cortex(), _TIMES, fit.posterior, limits, truth)
 
 # %% ../../nbs/api/explorers/08_brain.ipynb #8f958ec1
-_BESIDE = Path(__file__).resolve().parents[3] / "shared/realdata" if "__file__" in globals() else Path("../../../shared/realdata")
+_BESIDE = (
+    Path(__file__).resolve().parents[3] / "shared/realdata"
+    if "__file__" in globals()
+    else Path("../../../shared/realdata")
+)
 
-def _files() -> dict: # What a recording needs, or nothing
+
+def _files() -> dict:  # What a recording needs, or nothing
     "Where a real recording is at hand"
     f = _BESIDE
-    if f.exists(): return dict(src=f / "sample-516-src.fif", trans=f / "sample-trans.fif", bem=f / "sample-1280-bem-sol.fif", ave=f / "test-ave.fif.gz", cov=f / "test-cov.fif")
+    if f.exists():
+        return dict(
+            src=f / "sample-516-src.fif",
+            trans=f / "sample-trans.fif",
+            bem=f / "sample-1280-bem-sol.fif",
+            ave=f / "test-ave.fif.gz",
+            cov=f / "test-cov.fif",
+        )
     sample = Path(mne.datasets.sample.data_path(download=False, verbose="ERROR"))
     meg, subject = sample / "MEG/sample", sample / "subjects/sample/bem"
-    if not meg.exists(): return {}
-    return dict(src=subject / "sample-oct-6-src.fif", trans=meg / "sample_audvis_raw-trans.fif", bem=subject / "sample-5120-bem-sol.fif", ave=meg / "sample_audvis-ave.fif", cov=meg / "sample_audvis-cov.fif")
+    if not meg.exists():
+        return {}
+    return dict(
+        src=subject / "sample-oct-6-src.fif",
+        trans=meg / "sample_audvis_raw-trans.fif",
+        bem=subject / "sample-5120-bem-sol.fif",
+        ave=meg / "sample_audvis-ave.fif",
+        cov=meg / "sample_audvis-cov.fif",
+    )
 
 # %% ../../nbs/api/explorers/08_brain.ipynb #47c7ded3
 @functools.lru_cache(maxsize=1)
 def _real() -> _Estimate:
     "A tone to the right ear, estimated by gamma-MAP"
-    if not (f := _files()): raise Impossible("The real recording is not on this machine: it is the sample data of MNE-Python, which mne.datasets.sample.data_path() fetches once.")
-    evoked = mne.read_evokeds(f["ave"], condition="Right Auditory", baseline=(None, 0), verbose="ERROR")
+    if not (f := _files()):
+        raise Impossible(
+            "The real recording is not on this machine: it is the sample data of MNE-Python, which mne.datasets.sample.data_path() fetches once."
+        )
+    evoked = mne.read_evokeds(
+        f["ave"], condition="Right Auditory", baseline=(None, 0), verbose="ERROR"
+    )
     evoked.info["bads"] = ["MEG 2443", "EEG 053"]
-    fwd = mne.make_forward_solution(evoked.info, mne.read_trans(f["trans"], verbose="ERROR"), mne.read_source_spaces(f["src"], verbose="ERROR"), f["bem"], meg=True, eeg=False, mindist=5, verbose="ERROR")
-    est = estimate_evoked(evoked, fwd, mne.read_cov(f["cov"], verbose="ERROR"), tmin=0, tmax=0.2, orientation="free", solver_params=dict(update_mode="fast"), progress=False)
-    return _Estimate(cortex_from_src(fwd["src"], whole=_BESIDE.exists()), 1e3 * est.times, est.posterior, dict(mean=(0, 10), std=(0, 10)))
+    fwd = mne.make_forward_solution(
+        evoked.info,
+        mne.read_trans(f["trans"], verbose="ERROR"),
+        mne.read_source_spaces(f["src"], verbose="ERROR"),
+        f["bem"],
+        meg=True,
+        eeg=False,
+        mindist=5,
+        verbose="ERROR",
+    )
+    est = estimate_evoked(
+        evoked,
+        fwd,
+        mne.read_cov(f["cov"], verbose="ERROR"),
+        tmin=0,
+        tmax=0.2,
+        orientation="free",
+        solver_params=dict(update_mode="fast"),
+        progress=False,
+    )
+    return _Estimate(
+        cortex_from_src(fwd["src"], whole=_BESIDE.exists()),
+        1e3 * est.times,
+        est.posterior,
+        dict(mean=(0, 10), std=(0, 10)),
+    )
 
 # %% ../../nbs/api/explorers/08_brain.ipynb #226f4c09
-def _values(e: _Estimate, quantity, i, threshold) -> tuple: # One number for each source, and how to draw it
+def _values(
+    e: _Estimate, quantity, i, threshold
+) -> tuple:  # One number for each source, and how to draw it
     "What a map shows at sample `i`"
-    if quantity == "std": return e.std, dict(limits=e.limits["std"], label="posterior std", threshold=0.05)
-    if quantity == "exceedance": return exceedance(e.mean[..., [i]], e.blocks, threshold)[:, 0], dict(limits=(0, 1), unit="", label=f"P(amplitude > {threshold} nAm)", threshold=0.05)
-    if quantity == "truth": return e.truth[:, i], dict(limits=e.limits["truth"], diverging=True, label="true amplitude", threshold=threshold)
+    if quantity == "std":
+        return e.std, dict(limits=e.limits["std"], label="posterior std", threshold=0.05)
+    if quantity == "exceedance":
+        return exceedance(e.mean[..., [i]], e.blocks, threshold)[:, 0], dict(
+            limits=(0, 1), unit="", label=f"P(amplitude > {threshold} nAm)", threshold=0.05
+        )
+    if quantity == "truth":
+        return e.truth[:, i], dict(
+            limits=e.limits["truth"], diverging=True, label="true amplitude", threshold=threshold
+        )
     amplitude = e.mean[:, 0, i] if e.mean.shape[1] == 1 else np.linalg.norm(e.mean[..., i], axis=1)
-    return amplitude, dict(limits=e.limits["mean"], diverging=e.limits["mean"][0] < 0, label="posterior mean", threshold=threshold)
+    return amplitude, dict(
+        limits=e.limits["mean"],
+        diverging=e.limits["mean"][0] < 0,
+        label="posterior mean",
+        threshold=threshold,
+    )
 
 # %% ../../nbs/api/explorers/08_brain.ipynb #7c28555c
 class BrainExplorer(Explorer):
     "A posterior on the cortex, over time and threshold"
+
     title = "What a posterior says at one moment, on the cortex, and over time for the source that stands out most, which has a ring on the map."
     controls = dict(
         recording=Control("recording", ("simulated", "real"), start="simulated"),
         quantity=Control("quantity", ("mean", "std", "exceedance", "truth"), start="mean"),
         time=Control("time", tuple(range(0, 201, 10)), start=90, unit="ms", static=(0, 90, 140)),
-        threshold=Control("threshold", (1, 2, 3, 4, 5, 6, 8), start=2, unit="nAm", static=(1, 2, 5)))
+        threshold=Control(
+            "threshold", (1, 2, 3, 4, 5, 6, 8), start=2, unit="nAm", static=(1, 2, 5)
+        ),
+    )
 
-    def draw(self,
-             recording: str, # "simulated" or "real"
-             quantity: str, # "mean", "std", "exceedance" or "truth"
-             time: int, # Moment, ms
-             threshold: int, # Amplitude that counts, nAm
-            ) -> Figure: # The picture
+    def draw(
+        self,
+        recording: str,  # "simulated" or "real"
+        quantity: str,  # "mean", "std", "exceedance" or "truth"
+        time: int,  # Moment, ms
+        threshold: int,  # Amplitude that counts, nAm
+    ) -> Figure:  # The picture
         "Map and course"
         e = _simulated() if recording == "simulated" else _real()
-        if quantity == "truth" and e.truth is None: raise Impossible("Nobody knows the true sources of a real recording.")
+        if quantity == "truth" and e.truth is None:
+            raise Impossible("Nobody knows the true sources of a real recording.")
         values, how = _values(e, quantity, np.abs(e.times - time).argmin(), threshold)
         fig = _Picture(figsize=(8, 3.9), layout="constrained")
         left, right = (part.subplots() for part in fig.subfigures(1, 2, width_ratios=[2, 1]))
         draw_cortex_image(values, e.cortex, ring=e.strongest, ax=left, **how)
         mean, std = e.course
         reach = 1.1 * max(np.abs(mean).max() + 1.96 * std, 5)
-        draw_course(e.times, mean, std, now=time, threshold=threshold, truth=None if e.truth is None else e.truth[e.strongest], limits=(-reach, reach), ax=right)
+        draw_course(
+            e.times,
+            mean,
+            std,
+            now=time,
+            threshold=threshold,
+            truth=None if e.truth is None else e.truth[e.strongest],
+            limits=(-reach, reach),
+            ax=right,
+        )
         return fig

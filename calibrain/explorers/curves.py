@@ -12,11 +12,17 @@ from types import MappingProxyType
 import numpy as np
 from matplotlib.figure import Figure
 
+from calibrain.calibration.coverage import (
+    DEFAULT_LEVELS,
+    STRATA,
+    CoverageCurve,
+    combine,
+    coverage_curve,
+)
+from ..calibration.credible_sets import moments
 from ..core.checks import check_choice
-from ..calibration.coverage import DEFAULT_LEVELS, STRATA, CoverageCurve, combine, coverage_curve
 from .bands import solve_at
 from .base import Control, Explorer, Impossible
-from ..calibration.credible_sets import moments
 from ..solvers.registry import SOLVERS
 from ..viz.calibration import draw_calibration, draw_set_size, mean_set_size
 from ..viz.pictures import _found, _Panel, _Picture
@@ -24,79 +30,122 @@ from ..viz.pictures import _found, _Panel, _Picture
 # %% ../../nbs/api/explorers/07_curves.ipynb #67e11e75
 N_RUNS = 20
 
+
 @functools.lru_cache(maxsize=64)
 def runs_at(
-    solver: str, # Name of the solver
-    snr: float, # Signal-to-noise ratio, dB
-) -> tuple: # `N_RUNS` pairs of true sources, nAm, and `Moments`
+    solver: str,  # Name of the solver
+    snr: float,  # Signal-to-noise ratio, dB
+) -> tuple:  # `N_RUNS` pairs of true sources, nAm, and `Moments`
     "Simulated runs and what a solver makes of them"
     mode = "adaptive joint learning" if SOLVERS[solver].learns_noise else "oracle"
     runs = (solve_at("free", solver, mode, snr, seed) for seed in range(N_RUNS))
     return tuple((run.problem.x, moments(run.result)) for run in runs)
 
 # %% ../../nbs/api/explorers/07_curves.ipynb #10e76468
-SETS = MappingProxyType({ # What the menu says → mode and region of `coverage_curve`
-    "interval, each sample": ("pointwise", "marginal"), "ellipsoid, each sample": ("pointwise", "ellipsoid"),
-    "interval, average over time": ("aggregated", "marginal"), "ellipsoid, average over time": ("aggregated", "ellipsoid"),
-})
+SETS = MappingProxyType(
+    {  # What the menu says → mode and region of `coverage_curve`
+        "interval, each sample": ("pointwise", "marginal"),
+        "ellipsoid, each sample": ("pointwise", "ellipsoid"),
+        "interval, average over time": ("aggregated", "marginal"),
+        "ellipsoid, average over time": ("aggregated", "ellipsoid"),
+    }
+)
+
 
 @functools.lru_cache(maxsize=256)
 def curve_at(
-    solver: str, # Name of the solver
-    sets: str, # One of `SETS`
-    snr: float, # Signal-to-noise ratio, dB
-) -> CoverageCurve: # Over all runs, all strata
+    solver: str,  # Name of the solver
+    sets: str,  # One of `SETS`
+    snr: float,  # Signal-to-noise ratio, dB
+) -> CoverageCurve:  # Over all runs, all strata
     "Coverage of one kind of sets"
     mode, region = check_choice("sets", sets, SETS)
     return combine(coverage_curve(x, m, mode=mode, region=region) for x, m in runs_at(solver, snr))
 
 # %% ../../nbs/api/explorers/07_curves.ipynb #88ac3582
-_SIZE = 15 # End of the axis of size, nAm
+_SIZE = 15  # End of the axis of size, nAm
 
-def _words(curve: CoverageCurve, stratum: str, size: np.ndarray) -> str: # Two lines
+
+def _words(curve: CoverageCurve, stratum: str, size: np.ndarray) -> str:  # Two lines
     "Coverage and size at level 0.9"
     s, i, band = curve[stratum], list(DEFAULT_LEVELS).index(0.9), curve.band()
     low, high = (end[curve.strata.index(stratum), i] for end in band)
-    counted = f"{curve.n_runs} runs, {s.total:,} {'points' if stratum == 'pruned' else 'sets'} counted\n"
-    if stratum == "pruned": return counted + f"a point is of every level at once: {s.empirical[i]:.3f} of them are the truth (band {low:.3f} to {high:.3f})"
-    return counted + f"at level 0.9: {s.empirical[i]:.2f} hold the truth (band {low:.2f} to {high:.2f}), mean size {size[i]:.2g} nAm"
+    counted = (
+        f"{curve.n_runs} runs, {s.total:,} {'points' if stratum == 'pruned' else 'sets'} counted\n"
+    )
+    if stratum == "pruned":
+        return (
+            counted
+            + f"a point is of every level at once: {s.empirical[i]:.3f} of them are the truth (band {low:.3f} to {high:.3f})"
+        )
+    return (
+        counted
+        + f"at level 0.9: {s.empirical[i]:.2f} hold the truth (band {low:.2f} to {high:.2f}), mean size {size[i]:.2g} nAm"
+    )
 
 # %% ../../nbs/api/explorers/07_curves.ipynb #b24091de
 def draw_coverage(
-    runs: tuple, # Pairs of true sources, nAm, and a `Result`, `Posterior` or `Moments`
-    curve: CoverageCurve, # Their coverage
-    stratum: str, # One of the curve's strata
-) -> Figure: # The figure
+    runs: tuple,  # Pairs of true sources, nAm, and a `Result`, `Posterior` or `Moments`
+    curve: CoverageCurve,  # Their coverage
+    stratum: str,  # One of the curve's strata
+) -> Figure:  # The figure
     "A coverage curve, and the size of its sets beside it"
     size = mean_set_size(runs, curve.nominal, curve.mode, curve.region, stratum)
-    fig, end = _Picture(figsize=(8, 4.2)), _SIZE / (runs[0][0].shape[-1] ** 0.5 if curve.mode == "aggregated" else 1)
-    left, right = (fig.add_axes(at, axes_class=_Panel) for at in ((0.09, 0.2, 0.335, 0.638), (0.59, 0.2, 0.385, 0.638)))
+    fig, end = (
+        _Picture(figsize=(8, 4.2)),
+        _SIZE / (runs[0][0].shape[-1] ** 0.5 if curve.mode == "aggregated" else 1),
+    )
+    left, right = (
+        fig.add_axes(at, axes_class=_Panel)
+        for at in ((0.09, 0.2, 0.335, 0.638), (0.59, 0.2, 0.385, 0.638))
+    )
     draw_calibration({f"{stratum} sources": curve}, stratum, ax=left)
     draw_set_size({stratum: size}, curve.nominal, ax=right).set(ylim=(0, end))
-    for ax in (left, right): ax.get_legend().remove()
+    for ax in (left, right):
+        ax.get_legend().remove()
     handles, labels = zip(*_found(left))
-    fig.legend(handles, ["as promised", f"{stratum} sources, with a band of 95 %"], loc="lower center", ncols=2, frameon=False, borderaxespad=0.2)
+    fig.legend(
+        handles,
+        ["as promised", f"{stratum} sources, with a band of 95 %"],
+        loc="lower center",
+        ncols=2,
+        frameon=False,
+        borderaxespad=0.2,
+    )
     fig.text(0.01, 0.985, _words(curve, stratum, size), va="top")
     return fig
 
 # %% ../../nbs/api/explorers/07_curves.ipynb #721414cc
 class CoverageExplorer(Explorer):
     "How often sets of each level hold the truth, and how large they are for it"
-    title = "Empirical against nominal coverage over twenty simulated runs, and the mean size of the sets at each level."
-    controls = MappingProxyType(dict(
-        solver=Control("solver", ("gamma_map_sflex", "gamma_lambda_map_sflex", "BMN", "BMN_joint"), start="gamma_map_sflex"),
-        stratum=Control("sources", STRATA, start="active", static=("all", "active", "silent", "pruned")),
-        sets=Control("sets", tuple(SETS), start="interval, each sample"),
-        snr=Control("SNR", (-5, 0, 5, 10, 15, 20), start=5, unit="dB", static=(-5, 5, 20)),
-    ))
 
-    def draw(self,
-             solver: str, # Name of the solver
-             stratum: str, # Which sources are counted
-             sets: str, # Which sets are counted
-             snr: float, # SNR, dB
-            ) -> Figure: # The picture
+    title = "Empirical against nominal coverage over twenty simulated runs, and the mean size of the sets at each level."
+    controls = MappingProxyType(
+        dict(
+            solver=Control(
+                "solver",
+                ("gamma_map_sflex", "gamma_lambda_map_sflex", "BMN", "BMN_joint"),
+                start="gamma_map_sflex",
+            ),
+            stratum=Control(
+                "sources", STRATA, start="active", static=("all", "active", "silent", "pruned")
+            ),
+            sets=Control("sets", tuple(SETS), start="interval, each sample"),
+            snr=Control("SNR", (-5, 0, 5, 10, 15, 20), start=5, unit="dB", static=(-5, 5, 20)),
+        )
+    )
+
+    def draw(
+        self,
+        solver: str,  # Name of the solver
+        stratum: str,  # Which sources are counted
+        sets: str,  # Which sets are counted
+        snr: float,  # SNR, dB
+    ) -> Figure:  # The picture
         "Coverage and size of the sets"
         runs, curve = runs_at(solver, snr), curve_at(solver, sets, snr)
-        if not curve[stratum].total: raise Impossible(f"{solver} prunes no source here, so that there is nothing to count: choose other sources, or a sparse solver.")
+        if not curve[stratum].total:
+            raise Impossible(
+                f"{solver} prunes no source here, so that there is nothing to count: choose other sources, or a sparse solver."
+            )
         return draw_coverage(runs, curve, stratum)

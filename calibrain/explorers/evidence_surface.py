@@ -23,61 +23,80 @@ from ..viz.convergence import draw_courses, draw_evidence_surface
 from ..viz.pictures import _Picture
 
 # %% ../../nbs/api/explorers/03_evidence_surface.ipynb #59099eaa
-N_SENSORS = 16 # Sensors of the example
+N_SENSORS = 16  # Sensors of the example
+
 
 @dataclass(frozen=True, eq=False)
 class Recorded:
     "A recording whose hyperparameters are known"
-    G: np.ndarray # Leadfield, `(n_sensors, n_sources)`, µV/nAm
-    y: np.ndarray # Recording, `(n_sensors, n_times)`, µV
-    noise: float # True λ, µV²
+
+    G: np.ndarray  # Leadfield, `(n_sensors, n_sources)`, µV/nAm
+    y: np.ndarray  # Recording, `(n_sensors, n_times)`, µV
+    noise: float  # True λ, µV²
 
     @property
-    def truth(self) -> tuple: return 1., self.noise
+    def truth(self) -> tuple:
+        return 1.0, self.noise
 
 # %% ../../nbs/api/explorers/03_evidence_surface.ipynb #970744a2
 @lru_cache(256)
 def record(
-    snr: float, # Signal-to-noise ratio, dB
-    n_sources: int, # Sources, at most 64
-    n_times: int, # Samples, at most 500
-    average: bool = False, # Whether the average reference is taken
-) -> Recorded: # The recording; whatever else changes, source, noise and leadfield are the same draws
+    snr: float,  # Signal-to-noise ratio, dB
+    n_sources: int,  # Sources, at most 64
+    n_times: int,  # Samples, at most 500
+    average: bool = False,  # Whether the average reference is taken
+) -> (
+    Recorded
+):  # The recording; whatever else changes, source, noise and leadfield are the same draws
     "Sources of variance 1 nAm², and noise"
-    rng, noise = np.random.default_rng(0), 10**(-snr / 10)
-    G, x, e = rng.normal(size=(N_SENSORS, 64)), rng.normal(size=(64, 500)), rng.normal(size=(N_SENSORS, 500))
+    rng, noise = np.random.default_rng(0), 10 ** (-snr / 10)
+    G, x, e = (
+        rng.normal(size=(N_SENSORS, 64)),
+        rng.normal(size=(64, 500)),
+        rng.normal(size=(N_SENSORS, 500)),
+    )
     G = G[:, :n_sources] * np.sqrt(N_SENSORS / np.square(G[:, :n_sources]).sum())
     y = G @ x[:n_sources, :n_times] + np.sqrt(noise) * e[:, :n_times]
     return Recorded(G - average * G.mean(0), y - average * y.mean(0), noise)
 
 # %% ../../nbs/api/explorers/03_evidence_surface.ipynb #9233ce5d
 def heard(
-    e: Spectrum, # A recording in the eigenbasis
-) -> Spectrum: # Without the directions in which there is neither leadfield nor recording
+    e: Spectrum,  # A recording in the eigenbasis
+) -> Spectrum:  # Without the directions in which there is neither leadfield nor recording
     "What the evidence is learned from"
     return replace(e, d=e.d[~e.silent], s=e.s[~e.silent], U=e.U[:, ~e.silent], silent=None)
 
+
 def surface(
-    e: Spectrum, # A recording in the eigenbasis
-    gamma: np.ndarray, # Prior variances, `(n,)`, nAm²
-    noise: np.ndarray, # Noise variances, `(m,)`, µV²
-) -> np.ndarray: # ℒ, `(m, n)`
+    e: Spectrum,  # A recording in the eigenbasis
+    gamma: np.ndarray,  # Prior variances, `(n,)`, nAm²
+    noise: np.ndarray,  # Noise variances, `(m,)`, µV²
+) -> np.ndarray:  # ℒ, `(m, n)`
     "The cost over a grid"
     c = gamma[None, :, None] * e.d + noise[:, None, None]
     return (np.log(c) + e.s / c).sum(2)
 
 # %% ../../nbs/api/explorers/03_evidence_surface.ipynb #5839798a
-RULES = {"MacKay": lambda v, q, d, n: v * q / d, "convex bounding": lambda v, q, d, n: v * np.sqrt(q / d), "EM": lambda v, q, d, n: v + v**2 * (q - d) / n}
+RULES = {
+    "MacKay": lambda v, q, d, n: v * q / d,
+    "convex bounding": lambda v, q, d, n: v * np.sqrt(q / d),
+    "EM": lambda v, q, d, n: v + v**2 * (q - d) / n,
+}
+
 
 def path(
-    e: Spectrum, # A recording in the eigenbasis
-    rule: str, # "MacKay", "convex bounding" or "EM"
-    start: tuple, # γ, nAm², and λ, µV²
-    n_sources: int, # Coefficients that share γ
-    n_iter: int, # Steps
-) -> np.ndarray: # Rows of (γ, λ), the start first, `(n_iter + 1, 2)`
+    e: Spectrum,  # A recording in the eigenbasis
+    rule: str,  # "MacKay", "convex bounding" or "EM"
+    start: tuple,  # γ, nAm², and λ, µV²
+    n_sources: int,  # Coefficients that share γ
+    n_iter: int,  # Steps
+) -> np.ndarray:  # Rows of (γ, λ), the start first, `(n_iter + 1, 2)`
     "The course of an update rule for both hyperparameters"
-    d, n, points = np.stack([e.d, np.ones(len(e.d))]), np.array([n_sources, len(e.d)]), [np.array(start)]
+    d, n, points = (
+        np.stack([e.d, np.ones(len(e.d))]),
+        np.array([n_sources, len(e.d)]),
+        [np.array(start)],
+    )
     for _ in range(n_iter):
         c = points[-1] @ d
         points.append(RULES[rule](points[-1], (d * e.s / c**2).sum(1), (d / c).sum(1), n))
@@ -87,72 +106,104 @@ def path(
 @dataclass(frozen=True, eq=False)
 class Surface:
     "A recording, its optimum, the end of the published rule, and the paths"
-    r: Recorded # The recording
-    e: Spectrum # What the evidence is learned from
-    best: Result # The optimum
-    old: Result # Where the published rule ends
-    paths: dict # Rule → rows of (γ, λ)
+
+    r: Recorded  # The recording
+    e: Spectrum  # What the evidence is learned from
+    best: Result  # The optimum
+    old: Result  # Where the published rule ends
+    paths: dict  # Rule → rows of (γ, λ)
 
     @property
-    def optimum(self) -> tuple: return self.best["gamma"], self.best["lambda"]
+    def optimum(self) -> tuple:
+        return self.best["gamma"], self.best["lambda"]
+
     @property
-    def published(self) -> tuple: return self.old["gamma"], self.old["lambda"]
+    def published(self) -> tuple:
+        return self.old["gamma"], self.old["lambda"]
+
     @property
-    def lowest(self) -> float: return self.e.cost(*self.optimum)
+    def lowest(self) -> float:
+        return self.e.cost(*self.optimum)
+
     @property
-    def rank(self) -> int: return int((self.e.d > 0).sum())
+    def rank(self) -> int:
+        return int((self.e.d > 0).sum())
 
 # %% ../../nbs/api/explorers/03_evidence_surface.ipynb #81e4aed4
-STARTS = {"noise": (0.03, 1.), "sources": (10., 0.01)} # What explains the power of the data at the start: γ and λ, each relative to what could explain all of it
+STARTS = {
+    "noise": (0.03, 1.0),
+    "sources": (10.0, 0.01),
+}  # What explains the power of the data at the start: γ and λ, each relative to what could explain all of it
+
 
 @lru_cache(256)
 def solved(
-    snr: float, # Signal-to-noise ratio, dB
-    n_sources: int, # Sources
-    n_times: int, # Samples
-    average: bool = False, # Whether the average reference is taken
-    start: str = "noise", # Where the rules start, "noise" or "sources"
-    n_iter: int = 1000, # Steps of each rule
-) -> Surface: # What the picture shows
+    snr: float,  # Signal-to-noise ratio, dB
+    n_sources: int,  # Sources
+    n_times: int,  # Samples
+    average: bool = False,  # Whether the average reference is taken
+    start: str = "noise",  # Where the rules start, "noise" or "sources"
+    n_iter: int = 1000,  # Steps of each rule
+) -> Surface:  # What the picture shows
     "Optimum, published end and paths of one recording"
     r = record(snr, n_sources, n_times, average)
     e = heard(spectrum(prepare(r.G).eigenbasis(), r.y))
     with warnings.catch_warnings():
-        for kind in (ConvergenceWarning, NoiseBoundaryWarning): warnings.simplefilter("ignore", kind)
+        for kind in (ConvergenceWarning, NoiseBoundaryWarning):
+            warnings.simplefilter("ignore", kind)
         best, old = BMN_joint(r.G, r.y), BMN_joint(r.G, r.y, rule="calibrain-1.0")
     first = np.array(STARTS[start]) * e.s.mean() / (e.d.mean(), 1)
-    return Surface(r, e, best, old, {rule: path(e, rule, first, n_sources, n_iter) for rule in RULES})
+    return Surface(
+        r, e, best, old, {rule: path(e, rule, first, n_sources, n_iter) for rule in RULES}
+    )
 
 # %% ../../nbs/api/explorers/03_evidence_surface.ipynb #991076ec
 _GAMMA, _NOISE = np.geomspace(1e-2, 1e3, 90), np.geomspace(1e-4, 1e3, 90)
+
 
 def _costs(e: Spectrum, path) -> np.ndarray:
     "ℒ along a path"
     c = path @ np.stack([e.d, np.ones(len(e.d))])
     return (np.log(c) + e.s / c).sum(1)
 
-def _words(s: Surface) -> str: # Lines
+
+def _words(s: Surface) -> str:  # Lines
     "What the picture says, in words"
     (g, l), (g0, l0) = s.optimum, s.published
-    if s.best.noise_at_boundary: first = f"No optimum inside: as λ → 0, ℒ falls to {s.lowest:.2f}. The data cannot tell noise from sources."
-    elif g == 0: first = f"Optimum: γ = 0, λ = {l:.3g} µV², ℒ = {s.lowest:.2f}. The data need no sources."
-    else: first = f"Optimum: γ = {g:.3g} nAm², λ = {l:.3g} µV², ℒ = {s.lowest:.2f}. Truth: γ = 1 nAm², λ = {s.r.noise:.3g} µV²."
+    if s.best.noise_at_boundary:
+        first = f"No optimum inside: as λ → 0, ℒ falls to {s.lowest:.2f}. The data cannot tell noise from sources."
+    elif g == 0:
+        first = f"Optimum: γ = 0, λ = {l:.3g} µV², ℒ = {s.lowest:.2f}. The data need no sources."
+    else:
+        first = f"Optimum: γ = {g:.3g} nAm², λ = {l:.3g} µV², ℒ = {s.lowest:.2f}. Truth: γ = 1 nAm², λ = {s.r.noise:.3g} µV²."
     silent = N_SENSORS - len(s.e.d)
     there = "ends at" if s.old.converged else f"does not settle: after {s.old.n_iter} iterations"
-    lines = [first, f"The published rule {there} γ = {g0:.3g} nAm², λ = {l0:.1g} µV², with ℒ = {s.e.cost(*s.published):.2f}.",
-             f"Rank of the leadfield {s.rank}, in {len(s.e.d)} directions{' (one more is empty, and left out)' * (silent > 0)}."]
+    lines = [
+        first,
+        f"The published rule {there} γ = {g0:.3g} nAm², λ = {l0:.1g} µV², with ℒ = {s.e.cost(*s.published):.2f}.",
+        f"Rank of the leadfield {s.rank}, in {len(s.e.d)} directions{' (one more is empty, and left out)' * (silent > 0)}.",
+    ]
     return "\n".join(lines).replace("-", "−")
 
 # %% ../../nbs/api/explorers/03_evidence_surface.ipynb #e1bf5c1d
 def draw_surface(
-    s: Surface, # What to show
-) -> Figure: # The figure
+    s: Surface,  # What to show
+) -> Figure:  # The figure
     "Surface and paths, and the pace of each rule"
     fig = _Picture(figsize=(8, 4.5))
-    left, right = fig.subplots(1, 2, width_ratios=(2, 1), gridspec_kw=dict(left=0.085, right=0.975, bottom=0.245, top=0.83, wspace=0.27))
+    left, right = fig.subplots(
+        1,
+        2,
+        width_ratios=(2, 1),
+        gridspec_kw=dict(left=0.085, right=0.975, bottom=0.245, top=0.83, wspace=0.27),
+    )
     points = {"optimum": s.optimum, "truth": s.r.truth, "end of the published rule": s.published}
-    draw_evidence_surface(_GAMMA, _NOISE, surface(s.e, _GAMMA, _NOISE) - s.lowest, points, s.paths, ax=left)
-    draw_courses({rule: _costs(s.e, v) - s.lowest for rule, v in s.paths.items()}, floor=1e-8, ax=right)
+    draw_evidence_surface(
+        _GAMMA, _NOISE, surface(s.e, _GAMMA, _NOISE) - s.lowest, points, s.paths, ax=left
+    )
+    draw_courses(
+        {rule: _costs(s.e, v) - s.lowest for rule, v in s.paths.items()}, floor=1e-8, ax=right
+    )
     right.get_legend().remove()
     right.set(xlim=(0, 1300), ylim=(1e-8, 1e3))
     left.get_legend().remove()
@@ -163,20 +214,36 @@ def draw_surface(
 # %% ../../nbs/api/explorers/03_evidence_surface.ipynb #a798d44c
 class EvidenceExplorer(Explorer):
     "The evidence of minimum norm over γ and λ"
+
     title = "Cost ℒ of Bayesian minimum norm over prior variance γ and noise variance λ, with the paths of three update rules and their pace."
     controls = dict(
-        snr=Control("SNR", (-20, -15, -10, -5, 0, 5, 10, 15, 20, 30), start=0, unit="dB", static=(-10, 0, 20)),
-        n_sources=Control("sources (16 sensors)", (2, 4, 8, 12, 14, 15, 16, 20, 24, 32, 48, 64), start=8, static=(8, 24, 64)),
-        n_times=Control("samples", (2, 5, 10, 20, 50, 100, 200, 500), start=20, static=(5, 20, 200)),
+        snr=Control(
+            "SNR",
+            (-20, -15, -10, -5, 0, 5, 10, 15, 20, 30),
+            start=0,
+            unit="dB",
+            static=(-10, 0, 20),
+        ),
+        n_sources=Control(
+            "sources (16 sensors)",
+            (2, 4, 8, 12, 14, 15, 16, 20, 24, 32, 48, 64),
+            start=8,
+            static=(8, 24, 64),
+        ),
+        n_times=Control(
+            "samples", (2, 5, 10, 20, 50, 100, 200, 500), start=20, static=(5, 20, 200)
+        ),
         start_from=Control("start", tuple(STARTS), start="noise"),
-        reference=Control("reference", ("as recorded", "average"), start="as recorded"))
+        reference=Control("reference", ("as recorded", "average"), start="as recorded"),
+    )
 
-    def draw(self,
-             snr: float, # SNR, dB
-             n_sources: int, # Sources, for 16 sensors
-             n_times: int, # Samples
-             start_from: str, # Where the paths begin
-             reference: str, # Reference of the sensors
-            ) -> Figure: # The picture
+    def draw(
+        self,
+        snr: float,  # SNR, dB
+        n_sources: int,  # Sources, for 16 sensors
+        n_times: int,  # Samples
+        start_from: str,  # Where the paths begin
+        reference: str,  # Reference of the sensors
+    ) -> Figure:  # The picture
         "Surface, paths and their pace"
         return draw_surface(solved(snr, n_sources, n_times, reference == "average", start_from))

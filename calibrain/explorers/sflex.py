@@ -12,13 +12,13 @@ from dataclasses import replace
 import numpy as np
 from matplotlib.figure import Figure
 
-from ..head.basis import sflex_basis
 from .base import Control, Explorer
+from ..head.basis import sflex_basis
 from ..head.leadfield import Leadfield
 from ..head.prepared import Prepared, prepare
+from ..head.template import template_cortex, template_leadfield
 from ..simulation.sensors import SensorSimulator
 from ..solvers.gamma_map import gamma_map_sflex
-from ..head.template import template_cortex, template_leadfield
 from ..viz.cortex import Cortex
 from ..viz.painted import draw_cortex_image
 from ..viz.patches import draw_bump, draw_widths
@@ -26,60 +26,114 @@ from ..viz.pictures import _Picture
 
 # %% ../../nbs/api/explorers/05_sflex.ipynb #aa2eac65
 @functools.lru_cache(maxsize=1)
-def _head() -> tuple[Prepared, Cortex]: # Leadfield and cortex
+def _head() -> tuple[Prepared, Cortex]:  # Leadfield and cortex
     "The left hemisphere of the template head"
     lf, brain = template_leadfield("eeg", conductor="sphere", progress=False), template_cortex()
     n, of = len(brain.sources) // 2, np.count_nonzero(brain.left)
-    lf = replace(lf, data=lf.data[:, :n], **{name: getattr(lf, name)[:n] for name in ("coords", "normals", "basis")})
-    return prepare(lf), replace(brain, rr=brain.rr[:of], tris=brain.tris[brain.left[brain.tris[:, 0]]], left=brain.left[:of], sources=brain.sources[:n], shade=brain.shade[:of])
+    lf = replace(
+        lf,
+        data=lf.data[:, :n],
+        **{name: getattr(lf, name)[:n] for name in ("coords", "normals", "basis")},
+    )
+    return prepare(lf), replace(
+        brain,
+        rr=brain.rr[:of],
+        tris=brain.tris[brain.left[brain.tris[:, 0]]],
+        left=brain.left[:of],
+        sources=brain.sources[:n],
+        shade=brain.shade[:of],
+    )
 
 # %% ../../nbs/api/explorers/05_sflex.ipynb #c829318f
-_PLACES = {"temporal lobe": 330, "parietal lobe": 298} # The source in the middle
-_WIDTHS = (2, 4, 6, 8, 10, 12, 14, 17, 20, 24, 28) # mm
+_PLACES = {"temporal lobe": 330, "parietal lobe": 298}  # The source in the middle
+_WIDTHS = (2, 4, 6, 8, 10, 12, 14, 17, 20, 24, 28)  # mm
 _NORMALIZE = {"none": None, "row": "row", "sym": "sym"}
 
+
 @functools.lru_cache(maxsize=64)
-def _recording(place, true, snr) -> tuple[np.ndarray, float]: # Recording, `(n_sensors, n_times)`, µV; variance of the noise
+def _recording(
+    place, true, snr
+) -> tuple[np.ndarray, float]:  # Recording, `(n_sensors, n_times)`, µV; variance of the noise
     "What the electrodes record of a patch of width `true` (mm), at `snr` (dB)"
     lf = _head()[0].record
     bump = sflex_basis(lf.coords, true / 1000, normalize=None)[:, [_PLACES[place]]].toarray()
     x = bump @ np.random.default_rng(0).normal(scale=3, size=(1, 20))
-    _, y, noise, _ = SensorSimulator().simulate(x, lf, alpha_SNR=1 / (1 + 10**(-snr / 20)), seed=0)
+    _, y, noise, _ = SensorSimulator().simulate(
+        x, lf, alpha_SNR=1 / (1 + 10 ** (-snr / 20)), seed=0
+    )
     return y, float(noise.var())
 
+
 @functools.lru_cache(maxsize=256)
-def _costs(place, true, snr, normalize) -> np.ndarray: # ℒ, `(n_widths,)`
+def _costs(place, true, snr, normalize) -> np.ndarray:  # ℒ, `(n_widths,)`
     "The cost of models of all widths"
     y, noise_var = _recording(place, true, snr)
-    fits = [gamma_map_sflex(_head()[0], y, noise_var=noise_var, sigma=s / 1000, normalize=_NORMALIZE[normalize], update_mode="fast") for s in _WIDTHS]
+    fits = [
+        gamma_map_sflex(
+            _head()[0],
+            y,
+            noise_var=noise_var,
+            sigma=s / 1000,
+            normalize=_NORMALIZE[normalize],
+            update_mode="fast",
+        )
+        for s in _WIDTHS
+    ]
     return np.array([fit.cost for fit in fits])
 
 # %% ../../nbs/api/explorers/05_sflex.ipynb #7738bb3c
 class SflexExplorer(Explorer):
     "What sFLEX builds sources of, and which width the data ask for"
+
     title = "A bump of the sFLEX basis: on the cortex, by the distance from its middle, and the cost of models of each width for a recording of a patch at the same place."
     controls = dict(
         sigma=Control("width σ", _WIDTHS, start=10, unit="mm", static=(4, 10, 14, 20)),
         normalize=Control("normalisation", tuple(_NORMALIZE), start="sym"),
-        true=Control("width of the true patch", (5, 10, 15, 20), start=10, unit="mm", static=(10, 20)),
+        true=Control(
+            "width of the true patch", (5, 10, 15, 20), start=10, unit="mm", static=(10, 20)
+        ),
         snr=Control("SNR", (-6, 0, 6, 12), start=12, unit="dB", static=(0, 12)),
-        place=Control("source", tuple(_PLACES), start="temporal lobe"))
+        place=Control("source", tuple(_PLACES), start="temporal lobe"),
+    )
 
-    def draw(self,
-             sigma: int, # Width of the bump, mm
-             normalize: str, # "none", "row" or "sym"
-             true: int, # Width of the true patch, mm
-             snr: int, # Signal over noise, dB
-             place: str, # Where bump and patch are
-            ) -> Figure: # The picture
+    def draw(
+        self,
+        sigma: int,  # Width of the bump, mm
+        normalize: str,  # "none", "row" or "sym"
+        true: int,  # Width of the true patch, mm
+        snr: int,  # Signal over noise, dB
+        place: str,  # Where bump and patch are
+    ) -> Figure:  # The picture
         "Map, weights and costs"
         (head, brain), n, how = _head(), _PLACES[place], _NORMALIZE[normalize]
         r, fig = head.record.coords, _Picture(figsize=(8, 4.5), layout="constrained")
-        axes = fig.subplot_mosaic([["map", "bump"], ["cost", "cost"]], width_ratios=[1.5, 1], height_ratios=[1.5, 1])
+        axes = fig.subplot_mosaic(
+            [["map", "bump"], ["cost", "cost"]], width_ratios=[1.5, 1], height_ratios=[1.5, 1]
+        )
         weight = sflex_basis(r, sigma / 1000, normalize=how)[:, [n]].toarray().ravel()
-        draw_cortex_image(weight / weight.max(), brain, views="lateral", unit="", label="relative weight", threshold=0.01, limits=(0, 1), ring=n, ax=axes["map"])
+        draw_cortex_image(
+            weight / weight.max(),
+            brain,
+            views="lateral",
+            unit="",
+            label="relative weight",
+            threshold=0.01,
+            limits=(0, 1),
+            ring=n,
+            ax=axes["map"],
+        )
         draw_bump(r, n, sigma / 1000, how, ax=axes["bump"])
         cost = _costs(place, true, snr, normalize)
-        draw_widths(np.array(_WIDTHS) / 1000, cost, now=sigma / 1000, true=true / 1000, top=25, ax=axes["cost"])
-        axes["cost"].set_title(f"the evidence prefers {_WIDTHS[cost.argmin()]} mm; the patch has {true} mm", fontsize="medium")
+        draw_widths(
+            np.array(_WIDTHS) / 1000,
+            cost,
+            now=sigma / 1000,
+            true=true / 1000,
+            top=25,
+            ax=axes["cost"],
+        )
+        axes["cost"].set_title(
+            f"the evidence prefers {_WIDTHS[cost.argmin()]} mm; the patch has {true} mm",
+            fontsize="medium",
+        )
         return fig

@@ -24,88 +24,131 @@ from ..viz.pictures import OKABE_ITO, _Panel, _Picture
 from ..viz.signals import draw_sensors, draw_sources
 
 # %% ../../nbs/api/explorers/02_simulator.ipynb #5c9674fd
-def _even(n: int) -> np.ndarray: # Unit vectors, `(n, 3)`
+def _even(n: int) -> np.ndarray:  # Unit vectors, `(n, 3)`
     "Directions spread evenly over the upper half of a sphere"
     i = np.arange(n) + 0.5
     z, angle = 1 - i / n, np.pi * (1 + 5**0.5) * i
-    return np.column_stack([np.sqrt(1 - z**2) * np.cos(angle), np.sqrt(1 - z**2) * np.sin(angle), z])
+    return np.column_stack(
+        [np.sqrt(1 - z**2) * np.cos(angle), np.sqrt(1 - z**2) * np.sin(angle), z]
+    )
 
 # %% ../../nbs/api/explorers/02_simulator.ipynb #169c0deb
 @functools.lru_cache(maxsize=4)
 def sphere_head(
-    n_sources: int = 300, # Sources
-    seed: int = 0, # Seed of their directions
-) -> tuple: # `Leadfield` in µV/nAm, average reference, and the `mne.Info` of its electrodes
+    n_sources: int = 300,  # Sources
+    seed: int = 0,  # Seed of their directions
+) -> tuple:  # `Leadfield` in µV/nAm, average reference, and the `mne.Info` of its electrodes
     "A spherical head under 32 electrodes"
     montage = mne.channels.make_standard_montage("biosemi32")
-    info = mne.create_info(montage.ch_names, 100.0, "eeg", verbose="ERROR").set_montage(montage, verbose="ERROR")
+    info = mne.create_info(montage.ch_names, 100.0, "eeg", verbose="ERROR").set_montage(
+        montage, verbose="ERROR"
+    )
     sphere = mne.make_sphere_model("auto", "auto", info, verbose="ERROR")
     along = np.random.default_rng(seed).normal(size=(n_sources, 3))
     along /= np.linalg.norm(along, axis=1, keepdims=True)
     at = sphere["r0"] + (sphere["layers"][0]["rad"] - 0.015) * _even(n_sources)
     src = mne.setup_volume_source_space(pos=dict(rr=at, nn=along), verbose="ERROR")
-    return Leadfield.from_forward(mne.make_forward_solution(info, None, src, sphere, mindist=0, verbose="ERROR")), info
+    return Leadfield.from_forward(
+        mne.make_forward_solution(info, None, src, sphere, mindist=0, verbose="ERROR")
+    ), info
 
 # %% ../../nbs/api/explorers/02_simulator.ipynb #45299568
-BANDS = MappingProxyType({f"{low}–{high} Hz": (low, high) for low, high in ((1, 4), (4, 8), (8, 13), (13, 30))}) # What the menu says → edges, Hz
+BANDS = MappingProxyType(
+    {f"{low}–{high} Hz": (low, high) for low, high in ((1, 4), (4, 8), (8, 13), (13, 30))}
+)  # What the menu says → edges, Hz
+
 
 @dataclass(frozen=True, eq=False)
 class Trial:
     "A simulated trial, with all that is known about it"
-    times: np.ndarray # Times of the samples, `(n_times,)`, s
-    x: np.ndarray # Sources, `(n_sources, n_times)`, nAm
-    active: np.ndarray # The active ones, `(nnz,)`
-    clean: np.ndarray # Recording without noise, `(n_sensors, n_times)`, µV
-    y: np.ndarray # Recording, `(n_sensors, n_times)`, µV
+
+    times: np.ndarray  # Times of the samples, `(n_times,)`, s
+    x: np.ndarray  # Sources, `(n_sources, n_times)`, nAm
+    active: np.ndarray  # The active ones, `(nnz,)`
+    clean: np.ndarray  # Recording without noise, `(n_sensors, n_times)`, µV
+    y: np.ndarray  # Recording, `(n_sensors, n_times)`, µV
 
 # %% ../../nbs/api/explorers/02_simulator.ipynb #d86498dd
 @functools.lru_cache(maxsize=64)
 def simulate_trial(
-    band: str, # One of `BANDS`
-    timing: str, # "fixed": from the stimulus to the end; "random": start and length are drawn
-    amplitude: float, # Median of the peak amplitudes, nAm
-    nnz: int, # Active sources
-    snr: float, # Signal-to-noise ratio, dB
-    seed: int = 3, # Seed of sources and noise
-) -> Trial: # The trial
+    band: str,  # One of `BANDS`
+    timing: str,  # "fixed": from the stimulus to the end; "random": start and length are drawn
+    amplitude: float,  # Median of the peak amplitudes, nAm
+    nnz: int,  # Active sources
+    snr: float,  # Signal-to-noise ratio, dB
+    seed: int = 3,  # Seed of sources and noise
+) -> Trial:  # The trial
     "Sources and a recording of the spherical head"
-    (low, high), random = check_choice("band", band, BANDS), check_choice("timing", timing, dict(fixed=False, random=True))
-    simulator = SourceSimulator(dict(tmin=-0.2, tmax=0.8, sfreq=100, fmin=low, fmax=high, random_erp_timing=random, erp_min_length=30,
-                                     amplitude_distribution=dict(median=amplitude, sigma=0.2, clip=(amplitude / 4, amplitude * 4))))
+    (low, high), random = (
+        check_choice("band", band, BANDS),
+        check_choice("timing", timing, dict(fixed=False, random=True)),
+    )
+    simulator = SourceSimulator(
+        dict(
+            tmin=-0.2,
+            tmax=0.8,
+            sfreq=100,
+            fmin=low,
+            fmax=high,
+            random_erp_timing=random,
+            erp_min_length=30,
+            amplitude_distribution=dict(
+                median=amplitude, sigma=0.2, clip=(amplitude / 4, amplitude * 4)
+            ),
+        )
+    )
     head, _ = sphere_head()
     x, active = simulator.simulate(n_sources=head.n_sources, nnz=nnz, seed=seed)
     clean, y, _, _ = SensorSimulator().simulate(x, head, alpha_SNR=alpha_from_db(snr), seed=seed)
     return Trial(simulator.times, x, active, clean, y)
 
 # %% ../../nbs/api/explorers/02_simulator.ipynb #a6c2529c
-_REACH, _LADDER = 32, (2.5, 5, 10, 20, 40) # Ends of the axes: of the waveforms, nAm, and of the channels, µV
+_REACH, _LADDER = (
+    32,
+    (2.5, 5, 10, 20, 40),
+)  # Ends of the axes: of the waveforms, nAm, and of the channels, µV
 
-def _panels() -> tuple: # Figure, axes for sources and sensors, axes for two maps
+
+def _panels() -> tuple:  # Figure, axes for sources and sensors, axes for two maps
     "An empty picture"
     fig = _Picture(figsize=(8, 4.4))
-    left, right = fig.add_gridspec(2, 1, left=0.085, right=0.525, top=0.97, bottom=0.12, hspace=0.1), fig.add_gridspec(2, 1, left=0.715, right=0.935, top=0.93, bottom=0.03, hspace=0.18)
+    left, right = (
+        fig.add_gridspec(2, 1, left=0.085, right=0.525, top=0.97, bottom=0.12, hspace=0.1),
+        fig.add_gridspec(2, 1, left=0.715, right=0.935, top=0.93, bottom=0.03, hspace=0.18),
+    )
     top = fig.add_subplot(left[0], axes_class=_Panel)
-    return fig, top, fig.add_subplot(left[1], sharex=top, axes_class=_Panel), [fig.add_subplot(right[i], axes_class=_Panel) for i in range(2)]
+    return (
+        fig,
+        top,
+        fig.add_subplot(left[1], sharex=top, axes_class=_Panel),
+        [fig.add_subplot(right[i], axes_class=_Panel) for i in range(2)],
+    )
 
-def _reach(y) -> float: # µV
+
+def _reach(y) -> float:  # µV
     "The shortest axis that holds a recording"
     return next(r for r in _LADDER if np.abs(y).max() <= r)
 
 # %% ../../nbs/api/explorers/02_simulator.ipynb #b975c851
 def draw_trial(
-    trial: Trial, # A simulated trial
-    info: mne.Info, # Its electrodes
-) -> Figure: # The figure
+    trial: Trial,  # A simulated trial
+    info: mne.Info,  # Its electrodes
+) -> Figure:  # The figure
     "Sources, sensors, and two maps of one moment"
     fig, top, bottom, maps = _panels()
     draw_sources(trial.x, trial.times, stim_onset=0, ax=top).set(xlabel="", ylim=(-_REACH, _REACH))
-    draw_sensors(trial.y, trial.times, unit="µV", clean=trial.clean, stim_onset=0, ax=bottom).set(ylim=(-(reach := _reach(trial.y)), reach))
+    draw_sensors(trial.y, trial.times, unit="µV", clean=trial.clean, stim_onset=0, ax=bottom).set(
+        ylim=(-(reach := _reach(trial.y)), reach)
+    )
     top.tick_params(labelbottom=False)
-    for ax in (top, bottom): ax.yaxis.set_label_coords(-0.12, 0.5)
+    for ax in (top, bottom):
+        ax.yaxis.set_label_coords(-0.12, 0.5)
     bottom.get_legend().set(loc="lower left", bbox_to_anchor=(1.01, 0))
     i = int(trial.clean.std(0).argmax())
     bottom.axvline(trial.times[i], color=OKABE_ITO["vermillion"], lw=1, ls="--")
-    values, scale, draw = _topographies({"clean": trial.clean[:, i], "y": trial.y[:, i]}, info, None)
+    values, scale, draw = _topographies(
+        {"clean": trial.clean[:, i], "y": trial.y[:, i]}, info, None
+    )
     for ax, v, name in zip(maps, values, ("without noise", "recorded")):
         draw(v, ax=ax)
         ax.set_title(name, fontsize="medium")
@@ -114,21 +157,27 @@ def draw_trial(
 # %% ../../nbs/api/explorers/02_simulator.ipynb #0fafec39
 class SimulatorExplorer(Explorer):
     "What band, timing, amplitude, number of sources and noise do to a simulated trial"
-    title = "Simulated sources, what 32 electrodes record of them, and a map at the moment of the dashed line."
-    controls = MappingProxyType(dict(
-        band=Control("band", tuple(BANDS), start="1–4 Hz", static=("1–4 Hz", "8–13 Hz")),
-        timing=Control("timing", ("fixed", "random"), start="random"),
-        amplitude=Control("median peak amplitude", (5, 10, 15, 20), start=20, unit="nAm", static=(10, 20)),
-        nnz=Control("active sources", (1, 2, 3, 5, 10), start=3, static=(1, 3, 10)),
-        snr=Control("SNR", (-10, -5, 0, 5, 10, 20), start=0, unit="dB", static=(-10, 0, 10)),
-    ))
 
-    def draw(self,
-             band: str, # Band of the responses
-             timing: str, # "fixed" or "random"
-             amplitude: float, # Median amplitude, nAm
-             nnz: int, # Active sources
-             snr: float, # SNR, dB
-            ) -> Figure: # The picture
+    title = "Simulated sources, what 32 electrodes record of them, and a map at the moment of the dashed line."
+    controls = MappingProxyType(
+        dict(
+            band=Control("band", tuple(BANDS), start="1–4 Hz", static=("1–4 Hz", "8–13 Hz")),
+            timing=Control("timing", ("fixed", "random"), start="random"),
+            amplitude=Control(
+                "median peak amplitude", (5, 10, 15, 20), start=20, unit="nAm", static=(10, 20)
+            ),
+            nnz=Control("active sources", (1, 2, 3, 5, 10), start=3, static=(1, 3, 10)),
+            snr=Control("SNR", (-10, -5, 0, 5, 10, 20), start=0, unit="dB", static=(-10, 0, 10)),
+        )
+    )
+
+    def draw(
+        self,
+        band: str,  # Band of the responses
+        timing: str,  # "fixed" or "random"
+        amplitude: float,  # Median amplitude, nAm
+        nnz: int,  # Active sources
+        snr: float,  # SNR, dB
+    ) -> Figure:  # The picture
         "One trial, from sources to electrodes"
         return draw_trial(simulate_trial(band, timing, amplitude, nnz, snr), sphere_head()[1])

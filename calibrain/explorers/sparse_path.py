@@ -23,36 +23,50 @@ from ..viz.convergence import draw_courses, draw_gamma, draw_kkt
 from ..viz.pictures import _Picture
 
 # %% ../../nbs/api/explorers/04_sparse_path.ipynb #ecbab719
-N_SENSORS, N_SOURCES, N_TIMES = 16, 40, 30 # Size of the example
-ACTIVE = (27, 8, 16, 35, 3, 21, 12, 31) # Active sources, as many as asked for from the left
+N_SENSORS, N_SOURCES, N_TIMES = 16, 40, 30  # Size of the example
+ACTIVE = (27, 8, 16, 35, 3, 21, 12, 31)  # Active sources, as many as asked for from the left
+
 
 @lru_cache(64)
 def record(
-    snr: float, # Signal-to-noise ratio, dB
-    n_active: int, # Active sources
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]: # Leadfield, `(n_sensors, n_sources)`; sources, `(n_sources, n_times)`, nAm; recording, `(n_sensors, n_times)`, µV
+    snr: float,  # Signal-to-noise ratio, dB
+    n_active: int,  # Active sources
+) -> tuple[
+    np.ndarray, np.ndarray, np.ndarray
+]:  # Leadfield, `(n_sensors, n_sources)`; sources, `(n_sources, n_times)`, nAm; recording, `(n_sensors, n_times)`, µV
     "A few active sources and noise of variance 1 µV²"
     rng = np.random.default_rng(0)
-    G, waves, e = rng.normal(size=(N_SENSORS, N_SOURCES)), rng.normal(size=(len(ACTIVE), N_TIMES)), rng.normal(size=(N_SENSORS, N_TIMES))
+    G, waves, e = (
+        rng.normal(size=(N_SENSORS, N_SOURCES)),
+        rng.normal(size=(len(ACTIVE), N_TIMES)),
+        rng.normal(size=(N_SENSORS, N_TIMES)),
+    )
     x = np.zeros((N_SOURCES, N_TIMES))
     x[list(ACTIVE[:n_active])] = waves[:n_active]
-    x *= np.sqrt(10**(snr / 10) / np.square(G @ x).mean())
+    x *= np.sqrt(10 ** (snr / 10) / np.square(G @ x).mean())
     return G, x, G @ x + e
 
 # %% ../../nbs/api/explorers/04_sparse_path.ipynb #47f8013f
-RULES = {"MacKay": "mackay", "convex bounding": "convex", "EM": "em"} # Names of the rules → `update_mode`
-LAST = 500 # Iterations of a whole course
+RULES = {
+    "MacKay": "mackay",
+    "convex bounding": "convex",
+    "EM": "em",
+}  # Names of the rules → `update_mode`
+LAST = 500  # Iterations of a whole course
+
 
 @dataclass(frozen=True, eq=False)
 class Stopped:
     "Gamma-MAP stopped at an iteration"
-    x: np.ndarray # True sources, `(n_sources, n_times)`, nAm
-    ev: Evidence # γ and the statistics by source
-    explained: float # Share of the recording's power that the posterior mean explains
-    result: Result = None # The solver's answer; `None` before the first iteration
+
+    x: np.ndarray  # True sources, `(n_sources, n_times)`, nAm
+    ev: Evidence  # γ and the statistics by source
+    explained: float  # Share of the recording's power that the posterior mean explains
+    result: Result = None  # The solver's answer; `None` before the first iteration
 
     @property
-    def violation(self) -> np.ndarray: return kkt_violation(self.ev)
+    def violation(self) -> np.ndarray:
+        return kkt_violation(self.ev)
 
 # %% ../../nbs/api/explorers/04_sparse_path.ipynb #4a7f5796
 def _solve(snr, n_active, rule, n_iter, tol=0.0) -> Result:
@@ -65,11 +79,11 @@ def _solve(snr, n_active, rule, n_iter, tol=0.0) -> Result:
 # %% ../../nbs/api/explorers/04_sparse_path.ipynb #798ae03a
 @lru_cache(512)
 def stopped(
-    snr: float, # Signal-to-noise ratio, dB
-    n_active: int, # Active sources
-    rule: str, # One of `RULES`
-    n_iter: int, # Iterations
-) -> Stopped: # Where they led
+    snr: float,  # Signal-to-noise ratio, dB
+    n_active: int,  # Active sources
+    rule: str,  # One of `RULES`
+    n_iter: int,  # Iterations
+) -> Stopped:  # Where they led
     "Gamma-MAP after some iterations; none is the start"
     G, x, y = record(snr, n_active)
     result = _solve(snr, n_active, RULES[rule], n_iter) if n_iter else None
@@ -78,65 +92,124 @@ def stopped(
     mean = gamma[:, None] * (G.T @ np.linalg.solve(ev.R @ ev.R.T, y))
     return Stopped(x, ev, 1 - np.square(y - G @ mean).sum() / np.square(y).sum(), result)
 
+
 @lru_cache(64)
 def courses(
-    snr: float, # Signal-to-noise ratio, dB
-    n_active: int, # Active sources
-) -> tuple[dict, float]: # Rule → ℒ at iterations 0, 1, …; the optimum, lowest ℒ that any search found
+    snr: float,  # Signal-to-noise ratio, dB
+    n_active: int,  # Active sources
+) -> tuple[
+    dict, float
+]:  # Rule → ℒ at iterations 0, 1, …; the optimum, lowest ℒ that any search found
     "The cost by iterations, for each rule"
     found = {rule: _solve(snr, n_active, mode, LAST) for rule, mode in RULES.items()}
     best = _solve(snr, n_active, "fast", 1000, 1e-9)
-    return {rule: r.history["cost"] for rule, r in found.items()}, min(best.cost, *(r.cost for r in found.values()))
+    return {rule: r.history["cost"] for rule, r in found.items()}, min(
+        best.cost, *(r.cost for r in found.values())
+    )
 
 # %% ../../nbs/api/explorers/04_sparse_path.ipynb #15e5645e
-def _small(v: float) -> str: return f"{v:.2g}" if v >= 1e-6 else "less than 1e-6"
+def _small(v: float) -> str:
+    return f"{v:.2g}" if v >= 1e-6 else "less than 1e-6"
 
-def _words(s: Stopped, rule: str, n_iter: int, above: float) -> str: # Two lines
+
+def _words(s: Stopped, rule: str, n_iter: int, above: float) -> str:  # Two lines
     "What the picture says, in words"
     on = int((s.ev.gamma > 0).sum())
     first = f"{rule[0].upper()}{rule[1:]}, {f'iteration {n_iter}' if n_iter else 'start'}: ℒ = {s.ev.cost:.3f}, {_small(above)} above the optimum; largest violation {_small(s.violation.max())}."
-    return (first + f"\n{on} of {N_SOURCES} variances are not zero; the mean explains {100 * s.explained:.0f} % of the recording's power.").replace("-", "−")
+    return (
+        first
+        + f"\n{on} of {N_SOURCES} variances are not zero; the mean explains {100 * s.explained:.0f} % of the recording's power."
+    ).replace("-", "−")
 
 # %% ../../nbs/api/explorers/04_sparse_path.ipynb #0c192c04
 def draw_path(
-    s: Stopped, # Where the iterations led
-    course: dict, # Rule → ℒ at iterations 0, 1, …
-    lowest: float, # ℒ at the optimum
-    rule: str, # The rule shown
-    n_iter: int, # The iteration shown
-) -> Figure: # The figure
+    s: Stopped,  # Where the iterations led
+    course: dict,  # Rule → ℒ at iterations 0, 1, …
+    lowest: float,  # ℒ at the optimum
+    rule: str,  # The rule shown
+    n_iter: int,  # The iteration shown
+) -> Figure:  # The figure
     "γ and its certificate by source, and the course of ℒ"
     fig = _Picture(figsize=(8, 4.5))
-    grid = fig.add_gridspec(2, 2, width_ratios=(1.9, 1), left=0.09, right=0.975, bottom=0.215, top=0.86, wspace=0.27, hspace=0.14)
-    above, below, right = fig.add_subplot(grid[0, 0]), fig.add_subplot(grid[1, 0]), fig.add_subplot(grid[:, 1])
+    grid = fig.add_gridspec(
+        2,
+        2,
+        width_ratios=(1.9, 1),
+        left=0.09,
+        right=0.975,
+        bottom=0.215,
+        top=0.86,
+        wspace=0.27,
+        hspace=0.14,
+    )
+    above, below, right = (
+        fig.add_subplot(grid[0, 0]),
+        fig.add_subplot(grid[1, 0]),
+        fig.add_subplot(grid[:, 1]),
+    )
     draw_gamma(s.ev.gamma, np.square(s.x).mean(1), ax=above).set(xlabel="", ylim=(1e-6 / 15, 100))
     above.tick_params(labelbottom=False)
     draw_kkt(s.violation, s.ev.q > s.ev.d, ax=below).set(ylim=(1e-6, 1e3))
     draw_courses({name: cost - lowest for name, cost in course.items()}, floor=1e-6, ax=right)
     above_lowest = course[rule][min(n_iter, len(course[rule]) - 1)] - lowest
-    right.plot(n_iter, max(above_lowest, 1e-6), "o", ms=10, mfc="none", mec="black", mew=2, zorder=5, label="shown", clip_on=False)
+    right.plot(
+        n_iter,
+        max(above_lowest, 1e-6),
+        "o",
+        ms=10,
+        mfc="none",
+        mec="black",
+        mew=2,
+        zorder=5,
+        label="shown",
+        clip_on=False,
+    )
     right.set(xlim=(0, 1.3 * LAST), ylim=(1e-6, 1e3))
-    found = {label: handle for ax in (right, above, below) for handle, label in zip(*ax.get_legend_handles_labels())}
-    for ax in (above, below, right): ax.get_legend().remove()
-    fig.legend(found.values(), found, loc="lower center", ncols=5, frameon=False, columnspacing=1.2, handlelength=1.6, fontsize="small")
+    found = {
+        label: handle
+        for ax in (right, above, below)
+        for handle, label in zip(*ax.get_legend_handles_labels())
+    }
+    for ax in (above, below, right):
+        ax.get_legend().remove()
+    fig.legend(
+        found.values(),
+        found,
+        loc="lower center",
+        ncols=5,
+        frameon=False,
+        columnspacing=1.2,
+        handlelength=1.6,
+        fontsize="small",
+    )
     fig.text(0.015, 0.985, _words(s, rule, n_iter, above_lowest), va="top")
     return fig
 
 # %% ../../nbs/api/explorers/04_sparse_path.ipynb #dfd47124
 class SparsePathExplorer(Explorer):
     "The iterations of gamma-MAP"
+
     title = "Gamma-MAP at one of its iterations: variance γ and violation of the optimality condition by source, and the cost ℒ of three update rules against iterations."
     controls = dict(
-        n_iter=Control("iteration", (0, 1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100, 150, 200, 300, LAST), start=10, static=(0, 3, 10, 30, 100, LAST)),
+        n_iter=Control(
+            "iteration",
+            (0, 1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100, 150, 200, 300, LAST),
+            start=10,
+            static=(0, 3, 10, 30, 100, LAST),
+        ),
         rule=Control("update rule", tuple(RULES), start="convex bounding"),
         snr=Control("SNR", (-10, -5, 0, 5, 10, 15, 20), start=10, unit="dB", static=(-5, 10)),
-        n_active=Control("active sources", tuple(range(1, 9)), start=3, static=(1, 3, 8)))
+        n_active=Control("active sources", tuple(range(1, 9)), start=3, static=(1, 3, 8)),
+    )
 
-    def draw(self,
-             n_iter: int, # Iterations
-             rule: str, # Update rule
-             snr: float, # SNR, dB
-             n_active: int, # Active sources
-            ) -> Figure: # The picture
+    def draw(
+        self,
+        n_iter: int,  # Iterations
+        rule: str,  # Update rule
+        snr: float,  # SNR, dB
+        n_active: int,  # Active sources
+    ) -> Figure:  # The picture
         "Variances, violations and cost at one iteration"
-        return draw_path(stopped(snr, n_active, rule, n_iter), *courses(snr, n_active), rule, n_iter)
+        return draw_path(
+            stopped(snr, n_active, rule, n_iter), *courses(snr, n_active), rule, n_iter
+        )

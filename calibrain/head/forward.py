@@ -11,63 +11,159 @@ import numpy as np
 from fastcore.basics import patch
 from mne.io.constants import FIFF
 
-from ..core.checks import refuse, check_choice
+from ..core.checks import check_choice, refuse
 from .leadfield import Leadfield
 
 # %% ../../nbs/api/head/02_forward.ipynb #b0465053
-_SCALE = dict(eeg=(1e-3, "µV/nAm"), mag=(1e6, "fT/nAm"), grad=(1e4, "fT/cm/nAm")) # From V, T or T/m per Am
+_SCALE = dict(
+    eeg=(1e-3, "µV/nAm"), mag=(1e6, "fT/nAm"), grad=(1e4, "fT/cm/nAm")
+)  # From V, T or T/m per Am
 
-def _types(info: mne.Info, names: list) -> list: # One of "eeg", "mag", "grad" for each name
+
+def _types(info: mne.Info, names: list) -> list:  # One of "eeg", "mag", "grad" for each name
     "The kind of each channel"
     kinds = [mne.channel_type(info, info["ch_names"].index(name)) for name in names]
-    if other := sorted(set(kinds) - set(_SCALE)): refuse(ValueError, "picks", "EEG or MEG channels", ", ".join(other), 'pick "eeg", "meg", "mag" or "grad"')
+    if other := sorted(set(kinds) - set(_SCALE)):
+        refuse(
+            ValueError,
+            "picks",
+            "EEG or MEG channels",
+            ", ".join(other),
+            'pick "eeg", "meg", "mag" or "grad"',
+        )
     return kinds
 
 # %% ../../nbs/api/head/02_forward.ipynb #bd315fd5
-_KINDS = dict(eeg={"eeg"}, mag={"mag"}, grad={"grad"}, meg={"mag", "grad"}) # What may be picked, and the kinds of channel it stands for
+_KINDS = dict(
+    eeg={"eeg"}, mag={"mag"}, grad={"grad"}, meg={"mag", "grad"}
+)  # What may be picked, and the kinds of channel it stands for
 
-def _picked(info: mne.Info, picks, where: str = "the forward solution") -> list: # Names
+
+def _picked(info: mne.Info, picks, where: str = "the forward solution") -> list:  # Names
     "Names of the channels that were asked for"
-    wanted = [picks] if isinstance(picks, str) else list(_KINDS) if picks is None else list(picks) if np.iterable(picks) else [picks]
-    if any(not isinstance(w, str) for w in wanted): refuse(TypeError, "picks", "kinds or names of channels", repr(picks))
+    wanted = (
+        [picks]
+        if isinstance(picks, str)
+        else list(_KINDS)
+        if picks is None
+        else list(picks)
+        if np.iterable(picks)
+        else [picks]
+    )
+    if any(not isinstance(w, str) for w in wanted):
+        refuse(TypeError, "picks", "kinds or names of channels", repr(picks))
     kinds = set().union(*(_KINDS[w] for w in wanted if w in _KINDS))
     named, bads = [w for w in wanted if w not in _KINDS], set(info["bads"])
-    if missing := [w for w in named if w not in info["ch_names"]]: refuse(ValueError, "picks", f"kinds ({', '.join(_KINDS)}) or channels of {where}", ", ".join(missing))
-    if bad := [w for w in named if w in bads]: refuse(ValueError, "picks", "without bad channels", ", ".join(bad), "leave them out, or out of info['bads']")
-    found = named + [c for i, c in enumerate(info["ch_names"]) if mne.channel_type(info, i) in kinds and c not in bads and c not in named]
-    if not found: refuse(ValueError, "picks", "at least one good channel", repr(picks), f"{where} has {len(info['ch_names'])} channels, {len(bads)} of them bad")
+    if missing := [w for w in named if w not in info["ch_names"]]:
+        refuse(
+            ValueError,
+            "picks",
+            f"kinds ({', '.join(_KINDS)}) or channels of {where}",
+            ", ".join(missing),
+        )
+    if bad := [w for w in named if w in bads]:
+        refuse(
+            ValueError,
+            "picks",
+            "without bad channels",
+            ", ".join(bad),
+            "leave them out, or out of info['bads']",
+        )
+    found = named + [
+        c
+        for i, c in enumerate(info["ch_names"])
+        if mne.channel_type(info, i) in kinds and c not in bads and c not in named
+    ]
+    if not found:
+        refuse(
+            ValueError,
+            "picks",
+            "at least one good channel",
+            repr(picks),
+            f"{where} has {len(info['ch_names'])} channels, {len(bads)} of them bad",
+        )
     return found
 
 # %% ../../nbs/api/head/02_forward.ipynb #260ca691
-def _normals(fwd: mne.Forward) -> np.ndarray: # `(n_sources, 3)`, or None
+def _normals(fwd: mne.Forward) -> np.ndarray:  # `(n_sources, 3)`, or None
     "Directions across the cortex, as MNE takes them for fixed orientation"
-    if any("shape" in s for s in fwd["src"]): return None                            # a regular grid
-    if fwd["source_ori"] == FIFF.FIFFV_MNE_FIXED_ORI: return fwd["source_nn"]
+    if any("shape" in s for s in fwd["src"]):
+        return None  # a regular grid
+    if fwd["source_ori"] == FIFF.FIFFV_MNE_FIXED_ORI:
+        return fwd["source_nn"]
     return mne.convert_forward_solution(fwd, surf_ori=True, verbose="ERROR")["source_nn"][2::3]
 
-def _solution(fwd: mne.Forward, orientation: str) -> np.ndarray: # `(n_sensors, n_sources, 1 or 3)`, SI
+
+def _solution(
+    fwd: mne.Forward, orientation: str
+) -> np.ndarray:  # `(n_sensors, n_sources, 1 or 3)`, SI
     "The forward solution with components along x, y, z, or with the only one it has"
     if fwd["source_ori"] == FIFF.FIFFV_MNE_FIXED_ORI:
-        if orientation != "fixed": refuse(ValueError, "orientation", "'fixed', as the forward solution has one component for each source", repr(orientation), "make the forward solution with free orientation")
-    elif fwd["surf_ori"]: fwd = mne.convert_forward_solution(fwd, surf_ori=False, verbose="ERROR")
+        if orientation != "fixed":
+            refuse(
+                ValueError,
+                "orientation",
+                "'fixed', as the forward solution has one component for each source",
+                repr(orientation),
+                "make the forward solution with free orientation",
+            )
+    elif fwd["surf_ori"]:
+        fwd = mne.convert_forward_solution(fwd, surf_ori=False, verbose="ERROR")
     return fwd["sol"]["data"].reshape(fwd["nchan"], fwd["nsource"], -1)
 
 # %% ../../nbs/api/head/02_forward.ipynb #9792edfb
 @patch(cls_method=True)
-def from_forward(cls: Leadfield,
-    fwd: mne.Forward, # Forward solution, free orientation (or fixed, for "fixed")
-    orientation: str = "fixed", # "fixed" along the normals, "free" along x, y, z, or "meg2": the two components that MEG sees
-    picks: str | list = None, # "eeg", "meg", "mag", "grad", names of channels, or a list of these; `None`: all EEG and MEG channels
-) -> Leadfield: # In µV/nAm, fT/nAm and fT/cm/nAm, EEG with average reference
+def from_forward(
+    cls: Leadfield,
+    fwd: mne.Forward,  # Forward solution, free orientation (or fixed, for "fixed")
+    orientation: str = "fixed",  # "fixed" along the normals, "free" along x, y, z, or "meg2": the two components that MEG sees
+    picks: str
+    | list = None,  # "eeg", "meg", "mag", "grad", names of channels, or a list of these; `None`: all EEG and MEG channels
+) -> Leadfield:  # In µV/nAm, fT/nAm and fT/cm/nAm, EEG with average reference
     "The leadfield of an MNE forward solution"
-    if not isinstance(fwd, mne.Forward): refuse(TypeError, "fwd", "an mne.Forward", type(fwd).__name__, "read it with mne.read_forward_solution")
-    reduce = check_choice("orientation", orientation, dict(fixed=cls.fixed, free=lambda lf: lf, meg2=cls.reduce_meg))
+    if not isinstance(fwd, mne.Forward):
+        refuse(
+            TypeError,
+            "fwd",
+            "an mne.Forward",
+            type(fwd).__name__,
+            "read it with mne.read_forward_solution",
+        )
+    reduce = check_choice(
+        "orientation", orientation, dict(fixed=cls.fixed, free=lambda lf: lf, meg2=cls.reduce_meg)
+    )
     names = _picked(fwd["info"], picks)
     kinds = np.array(_types(fwd["info"], names))
-    if orientation == "meg2" and "eeg" in kinds: refuse(ValueError, "orientation", "'fixed' or 'free' with EEG channels", "'meg2'", 'EEG sees all three components; or picks="meg"')
+    if orientation == "meg2" and "eeg" in kinds:
+        refuse(
+            ValueError,
+            "orientation",
+            "'fixed' or 'free' with EEG channels",
+            "'meg2'",
+            'EEG sees all three components; or picks="meg"',
+        )
     normals, rows = _normals(fwd), [fwd["sol"]["row_names"].index(name) for name in names]
-    if orientation == "fixed" and normals is None: refuse(ValueError, "orientation", "'free' or 'meg2' for a volume source space", "'fixed'", "a volume has no cortex to be normal to")
-    data = _solution(fwd, orientation)[rows] * np.array([_SCALE[k][0] for k in kinds])[:, None, None]
+    if orientation == "fixed" and normals is None:
+        refuse(
+            ValueError,
+            "orientation",
+            "'free' or 'meg2' for a volume source space",
+            "'fixed'",
+            "a volume has no cortex to be normal to",
+        )
+    data = (
+        _solution(fwd, orientation)[rows] * np.array([_SCALE[k][0] for k in kinds])[:, None, None]
+    )
     data[kinds == "eeg"] -= data[kinds == "eeg"].mean(0) if "eeg" in kinds else 0
     basis = normals[:, :, None] if data.shape[2] == 1 else None
-    return reduce(cls(data, fwd["source_rr"], normals, [_SCALE[k][1] for k in kinds], ch_names=names, basis=basis, origin="mne.Forward"))
+    return reduce(
+        cls(
+            data,
+            fwd["source_rr"],
+            normals,
+            [_SCALE[k][1] for k in kinds],
+            ch_names=names,
+            basis=basis,
+            origin="mne.Forward",
+        )
+    )

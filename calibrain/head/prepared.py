@@ -13,59 +13,85 @@ import numpy as np
 from fastcore.basics import patch
 from scipy import linalg, sparse
 
+from ..core.checks import check_array, check_choice, check_leadfield, check_orient, refuse
 from .basis import normalisation, sflex_basis, through_basis
-from ..core.checks import refuse, check_array, check_choice, check_leadfield, check_orient
 from .leadfield import Leadfield
 
 # %% ../../nbs/api/head/06_prepared.ipynb #fb3444d9
 @dataclass(frozen=True, eq=False, repr=False)
 class Prepared:
     "A checked leadfield, and what was computed from it so far"
-    L: np.ndarray # Leadfield, `(n_sensors, n_sources * n_orient)`
-    n_orient: int # Orientations of a source
-    dtype: str = "float64" # Precision in which the solvers' leadfield is stored
-    record: Leadfield = None # What is known of sensors and sources, where it was prepared from a `Leadfield`
+
+    L: np.ndarray  # Leadfield, `(n_sensors, n_sources * n_orient)`
+    n_orient: int  # Orientations of a source
+    dtype: str = "float64"  # Precision in which the solvers' leadfield is stored
+    record: Leadfield = (
+        None  # What is known of sensors and sources, where it was prepared from a `Leadfield`
+    )
     _made: dict = field(default_factory=dict)
 
     @property
-    def n_sensors(self) -> int: return self.L.shape[0]
+    def n_sensors(self) -> int:
+        return self.L.shape[0]
+
     @property
-    def n_sources(self) -> int: return self.L.shape[1] // self.n_orient
-    def __repr__(self) -> str: return f"<leadfield of {self.n_sensors} sensors and {self.n_sources} sources × {self.n_orient}, prepared>"
+    def n_sources(self) -> int:
+        return self.L.shape[1] // self.n_orient
+
+    def __repr__(self) -> str:
+        return f"<leadfield of {self.n_sensors} sensors and {self.n_sources} sources × {self.n_orient}, prepared>"
 
 # %% ../../nbs/api/head/06_prepared.ipynb #40f469e4
 def record_of(
-    L: np.ndarray, # A leadfield in any form
-) -> Leadfield: # The record, or `None`
+    L: np.ndarray,  # A leadfield in any form
+) -> Leadfield:  # The record, or `None`
     "The `Leadfield` that L is, or was prepared from"
     return L if isinstance(L, Leadfield) else L.record if isinstance(L, Prepared) else None
+
 
 def _orient(L: np.ndarray, n_orient: int) -> int:
     "The orientations that L says it has, or else those that the argument says"
     k = check_orient(n_orient)
-    if not isinstance(L, Leadfield | Prepared) or k == L.n_orient: return k
-    if k == 1 and record_of(L) is not None: return L.n_orient
-    if isinstance(L, Leadfield): refuse(ValueError, "n_orient", f"{L.n_orient}, as the Leadfield has", k, "leave it out")
-    refuse(ValueError, "n_orient", f"{L.n_orient}, as L was prepared", k, "prepare the leadfield again for another number of orientations")
+    if not isinstance(L, Leadfield | Prepared) or k == L.n_orient:
+        return k
+    if k == 1 and record_of(L) is not None:
+        return L.n_orient
+    if isinstance(L, Leadfield):
+        refuse(ValueError, "n_orient", f"{L.n_orient}, as the Leadfield has", k, "leave it out")
+    refuse(
+        ValueError,
+        "n_orient",
+        f"{L.n_orient}, as L was prepared",
+        k,
+        "prepare the leadfield again for another number of orientations",
+    )
 
 # %% ../../nbs/api/head/06_prepared.ipynb #95904099
 def _one_unit(lf: Leadfield) -> None:
     "Refuse sensors of several units"
     if len(units := sorted(set(lf.units))) > 1:
-        refuse(ValueError, "L", "of one unit, as one noise variance serves all sensors", " and ".join(units), "give the covariance of the noise, SourceEstimator(…, noise_cov=…)")
+        refuse(
+            ValueError,
+            "L",
+            "of one unit, as one noise variance serves all sensors",
+            " and ".join(units),
+            "give the covariance of the noise, SourceEstimator(…, noise_cov=…)",
+        )
 
 # %% ../../nbs/api/head/06_prepared.ipynb #4cbe6e9d
 def prepare(
-    L: np.ndarray, # Leadfield, 2-D source-major or 3-D, or a `Leadfield`, or one that was prepared before
-    n_orient: int = 1, # Orientations of a source: 1, 2 or 3; a `Leadfield` brings its own
-    dtype: str = "float64", # "float32" stores the leadfield that solvers see in half the memory; sums stay in double precision
-    W: np.ndarray = None, # Whitens the sensors, `(rank, n_sensors)`; `None`: leaves them as they are
-) -> Prepared: # Takes the place of `L` in every solver
+    L: np.ndarray,  # Leadfield, 2-D source-major or 3-D, or a `Leadfield`, or one that was prepared before
+    n_orient: int = 1,  # Orientations of a source: 1, 2 or 3; a `Leadfield` brings its own
+    dtype: str = "float64",  # "float32" stores the leadfield that solvers see in half the memory; sums stay in double precision
+    W: np.ndarray = None,  # Whitens the sensors, `(rank, n_sensors)`; `None`: leaves them as they are
+) -> Prepared:  # Takes the place of `L` in every solver
     "Check a leadfield, and remember what is computed from it"
     k, record = _orient(L, n_orient), record_of(L)
-    if isinstance(L, Prepared): return L if W is None else replace(L, L=W @ L.L, _made={})
+    if isinstance(L, Prepared):
+        return L if W is None else replace(L, L=W @ L.L, _made={})
     dtype = check_choice("dtype", str(np.dtype(dtype)), {t: t for t in ("float64", "float32")})
-    if record is not None and W is None: _one_unit(record)
+    if record is not None and W is None:
+        _one_unit(record)
     L = check_leadfield(L if record is None else record.matrix(), k)
     return Prepared(L if W is None else W @ L, k, dtype, record)
 
@@ -73,49 +99,74 @@ def prepare(
 @patch
 def _keep(self: Prepared, key: tuple, make: Callable) -> object:
     "What was made under a key, made now if it was not"
-    if key not in self._made: self._made[key] = make()
+    if key not in self._made:
+        self._made[key] = make()
     return self._made[key]
 
 # %% ../../nbs/api/head/06_prepared.ipynb #df1718ae
 @patch
-def columns(self: Prepared) -> np.ndarray: # `(n_sensors, n_sources * n_orient)`, columns contiguous
+def columns(
+    self: Prepared,
+) -> np.ndarray:  # `(n_sensors, n_sources * n_orient)`, columns contiguous
     "The leadfield as the gamma solvers see it without a basis"
     return self._keep(("columns",), lambda: np.asfortranarray(self.L, dtype=self.dtype))
 
 # %% ../../nbs/api/head/06_prepared.ipynb #8d4b0c80
 @patch
-def patches(self: Prepared,
-            src_coords: np.ndarray = None, # Positions of the sources, `(n_sources, 3)`, m; `None`: those of the `Leadfield`
-            **shape, # `sigma`, `threshold_factor` and `normalize` of `sflex_basis`
-           ) -> tuple[sparse.csr_array, np.ndarray]: # Basis, and leadfield of the patches with columns contiguous
+def patches(
+    self: Prepared,
+    src_coords: np.ndarray = None,  # Positions of the sources, `(n_sources, 3)`, m; `None`: those of the `Leadfield`
+    **shape,  # `sigma`, `threshold_factor` and `normalize` of `sflex_basis`
+) -> tuple[
+    sparse.csr_array, np.ndarray
+]:  # Basis, and leadfield of the patches with columns contiguous
     "The sFLEX basis and the leadfield seen through it"
     cure = "the basis must know where the sources are: one position in m for each source of L"
-    if src_coords is None and self.record is not None: src_coords = self.record.coords
-    if src_coords is None: refuse(TypeError, "src_coords", f"an array of shape ({self.n_sources}, 3), in m", "None" if self.record is None else "a Leadfield without coords", cure)
+    if src_coords is None and self.record is not None:
+        src_coords = self.record.coords
+    if src_coords is None:
+        refuse(
+            TypeError,
+            "src_coords",
+            f"an array of shape ({self.n_sources}, 3), in m",
+            "None" if self.record is None else "a Leadfield without coords",
+            cure,
+        )
     r = check_array("src_coords", src_coords, (self.n_sources, 3), cure)
+
     def make():
         B = sflex_basis(r, **shape)
         G = through_basis(self.L, B, self.n_orient).astype(self.dtype, copy=False)
         return B, G
+
     return self._keep(("patches", r.tobytes(), *sorted(shape.items())), make)
 
 # %% ../../nbs/api/head/06_prepared.ipynb #80c1cb45
 @dataclass(frozen=True, eq=False)
 class Eigenbasis:
     "A leadfield in the eigenbasis of its sensors"
-    S: sparse.csr_array # From coefficients to sources: the normalisation, or the identity
-    G: np.ndarray # Leadfield of the coefficients, `(n_sensors, n_coeff)`
-    d: np.ndarray # Eigenvalues of GGᵀ, ascending, `(n_sensors,)`
-    U: np.ndarray # Eigenvectors, `(n_sensors, n_sensors)`
+
+    S: sparse.csr_array  # From coefficients to sources: the normalisation, or the identity
+    G: np.ndarray  # Leadfield of the coefficients, `(n_sensors, n_coeff)`
+    d: np.ndarray  # Eigenvalues of GGᵀ, ascending, `(n_sensors,)`
+    U: np.ndarray  # Eigenvectors, `(n_sensors, n_sensors)`
+
 
 @patch
-def eigenbasis(self: Prepared,
-               normalization: bool = False, # Whether to even out depth
-              ) -> Eigenbasis: # The leadfield in its eigenbasis
+def eigenbasis(
+    self: Prepared,
+    normalization: bool = False,  # Whether to even out depth
+) -> Eigenbasis:  # The leadfield in its eigenbasis
     "What minimum norm needs to know of a leadfield"
+
     def make():
-        S = normalisation(self.L, self.n_orient) if normalization else sparse.eye_array(self.L.shape[1], format="csr")
+        S = (
+            normalisation(self.L, self.n_orient)
+            if normalization
+            else sparse.eye_array(self.L.shape[1], format="csr")
+        )
         G = self.L @ S if normalization else self.L
         d, U = linalg.eigh(G @ G.T)
         return Eigenbasis(S, G, np.where(d < max(G.shape) * np.finfo(float).eps * d[-1], 0, d), U)
+
     return self._keep(("eigenbasis", normalization), make)

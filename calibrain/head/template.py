@@ -19,53 +19,80 @@ from scipy.optimize import minimize
 from scipy.spatial import ConvexHull, cKDTree
 from tqdm.auto import tqdm
 
-from ..core.checks import refuse, check_choice
+from ..core.checks import check_choice, refuse
 from ..core.warnings import warn
-from ..viz.cortex import Cortex, _normals
 from .forward import Leadfield
+from ..viz.cortex import Cortex, _normals
 
 # %% ../../nbs/api/head/03_template.ipynb #dbc59a19
-_PER_HEMI = {1284: 642, 5124: 2562, 20484: 10242} # Sources, and the vertices of a hemisphere that they are
+_PER_HEMI = {
+    1284: 642,
+    5124: 2562,
+    20484: 10242,
+}  # Sources, and the vertices of a hemisphere that they are
+
 
 def _shipped(name: str) -> Path:
     "A file of fsaverage that MNE-Python ships"
     return Path(mne.__file__).parent / "data/fsaverage" / f"fsaverage-{name}.fif"
 
-def _in_head(r: np.ndarray) -> np.ndarray: # `(n, 3)`, m
-    "From MRI coordinates of fsaverage to head coordinates"
-    return mne.transforms.apply_trans(mne.transforms.invert_transform(mne.read_trans(_shipped("trans"), verbose="ERROR")), r)
 
-def _shipped_surface(name: str) -> tuple[np.ndarray, np.ndarray]: # Vertices in m, head coordinates; triangles
+def _in_head(r: np.ndarray) -> np.ndarray:  # `(n, 3)`, m
+    "From MRI coordinates of fsaverage to head coordinates"
+    return mne.transforms.apply_trans(
+        mne.transforms.invert_transform(mne.read_trans(_shipped("trans"), verbose="ERROR")), r
+    )
+
+
+def _shipped_surface(
+    name: str,
+) -> tuple[np.ndarray, np.ndarray]:  # Vertices in m, head coordinates; triangles
     "Inner skull or scalp, as MNE-Python ships them"
     s = mne.read_bem_surfaces(_shipped(name), verbose="ERROR")[0]
     return _in_head(s["rr"]), s["tris"]
 
-def _from_nilearn(name: str) -> object: # Its arrays
+
+def _from_nilearn(name: str) -> object:  # Its arrays
     "A file of fsaverage that nilearn ships"
-    try: from nilearn.datasets import fetch_surf_fsaverage
-    except ImportError as e: raise ImportError("template heads need the cortex that nilearn ships: pip install 'calibrain[heads]'") from e
+    try:
+        from nilearn.datasets import fetch_surf_fsaverage
+    except ImportError as e:
+        raise ImportError(
+            "template heads need the cortex that nilearn ships: pip install 'calibrain[heads]'"
+        ) from e
     import nibabel
+
     return nibabel.load(fetch_surf_fsaverage("fsaverage5")[name]).agg_data()
 
-def _hemisphere(name: str, part: str = "white") -> tuple[np.ndarray, np.ndarray]: # Vertices in m, head coordinates; triangles
+
+def _hemisphere(
+    name: str, part: str = "white"
+) -> tuple[np.ndarray, np.ndarray]:  # Vertices in m, head coordinates; triangles
     "The cortex of one hemisphere"
     rr, tris = _from_nilearn(f"{part}_{name}")
     return _in_head(rr.astype(float) / 1000), tris
 
 # %% ../../nbs/api/head/03_template.ipynb #6e273bc8
-def _sources(n_sources: int) -> tuple[np.ndarray, np.ndarray]: # Positions in m, head coordinates, and normals
+def _sources(
+    n_sources: int,
+) -> tuple[np.ndarray, np.ndarray]:  # Positions in m, head coordinates, and normals
     "The source space, left hemisphere first"
     n, both = _PER_HEMI[n_sources], [_hemisphere(h) for h in ("left", "right")]
-    return np.concatenate([rr[:n] for rr, _ in both]), np.concatenate([_normals(*s)[:n] for s in both])
+    return np.concatenate([rr[:n] for rr, _ in both]), np.concatenate(
+        [_normals(*s)[:n] for s in both]
+    )
 
 # %% ../../nbs/api/head/03_template.ipynb #46f87c02
-def _even_directions(n: int) -> np.ndarray: # Unit vectors, `(n, 3)`
+def _even_directions(n: int) -> np.ndarray:  # Unit vectors, `(n, 3)`
     "Directions spread evenly over the sphere"
     i = np.arange(n) + 0.5
     z, angle = 1 - 2 * i / n, np.pi * (1 + np.sqrt(5)) * i
-    return np.column_stack([np.sqrt(1 - z**2) * np.cos(angle), np.sqrt(1 - z**2) * np.sin(angle), z])
+    return np.column_stack(
+        [np.sqrt(1 - z**2) * np.cos(angle), np.sqrt(1 - z**2) * np.sin(angle), z]
+    )
 
-def _triangles(u: np.ndarray) -> np.ndarray: # `(2n - 4, 3)`, outward
+
+def _triangles(u: np.ndarray) -> np.ndarray:  # `(2n - 4, 3)`, outward
     "The triangles between directions"
     tris = ConvexHull(u).simplices
     a, b, c = (u[tris[:, i]] for i in range(3))
@@ -73,45 +100,72 @@ def _triangles(u: np.ndarray) -> np.ndarray: # `(2n - 4, 3)`, outward
     return np.where(inward[:, None], tris[:, ::-1], tris)
 
 # %% ../../nbs/api/head/03_template.ipynb #785eb686
-def _radii(rr: np.ndarray, tris: np.ndarray, u: np.ndarray) -> np.ndarray: # `(n,)`
+def _radii(rr: np.ndarray, tris: np.ndarray, u: np.ndarray) -> np.ndarray:  # `(n,)`
     "How far rays from the origin reach to the outermost crossing of a surface"
     inverse, r = np.linalg.inv(rr[tris].transpose(0, 2, 1)), np.zeros(len(u))
     for some in np.array_split(np.arange(len(u)), max(1, len(u) // 100)):
         w = np.tensordot(u[some], inverse, axes=(1, 2))
         total = w.sum(-1)
-        r[some] = np.where((w >= -1e-9).all(-1) & (total > 0), 1 / np.where(total > 0, total, 1), 0).max(1)
+        r[some] = np.where(
+            (w >= -1e-9).all(-1) & (total > 0), 1 / np.where(total > 0, total, 1), 0
+        ).max(1)
     return r
 
 # %% ../../nbs/api/head/03_template.ipynb #5b16245b
-def _radial_shells(n: int) -> tuple: # Centre, directions, triangles, radii of the inner skull and of the scalp
+def _radial_shells(
+    n: int,
+) -> tuple:  # Centre, directions, triangles, radii of the inner skull and of the scalp
     "Inner skull and scalp of fsaverage on a common set of directions"
     (inner, _), (scalp, scalp_tris) = _shipped_surface("inner_skull-bem"), _shipped_surface("head")
     centre = inner.mean(0)
     rr = inner - centre
-    corners = np.unique(cKDTree(rr / np.linalg.norm(rr, axis=1, keepdims=True)).query(_even_directions(n))[1])
+    corners = np.unique(
+        cKDTree(rr / np.linalg.norm(rr, axis=1, keepdims=True)).query(_even_directions(n))[1]
+    )
     r = np.linalg.norm(rr[corners], axis=1)
     u = rr[corners] / r[:, None]
     return centre, u, _triangles(u), r, _radii(scalp - centre, scalp_tris, u)
 
-def _skull(u, tris, inner, scalp, thick: float = 0.006, under: float = 0.002) -> np.ndarray: # Radii
+
+def _skull(
+    u, tris, inner, scalp, thick: float = 0.006, under: float = 0.002
+) -> np.ndarray:  # Radii
     "Radii of the outer skull between inner skull and scalp"
     slope = np.einsum("ni,ni->n", _normals(inner[:, None] * u, tris), u)
     return np.minimum(inner + thick / np.clip(slope, 0.5, 1), scalp - under)
 
 # %% ../../nbs/api/head/03_template.ipynb #ed583b67
-_SHELLS = dict(brain=(1, 0.3), skull=(3, 0.006), head=(4, 0.3)) # FIFF number of a shell, and the conductivity inside, S/m
+_SHELLS = dict(
+    brain=(1, 0.3), skull=(3, 0.006), head=(4, 0.3)
+)  # FIFF number of a shell, and the conductivity inside, S/m
+
 
 def _shell(name, rr, tris) -> dict:
     "A shell as MNE-Python takes it"
     number, sigma = _SHELLS[name]
-    s = dict(rr=rr, tris=tris, np=len(rr), ntri=len(tris), coord_frame=FIFF.FIFFV_COORD_MRI, id=number, sigma=sigma)
+    s = dict(
+        rr=rr,
+        tris=tris,
+        np=len(rr),
+        ntri=len(tris),
+        coord_frame=FIFF.FIFFV_COORD_MRI,
+        id=number,
+        sigma=sigma,
+    )
     return mne.surface.complete_surface_info(s, copy=False, verbose="ERROR")
+
 
 def _bem(eeg: bool) -> mne.bem.ConductorModel:
     "Boundary element model of the average head: three shells for EEG, one for MEG"
     centre, u, tris, inner, scalp = _radial_shells(1000 if eeg else 2000)
-    radii = dict(head=scalp, skull=_skull(u, tris, inner, scalp), brain=inner) if eeg else dict(brain=inner)
-    return mne.make_bem_solution([_shell(k, centre + r[:, None] * u, tris) for k, r in radii.items()], verbose="ERROR")
+    radii = (
+        dict(head=scalp, skull=_skull(u, tris, inner, scalp), brain=inner)
+        if eeg
+        else dict(brain=inner)
+    )
+    return mne.make_bem_solution(
+        [_shell(k, centre + r[:, None] * u, tris) for k, r in radii.items()], verbose="ERROR"
+    )
 
 # %% ../../nbs/api/head/03_template.ipynb #b954f77e
 def _sphere(eeg: bool) -> mne.bem.ConductorModel:
@@ -120,10 +174,12 @@ def _sphere(eeg: bool) -> mne.bem.ConductorModel:
     corners = r[ConvexHull(r).vertices]
     reach = lambda c: np.linalg.norm(corners - c, axis=1).max()
     best = minimize(reach, r.mean(0), method="Nelder-Mead", options=dict(xatol=1e-5, fatol=1e-6))
-    return mne.make_sphere_model(best.x, 1.02 * best.fun / 0.9 if eeg else None, verbose="ERROR")        # the brain is 0.9 of the head
+    return mne.make_sphere_model(
+        best.x, 1.02 * best.fun / 0.9 if eeg else None, verbose="ERROR"
+    )  # the brain is 0.9 of the head
 
 # %% ../../nbs/api/head/03_template.ipynb #c490e530
-def _on_scalp(r: np.ndarray) -> np.ndarray: # `(n, 3)`, m
+def _on_scalp(r: np.ndarray) -> np.ndarray:  # `(n, 3)`, m
     "Points moved to the scalp of the average head, along rays from its middle"
     rr, tris = _shipped_surface("head")
     centre = rr[rr[:, 2] > 0.04].mean(0)
@@ -133,7 +189,10 @@ def _on_scalp(r: np.ndarray) -> np.ndarray: # `(n, 3)`, m
 # %% ../../nbs/api/head/03_template.ipynb #122c6c91
 def _helmet() -> mne.Info:
     "The Neuromag helmet, placed over the average head"
-    if not hasattr(mne.channels, "read_meg_canonical_info"): raise ImportError(f"template MEG heads need MNE-Python 1.12 or later, found {mne.__version__}: pip install 'calibrain[heads]'")
+    if not hasattr(mne.channels, "read_meg_canonical_info"):
+        raise ImportError(
+            f"template MEG heads need MNE-Python 1.12 or later, found {mne.__version__}: pip install 'calibrain[heads]'"
+        )
     info = mne.channels.read_meg_canonical_info("neuromag", verbose="ERROR")
     down = np.eye(4)
     down[2, 3] = 0.04
@@ -144,33 +203,59 @@ def _helmet() -> mne.Info:
 def _cap(montage: str) -> mne.Info:
     "A standard EEG montage on the scalp of the average head"
     m = mne.channels.make_standard_montage(montage)
-    info = mne.create_info(m.ch_names, 1000., "eeg", verbose="ERROR").set_montage(m, verbose="ERROR")
+    info = mne.create_info(m.ch_names, 1000.0, "eeg", verbose="ERROR").set_montage(
+        m, verbose="ERROR"
+    )
     on = _on_scalp(np.array([c["loc"][:3] for c in info["chs"]]))
-    return info.set_montage(mne.channels.make_dig_montage(dict(zip(m.ch_names, on)), coord_frame="head"), verbose="ERROR")
+    return info.set_montage(
+        mne.channels.make_dig_montage(dict(zip(m.ch_names, on)), coord_frame="head"),
+        verbose="ERROR",
+    )
+
 
 def _check_montage(modality: str, montage: str | None) -> str:
     "A montage that MNE-Python knows, or the helmet"
     if modality != "eeg":
-        if montage is not None: refuse(ValueError, "montage", "None for MEG", repr(montage), "the helmet is Neuromag's")
+        if montage is not None:
+            refuse(ValueError, "montage", "None for MEG", repr(montage), "the helmet is Neuromag's")
         return "neuromag"
     montage = montage or "biosemi64"
-    try: mne.channels.make_standard_montage(montage)
-    except (ValueError, TypeError): refuse(ValueError, "montage", "one of " + ", ".join(mne.channels.get_builtin_montages()), repr(montage))
+    try:
+        mne.channels.make_standard_montage(montage)
+    except (ValueError, TypeError):
+        refuse(
+            ValueError,
+            "montage",
+            "one of " + ", ".join(mne.channels.get_builtin_montages()),
+            repr(montage),
+        )
     return montage
 
 # %% ../../nbs/api/head/03_template.ipynb #d4caf173
-def _forward(eeg: bool, montage: str, conductor: str, n_sources: int, progress: bool) -> Leadfield: # Three components
+def _forward(
+    eeg: bool, montage: str, conductor: str, n_sources: int, progress: bool
+) -> Leadfield:  # Three components
     "Compute a leadfield of the average head"
     r, n = _sources(n_sources)
     blocks = np.array_split(np.arange(n_sources), -(-n_sources // 6000))
     with tqdm(total=1 + len(blocks), desc="head model", unit="part", disable=not progress) as bar:
-        info, model = _cap(montage) if eeg else _helmet(), _bem(eeg) if conductor == "bem" else _sphere(eeg)
-        bar.update(); bar.set_description("forward solution")
+        info, model = (
+            _cap(montage) if eeg else _helmet(),
+            _bem(eeg) if conductor == "bem" else _sphere(eeg),
+        )
+        bar.update()
+        bar.set_description("forward solution")
         parts = []
-        for b in blocks: parts.append(_block(info, model, r[b], n[b])); bar.update()
+        for b in blocks:
+            parts.append(_block(info, model, r[b], n[b]))
+            bar.update()
     lf = parts[0] if len(parts) == 1 else _joined(parts)
-    if lf.n_sources != n_sources: raise RuntimeError(f"MNE-Python dropped {n_sources - lf.n_sources} of {n_sources} sources that it takes to be outside the {conductor}")
+    if lf.n_sources != n_sources:
+        raise RuntimeError(
+            f"MNE-Python dropped {n_sources - lf.n_sources} of {n_sources} sources that it takes to be outside the {conductor}"
+        )
     return replace(lf, origin=f"fsaverage, {montage}, {conductor}")
+
 
 def _block(info, model, r, n) -> Leadfield:
     "The leadfield of some sources; all is in head coordinates, which MNE-Python takes as MRI coordinates where there is no transform"
@@ -181,64 +266,108 @@ def _block(info, model, r, n) -> Leadfield:
 # %% ../../nbs/api/head/03_template.ipynb #0fef6b79
 def _joined(parts: list) -> Leadfield:
     "Several sets of sources as one"
-    whole = {k: np.concatenate([getattr(p, k) for p in parts], axis=a) for k, a in (("data", 1), ("coords", 0), ("normals", 0))}
+    whole = {
+        k: np.concatenate([getattr(p, k) for p in parts], axis=a)
+        for k, a in (("data", 1), ("coords", 0), ("normals", 0))
+    }
     return Leadfield(**whole, unit=parts[0].unit, ch_names=parts[0].ch_names)
 
 # %% ../../nbs/api/head/03_template.ipynb #52351367
-_RECIPE = 1 # Counted up when a change of this page changes its results
+_RECIPE = 1  # Counted up when a change of this page changes its results
+
 
 def _cache_file(folder, **params) -> Path:
     "Where a leadfield with these parameters is kept"
-    key = blake2b(json.dumps(params | dict(recipe=_RECIPE, mne=mne.__version__), sort_keys=True).encode(), digest_size=6).hexdigest()
+    key = blake2b(
+        json.dumps(params | dict(recipe=_RECIPE, mne=mne.__version__), sort_keys=True).encode(),
+        digest_size=6,
+    ).hexdigest()
     folder = user_cache_path("calibrain") if folder is None else Path(folder)
     return folder / ("-".join(map(str, params.values())) + f"-{key}.npz")
+
 
 def _cached(file: Path, make) -> Leadfield:
     "A leadfield from its file, or made and kept there"
     if file.exists():
-        try: return Leadfield.load(file)
-        except (ValueError, KeyError, OSError) as e: warn(f"the kept leadfield cannot be used and is made again: {e}", UserWarning)
+        try:
+            return Leadfield.load(file)
+        except (ValueError, KeyError, OSError) as e:
+            warn(f"the kept leadfield cannot be used and is made again: {e}", UserWarning)
     lf = make()
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         lf.save(file)
-    except OSError as e: warn(f"the leadfield could not be kept in {file.parent} ({e}): pass cache_dir to keep it elsewhere", UserWarning)
+    except OSError as e:
+        warn(
+            f"the leadfield could not be kept in {file.parent} ({e}): pass cache_dir to keep it elsewhere",
+            UserWarning,
+        )
     return lf
 
 # %% ../../nbs/api/head/03_template.ipynb #105e4c80
 def template_leadfield(
-    modality: str = "eeg", # "eeg", "mag", "grad" or "meg" (both kinds of coil, each with its unit)
-    n_sources: int = 1284, # 1284, 5124 or 20484
-    orientation: str = "fixed", # "fixed" along the normals, "free" along x, y, z, or "meg2": the two components that MEG sees
-    montage: str = None, # Any of `mne.channels.get_builtin_montages()`, for EEG; `None`: "biosemi64"
-    conductor: str = "bem", # "bem" (realistic), or "sphere" (quick)
-    cache_dir: str | Path = None, # Where leadfields are kept; `None`: the user's cache folder
-    progress: bool = True, # Whether to show a progress bar while it is computed
-) -> Leadfield: # In head coordinates; EEG with average reference
+    modality: str = "eeg",  # "eeg", "mag", "grad" or "meg" (both kinds of coil, each with its unit)
+    n_sources: int = 1284,  # 1284, 5124 or 20484
+    orientation: str = "fixed",  # "fixed" along the normals, "free" along x, y, z, or "meg2": the two components that MEG sees
+    montage: str = None,  # Any of `mne.channels.get_builtin_montages()`, for EEG; `None`: "biosemi64"
+    conductor: str = "bem",  # "bem" (realistic), or "sphere" (quick)
+    cache_dir: str | Path = None,  # Where leadfields are kept; `None`: the user's cache folder
+    progress: bool = True,  # Whether to show a progress bar while it is computed
+) -> Leadfield:  # In head coordinates; EEG with average reference
     "A leadfield of the average head (fsaverage), without a download"
     check_choice("modality", modality, dict.fromkeys(("eeg", "mag", "grad", "meg")))
     n_sources = check_choice("n_sources", n_sources, {n: n for n in _PER_HEMI})
-    reduce = check_choice("orientation", orientation, dict(fixed=Leadfield.fixed, free=lambda lf: lf, meg2=Leadfield.reduce_meg))
-    if orientation == "meg2" and modality == "eeg": refuse(ValueError, "orientation", "'fixed' or 'free' for EEG", "'meg2'", "EEG sees all three components of a source")
+    reduce = check_choice(
+        "orientation",
+        orientation,
+        dict(fixed=Leadfield.fixed, free=lambda lf: lf, meg2=Leadfield.reduce_meg),
+    )
+    if orientation == "meg2" and modality == "eeg":
+        refuse(
+            ValueError,
+            "orientation",
+            "'fixed' or 'free' for EEG",
+            "'meg2'",
+            "EEG sees all three components of a source",
+        )
     check_choice("conductor", conductor, dict.fromkeys(("bem", "sphere")))
     eeg, montage = modality == "eeg", _check_montage(modality, montage)
-    file = _cache_file(cache_dir, kind="eeg" if eeg else "meg", montage=montage, conductor=conductor, n_sources=n_sources)
+    file = _cache_file(
+        cache_dir,
+        kind="eeg" if eeg else "meg",
+        montage=montage,
+        conductor=conductor,
+        n_sources=n_sources,
+    )
     lf = _cached(file, lambda: _forward(eeg, montage, conductor, n_sources, progress))
     return reduce(lf.select(modality) if modality in ("mag", "grad") else lf)
 
 # %% ../../nbs/api/head/03_template.ipynb #b070801d
 def template_cortex(
-    n_sources: int = 1284, # 1284, 5124 or 20484, as the leadfield has
-    surface: str = "inflated", # "inflated", "white" or "pial"
-) -> Cortex: # For `draw_cortex`, head coordinates
+    n_sources: int = 1284,  # 1284, 5124 or 20484, as the leadfield has
+    surface: str = "inflated",  # "inflated", "white" or "pial"
+) -> Cortex:  # For `draw_cortex`, head coordinates
     "The surface of the average brain, with the sources of a template head"
-    n, part = check_choice("n_sources", n_sources, _PER_HEMI), check_choice("surface", surface, dict(inflated="infl", white="white", pial="pial"))
+    n, part = (
+        check_choice("n_sources", n_sources, _PER_HEMI),
+        check_choice("surface", surface, dict(inflated="infl", white="white", pial="pial")),
+    )
     (left, tris), (right, more) = _hemisphere("left", part), _hemisphere("right", part)
-    apart = max(0, left[:, 0].max() - right[:, 0].min() + 0.005) / 2 * np.array([1, 0, 0])        # inflated halves overlap
+    apart = (
+        max(0, left[:, 0].max() - right[:, 0].min() + 0.005) / 2 * np.array([1, 0, 0])
+    )  # inflated halves overlap
     of = len(left)
-    return Cortex(np.concatenate([left - apart, right + apart]), np.concatenate([tris, more + of]), np.arange(2 * of) < of, np.r_[:n, of:of + n], _sulci())
+    return Cortex(
+        np.concatenate([left - apart, right + apart]),
+        np.concatenate([tris, more + of]),
+        np.arange(2 * of) < of,
+        np.r_[:n, of : of + n],
+        _sulci(),
+    )
 
 # %% ../../nbs/api/head/03_template.ipynb #cc9dfaab
-def _sulci() -> np.ndarray: # 0 on a gyrus, 1 in a sulcus, for each vertex
+def _sulci() -> np.ndarray:  # 0 on a gyrus, 1 in a sulcus, for each vertex
     "Which vertices lie in a sulcus"
-    return np.concatenate([_from_nilearn(f"sulc_{h}") for h in ("left", "right")]).clip(0, 1).round()
+    return (
+        np.concatenate([_from_nilearn(f"sulc_{h}") for h in ("left", "right")]).clip(0, 1).round()
+    )

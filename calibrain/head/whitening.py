@@ -13,136 +13,251 @@ import numpy as np
 from fastcore.basics import patch
 from scipy import linalg
 
-from ..core.checks import refuse, check_array, check_count
+from ..core.checks import check_array, check_count, refuse
 from .leadfield import Leadfield
 
 # %% ../../nbs/api/head/07_whitening.ipynb #c8287d31
 @dataclass(frozen=True, eq=False, repr=False)
 class Whitener:
     "A linear map that makes noise white"
-    W: np.ndarray # `(rank, n_sensors)`, WCWᵀ = I, in 1/µV, 1/fT or 1/(fT/cm)
+
+    W: np.ndarray  # `(rank, n_sensors)`, WCWᵀ = I, in 1/µV, 1/fT or 1/(fT/cm)
 
     rank = property(lambda self: self.W.shape[0], doc="Directions that the noise reaches")
     n_sensors = property(lambda self: self.W.shape[1], doc="Number of sensors")
-    log_det = property(lambda self: float(np.log(np.abs(linalg.qr(self.W.T, mode="r")[0].diagonal())).sum()), doc="½ log|WWᵀ|: what whitening adds to the log evidence of a sample")
+    log_det = property(
+        lambda self: float(np.log(np.abs(linalg.qr(self.W.T, mode="r")[0].diagonal())).sum()),
+        doc="½ log|WWᵀ|: what whitening adds to the log evidence of a sample",
+    )
 
 # %% ../../nbs/api/head/07_whitening.ipynb #f9222554
 @patch
-def __repr__(self: Whitener) -> str: # Text
+def __repr__(self: Whitener) -> str:  # Text
     "One line"
     return f"<Whitener: rank {self.rank} of {self.n_sensors} sensors>"
 
+
 @patch
-def _repr_html_(self: Whitener) -> str: # HTML
+def _repr_html_(self: Whitener) -> str:  # HTML
     "A short table"
     size = 1 / linalg.svdvals(self.W)
-    rows = {"sensors": self.n_sensors, "rank": self.rank, "standard deviation of the noise along its axes": f"{size.min():.3g} to {size.max():.3g}", "log determinant": f"{self.log_det:.6g}"}
-    return "<table><caption>Whitener</caption>" + "".join(f"<tr><th style='text-align:left'>{k}</th><td style='text-align:left'>{v}</td></tr>" for k, v in rows.items()) + "</table>"
+    rows = {
+        "sensors": self.n_sensors,
+        "rank": self.rank,
+        "standard deviation of the noise along its axes": f"{size.min():.3g} to {size.max():.3g}",
+        "log determinant": f"{self.log_det:.6g}",
+    }
+    return (
+        "<table><caption>Whitener</caption>"
+        + "".join(
+            f"<tr><th style='text-align:left'>{k}</th><td style='text-align:left'>{v}</td></tr>"
+            for k, v in rows.items()
+        )
+        + "</table>"
+    )
 
 # %% ../../nbs/api/head/07_whitening.ipynb #b04f4468
-def _scales(C: np.ndarray, units: Sequence) -> np.ndarray: # `(n_sensors,)`
+def _scales(C: np.ndarray, units: Sequence) -> np.ndarray:  # `(n_sensors,)`
     "Root mean variance of the sensors of the same unit"
     kinds = np.unique(np.asarray(units), return_inverse=True)[1]
     return np.sqrt(np.bincount(kinds, np.maximum(C.diagonal(), 0)) / np.bincount(kinds))[kinds]
 
-def _blocks(C: np.ndarray, units: Sequence) -> list: # Indices of the sensors of each
+
+def _blocks(C: np.ndarray, units: Sequence) -> list:  # Indices of the sensors of each
     "The sensors of each unit, or all together where units go together"
     units = np.asarray(units)
     apart = not C[units[:, None] != units].any()
     return [np.flatnonzero(units == u) for u in np.unique(units)] if apart else [np.arange(len(C))]
 
 # %% ../../nbs/api/head/07_whitening.ipynb #1e68ebf9
-def _eigen(C: np.ndarray, blocks: list) -> tuple: # Eigenvalues, and eigenvectors as columns, each within its block
+def _eigen(
+    C: np.ndarray, blocks: list
+) -> tuple:  # Eigenvalues, and eigenvectors as columns, each within its block
     "Eigenvalues and eigenvectors, block by block"
     d, U = np.empty(len(C)), np.zeros_like(C)
-    for b in blocks: d[b], U[np.ix_(b, b)] = linalg.eigh(C[np.ix_(b, b)])
+    for b in blocks:
+        d[b], U[np.ix_(b, b)] = linalg.eigh(C[np.ix_(b, b)])
     return d, U
 
-def _kept(d: np.ndarray, tol: float, rank: int, name: str) -> np.ndarray: # `(n_sensors,)`, true or false
+
+def _kept(
+    d: np.ndarray, tol: float, rank: int, name: str
+) -> np.ndarray:  # `(n_sensors,)`, true or false
     "The eigenvalues that are not zero, or the largest `rank` of them"
-    if d.min() < -tol * d.max(): refuse(ValueError, name, "without negative eigenvalues", f"{d.min() / d.max():.3g} of the largest", "a covariance is positive semi-definite; check how it was made")
+    if d.min() < -tol * d.max():
+        refuse(
+            ValueError,
+            name,
+            "without negative eigenvalues",
+            f"{d.min() / d.max():.3g} of the largest",
+            "a covariance is positive semi-definite; check how it was made",
+        )
     kept = d > tol * d.max()
     found = int(kept.sum())
-    rank = found if rank is None else check_count("rank", rank, most=found, cure=f"{name} has {found} directions with noise")
+    rank = (
+        found
+        if rank is None
+        else check_count("rank", rank, most=found, cure=f"{name} has {found} directions with noise")
+    )
     return np.isin(np.arange(len(d)), np.argsort(d)[-rank:])
 
 # %% ../../nbs/api/head/07_whitening.ipynb #ee4e50d9
-def _root(d: np.ndarray, U: np.ndarray, kept: np.ndarray, s: np.ndarray, block: np.ndarray) -> np.ndarray: # Rows of W, zero where nothing is kept
+def _root(
+    d: np.ndarray, U: np.ndarray, kept: np.ndarray, s: np.ndarray, block: np.ndarray
+) -> np.ndarray:  # Rows of W, zero where nothing is kept
     "The whitener of one block of sensors"
     kept, s, U = kept[block], s[block], U[np.ix_(block, block)]
     W = np.zeros_like(U)
-    if not kept.any(): return W
+    if not kept.any():
+        return W
     W[kept] = (U / s[:, None])[:, kept].T / np.sqrt(d[block][kept])[:, None]
-    if kept.all(): return U @ W
+    if kept.all():
+        return U @ W
     Q = linalg.qr((s[:, None] * U)[:, kept], mode="economic")[0]
     return (W @ Q) @ Q.T
 
 # %% ../../nbs/api/head/07_whitening.ipynb #0669b9e0
 def _check_cov(name: str, cov: np.ndarray, n_sensors: int = None) -> np.ndarray:
     "A symmetric matrix"
-    C = check_array(name, cov, (n_sensors, n_sensors), "pass the covariance of the noise, one row and one column for each sensor")
-    if C.shape[0] != C.shape[1]: refuse(ValueError, name, "square", f"shape {C.shape}")
-    if not C.any(): refuse(ValueError, name, "different from zero somewhere", "all zeros", "there is no noise to whiten")
+    C = check_array(
+        name,
+        cov,
+        (n_sensors, n_sensors),
+        "pass the covariance of the noise, one row and one column for each sensor",
+    )
+    if C.shape[0] != C.shape[1]:
+        refuse(ValueError, name, "square", f"shape {C.shape}")
+    if not C.any():
+        refuse(
+            ValueError,
+            name,
+            "different from zero somewhere",
+            "all zeros",
+            "there is no noise to whiten",
+        )
     off = np.abs(C - C.T).max() / np.abs(C).max()
-    if off > 1e-8: refuse(ValueError, name, "symmetric", f"entries that differ by {off:.2g} of the largest from their mirror image")
+    if off > 1e-8:
+        refuse(
+            ValueError,
+            name,
+            "symmetric",
+            f"entries that differ by {off:.2g} of the largest from their mirror image",
+        )
     return (C + C.T) / 2
 
 # %% ../../nbs/api/head/07_whitening.ipynb #091bc035
 def whitener(
-    cov: np.ndarray, # Covariance of the noise, `(n_sensors, n_sensors)`, in squared data units
-    rank: int = None, # Directions to keep; `None`: all that the noise reaches
-    units: Sequence = None, # Unit of each sensor, `(n_sensors,)`; `None`: the same for all
-    name: str = "cov", # What the covariance is called, for the message
-) -> Whitener: # The whitener
+    cov: np.ndarray,  # Covariance of the noise, `(n_sensors, n_sensors)`, in squared data units
+    rank: int = None,  # Directions to keep; `None`: all that the noise reaches
+    units: Sequence = None,  # Unit of each sensor, `(n_sensors,)`; `None`: the same for all
+    name: str = "cov",  # What the covariance is called, for the message
+) -> Whitener:  # The whitener
     "The linear map that makes noise of a covariance white"
     C = _check_cov(name, cov)
     units = [""] * len(C) if units is None else list(units)
-    if len(units) != len(C): refuse(ValueError, "units", f"{len(C)} texts, one for each sensor", f"{len(units)} of them")
+    if len(units) != len(C):
+        refuse(ValueError, "units", f"{len(C)} texts, one for each sensor", f"{len(units)} of them")
     s, blocks = _scales(C, units), _blocks(C, units)
-    if (C.diagonal() < -1e-10 * s**2).any(): refuse(ValueError, name, "without negative variances", f"{C.diagonal().min():.3g}")
-    if s.min() == 0: refuse(ValueError, name, "different from zero somewhere in each unit", f"all zeros for {units[s.argmin()]}", "leave those sensors out")
+    if (C.diagonal() < -1e-10 * s**2).any():
+        refuse(ValueError, name, "without negative variances", f"{C.diagonal().min():.3g}")
+    if s.min() == 0:
+        refuse(
+            ValueError,
+            name,
+            "different from zero somewhere in each unit",
+            f"all zeros for {units[s.argmin()]}",
+            "leave those sensors out",
+        )
     d, U = _eigen(C / np.outer(s, s), blocks)
     tol = max(1e-10, len(C) * float(np.finfo(np.result_type(cov, np.float32)).eps))
     kept, W = _kept(d, tol, rank, name), np.zeros_like(C)
-    for b in blocks: W[np.ix_(b, b)] = _root(d, U, kept, s, b)
+    for b in blocks:
+        W[np.ix_(b, b)] = _root(d, U, kept, s, b)
     return Whitener(W[kept])
 
 # %% ../../nbs/api/head/07_whitening.ipynb #ada20aa2
-def _rows(name: str, cov: Mapping, lf: Leadfield) -> list: # Indices
+def _rows(name: str, cov: Mapping, lf: Leadfield) -> list:  # Indices
     "Where the leadfield's channels are in a covariance"
     names, bads = list(cov["names"]), set(cov.get("bads") or ())
     at = {n: i for i, n in enumerate(names)}
-    some = lambda them: ", ".join(list(them)[:5]) + (f" and {len(them) - 5} more" if len(them) > 5 else "")
-    if not at.keys() & set(lf.ch_names): refuse(ValueError, name, "a covariance of the leadfield's channels", f"{some(names)} where the leadfield has {some(lf.ch_names)}", "the two must come from the same sensors, by the same names")
-    if lost := [n for n in lf.ch_names if n not in at]: refuse(ValueError, name, f"for all {lf.n_sensors} channels of the leadfield", f"none for {some(lost)}", "leave them out with leadfield.select(…)")
-    if bad := [n for n in lf.ch_names if n in bads]: refuse(ValueError, name, "good for all channels of the leadfield", f"{some(bad)} marked as bad", "leave them out with leadfield.select(…)")
+    some = lambda them: (
+        ", ".join(list(them)[:5]) + (f" and {len(them) - 5} more" if len(them) > 5 else "")
+    )
+    if not at.keys() & set(lf.ch_names):
+        refuse(
+            ValueError,
+            name,
+            "a covariance of the leadfield's channels",
+            f"{some(names)} where the leadfield has {some(lf.ch_names)}",
+            "the two must come from the same sensors, by the same names",
+        )
+    if lost := [n for n in lf.ch_names if n not in at]:
+        refuse(
+            ValueError,
+            name,
+            f"for all {lf.n_sensors} channels of the leadfield",
+            f"none for {some(lost)}",
+            "leave them out with leadfield.select(…)",
+        )
+    if bad := [n for n in lf.ch_names if n in bads]:
+        refuse(
+            ValueError,
+            name,
+            "good for all channels of the leadfield",
+            f"{some(bad)} marked as bad",
+            "leave them out with leadfield.select(…)",
+        )
     return [at[n] for n in lf.ch_names]
 
 # %% ../../nbs/api/head/07_whitening.ipynb #6e732515
 def sensor_covariance(
-    cov: Mapping, # An `mne.Covariance`, or a mapping with `names` and `data` (and `bads`) like one, in V², T² and (T/m)²
-    lf: Leadfield, # Says which channels, in which order and units
-    name: str = "cov", # What the covariance is called, for the message
-) -> np.ndarray: # `(n_sensors, n_sensors)`, in squared data units
+    cov: Mapping,  # An `mne.Covariance`, or a mapping with `names` and `data` (and `bads`) like one, in V², T² and (T/m)²
+    lf: Leadfield,  # Says which channels, in which order and units
+    name: str = "cov",  # What the covariance is called, for the message
+) -> np.ndarray:  # `(n_sensors, n_sensors)`, in squared data units
     "The part of a covariance that belongs to a leadfield, in its order and units"
-    if not {"names", "data"} <= set(cov): refuse(TypeError, name, "a mapping with names and data, as an mne.Covariance is", f"one with {', '.join(map(str, cov)) or 'nothing'}")
+    if not {"names", "data"} <= set(cov):
+        refuse(
+            TypeError,
+            name,
+            "a mapping with names and data, as an mne.Covariance is",
+            f"one with {', '.join(map(str, cov)) or 'nothing'}",
+        )
     n, full = len(cov["names"]), np.ndim(cov["data"]) == 2
-    data = check_array(name, cov["data"], (n, n) if full else (n,), "one entry, or one row and one column, for each of its names")
+    data = check_array(
+        name,
+        cov["data"],
+        (n, n) if full else (n,),
+        "one entry, or one row and one column, for each of its names",
+    )
     at, scale = _rows(name, cov, lf), lf.from_si
     return (data[np.ix_(at, at)] if full else np.diag(data[at])) * scale[:, None] * scale
 
 # %% ../../nbs/api/head/07_whitening.ipynb #6818b995
 def noise_whitener(
-    noise_cov: np.ndarray, # A covariance in squared data units, an `mne.Covariance`, or a `Whitener`
-    n_sensors: int, # Sensors of the leadfield
-    lf: Leadfield = None, # What is known of the sensors, where it is
-) -> Whitener: # The whitener
+    noise_cov: np.ndarray,  # A covariance in squared data units, an `mne.Covariance`, or a `Whitener`
+    n_sensors: int,  # Sensors of the leadfield
+    lf: Leadfield = None,  # What is known of the sensors, where it is
+) -> Whitener:  # The whitener
     "The whitener behind any description of the noise"
     if isinstance(noise_cov, Whitener):
-        if noise_cov.n_sensors != n_sensors: refuse(ValueError, "noise_cov", f"for {n_sensors} sensors, as L has", f"a whitener of {noise_cov.n_sensors}")
+        if noise_cov.n_sensors != n_sensors:
+            refuse(
+                ValueError,
+                "noise_cov",
+                f"for {n_sensors} sensors, as L has",
+                f"a whitener of {noise_cov.n_sensors}",
+            )
         return noise_cov
     if isinstance(noise_cov, Mapping):
-        if lf is None: refuse(TypeError, "L", "a Leadfield where noise_cov knows channels by name", "an array without names and units", "pass a Leadfield, or noise_cov as an array in squared data units")
+        if lf is None:
+            refuse(
+                TypeError,
+                "L",
+                "a Leadfield where noise_cov knows channels by name",
+                "an array without names and units",
+                "pass a Leadfield, or noise_cov as an array in squared data units",
+            )
         noise_cov = sensor_covariance(noise_cov, lf, "noise_cov")
     _check_cov("noise_cov", noise_cov, n_sensors)
     return whitener(noise_cov, units=None if lf is None else lf.units, name="noise_cov")

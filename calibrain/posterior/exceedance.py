@@ -9,36 +9,45 @@ __all__ = ['exceedance']
 import numpy as np
 from scipy.special import ndtr
 
-from ..core.checks import refuse, check_array, check_number
+from ..core.checks import check_array, check_number, refuse
 
 # %% ../../nbs/api/posterior/03_exceedance.ipynb #3d697dbb
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(40)
 
-def _inside(m: np.ndarray, s: np.ndarray, r: np.ndarray) -> np.ndarray: # `(n,)`
+
+def _inside(m: np.ndarray, s: np.ndarray, r: np.ndarray) -> np.ndarray:  # `(n,)`
     "Probability that independent Gaussians, narrowest first, lie within balls of radius `r` around zero"
     first, sd = m[:, 0], s[:, 0]
-    if m.shape[1] == 1: return ndtr((r - first) / sd) - ndtr((-r - first) / sd)
+    if m.shape[1] == 1:
+        return ndtr((r - first) / sd) - ndtr((-r - first) / sd)
     low, high = (np.arcsin(np.clip((first + side * 7.5 * sd) / r, -1, 1)) for side in (-1, 1))
     t = low[:, None] + (high - low)[:, None] * (_NODES + 1) / 2
     x, rest = r[:, None] * np.sin(t), r[:, None] * np.cos(t)
-    density = np.exp(-((x - first[:, None]) / sd[:, None])**2 / 2) / (np.sqrt(2 * np.pi) * sd[:, None])
-    inner = _inside(np.repeat(m[:, 1:], len(_NODES), axis=0), np.repeat(s[:, 1:], len(_NODES), axis=0), rest.ravel()).reshape(t.shape)
+    density = np.exp(-(((x - first[:, None]) / sd[:, None]) ** 2) / 2) / (
+        np.sqrt(2 * np.pi) * sd[:, None]
+    )
+    inner = _inside(
+        np.repeat(m[:, 1:], len(_NODES), axis=0),
+        np.repeat(s[:, 1:], len(_NODES), axis=0),
+        rest.ravel(),
+    ).reshape(t.shape)
     return (high - low) / 2 * ((density * rest * inner) @ _WEIGHTS)
 
 # %% ../../nbs/api/posterior/03_exceedance.ipynb #5f1bf9ae
 def exceedance(
-    mean: np.ndarray, # Means, `(n_sources, n_orient, n_times)`
-    cov: np.ndarray, # Covariance of each source's components, the same at every sample, `(n_sources, n_orient, n_orient)`
-    threshold: float, # The value to exceed, in the unit of `mean`, > 0
-) -> np.ndarray: # Probabilities, `(n_sources, n_times)`
+    mean: np.ndarray,  # Means, `(n_sources, n_orient, n_times)`
+    cov: np.ndarray,  # Covariance of each source's components, the same at every sample, `(n_sources, n_orient, n_orient)`
+    threshold: float,  # The value to exceed, in the unit of `mean`, > 0
+) -> np.ndarray:  # Probabilities, `(n_sources, n_times)`
     "Probability that the length of a Gaussian vector exceeds a value"
     mean, cov = check_array("mean", mean, (None, None, None)), check_array("cov", cov)
     (N, k, _), r = mean.shape, check_number("threshold", threshold, above=0)
-    if cov.shape != (N, k, k): refuse(ValueError, "cov", f"of shape {(N, k, k)}", f"shape {cov.shape}")
+    if cov.shape != (N, k, k):
+        refuse(ValueError, "cov", f"of shape {(N, k, k)}", f"shape {cov.shape}")
     s2, U = np.linalg.eigh(cov)
     m, s = U.transpose(0, 2, 1) @ mean, np.sqrt(np.maximum(s2, 0))
     gap = np.linalg.norm(m, axis=1) - r
-    out, near = np.where(gap > 0, 1., 0.), np.abs(gap) < 7.5 * s[:, -1:]
+    out, near = np.where(gap > 0, 1.0, 0.0), np.abs(gap) < 7.5 * s[:, -1:]
     n, t = np.nonzero(near)
     for some in np.array_split(np.arange(len(n)), len(n) // 4000 + 1):
         a, sd = m[n[some], :, t[some]], np.maximum(s[n[some]], 1e-9 * (r + s[n[some], -1:]))

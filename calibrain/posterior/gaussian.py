@@ -14,56 +14,65 @@ import numpy as np
 from fastcore.basics import patch
 from scipy import linalg, sparse
 
-from ..core.checks import refuse, check_array, check_count, generator
+from ..core.checks import check_array, check_count, generator, refuse
 
 # %% ../../nbs/api/posterior/01_gaussian.ipynb #2bd1c20d
 @dataclass(frozen=True, eq=False, repr=False)
 class Posterior:
     "Gaussian posterior N(Sμ, S(Γ − VᵀV)Sᵀ) of source amplitudes"
-    gamma: np.ndarray # Prior variance of each active coefficient, `(n_active,)`, nAm²
-    V: np.ndarray # R⁻¹GΓ, `(n_sensors, n_active)`, nAm
-    coeff_mean: np.ndarray # Posterior mean of the active coefficients, `(n_active, n_times)`, nAm
-    S: sparse.csr_array # From active coefficients to sources, `(n_sources * n_orient, n_active)`
-    n_orient: int = 1 # Orientations of a source: 1, 2 or 3
+
+    gamma: np.ndarray  # Prior variance of each active coefficient, `(n_active,)`, nAm²
+    V: np.ndarray  # R⁻¹GΓ, `(n_sensors, n_active)`, nAm
+    coeff_mean: np.ndarray  # Posterior mean of the active coefficients, `(n_active, n_times)`, nAm
+    S: sparse.csr_array  # From active coefficients to sources, `(n_sources * n_orient, n_active)`
+    n_orient: int = 1  # Orientations of a source: 1, 2 or 3
 
     @property
-    def n_sources(self) -> int: return self.S.shape[0] // self.n_orient
+    def n_sources(self) -> int:
+        return self.S.shape[0] // self.n_orient
+
     @property
-    def n_times(self) -> int: return self.coeff_mean.shape[1]
+    def n_times(self) -> int:
+        return self.coeff_mean.shape[1]
 
 # %% ../../nbs/api/posterior/01_gaussian.ipynb #fa990e73
 @patch(as_prop=True)
-def mean(self: Posterior) -> np.ndarray: # `(n_sources * n_orient, n_times)`, source-major, nAm
+def mean(self: Posterior) -> np.ndarray:  # `(n_sources * n_orient, n_times)`, source-major, nAm
     "Posterior mean of the sources"
     return self.S @ self.coeff_mean
 
 # %% ../../nbs/api/posterior/01_gaussian.ipynb #cbb4cec1
 @patch
-def _slices(self: Posterior, floats: int = 2**23) -> Iterator[tuple[slice, sparse.csr_array, np.ndarray]]: # Rows, their part of S, their part of SVᵀ
+def _slices(
+    self: Posterior, floats: int = 2**23
+) -> Iterator[
+    tuple[slice, sparse.csr_array, np.ndarray]
+]:  # Rows, their part of S, their part of SVᵀ
     "Runs of whole sources, small enough that a run's SVᵀ holds some `floats` numbers"
     Vt = np.ascontiguousarray(self.V.T)
     step = self.n_orient * max(1, floats // (self.n_orient * max(1, Vt.shape[1])))
     for a in range(0, self.S.shape[0], step):
-        S = self.S[a:a + step]
+        S = self.S[a : a + step]
         yield slice(a, a + S.shape[0]), S, S @ Vt
 
 # %% ../../nbs/api/posterior/01_gaussian.ipynb #8724254e
 @patch(as_prop=True)
-def var(self: Posterior) -> np.ndarray: # `(n_sources * n_orient,)`, nAm²
+def var(self: Posterior) -> np.ndarray:  # `(n_sources * n_orient,)`, nAm²
     "Marginal posterior variance of every source coefficient"
     out = np.empty(self.S.shape[0])
-    for rows, S, U in self._slices(): out[rows] = S.power(2) @ self.gamma - np.einsum("im,im->i", U, U)
+    for rows, S, U in self._slices():
+        out[rows] = S.power(2) @ self.gamma - np.einsum("im,im->i", U, U)
     return np.maximum(out, 0)
 
 # %% ../../nbs/api/posterior/01_gaussian.ipynb #e95bc268
 @patch(as_prop=True)
-def std(self: Posterior) -> np.ndarray: # `(n_sources * n_orient,)`, nAm
+def std(self: Posterior) -> np.ndarray:  # `(n_sources * n_orient,)`, nAm
     "Marginal posterior standard deviation of every source coefficient"
     return np.sqrt(self.var)
 
 # %% ../../nbs/api/posterior/01_gaussian.ipynb #e109e708
 @patch(as_prop=True)
-def blocks(self: Posterior) -> np.ndarray: # `(n_sources, n_orient, n_orient)`, nAm²
+def blocks(self: Posterior) -> np.ndarray:  # `(n_sources, n_orient, n_orient)`, nAm²
     "Posterior covariance of each source's own components"
     k, out = self.n_orient, np.empty((self.n_sources, self.n_orient, self.n_orient))
     for rows, S, U in self._slices():
@@ -75,45 +84,66 @@ def blocks(self: Posterior) -> np.ndarray: # `(n_sources, n_orient, n_orient)`, 
 # %% ../../nbs/api/posterior/01_gaussian.ipynb #de368513
 class Gaussian(NamedTuple):
     "A Gaussian over a few quantities, at each sample in time"
-    mean: np.ndarray # `(n, n_times)`
-    cov: np.ndarray # `(n, n)`, the same at every sample
+
+    mean: np.ndarray  # `(n, n_times)`
+    cov: np.ndarray  # `(n, n)`, the same at every sample
+
 
 def _read(p: Posterior, B: sparse.csr_array) -> Gaussian:
     "Mean and covariance of Bc"
     U, half = B @ p.V.T, B * np.sqrt(p.gamma)[None]
-    prior = half @ half.T                                # symmetric to the last bit, as U @ U.T is
-    return Gaussian(B @ p.coeff_mean, (prior.toarray() if sparse.issparse(prior) else prior) - U @ U.T)
+    prior = half @ half.T  # symmetric to the last bit, as U @ U.T is
+    return Gaussian(
+        B @ p.coeff_mean, (prior.toarray() if sparse.issparse(prior) else prior) - U @ U.T
+    )
 
 # %% ../../nbs/api/posterior/01_gaussian.ipynb #6aec8164
 @patch
-def read_out(self: Posterior,
-             A: np.ndarray, # Weights of the read-outs, dense or sparse, `(n, n_sources * n_orient)`
-            ) -> Gaussian: # Mean `(n, n_times)` and covariance `(n, n)` of Ax
+def read_out(
+    self: Posterior,
+    A: np.ndarray,  # Weights of the read-outs, dense or sparse, `(n, n_sources * n_orient)`
+) -> Gaussian:  # Mean `(n, n_times)` and covariance `(n, n)` of Ax
     "The joint posterior of linear read-outs"
-    K, A = self.S.shape[0], sparse.csr_array(A) if sparse.issparse(A) else check_array("A", np.atleast_2d(A))
-    if sparse.issparse(A) and A.nnz: check_array("A", A.data)
-    if A.shape[1:] != (K,): refuse(ValueError, "A", f"of shape (n, {K})", f"shape {A.shape}", "one column for each source coefficient, source-major")
+    K, A = (
+        self.S.shape[0],
+        sparse.csr_array(A) if sparse.issparse(A) else check_array("A", np.atleast_2d(A)),
+    )
+    if sparse.issparse(A) and A.nnz:
+        check_array("A", A.data)
+    if A.shape[1:] != (K,):
+        refuse(
+            ValueError,
+            "A",
+            f"of shape (n, {K})",
+            f"shape {A.shape}",
+            "one column for each source coefficient, source-major",
+        )
     return _read(self, A @ self.S)
 
 # %% ../../nbs/api/posterior/01_gaussian.ipynb #5462c332
-def _rows(p: Posterior, sources: np.ndarray) -> np.ndarray: # Rows of S
+def _rows(p: Posterior, sources: np.ndarray) -> np.ndarray:  # Rows of S
     "The coefficients of some sources, checked"
     s = np.atleast_1d(sources)
-    if s.dtype.kind not in "iu" or s.ndim != 1 or s.size == 0: raise TypeError(f"sources must be whole numbers, got {sources!r}: pass indices of sources")
-    if s.min() < 0 or s.max() >= p.n_sources: raise ValueError(f"sources must be within 0 and {p.n_sources - 1}, got {s.min()} to {s.max()}")
+    if s.dtype.kind not in "iu" or s.ndim != 1 or s.size == 0:
+        raise TypeError(f"sources must be whole numbers, got {sources!r}: pass indices of sources")
+    if s.min() < 0 or s.max() >= p.n_sources:
+        raise ValueError(
+            f"sources must be within 0 and {p.n_sources - 1}, got {s.min()} to {s.max()}"
+        )
     return (s.astype(np.intp)[:, None] * p.n_orient + np.arange(p.n_orient)).ravel()
 
 # %% ../../nbs/api/posterior/01_gaussian.ipynb #bbe9238f
 @patch
-def region(self: Posterior,
-           sources: np.ndarray, # Indices of sources, `(n,)`
-          ) -> Gaussian: # Mean `(n * n_orient, n_times)` and covariance `(n * n_orient, n * n_orient)`
+def region(
+    self: Posterior,
+    sources: np.ndarray,  # Indices of sources, `(n,)`
+) -> Gaussian:  # Mean `(n * n_orient, n_times)` and covariance `(n * n_orient, n * n_orient)`
     "The joint posterior of some sources"
     return _read(self, self.S[_rows(self, sources)])
 
 # %% ../../nbs/api/posterior/01_gaussian.ipynb #83708bcd
 @patch(as_prop=True)
-def _contraction(self: Posterior) -> tuple: # W and C with (I − WᵀW)^½ = I − WᵀCW
+def _contraction(self: Posterior) -> tuple:  # W and C with (I − WᵀW)^½ = I − WᵀCW
     "The two factors of the symmetric root"
     W = self.V / np.sqrt(self.gamma)
     s2, U = linalg.eigh(W @ W.T)
@@ -121,11 +151,12 @@ def _contraction(self: Posterior) -> tuple: # W and C with (I − WᵀW)^½ = I 
 
 # %% ../../nbs/api/posterior/01_gaussian.ipynb #d15f5ce0
 @patch
-def sample(self: Posterior,
-           n: int, # Number of samples
-           seed: int | np.random.Generator, # Seed of the draw
-           sources: np.ndarray = None, # Indices of sources, or all
-          ) -> np.ndarray: # `(n, n_sources * n_orient, n_times)`, nAm
+def sample(
+    self: Posterior,
+    n: int,  # Number of samples
+    seed: int | np.random.Generator,  # Seed of the draw
+    sources: np.ndarray = None,  # Indices of sources, or all
+) -> np.ndarray:  # `(n, n_sources * n_orient, n_times)`, nAm
     "Draws from the posterior"
     n, rng = check_count("n", n), generator(seed)
     if sources is not None:
@@ -135,36 +166,44 @@ def sample(self: Posterior,
     (W, C), out = self._contraction, np.empty((n, self.S.shape[0], self.n_times))
     for draw in out:
         z = rng.standard_normal(self.coeff_mean.shape)
-        draw[:] = self.S @ (self.coeff_mean + np.sqrt(self.gamma)[:, None] * (z - W.T @ (C @ (W @ z))))
+        draw[:] = self.S @ (
+            self.coeff_mean + np.sqrt(self.gamma)[:, None] * (z - W.T @ (C @ (W @ z)))
+        )
     return out
 
 # %% ../../nbs/api/posterior/01_gaussian.ipynb #3be22272
 @patch
-def dense(self: Posterior) -> np.ndarray: # `(n_sources * n_orient, n_sources * n_orient)`, nAm²
+def dense(self: Posterior) -> np.ndarray:  # `(n_sources * n_orient, n_sources * n_orient)`, nAm²
     "The posterior covariance of all sources as one matrix"
     return _read(self, self.S).cov
 
 # %% ../../nbs/api/posterior/01_gaussian.ipynb #10b75677
 def selection(
-    active: np.ndarray, # Indices of the active coefficients, `(n_active,)`
-    n_coeff: int, # Coefficients in all
-) -> sparse.csr_array: # `(n_coeff, n_active)`, a one in each column
+    active: np.ndarray,  # Indices of the active coefficients, `(n_active,)`
+    n_coeff: int,  # Coefficients in all
+) -> sparse.csr_array:  # `(n_coeff, n_active)`, a one in each column
     "The map that puts active coefficients in their places"
     n = len(active)
     return sparse.csr_array((np.ones(n), (active, np.arange(n))), shape=(n_coeff, n))
 
 # %% ../../nbs/api/posterior/01_gaussian.ipynb #3d5edce3
 @patch
-def _repr_html_(self: Posterior) -> str: # HTML
+def _repr_html_(self: Posterior) -> str:  # HTML
     "A short table"
     s = self.std
-    rows = {"sources × orientations": f"{self.n_sources} × {self.n_orient}", "samples": self.n_times,
-            "active coefficients": f"{len(self.gamma)} (the others are zero for certain)",
-            "posterior std, median and largest": f"{np.median(s):.3g}, {s.max():.3g} nAm"}
-    body = "".join(f"<tr><th style='text-align:left'>{k}</th><td>{v}</td></tr>" for k, v in rows.items())
+    rows = {
+        "sources × orientations": f"{self.n_sources} × {self.n_orient}",
+        "samples": self.n_times,
+        "active coefficients": f"{len(self.gamma)} (the others are zero for certain)",
+        "posterior std, median and largest": f"{np.median(s):.3g}, {s.max():.3g} nAm",
+    }
+    body = "".join(
+        f"<tr><th style='text-align:left'>{k}</th><td>{v}</td></tr>" for k, v in rows.items()
+    )
     return f"<table><caption>Posterior</caption>{body}</table>"
 
+
 @patch
-def __repr__(self: Posterior) -> str: # Text
+def __repr__(self: Posterior) -> str:  # Text
     "One line"
     return f"<Posterior: {self.n_sources} sources × {self.n_orient}, {self.n_times} samples, {len(self.gamma)} active coefficients>"

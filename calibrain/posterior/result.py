@@ -19,132 +19,218 @@ from .gaussian import Posterior, selection
 # %% ../../nbs/api/posterior/02_result.ipynb #f180919f
 def _freeze(value):
     "An array, made read-only"
-    if isinstance(value, np.ndarray): value.flags.writeable = False
+    if isinstance(value, np.ndarray):
+        value.flags.writeable = False
     return value
 
 # %% ../../nbs/api/posterior/02_result.ipynb #974faeff
 @dataclass(frozen=True, eq=False, repr=False)
 class Result(Mapping):
     "A solver's answer: entries by name, and what is known about them"
-    solver: str # Name of the solver
-    posterior: Posterior # Posterior of the sources
-    entries: dict = field(repr=False) # Key → value, or a function of no arguments that makes it when first read
-    cost: float # Type-II cost ℒ per time sample, lower is better
-    log_evidence: float # Log evidence of the recording, in its own units
-    noise_var: float # Noise variance that was given or learned (its mean over sensors), µV² or fT²; with a `noise_cov` in units of that covariance
-    n_iter: int # Iterations used
-    converged: bool # Whether the tolerance was met within `max_iter`
-    kkt_violation: float # Largest relative violation of the optimality conditions, over all groups
-    noise_at_boundary: bool = False # Whether a learned noise variance ran to zero
-    history: dict = field(default_factory=dict) # What was recorded at each iteration
+
+    solver: str  # Name of the solver
+    posterior: Posterior  # Posterior of the sources
+    entries: dict = field(
+        repr=False
+    )  # Key → value, or a function of no arguments that makes it when first read
+    cost: float  # Type-II cost ℒ per time sample, lower is better
+    log_evidence: float  # Log evidence of the recording, in its own units
+    noise_var: float  # Noise variance that was given or learned (its mean over sensors), µV² or fT²; with a `noise_cov` in units of that covariance
+    n_iter: int  # Iterations used
+    converged: bool  # Whether the tolerance was met within `max_iter`
+    kkt_violation: float  # Largest relative violation of the optimality conditions, over all groups
+    noise_at_boundary: bool = False  # Whether a learned noise variance ran to zero
+    history: dict = field(default_factory=dict)  # What was recorded at each iteration
     _made: dict = field(default_factory=dict, init=False)
 
     __eq__, __hash__ = object.__eq__, object.__hash__
 
     def __post_init__(self):
-        for value in self.entries.values(): _freeze(value)
-    def __iter__(self) -> Iterator: return iter(self.entries)
-    def __len__(self) -> int: return len(self.entries)
-    def __getitem__(self,
-                    key: str, # Name of an entry
-                   ) -> object: # Its value, made when it is first read
+        for value in self.entries.values():
+            _freeze(value)
+
+    def __iter__(self) -> Iterator:
+        return iter(self.entries)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def __getitem__(
+        self,
+        key: str,  # Name of an entry
+    ) -> object:  # Its value, made when it is first read
         value = self.entries[key]
-        if not callable(value): return value
-        if key not in self._made: self._made[key] = _freeze(value())
+        if not callable(value):
+            return value
+        if key not in self._made:
+            self._made[key] = _freeze(value())
         return self._made[key]
 
 # %% ../../nbs/api/posterior/02_result.ipynb #a008c242
 def shared_entries(
-    posterior: Posterior, # Posterior of the sources
-    active: np.ndarray, # Indices of the active coefficients, `(n_active,)`
-    n_coeff: int, # Coefficients in all
-    noise_var: float, # Noise variance, given or learned
-    gamma: float, # Prior variance, its mean over coefficients, nAm²
-) -> dict: # Entries of a `Result`
+    posterior: Posterior,  # Posterior of the sources
+    active: np.ndarray,  # Indices of the active coefficients, `(n_active,)`
+    n_coeff: int,  # Coefficients in all
+    noise_var: float,  # Noise variance, given or learned
+    gamma: float,  # Prior variance, its mean over coefficients, nAm²
+) -> dict:  # Entries of a `Result`
     "What every solver returns"
-    out = dict(posterior_mean=posterior.mean, posterior_cov=posterior.dense, active_indices=active, gamma=float(gamma), noise_var=float(noise_var),
-               coefficient_indices=np.arange(n_coeff), source_indices=np.arange(posterior.n_sources))
-    if posterior.n_orient > 1: out["posterior_mean_reshaped"] = out["posterior_mean"].reshape(posterior.n_sources, posterior.n_orient, -1)
+    out = dict(
+        posterior_mean=posterior.mean,
+        posterior_cov=posterior.dense,
+        active_indices=active,
+        gamma=float(gamma),
+        noise_var=float(noise_var),
+        coefficient_indices=np.arange(n_coeff),
+        source_indices=np.arange(posterior.n_sources),
+    )
+    if posterior.n_orient > 1:
+        out["posterior_mean_reshaped"] = out["posterior_mean"].reshape(
+            posterior.n_sources, posterior.n_orient, -1
+        )
     return out
 
 # %% ../../nbs/api/posterior/02_result.ipynb #a217a6d6
 def with_posterior(
-    result: Result, # A solver's answer
-    posterior: Posterior, # The posterior seen through another map
-) -> Result: # The same optimum with that posterior
+    result: Result,  # A solver's answer
+    posterior: Posterior,  # The posterior seen through another map
+) -> Result:  # The same optimum with that posterior
     "A result with its posterior replaced"
-    shared = shared_entries(posterior, result["active_indices"], len(result["coefficient_indices"]), result.noise_var, result["gamma"])
+    shared = shared_entries(
+        posterior,
+        result["active_indices"],
+        len(result["coefficient_indices"]),
+        result.noise_var,
+        result["gamma"],
+    )
     return replace(result, posterior=posterior, entries=result.entries | shared)
 
 # %% ../../nbs/api/posterior/02_result.ipynb #2463c197
-_FACTS = ("solver", "cost", "log_evidence", "noise_var", "n_iter", "converged", "kkt_violation", "noise_at_boundary") # Fields that are one value
+_FACTS = (
+    "solver",
+    "cost",
+    "log_evidence",
+    "noise_var",
+    "n_iter",
+    "converged",
+    "kkt_violation",
+    "noise_at_boundary",
+)  # Fields that are one value
 
-def _flat(name: str, value) -> dict: # Name → array
+
+def _flat(name: str, value) -> dict:  # Name → array
     "An array, or the parts of a sparse one"
-    if not sparse.issparse(value): return {name: np.asarray(value)}
+    if not sparse.issparse(value):
+        return {name: np.asarray(value)}
     v = sparse.csr_array(value)
-    return {f"{name}:data": v.data, f"{name}:indices": v.indices, f"{name}:indptr": v.indptr, f"{name}:shape": np.array(v.shape)}
+    return {
+        f"{name}:data": v.data,
+        f"{name}:indices": v.indices,
+        f"{name}:indptr": v.indptr,
+        f"{name}:shape": np.array(v.shape),
+    }
+
 
 def _whole(arrays: dict, name: str):
     "An array again, or a sparse one from its parts"
-    if name in arrays: return arrays[name]
-    return sparse.csr_array(tuple(arrays[f"{name}:{part}"] for part in ("data", "indices", "indptr")), shape=tuple(arrays[f"{name}:shape"]))
+    if name in arrays:
+        return arrays[name]
+    return sparse.csr_array(
+        tuple(arrays[f"{name}:{part}"] for part in ("data", "indices", "indptr")),
+        shape=tuple(arrays[f"{name}:shape"]),
+    )
 
 # %% ../../nbs/api/posterior/02_result.ipynb #e34f4b9b
 def result_to_arrays(
-    result: Result, # A solver's answer
-) -> dict: # Name → array
+    result: Result,  # A solver's answer
+) -> dict:  # Name → array
     "A result as plain arrays"
     p, out = result.posterior, {f"fact/{k}": getattr(result, k) for k in _FACTS}
-    for k in ("gamma", "V", "coeff_mean", "S", "n_orient"): out |= _flat(f"posterior/{k}", getattr(p, k))
+    for k in ("gamma", "V", "coeff_mean", "S", "n_orient"):
+        out |= _flat(f"posterior/{k}", getattr(p, k))
     for k in result:
-        if not k.startswith("posterior_cov"): out |= _flat(f"entry/{k}", result[k])
-    return out | {f"history/{k}": v for k, v in result.history.items()} | dict(covariances=np.array([k for k in result if k.startswith("posterior_cov")]))
+        if not k.startswith("posterior_cov"):
+            out |= _flat(f"entry/{k}", result[k])
+    return (
+        out
+        | {f"history/{k}": v for k, v in result.history.items()}
+        | dict(covariances=np.array([k for k in result if k.startswith("posterior_cov")]))
+    )
 
 # %% ../../nbs/api/posterior/02_result.ipynb #e3913376
 def active_cov(
-    p: Posterior, # A posterior of sources or of coefficients
-    active: np.ndarray, # Indices of the active ones
-) -> np.ndarray: # `(n, n)`, nAm²
+    p: Posterior,  # A posterior of sources or of coefficients
+    active: np.ndarray,  # Indices of the active ones
+) -> np.ndarray:  # `(n, n)`, nAm²
     "Covariance of the active sources only"
     return p.region(active).cov if len(active) else np.zeros((0, 0))
 
-def _covariances(p: Posterior, active: np.ndarray, n_coeff: int) -> dict: # Entries made when they are read
+
+def _covariances(
+    p: Posterior, active: np.ndarray, n_coeff: int
+) -> dict:  # Entries made when they are read
     "The dense covariances that entries are made of"
     c, sources = replace(p, S=selection(active, n_coeff)), np.unique(active // p.n_orient)
-    return dict(posterior_cov=p.dense, posterior_cov_coeff=c.dense, posterior_cov_active=partial(active_cov, p, sources), posterior_cov_active_coeff=partial(active_cov, c, sources))
+    return dict(
+        posterior_cov=p.dense,
+        posterior_cov_coeff=c.dense,
+        posterior_cov_active=partial(active_cov, p, sources),
+        posterior_cov_active_coeff=partial(active_cov, c, sources),
+    )
+
 
 def _value(key: str, a):
     "An entry as it was: numbers are numbers, courses are lists"
-    if sparse.issparse(a): return a
+    if sparse.issparse(a):
+        return a
     return a.item() if a.ndim == 0 else a.tolist() if key.endswith("_hist") else a
 
 # %% ../../nbs/api/posterior/02_result.ipynb #f79458ee
 def result_from_arrays(
-    arrays: dict, # What `result_to_arrays` made
-) -> Result: # The result
+    arrays: dict,  # What `result_to_arrays` made
+) -> Result:  # The result
     "A result from plain arrays"
-    below = lambda part: {n[len(part):].split(":")[0]: None for n in arrays if n.startswith(part)}
+    below = lambda part: {n[len(part) :].split(":")[0]: None for n in arrays if n.startswith(part)}
     p = Posterior(**{k: _whole(arrays, f"posterior/{k}") for k in below("posterior/")})
     p = replace(p, n_orient=int(p.n_orient))
     entries = {k: _value(k, _whole(arrays, f"entry/{k}")) for k in below("entry/")}
     lazy = _covariances(p, entries["active_indices"], len(entries["coefficient_indices"]))
     entries |= {str(k): lazy[str(k)] for k in arrays["covariances"]}
-    return Result(posterior=p, entries=entries, history={k: arrays[f"history/{k}"] for k in below("history/")}, **{k: np.asarray(arrays[f"fact/{k}"]).item() for k in _FACTS})
+    return Result(
+        posterior=p,
+        entries=entries,
+        history={k: arrays[f"history/{k}"] for k in below("history/")},
+        **{k: np.asarray(arrays[f"fact/{k}"]).item() for k in _FACTS},
+    )
 
 # %% ../../nbs/api/posterior/02_result.ipynb #bde1f286
 @patch
-def _repr_html_(self: Result) -> str: # HTML
+def _repr_html_(self: Result) -> str:  # HTML
     "A short table"
-    noise = f"{self.noise_var:.4g}" + (" — at the boundary: the data do not determine it" if self.noise_at_boundary else "")
-    rows = {"cost ℒ": f"{self.cost:.6g}", "log evidence": f"{self.log_evidence:.6g}", "noise variance": noise,
-            "iterations": f"{self.n_iter}" + ("" if self.converged else " — not converged"), "largest KKT violation": "below 1e-6" if self.kkt_violation < 1e-6 else f"{self.kkt_violation:.1e}",
-            "active coefficients": f"{len(self.posterior.gamma)} of {len(self['coefficient_indices'])}" if "coefficient_indices" in self else len(self.posterior.gamma),
-            "entries": ", ".join(f"<code>{k}</code>" for k in sorted(self))}
-    body = "".join(f"<tr><th style='text-align:left'>{k}</th><td style='text-align:left'>{v}</td></tr>" for k, v in rows.items())
+    noise = f"{self.noise_var:.4g}" + (
+        " — at the boundary: the data do not determine it" if self.noise_at_boundary else ""
+    )
+    rows = {
+        "cost ℒ": f"{self.cost:.6g}",
+        "log evidence": f"{self.log_evidence:.6g}",
+        "noise variance": noise,
+        "iterations": f"{self.n_iter}" + ("" if self.converged else " — not converged"),
+        "largest KKT violation": "below 1e-6"
+        if self.kkt_violation < 1e-6
+        else f"{self.kkt_violation:.1e}",
+        "active coefficients": f"{len(self.posterior.gamma)} of {len(self['coefficient_indices'])}"
+        if "coefficient_indices" in self
+        else len(self.posterior.gamma),
+        "entries": ", ".join(f"<code>{k}</code>" for k in sorted(self)),
+    }
+    body = "".join(
+        f"<tr><th style='text-align:left'>{k}</th><td style='text-align:left'>{v}</td></tr>"
+        for k, v in rows.items()
+    )
     return f"<table><caption>{self.solver}</caption>{body}</table>"
 
+
 @patch
-def __repr__(self: Result) -> str: # Text
+def __repr__(self: Result) -> str:  # Text
     "One line"
     return f"<{self.solver}: ℒ = {self.cost:.6g}, {self.n_iter} iterations, {'converged' if self.converged else 'not converged'}>"

@@ -13,55 +13,75 @@ from typing import NamedTuple
 import numpy as np
 from fastcore.basics import patch
 
-from ..core.checks import refuse, check_array, check_count, check_logger, check_number
 from ..calibration.coverage import DEFAULT_LEVELS, check_levels, count_coverage
+from calibrain.calibration.credible_sets import (
+    MODES,
+    Moments,
+    Scores,
+    _no_negative,
+    _plain,
+    credible_interval,
+    half_width,
+    reach,
+    scores,
+    truth_like,
+)
+from ..core.checks import check_array, check_count, check_logger, check_number, refuse
 from ..head.leadfield import Leadfield
-from ..calibration.credible_sets import MODES, Moments, Scores, _no_negative, _plain, credible_interval, half_width, reach, scores, truth_like
 
 # %% ../../nbs/api/published/01_uncertainty_estimator.ipynb #d330f582
 class UncertaintyEstimator:
     "Credible sets and calibration curves from arrays, under the names of calibrain 1.0"
-    def __init__(self,
-        nominal_coverages: np.ndarray = None, # Levels within 0 and 1, in any order; `None`: 15 of them from 0 to 1
-        logger: logging.Logger = None, # Where to log; `None`: the logger of this module
+
+    def __init__(
+        self,
+        nominal_coverages: np.ndarray = None,  # Levels within 0 and 1, in any order; `None`: 15 of them from 0 to 1
+        logger: logging.Logger = None,  # Where to log; `None`: the logger of this module
     ):
-        self.nominal_coverages = check_levels(DEFAULT_LEVELS if nominal_coverages is None else nominal_coverages)
+        self.nominal_coverages = check_levels(
+            DEFAULT_LEVELS if nominal_coverages is None else nominal_coverages
+        )
         self.logger = check_logger(logger, __name__)
 
 # %% ../../nbs/api/published/01_uncertainty_estimator.ipynb #8eea1553
 @patch
-def credible_intervals_normal(self: UncertaintyEstimator,
-    mean: np.ndarray, # Means, any shape, nAm
-    variance: np.ndarray, # Variances, a shape that goes with it, nAm²
-    nominal_coverage: float, # Probability that the intervals should hold
-) -> tuple: # Lower and upper ends
+def credible_intervals_normal(
+    self: UncertaintyEstimator,
+    mean: np.ndarray,  # Means, any shape, nAm
+    variance: np.ndarray,  # Variances, a shape that goes with it, nAm²
+    nominal_coverage: float,  # Probability that the intervals should hold
+) -> tuple:  # Lower and upper ends
     "Central intervals of Gaussians"
     mean, half = np.asarray(mean, float), half_width(variance, nominal_coverage)
     return mean - half, mean + half
 
 # %% ../../nbs/api/published/01_uncertainty_estimator.ipynb #99675238
 def posterior_variance_from_cov(
-    posterior_cov: np.ndarray, # Posterior covariance, `(n, n)`, nAm²
+    posterior_cov: np.ndarray,  # Posterior covariance, `(n, n)`, nAm²
     *,
-    min_var: float = 0.0, # Smaller variances are raised to this, nAm²
-) -> np.ndarray: # `(n,)`, nAm²
+    min_var: float = 0.0,  # Smaller variances are raised to this, nAm²
+) -> np.ndarray:  # `(n,)`, nAm²
     "The variances of a covariance"
     cov = check_array("posterior_cov", posterior_cov, (None, None))
-    if len(cov) != len(cov.T): refuse(ValueError, "posterior_cov", "square", f"shape {cov.shape}")
+    if len(cov) != len(cov.T):
+        refuse(ValueError, "posterior_cov", "square", f"shape {cov.shape}")
     _no_negative("posterior_cov, its diagonal,", cov.diagonal())
     return np.maximum(cov.diagonal(), check_number("min_var", min_var, least=0))
+
 
 UncertaintyEstimator.posterior_variance_from_cov = staticmethod(posterior_variance_from_cov)
 
 # %% ../../nbs/api/published/01_uncertainty_estimator.ipynb #6c1b72c8
-def _as_blocks(name: str, cov: np.ndarray, k: int) -> np.ndarray: # `(n_sources, k, k)`
+def _as_blocks(name: str, cov: np.ndarray, k: int) -> np.ndarray:  # `(n_sources, k, k)`
     "The blocks of the sources"
     c = check_array(name, cov)
     if c.ndim == 2 and c.shape[0] == c.shape[1] and len(c) % k == 0:
         n = np.arange(len(c) // k)
         return c.reshape(len(n), k, len(n), k)[n, :, n]
-    if c.shape[1:] != (k, k): refuse(ValueError, name, f"of shape ({k}N, {k}N) or (N, {k}, {k})", f"shape {c.shape}")
+    if c.shape[1:] != (k, k):
+        refuse(ValueError, name, f"of shape ({k}N, {k}N) or (N, {k}, {k})", f"shape {c.shape}")
     return c
+
 
 def _repaired(blocks: np.ndarray, epsilon: float) -> np.ndarray:
     "Blocks with eigenvalues below `epsilon` raised to it"
@@ -69,21 +89,52 @@ def _repaired(blocks: np.ndarray, epsilon: float) -> np.ndarray:
     return (U * np.maximum(w, epsilon)[:, None]) @ U.transpose(0, 2, 1)
 
 # %% ../../nbs/api/published/01_uncertainty_estimator.ipynb #bbd1207d
-def _means(name: str, hat: np.ndarray, shape: tuple) -> np.ndarray: # `(n_sources, k, n_times)`
+def _means(name: str, hat: np.ndarray, shape: tuple) -> np.ndarray:  # `(n_sources, k, n_times)`
     "Posterior means with the components along an axis of their own"
     n, k = shape
     a = check_array(name, hat)
-    if a.shape[:-1] not in ((n, k), (n * k,)): refuse(ValueError, name, f"of shape ({n}, {k}, n_times) or ({n * k}, n_times), as there are {n} covariances", f"shape {a.shape}")
+    if a.shape[:-1] not in ((n, k), (n * k,)):
+        refuse(
+            ValueError,
+            name,
+            f"of shape ({n}, {k}, n_times) or ({n * k}, n_times), as there are {n} covariances",
+            f"shape {a.shape}",
+        )
     return a.reshape(n, k, -1)
 
 # %% ../../nbs/api/published/01_uncertainty_estimator.ipynb #3ed780de
-def _reduced(x_true_3d: np.ndarray, n: int, V_tan, L_free_Mx3N) -> tuple: # Truth in two components, and the directions
+def _reduced(
+    x_true_3d: np.ndarray, n: int, V_tan, L_free_Mx3N
+) -> tuple:  # Truth in two components, and the directions
     "A truth in space, in the two components that MEG sees"
     x = check_array("x_true_3d", x_true_3d)
-    if x.shape[:-1] in ((n, 2), (2 * n,)): return x, V_tan
-    if x.shape[:-1] not in ((n, 3), (3 * n,)): refuse(ValueError, "x_true_3d", f"of shape ({n}, 3, n_times)", f"shape {x.shape}", f"posterior_cov_2d has {n} sources")
-    if V_tan is None and L_free_Mx3N is None: refuse(ValueError, "V_tan", "given for a truth in space", "None", "pass the leadfield's basis, or L_free_Mx3N")
-    if V_tan is None: V_tan = Leadfield(check_array("L_free_Mx3N", L_free_Mx3N, (None, 3 * n)).reshape(-1, n, 3), unit="fT/nAm").reduce_meg().basis
+    if x.shape[:-1] in ((n, 2), (2 * n,)):
+        return x, V_tan
+    if x.shape[:-1] not in ((n, 3), (3 * n,)):
+        refuse(
+            ValueError,
+            "x_true_3d",
+            f"of shape ({n}, 3, n_times)",
+            f"shape {x.shape}",
+            f"posterior_cov_2d has {n} sources",
+        )
+    if V_tan is None and L_free_Mx3N is None:
+        refuse(
+            ValueError,
+            "V_tan",
+            "given for a truth in space",
+            "None",
+            "pass the leadfield's basis, or L_free_Mx3N",
+        )
+    if V_tan is None:
+        V_tan = (
+            Leadfield(
+                check_array("L_free_Mx3N", L_free_Mx3N, (None, 3 * n)).reshape(-1, n, 3),
+                unit="fT/nAm",
+            )
+            .reduce_meg()
+            .basis
+        )
     return check_array("V_tan", V_tan, (n, 3, 2)).transpose(0, 2, 1) @ x.reshape(n, 3, -1), V_tan
 
 # %% ../../nbs/api/published/01_uncertainty_estimator.ipynb #afabb83a
@@ -91,48 +142,142 @@ def _one_level(s: Scores, m: Moments, x: np.ndarray, level: float) -> dict:
     "Membership at one level, and what it was decided by"
     inside, T, average = s.d2 <= reach(level)[s.rank], m.mean.shape[2], s.mode == "aggregated"
     n, total = int((inside & s.informative).sum()), int(s.informative.sum())
-    out = dict(within=_plain(inside, s.mode), count_within=n, total_count=total, empirical_coverage=n / total if total else np.nan, n_left_out=s.d2.size - total, n_times=T)
-    if average: out |= {f"{name}_agg": _plain(a.mean(2, keepdims=True), "aggregated") for name, a in (("x_true", x), ("x_hat", m.mean))}
-    if s.region == "ellipsoid": return out | dict(q_values=_plain(s.d2, s.mode), threshold=float(reach(level)[m.cov.shape[1], 0]), cov_blocks=m.cov / (T if average else 1))
+    out = dict(
+        within=_plain(inside, s.mode),
+        count_within=n,
+        total_count=total,
+        empirical_coverage=n / total if total else np.nan,
+        n_left_out=s.d2.size - total,
+        n_times=T,
+    )
+    if average:
+        out |= {
+            f"{name}_agg": _plain(a.mean(2, keepdims=True), "aggregated")
+            for name, a in (("x_true", x), ("x_hat", m.mean))
+        }
+    if s.region == "ellipsoid":
+        return out | dict(
+            q_values=_plain(s.d2, s.mode),
+            threshold=float(reach(level)[m.cov.shape[1], 0]),
+            cov_blocks=m.cov / (T if average else 1),
+        )
     low, high = credible_interval(m, level, s.mode)
-    return out | dict(ci_lower=low, ci_upper=high) | (dict(posterior_var_agg=np.squeeze(m.cov, 1) / T if m.cov.shape[1] == 1 else m.cov / T) if average else {})
+    return (
+        out
+        | dict(ci_lower=low, ci_upper=high)
+        | (
+            dict(posterior_var_agg=np.squeeze(m.cov, 1) / T if m.cov.shape[1] == 1 else m.cov / T)
+            if average
+            else {}
+        )
+    )
 
 # %% ../../nbs/api/published/01_uncertainty_estimator.ipynb #950160b4
 def _curve(s: Scores, levels: np.ndarray) -> dict:
     "Empirical coverage at each level, over all sources that count"
     c = count_coverage(s, {"all": np.ones(len(s.rank), bool)}, levels)["all"]
-    return dict(nominal_coverages=c.nominal, empirical_coverages=c.empirical, ci_counts=c.counts, total_count=c.total, interval_type="marginal" if s.region == "marginal" else "full_cov")
+    return dict(
+        nominal_coverages=c.nominal,
+        empirical_coverages=c.empirical,
+        ci_counts=c.counts,
+        total_count=c.total,
+        interval_type="marginal" if s.region == "marginal" else "full_cov",
+    )
 
 # %% ../../nbs/api/published/01_uncertainty_estimator.ipynb #1eb44fcb
 class _Family(NamedTuple):
     "Methods that differ in their mode only"
-    membership: str # Name of the method for one level, if there is one
-    curve: str # Name of the method for all levels
-    region: str # `"marginal"` or `"ellipsoid"`
-    n_orient: int # Components of a source; `None`: an argument
-    arguments: str # What truth, mean and uncertainty are called
-    options: dict # Keyword → default
+
+    membership: str  # Name of the method for one level, if there is one
+    curve: str  # Name of the method for all levels
+    region: str  # `"marginal"` or `"ellipsoid"`
+    n_orient: int  # Components of a source; `None`: an argument
+    arguments: str  # What truth, mean and uncertainty are called
+    options: dict  # Keyword → default
+
 
 _REPAIR, _FLOOR = dict(psd_repair_blocks=False, block_epsilon=0.0), dict(min_var=0.0)
 _FAMILIES = (
-    _Family("{}_interval_membership", "calibration_curve_intervals_{}", "marginal", 1, "x_true x_hat posterior_var", {}),
-    _Family("{}_ellipsoid_membership_eeg_free", "calibration_curve_ellipsoid_eeg_free_{}", "ellipsoid", 3, "x_true x_hat posterior_cov", _REPAIR),
-    _Family("{}_ellipse_membership_meg_free", "calibration_curve_ellipse_meg_free_{}", "ellipsoid", 2, "x_true_3d x_hat_2d posterior_cov_2d", dict(V_tan=None, L_free_Mx3N=None) | _REPAIR),
-    _Family("{}_componentwise_interval_membership_free", "calibration_curve_componentwise_intervals_{}_free", "marginal", None, "x_true x_hat posterior_uncert", dict(n_orient=Parameter.empty) | _FLOOR),
-    _Family(None, "calibration_curve_componentwise_eeg_free_{}", "marginal", 3, "x_true x_hat posterior_uncert", _FLOOR),
-    _Family(None, "calibration_curve_componentwise_meg_free_{}", "marginal", 2, "x_true_2d x_hat_2d posterior_uncert_2d", _FLOOR),
+    _Family(
+        "{}_interval_membership",
+        "calibration_curve_intervals_{}",
+        "marginal",
+        1,
+        "x_true x_hat posterior_var",
+        {},
+    ),
+    _Family(
+        "{}_ellipsoid_membership_eeg_free",
+        "calibration_curve_ellipsoid_eeg_free_{}",
+        "ellipsoid",
+        3,
+        "x_true x_hat posterior_cov",
+        _REPAIR,
+    ),
+    _Family(
+        "{}_ellipse_membership_meg_free",
+        "calibration_curve_ellipse_meg_free_{}",
+        "ellipsoid",
+        2,
+        "x_true_3d x_hat_2d posterior_cov_2d",
+        dict(V_tan=None, L_free_Mx3N=None) | _REPAIR,
+    ),
+    _Family(
+        "{}_componentwise_interval_membership_free",
+        "calibration_curve_componentwise_intervals_{}_free",
+        "marginal",
+        None,
+        "x_true x_hat posterior_uncert",
+        dict(n_orient=Parameter.empty) | _FLOOR,
+    ),
+    _Family(
+        None,
+        "calibration_curve_componentwise_eeg_free_{}",
+        "marginal",
+        3,
+        "x_true x_hat posterior_uncert",
+        _FLOOR,
+    ),
+    _Family(
+        None,
+        "calibration_curve_componentwise_meg_free_{}",
+        "marginal",
+        2,
+        "x_true_2d x_hat_2d posterior_uncert_2d",
+        _FLOOR,
+    ),
 )
 
 # %% ../../nbs/api/published/01_uncertainty_estimator.ipynb #ca07be1d
-def _scored(family: _Family, mode: str, x, hat, spread, n_orient=None, min_var=0., psd_repair_blocks=False, block_epsilon=0., V_tan=None, L_free_Mx3N=None) -> tuple:
+def _scored(
+    family: _Family,
+    mode: str,
+    x,
+    hat,
+    spread,
+    n_orient=None,
+    min_var=0.0,
+    psd_repair_blocks=False,
+    block_epsilon=0.0,
+    V_tan=None,
+    L_free_Mx3N=None,
+) -> tuple:
     "Scores, moments, truth and directions behind every method"
     truth_name, hat_name, name = family.arguments.split()
     k = family.n_orient or check_count("n_orient", n_orient, most=3)
-    cov = check_array(name, spread, (None,)) if name == "posterior_var" else _as_blocks(name, spread, k)
-    if family.region == "marginal" and cov.ndim == 3: cov = np.diagonal(cov, axis1=1, axis2=2)
-    if min_var: cov = np.maximum(cov, check_number("min_var", min_var, least=0))
-    if psd_repair_blocks: cov = _repaired(cov, check_number("block_epsilon", block_epsilon, least=0))
-    if (V := "V_tan" in family.options): x, V = _reduced(x, len(cov), V_tan, L_free_Mx3N)
+    cov = (
+        check_array(name, spread, (None,))
+        if name == "posterior_var"
+        else _as_blocks(name, spread, k)
+    )
+    if family.region == "marginal" and cov.ndim == 3:
+        cov = np.diagonal(cov, axis1=1, axis2=2)
+    if min_var:
+        cov = np.maximum(cov, check_number("min_var", min_var, least=0))
+    if psd_repair_blocks:
+        cov = _repaired(cov, check_number("block_epsilon", block_epsilon, least=0))
+    if V := "V_tan" in family.options:
+        x, V = _reduced(x, len(cov), V_tan, L_free_Mx3N)
     _no_negative(name, np.diagonal(cov, axis1=1, axis2=2) if cov.ndim == 3 else cov)
     m = Moments(_means(hat_name, hat, (len(cov), k)), cov)
     x = truth_like(x, m.mean, truth_name)
@@ -142,21 +287,47 @@ def _scored(family: _Family, mode: str, x, hat, spread, n_orient=None, min_var=0
 def _method(name: str, family: _Family, mode: str, at_level: bool):
     "The function behind one name"
     names = ["self", *family.arguments.split()] + ["nominal_coverage"] * at_level
-    signature = Signature([Parameter(n, Parameter.POSITIONAL_OR_KEYWORD) for n in names] + [Parameter(n, Parameter.KEYWORD_ONLY, default=d) for n, d in family.options.items()])
+    signature = Signature(
+        [Parameter(n, Parameter.POSITIONAL_OR_KEYWORD) for n in names]
+        + [Parameter(n, Parameter.KEYWORD_ONLY, default=d) for n, d in family.options.items()]
+    )
+
     def method(*args, **kwargs):
         a = dict(signature.bind(*args, **kwargs).arguments)
         ue, x, hat, spread = (a.pop(n) for n in names[:4])
         level = a.pop("nominal_coverage", None)
         s, m, truth, more = _scored(family, mode, x, hat, spread, **a)
-        if not at_level: return _curve(s, ue.nominal_coverages)
+        if not at_level:
+            return _curve(s, ue.nominal_coverages)
         out = _one_level(s, m, truth, level)
-        return out | (more and more | dict(projected_true=out.get("x_true_agg", truth), projected_mean=out.get("x_hat_agg", m.mean)))
-    method.__name__, method.__qualname__, method.__signature__ = name, f"UncertaintyEstimator.{name}", signature
+        return out | (
+            more
+            and more
+            | dict(
+                projected_true=out.get("x_true_agg", truth),
+                projected_mean=out.get("x_hat_agg", m.mean),
+            )
+        )
+
+    method.__name__, method.__qualname__, method.__signature__ = (
+        name,
+        f"UncertaintyEstimator.{name}",
+        signature,
+    )
     method.__doc__ = f"{'Membership at one level' if at_level else 'Calibration curve'}: {mode}, {family.region}, {family.n_orient or 'any number of'} component{'s' * (family.n_orient != 1)} a source"
     return method
 
 # %% ../../nbs/api/published/01_uncertainty_estimator.ipynb #52a78eb5
-_ROWS = {name.format(mode): (f, mode, at_level) for f in _FAMILIES for name, at_level in ((f.membership, True), (f.curve, False)) if name for mode in MODES}
-METHODS = {name: (mode, f.region, f.n_orient) for name, (f, mode, _) in _ROWS.items()} # Name → mode, region, and components of a source (`None`: an argument)
+_ROWS = {
+    name.format(mode): (f, mode, at_level)
+    for f in _FAMILIES
+    for name, at_level in ((f.membership, True), (f.curve, False))
+    if name
+    for mode in MODES
+}
+METHODS = {
+    name: (mode, f.region, f.n_orient) for name, (f, mode, _) in _ROWS.items()
+}  # Name → mode, region, and components of a source (`None`: an argument)
 
-for _name, _row in _ROWS.items(): setattr(UncertaintyEstimator, _name, _method(_name, *_row))
+for _name, _row in _ROWS.items():
+    setattr(UncertaintyEstimator, _name, _method(_name, *_row))

@@ -13,141 +13,291 @@ import numpy as np
 from mne.io.constants import FIFF
 from tqdm.auto import tqdm
 
-from ..core.checks import refuse, check_array, check_choice, check_count, check_number
+from ..core.checks import check_array, check_choice, check_count, check_number, refuse
 from ..estimator import in_data_units
-from .input import _check_data, _conditions, _known, _names, _window
-from .posterior import EvokedPosterior
 from ..head.forward import Leadfield
 from ..head.prepared import Prepared, prepare
-from ..posterior.result import Result, with_posterior
-from ..solvers.registry import SOLVERS, Solver, describe
 from ..head.whitening import Whitener
+from ..posterior.result import Result, with_posterior
+from .input import _check_data, _conditions, _known, _names, _window
+from .posterior import EvokedPosterior
+from ..solvers.registry import SOLVERS, Solver, describe
 
 # %% ../../nbs/api/recording/02_estimate.ipynb #15cce328
 def _with_reference(e: mne.Evoked, names: list) -> mne.Info:
     "The info of some channels, with the average reference among its projections where there is EEG"
     e = e.copy().pick(names, verbose="ERROR")
-    if "eeg" in e: e.set_eeg_reference("average", projection=True, verbose="ERROR")
+    if "eeg" in e:
+        e.set_eeg_reference("average", projection=True, verbose="ERROR")
     return e.info
 
-def _projector(info: mne.Info) -> np.ndarray: # `(n_sensors, n_sensors)`
+
+def _projector(info: mne.Info) -> np.ndarray:  # `(n_sensors, n_sensors)`
     "What projections and average reference leave, whether they were applied already or not"
     info = info.copy()
-    for p in info["projs"]: p["active"] = False
-    try: return mne.EvokedArray(np.eye(len(info["ch_names"])), info, verbose="ERROR").apply_proj(verbose="ERROR").data
-    except RuntimeError as e: refuse(ValueError, "evoked", "left with something by its projections", f"rank 0 ({e})", "check evoked.info['projs']")
+    for p in info["projs"]:
+        p["active"] = False
+    try:
+        return (
+            mne.EvokedArray(np.eye(len(info["ch_names"])), info, verbose="ERROR")
+            .apply_proj(verbose="ERROR")
+            .data
+        )
+    except RuntimeError as e:
+        refuse(
+            ValueError,
+            "evoked",
+            "left with something by its projections",
+            f"rank 0 ({e})",
+            "check evoked.info['projs']",
+        )
 
 # %% ../../nbs/api/recording/02_estimate.ipynb #1d7aa378
 def _check_cov(cov: mne.Covariance, info: mne.Info, rank) -> None:
     "Refuse a covariance with NaN, with negative variances, or without noise in some kind of channel"
     data = check_array("noise_cov", cov["data"])
     var = dict(zip(cov["names"], data if data.ndim == 1 else data.diagonal()))
-    if bad := [n for n in info["ch_names"] if var[n] < 0]: refuse(ValueError, "noise_cov", "without negative variances", ", ".join(bad[:5]), "compute it again with mne.compute_covariance")
+    if bad := [n for n in info["ch_names"] if var[n] < 0]:
+        refuse(
+            ValueError,
+            "noise_cov",
+            "without negative variances",
+            ", ".join(bad[:5]),
+            "compute it again with mne.compute_covariance",
+        )
     for kind in info.get_channel_types(unique=True):
-        if not any(var[n] for n, k in zip(info["ch_names"], info.get_channel_types()) if k == kind): refuse(ValueError, "noise_cov", "different from zero somewhere", f"all zeros for {kind}", "there is no noise to whiten")
-    if not isinstance(rank, dict | str | None): refuse(TypeError, "rank", "a dict, 'full', 'info' or None", repr(rank), "dict(eeg=58), for example")
-    for kind, r in (rank.items() if isinstance(rank, dict) else ()): check_count(f"rank[{kind!r}]", r)
+        if not any(var[n] for n, k in zip(info["ch_names"], info.get_channel_types()) if k == kind):
+            refuse(
+                ValueError,
+                "noise_cov",
+                "different from zero somewhere",
+                f"all zeros for {kind}",
+                "there is no noise to whiten",
+            )
+    if not isinstance(rank, dict | str | None):
+        refuse(
+            TypeError,
+            "rank",
+            "a dict, 'full', 'info' or None",
+            repr(rank),
+            "dict(eeg=58), for example",
+        )
+    for kind, r in rank.items() if isinstance(rank, dict) else ():
+        check_count(f"rank[{kind!r}]", r)
 
-def _whitener(cov: mne.Covariance, info: mne.Info, scale: np.ndarray, rank) -> Whitener: # In 1/µV, 1/fT, 1/(fT/cm)
+
+def _whitener(
+    cov: mne.Covariance, info: mne.Info, scale: np.ndarray, rank
+) -> Whitener:  # In 1/µV, 1/fT, 1/(fT/cm)
     "The whitener of one epoch's noise"
     W = mne.cov.compute_whitener(cov, info, rank=rank, pca=True, verbose="ERROR")[0]
-    if not len(W): refuse(ValueError, "noise_cov", "of rank 1 at least", "rank 0: projections leave no direction", "check info['projs'] and rank")
-    if len(W) == len(info["ch_names"]): W = mne.cov.compute_whitener(cov, info, rank=rank, verbose="ERROR")[0]
+    if not len(W):
+        refuse(
+            ValueError,
+            "noise_cov",
+            "of rank 1 at least",
+            "rank 0: projections leave no direction",
+            "check info['projs'] and rank",
+        )
+    if len(W) == len(info["ch_names"]):
+        W = mne.cov.compute_whitener(cov, info, rank=rank, verbose="ERROR")[0]
     return Whitener(W / scale)
 
 # %% ../../nbs/api/recording/02_estimate.ipynb #afaa75b5
-def _before(e: mne.Evoked) -> np.ndarray: # Indices
+def _before(e: mne.Evoked) -> np.ndarray:  # Indices
     "Samples before the stimulus"
     return np.flatnonzero(e.times < -0.5 / e.info["sfreq"])
 
+
 def _baseline_cov(conditions: list, info: mne.Info, names: list) -> mne.Covariance:
     "A diagonal covariance of one epoch from what comes before the stimulus"
-    if min(len(_before(e)) for e in conditions) < 2: refuse(ValueError, "noise_cov", "given where there is no baseline", "None", "compute it with mne.compute_covariance, or keep samples before 0 s")
+    if min(len(_before(e)) for e in conditions) < 2:
+        refuse(
+            ValueError,
+            "noise_cov",
+            "given where there is no baseline",
+            "None",
+            "compute it with mne.compute_covariance, or keep samples before 0 s",
+        )
     P, kinds = _projector(info), np.array(info.get_channel_types())
     rows = [[e.ch_names.index(n) for n in names] for e in conditions]
-    power = np.mean([e.nave * (P @ e.data[r][:, _before(e)]).var(axis=1) for e, r in zip(conditions, rows)], axis=0)
+    power = np.mean(
+        [e.nave * (P @ e.data[r][:, _before(e)]).var(axis=1) for e, r in zip(conditions, rows)],
+        axis=0,
+    )
     var = np.empty(len(names))
-    for k in set(kinds): var[kinds == k] = power[kinds == k].sum() / P.diagonal()[kinds == k].sum()
+    for k in set(kinds):
+        var[kinds == k] = power[kinds == k].sum() / P.diagonal()[kinds == k].sum()
     return mne.Covariance(var, names, [], info["projs"], sum(len(_before(e)) for e in conditions))
 
 # %% ../../nbs/api/recording/02_estimate.ipynb #0afd17dd
 @dataclass(frozen=True, eq=False)
 class WhitenedHead:
     "What conditions of one recording share"
-    names: list # Channels, in the order of the data
-    whitener: Whitener # Of one epoch's noise
-    leadfield: Leadfield # The record
-    plain: Prepared # The whitened leadfield
-    weighted: Prepared # The same with depth weights; `plain` without
-    weights: np.ndarray # Depth weights, `(n_sources,)`, or `None`
 
-def _depth_weights(L: Prepared, depth: float) -> np.ndarray: # `(n_sources,)`, median 1
+    names: list  # Channels, in the order of the data
+    whitener: Whitener  # Of one epoch's noise
+    leadfield: Leadfield  # The record
+    plain: Prepared  # The whitened leadfield
+    weighted: Prepared  # The same with depth weights; `plain` without
+    weights: np.ndarray  # Depth weights, `(n_sources,)`, or `None`
+
+
+def _depth_weights(L: Prepared, depth: float) -> np.ndarray:  # `(n_sources,)`, median 1
     "How much stronger weak sources may be"
     size = np.linalg.norm(L.L.reshape(L.n_sensors, L.n_sources, L.n_orient), axis=(0, 2))
-    w = np.maximum(size, size.max() / 10)**-depth
+    w = np.maximum(size, size.max() / 10) ** -depth
     return w / np.median(w)
 
 # %% ../../nbs/api/recording/02_estimate.ipynb #543876dc
 def _orientation(fwd: mne.Forward, info: mne.Info, orientation: str) -> str:
     "Which components sources have"
     kinds = {"auto": None, "fixed": "fixed", "free": "free", "meg2": "meg2"}
-    if (chosen := check_choice("orientation", orientation, kinds)) is not None: return chosen
-    if fwd["source_ori"] == mne.io.constants.FIFF.FIFFV_MNE_FIXED_ORI: return "fixed"
+    if (chosen := check_choice("orientation", orientation, kinds)) is not None:
+        return chosen
+    if fwd["source_ori"] == mne.io.constants.FIFF.FIFFV_MNE_FIXED_ORI:
+        return "fixed"
     return "free" if "eeg" in info.get_channel_types() else "meg2"
+
 
 def _same_projections(infos: list) -> mne.Info:
     "The info of the first condition, if the others have its projections"
     first = _projector(infos[0])
-    if any(np.abs(_projector(i) - first).max() > 1e-6 for i in infos[1:]): refuse(ValueError, "evoked", "a list of conditions with the same projections", "different ones", "add the same to all with add_proj, or call each condition on its own")
+    if any(np.abs(_projector(i) - first).max() > 1e-6 for i in infos[1:]):
+        refuse(
+            ValueError,
+            "evoked",
+            "a list of conditions with the same projections",
+            "different ones",
+            "add the same to all with add_proj, or call each condition on its own",
+        )
     return infos[0]
+
 
 def _head(conditions, fwd, cov, picks, orientation, depth, rank) -> WhitenedHead:
     "Channels, whitener and whitened leadfield"
     names = _names(conditions, fwd, picks)
     _known(names, fwd["sol"]["row_names"], fwd["info"]["bads"], "forward")
-    for e in conditions: _check_data(e, names)
+    for e in conditions:
+        _check_data(e, names)
     info = _same_projections([_with_reference(e, names) for e in conditions])
-    if cov is None: cov = _baseline_cov(conditions, info, names)
-    if not isinstance(cov, mne.Covariance): refuse(TypeError, "noise_cov", "an mne.Covariance", type(cov).__name__, "compute it with mne.compute_covariance; arrays go to SourceEstimator")
+    if cov is None:
+        cov = _baseline_cov(conditions, info, names)
+    if not isinstance(cov, mne.Covariance):
+        refuse(
+            TypeError,
+            "noise_cov",
+            "an mne.Covariance",
+            type(cov).__name__,
+            "compute it with mne.compute_covariance; arrays go to SourceEstimator",
+        )
     _known(names, cov["names"], cov["bads"], "noise_cov")
     _check_cov(cov, info, rank)
     lf = Leadfield.from_forward(fwd, _orientation(fwd, info, orientation), names)
     w = _whitener(cov, info, lf.from_si, rank)
     plain = prepare(lf, W=w.W)
-    if depth is None: return WhitenedHead(names, w, lf, plain, plain, None)
-    weights = _depth_weights(plain, check_number("depth", depth, least=0, most=1, cure="0 for none, MNE-Python's default for minimum norm is 0.8"))
-    return WhitenedHead(names, w, lf, plain, replace(plain, L=plain.L * np.repeat(weights, lf.n_orient), _made={}), weights)
+    if depth is None:
+        return WhitenedHead(names, w, lf, plain, plain, None)
+    weights = _depth_weights(
+        plain,
+        check_number(
+            "depth",
+            depth,
+            least=0,
+            most=1,
+            cure="0 for none, MNE-Python's default for minimum norm is 0.8",
+        ),
+    )
+    return WhitenedHead(
+        names,
+        w,
+        lf,
+        plain,
+        replace(plain, L=plain.L * np.repeat(weights, lf.n_orient), _made={}),
+        weights,
+    )
 
 # %% ../../nbs/api/recording/02_estimate.ipynb #859a68f7
 def _solver(solver, params: dict, noise: str) -> tuple[Solver, dict]:
     "The solver, and what it is told besides data and noise"
-    if not isinstance(params, dict | None): refuse(TypeError, "solver_params", "a dict or None", repr(params))
+    if not isinstance(params, dict | None):
+        refuse(TypeError, "solver_params", "a dict or None", repr(params))
     s, params = describe(solver), dict(params or {})
     takes, own = set(s.takes()), {"L", "y", "noise_var", "n_orient", "src_coords", "verbose"}
-    if unknown := sorted(set(params) - (takes - own)): raise TypeError(f"solver_params: {s.name} has no parameter {', '.join(unknown)} to set here; it takes {', '.join(sorted(takes - own))}")
+    if unknown := sorted(set(params) - (takes - own)):
+        raise TypeError(
+            f"solver_params: {s.name} has no parameter {', '.join(unknown)} to set here; it takes {', '.join(sorted(takes - own))}"
+        )
     learns = s.learns_noise and params.get("learn_noise", True) and params.get("learn_lambda", True)
     check_choice("noise", noise, dict(given=0, baseline=0, learn=0))
-    if noise == "learn" and not learns: refuse(ValueError, "noise", f"'given' or 'baseline' for {s.name}", "'learn'", f"solvers that learn the noise are {', '.join(n for n, x in SOLVERS.items() if x.learns_noise)}")
-    if noise != "learn" and learns: refuse(ValueError, "noise", f"'learn' for {s.name}", repr(noise), f"solvers that take the noise as given are {', '.join(n for n, x in SOLVERS.items() if not x.learns_noise)}")
-    return s, (dict(update_mode="fast") if s.takes_prepared and "update_mode" in takes and params.get("rule") is None else {}) | params
+    if noise == "learn" and not learns:
+        refuse(
+            ValueError,
+            "noise",
+            f"'given' or 'baseline' for {s.name}",
+            "'learn'",
+            f"solvers that learn the noise are {', '.join(n for n, x in SOLVERS.items() if x.learns_noise)}",
+        )
+    if noise != "learn" and learns:
+        refuse(
+            ValueError,
+            "noise",
+            f"'learn' for {s.name}",
+            repr(noise),
+            f"solvers that take the noise as given are {', '.join(n for n, x in SOLVERS.items() if not x.learns_noise)}",
+        )
+    return s, (
+        dict(update_mode="fast")
+        if s.takes_prepared and "update_mode" in takes and params.get("rule") is None
+        else {}
+    ) | params
+
 
 def _noise(s: Solver, variance: float, noise: str) -> dict:
     "The argument that says how strong the whitened noise is"
-    if noise == "learn": return {}
+    if noise == "learn":
+        return {}
     return {"noise_var" if "noise_var" in s.takes() else "init_lambda": variance}
 
 # %% ../../nbs/api/recording/02_estimate.ipynb #8d8c7d5f
-def _whitened(e: mne.Evoked, head: WhitenedHead) -> np.ndarray: # `(rank, n_times)`
+def _whitened(e: mne.Evoked, head: WhitenedHead) -> np.ndarray:  # `(rank, n_times)`
     "The whitened data of a condition"
-    return (head.whitener.W * head.leadfield.from_si) @ e.data[[e.ch_names.index(n) for n in head.names]]
+    return (head.whitener.W * head.leadfield.from_si) @ e.data[
+        [e.ch_names.index(n) for n in head.names]
+    ]
 
-def _baseline_power(e: mne.Evoked, head: WhitenedHead, noise: str) -> float: # In multiples of the covariance; nan without a baseline
+
+def _baseline_power(
+    e: mne.Evoked, head: WhitenedHead, noise: str
+) -> float:  # In multiples of the covariance; nan without a baseline
     "Whitened variance before the stimulus"
     there = len(_before(e)) > 1
-    if not there and noise == "baseline": refuse(ValueError, "noise", "'given' or 'learn' where there is no baseline", "'baseline'", "keep samples before 0 s")
-    p = float(e.nave * (_whitened(e, head)[:, _before(e)].var(axis=1).mean() if there else (_whitened(e, head)**2).mean()))
-    if not 1e-4 < p < (1e4 if there else 1e8):                                               # without a baseline the response is in it, and may be large
-        refuse(ValueError, "noise_cov", "the noise of one epoch, in V² and T²", f"one that leaves {p:.2g} of the {'baseline' if there else 'data'}'s variance where 1 {'is expected' if there else 'or more is expected'}", "check its units, and evoked.nave")
+    if not there and noise == "baseline":
+        refuse(
+            ValueError,
+            "noise",
+            "'given' or 'learn' where there is no baseline",
+            "'baseline'",
+            "keep samples before 0 s",
+        )
+    p = float(
+        e.nave
+        * (
+            _whitened(e, head)[:, _before(e)].var(axis=1).mean()
+            if there
+            else (_whitened(e, head) ** 2).mean()
+        )
+    )
+    if (
+        not 1e-4 < p < (1e4 if there else 1e8)
+    ):  # without a baseline the response is in it, and may be large
+        refuse(
+            ValueError,
+            "noise_cov",
+            "the noise of one epoch, in V² and T²",
+            f"one that leaves {p:.2g} of the {'baseline' if there else 'data'}'s variance where 1 {'is expected' if there else 'or more is expected'}",
+            "check its units, and evoked.nave",
+        )
     return p if there else np.nan
 
 # %% ../../nbs/api/recording/02_estimate.ipynb #355fff09
@@ -155,23 +305,40 @@ def _left(L: np.ndarray, y: np.ndarray, result: Result) -> tuple[float, float]:
     "Mean square of what the posterior mean leaves, and of what the posterior expects to be left"
     p = result.posterior
     G = L @ p.S
-    residual = np.mean((y - G @ p.coeff_mean)**2)
-    spread = (G**2 @ p.gamma).sum() - ((G @ p.V.T)**2).sum()
+    residual = np.mean((y - G @ p.coeff_mean) ** 2)
+    spread = (G**2 @ p.gamma).sum() - ((G @ p.V.T) ** 2).sum()
     return float(residual), float(residual + spread / len(y))
+
 
 def _solve(e, head, s, params, noise, baseline, window, verbose) -> tuple[Result, dict]:
     "Solve one condition; the result in data units, and powers in multiples of the noise"
     y, variance = _whitened(e, head)[:, window], (baseline if noise == "baseline" else 1) / e.nave
     L = head.weighted if s.takes_prepared else head.weighted.L
     own = dict(n_orient=head.leadfield.n_orient, src_coords=head.leadfield.coords, verbose=verbose)
-    result = s.function(L, y, **{k: v for k, v in own.items() if k in s.takes()}, **_noise(s, variance, noise), **params)
-    if not isinstance(result, Result): refuse(TypeError, "solver", "a function that returns a calibrain Result", f"{s.name}, which returned {type(result).__name__}")
+    result = s.function(
+        L,
+        y,
+        **{k: v for k, v in own.items() if k in s.takes()},
+        **_noise(s, variance, noise),
+        **params,
+    )
+    if not isinstance(result, Result):
+        refuse(
+            TypeError,
+            "solver",
+            "a function that returns a calibrain Result",
+            f"{s.name}, which returned {type(result).__name__}",
+        )
     if head.weights is not None:
         p = result.posterior
-        result = with_posterior(result, replace(p, S=p.S.multiply(np.repeat(head.weights, p.n_orient)[:, None]).tocsr()))
+        result = with_posterior(
+            result, replace(p, S=p.S.multiply(np.repeat(head.weights, p.n_orient)[:, None]).tocsr())
+        )
     left = dict(zip(("residual", "expected_residual"), _left(head.plain.L, y, result)))
     power = {k: e.nave * v for k, v in (dict(data=float(np.mean(y**2))) | left).items()}
-    return in_data_units(result, head.whitener, y.shape[1]), ({} if np.isnan(baseline) else dict(baseline=baseline)) | power
+    return in_data_units(result, head.whitener, y.shape[1]), (
+        {} if np.isnan(baseline) else dict(baseline=baseline)
+    ) | power
 
 # %% ../../nbs/api/recording/02_estimate.ipynb #f4015e60
 def _space(src: mne.SourceSpaces) -> str:
@@ -179,43 +346,81 @@ def _space(src: mne.SourceSpaces) -> str:
     surfaces = [s["type"] == "surf" for s in src]
     return "surface" if all(surfaces) else "mixed" if any(surfaces) else "volume"
 
-def _vertices(src: mne.SourceSpaces) -> list: # Of arrays
+
+def _vertices(src: mne.SourceSpaces) -> list:  # Of arrays
     "The vertices of each part; a cortex has two hemispheres, if one of them without sources"
     cortex = {s["id"]: s["vertno"] for s in src if s["type"] == "surf"}
     sides = [FIFF.FIFFV_MNE_SURF_LEFT_HEMI, FIFF.FIFFV_MNE_SURF_RIGHT_HEMI] if cortex else []
-    return [cortex.get(side, np.array([], int)) for side in sides] + [s["vertno"] for s in src if s["type"] != "surf"]
+    return [cortex.get(side, np.array([], int)) for side in sides] + [
+        s["vertno"] for s in src if s["type"] != "surf"
+    ]
+
 
 def _record(e, head, fwd, solved, window) -> EvokedPosterior:
     "The posterior of one condition"
     result, power = solved
-    return EvokedPosterior(result, _space(fwd["src"]), _vertices(fwd["src"]), head.leadfield.coords, head.leadfield.basis, float(e.times[window][0]), 1 / e.info["sfreq"],
-                           fwd["src"][0].get("subject_his_id"), e.comment or "", e.nave, power)
+    return EvokedPosterior(
+        result,
+        _space(fwd["src"]),
+        _vertices(fwd["src"]),
+        head.leadfield.coords,
+        head.leadfield.basis,
+        float(e.times[window][0]),
+        1 / e.info["sfreq"],
+        fwd["src"][0].get("subject_his_id"),
+        e.comment or "",
+        e.nave,
+        power,
+    )
 
 # %% ../../nbs/api/recording/02_estimate.ipynb #486a5892
 def estimate_evoked(
-    evoked: mne.Evoked, # The response, V and T; `mne.Epochs` are averaged; a list of conditions gives a list of posteriors
-    forward: mne.Forward, # The forward solution
-    noise_cov: mne.Covariance, # Covariance of one epoch's noise, V² and T²; `None`: the variance of the baseline, for each kind of channel
-    solver: str = "gamma_map_sflex", # Name of a solver, or the solver
+    evoked: mne.Evoked,  # The response, V and T; `mne.Epochs` are averaged; a list of conditions gives a list of posteriors
+    forward: mne.Forward,  # The forward solution
+    noise_cov: mne.Covariance,  # Covariance of one epoch's noise, V² and T²; `None`: the variance of the baseline, for each kind of channel
+    solver: str = "gamma_map_sflex",  # Name of a solver, or the solver
     *,
-    tmin: float = None, # Start of the window, s; `None`: the first sample
-    tmax: float = None, # End of the window, s; `None`: the last sample
-    picks: str | list = None, # "eeg", "meg", "mag", "grad", names of channels, or a list of these; `None`: all that forward and evoked share
-    orientation: str = "auto", # "fixed", "free", "meg2" (two components), or "auto": fixed as the forward solution, else "meg2" for MEG alone, else free
-    depth: float = None, # Depth weighting, 0 to 1; `None`: none
-    noise: str = "given", # "given", "baseline" (size from before the stimulus), or "learn"
-    rank: dict = None, # Rank of the noise as in `mne.cov.compute_whitener`; `None`: found
-    solver_params: dict = None, # Further arguments of the solver
-    progress: bool = True, # Whether to show progress
-) -> EvokedPosterior: # The posterior of the sources; one for each condition where there are several
+    tmin: float = None,  # Start of the window, s; `None`: the first sample
+    tmax: float = None,  # End of the window, s; `None`: the last sample
+    picks: str
+    | list = None,  # "eeg", "meg", "mag", "grad", names of channels, or a list of these; `None`: all that forward and evoked share
+    orientation: str = "auto",  # "fixed", "free", "meg2" (two components), or "auto": fixed as the forward solution, else "meg2" for MEG alone, else free
+    depth: float = None,  # Depth weighting, 0 to 1; `None`: none
+    noise: str = "given",  # "given", "baseline" (size from before the stimulus), or "learn"
+    rank: dict = None,  # Rank of the noise as in `mne.cov.compute_whitener`; `None`: found
+    solver_params: dict = None,  # Further arguments of the solver
+    progress: bool = True,  # Whether to show progress
+) -> (
+    EvokedPosterior
+):  # The posterior of the sources; one for each condition where there are several
     "Sources of an evoked response, with error bars"
     conditions = _conditions(evoked)
     s, params = _solver(solver, solver_params, noise)
-    if noise == "given" and noise_cov is None: refuse(ValueError, "noise_cov", "an mne.Covariance where the noise is given", "None", "pass noise='baseline' or 'learn' to do without")
+    if noise == "given" and noise_cov is None:
+        refuse(
+            ValueError,
+            "noise_cov",
+            "an mne.Covariance where the noise is given",
+            "None",
+            "pass noise='baseline' or 'learn' to do without",
+        )
     windows = [_window(e, tmin, tmax) for e in conditions]
     head = _head(conditions, forward, noise_cov, picks, orientation, depth, rank)
-    if head.leadfield.n_orient not in (s.orientations if "n_orient" in s.takes() else (1,)): refuse(ValueError, "orientation", f"one of {s.orientations} components for {s.name}", f"{head.leadfield.n_orient}")
+    if head.leadfield.n_orient not in (s.orientations if "n_orient" in s.takes() else (1,)):
+        refuse(
+            ValueError,
+            "orientation",
+            f"one of {s.orientations} components for {s.name}",
+            f"{head.leadfield.n_orient}",
+        )
     many, baselines = len(conditions) > 1, [_baseline_power(e, head, noise) for e in conditions]
-    out = [_record(e, head, forward, _solve(e, head, s, params, noise, b, w, progress and not many), w)
-           for e, b, w in tqdm(list(zip(conditions, baselines, windows)), desc=s.name, unit="condition", disable=not (progress and many))]
+    out = [
+        _record(e, head, forward, _solve(e, head, s, params, noise, b, w, progress and not many), w)
+        for e, b, w in tqdm(
+            list(zip(conditions, baselines, windows)),
+            desc=s.name,
+            unit="condition",
+            disable=not (progress and many),
+        )
+    ]
     return out[0] if isinstance(evoked, mne.Evoked | mne.BaseEpochs) else out

@@ -11,50 +11,146 @@ from collections.abc import Sequence
 import mne
 import numpy as np
 
-from ..core.checks import refuse, check_array, check_number
+from ..core.checks import check_array, check_number, refuse
 from ..head.forward import _picked
 
 # %% ../../nbs/api/recording/01_input.ipynb #cf081818
-def _conditions(evoked) -> list: # Of mne.Evoked
+def _conditions(evoked) -> list:  # Of mne.Evoked
     "The conditions that were passed"
-    if isinstance(evoked, mne.BaseEpochs): return [evoked.average()]
-    if isinstance(evoked, mne.Evoked): return [evoked]
-    if not isinstance(evoked, Sequence) or isinstance(evoked, str) or not evoked: refuse(TypeError, "evoked", "an mne.Evoked, mne.Epochs, or a list of these", "an empty list" if isinstance(evoked, list | tuple) else type(evoked).__name__, "read it with mne.read_evokeds")
+    if isinstance(evoked, mne.BaseEpochs):
+        return [evoked.average()]
+    if isinstance(evoked, mne.Evoked):
+        return [evoked]
+    if not isinstance(evoked, Sequence) or isinstance(evoked, str) or not evoked:
+        refuse(
+            TypeError,
+            "evoked",
+            "an mne.Evoked, mne.Epochs, or a list of these",
+            "an empty list" if isinstance(evoked, list | tuple) else type(evoked).__name__,
+            "read it with mne.read_evokeds",
+        )
     return [c for e in evoked for c in _conditions(e)]
 
 # %% ../../nbs/api/recording/01_input.ipynb #40396c87
 def _names(conditions: list, fwd: mne.Forward, picks) -> list:
     "The channels to use, the same in all conditions"
-    if not isinstance(fwd, mne.Forward): refuse(TypeError, "forward", "an mne.Forward", type(fwd).__name__, "read it with mne.read_forward_solution")
-    kinds = lambda info: {k for k in ("eeg", "mag", "grad") if k in info.get_channel_types(unique=True)}
+    if not isinstance(fwd, mne.Forward):
+        refuse(
+            TypeError,
+            "forward",
+            "an mne.Forward",
+            type(fwd).__name__,
+            "read it with mne.read_forward_solution",
+        )
+    kinds = lambda info: {
+        k for k in ("eeg", "mag", "grad") if k in info.get_channel_types(unique=True)
+    }
     shared = sorted(kinds(fwd["info"]) & kinds(conditions[0].info))
-    if not shared: refuse(ValueError, "evoked and forward", "of the same kind of channels", f"{', '.join(sorted(kinds(conditions[0].info))) or 'neither EEG nor MEG'} and {', '.join(sorted(kinds(fwd['info'])))}")
+    if not shared:
+        refuse(
+            ValueError,
+            "evoked and forward",
+            "of the same kind of channels",
+            f"{', '.join(sorted(kinds(conditions[0].info))) or 'neither EEG nor MEG'} and {', '.join(sorted(kinds(fwd['info'])))}",
+        )
     found = [set(_picked(e.info, shared if picks is None else picks, "evoked")) for e in conditions]
     for names in found:
-        if odd := sorted(names ^ found[0]): refuse(ValueError, "evoked", "a list of conditions with the same good channels", f"{', '.join(odd[:5])} in one of them only", "call each condition with its own channels, or mark the same channels as bad")
+        if odd := sorted(names ^ found[0]):
+            refuse(
+                ValueError,
+                "evoked",
+                "a list of conditions with the same good channels",
+                f"{', '.join(odd[:5])} in one of them only",
+                "call each condition with its own channels, or mark the same channels as bad",
+            )
     return [c for c in conditions[0].ch_names if c in found[0]]
+
 
 def _known(names: list, there: Sequence, bads: Sequence, what: str) -> None:
     "Refuse channels that are missing from, or bad in, the forward solution or the covariance"
-    missing, some = [n for n in names if n not in set(there)], lambda c: ", ".join(c[:5]) + (f" and {len(c) - 5} more" if len(c) > 5 else "")
-    if len(missing) == len(names): refuse(ValueError, what, "about channels of evoked", f"none of them; it has {some(list(there))}, evoked has {some(names)}", "were the names changed?")
-    if missing: refuse(ValueError, what, "complete for the good channels of evoked", f"none for {some(missing)}", "mark them as bad in evoked.info['bads'], or pick other channels")
-    if bad := [n for n in names if n in set(bads)]: refuse(ValueError, what, "good for the good channels of evoked", f"{some(bad)} marked as bad", "add them to evoked.info['bads']")
+    missing, some = (
+        [n for n in names if n not in set(there)],
+        lambda c: ", ".join(c[:5]) + (f" and {len(c) - 5} more" if len(c) > 5 else ""),
+    )
+    if len(missing) == len(names):
+        refuse(
+            ValueError,
+            what,
+            "about channels of evoked",
+            f"none of them; it has {some(list(there))}, evoked has {some(names)}",
+            "were the names changed?",
+        )
+    if missing:
+        refuse(
+            ValueError,
+            what,
+            "complete for the good channels of evoked",
+            f"none for {some(missing)}",
+            "mark them as bad in evoked.info['bads'], or pick other channels",
+        )
+    if bad := [n for n in names if n in set(bads)]:
+        refuse(
+            ValueError,
+            what,
+            "good for the good channels of evoked",
+            f"{some(bad)} marked as bad",
+            "add them to evoked.info['bads']",
+        )
 
 # %% ../../nbs/api/recording/01_input.ipynb #1c1328d6
-_MOST = dict(eeg=(1e-2, "V"), mag=(1e-8, "T"), grad=(1e-6, "T/m")) # What no average response exceeds, and its unit
+_MOST = dict(
+    eeg=(1e-2, "V"), mag=(1e-8, "T"), grad=(1e-6, "T/m")
+)  # What no average response exceeds, and its unit
+
 
 def _check_data(e: mne.Evoked, names: list) -> None:
     "Refuse what is no average, data in wrong units, a custom reference and flat channels"
-    check_number("evoked.nave", e.nave, above=0, cure="the number of epochs that were averaged says how strong the noise is")
-    if e.kind != "average": refuse(ValueError, "evoked", "an average", e.kind.replace("_", " "), "read it with mne.read_evokeds(…, kind='average')")
-    data, kinds = check_array("evoked.data", e.data[[e.ch_names.index(n) for n in names]]), [mne.channel_type(e.info, e.ch_names.index(n)) for n in names]
+    check_number(
+        "evoked.nave",
+        e.nave,
+        above=0,
+        cure="the number of epochs that were averaged says how strong the noise is",
+    )
+    if e.kind != "average":
+        refuse(
+            ValueError,
+            "evoked",
+            "an average",
+            e.kind.replace("_", " "),
+            "read it with mne.read_evokeds(…, kind='average')",
+        )
+    data, kinds = (
+        check_array("evoked.data", e.data[[e.ch_names.index(n) for n in names]]),
+        [mne.channel_type(e.info, e.ch_names.index(n)) for n in names],
+    )
     for kind, (most, unit) in _MOST.items():
         size = np.abs(data[[k == kind for k in kinds]]).max(initial=0)
-        if size > most: refuse(ValueError, "evoked.data", f"in {unit}", f"{kind} values up to {size:.3g}", "EEG in µV, perhaps: multiply by 1e-6" if kind == "eeg" else "in fT, perhaps: multiply by 1e-15 (gradiometers in fT/cm by 1e-13)")
+        if size > most:
+            refuse(
+                ValueError,
+                "evoked.data",
+                f"in {unit}",
+                f"{kind} values up to {size:.3g}",
+                "EEG in µV, perhaps: multiply by 1e-6"
+                if kind == "eeg"
+                else "in fT, perhaps: multiply by 1e-15 (gradiometers in fT/cm by 1e-13)",
+            )
     if "eeg" in kinds and e.info["custom_ref_applied"]:
-        refuse(ValueError, "evoked", "EEG with average reference", "a custom reference", "call evoked.set_eeg_reference('average', projection=True)")
-    if flat := [n for n, x in zip(names, data) if np.ptp(x) == 0 and len(x) > 1]: refuse(ValueError, "evoked", "without flat channels", ", ".join(flat[:5]), "mark them as bad in evoked.info['bads']")
+        refuse(
+            ValueError,
+            "evoked",
+            "EEG with average reference",
+            "a custom reference",
+            "call evoked.set_eeg_reference('average', projection=True)",
+        )
+    if flat := [n for n, x in zip(names, data) if np.ptp(x) == 0 and len(x) > 1]:
+        refuse(
+            ValueError,
+            "evoked",
+            "without flat channels",
+            ", ".join(flat[:5]),
+            "mark them as bad in evoked.info['bads']",
+        )
 
 # %% ../../nbs/api/recording/01_input.ipynb #d124dc8e
 def _window(e: mne.Evoked, tmin: float, tmax: float) -> slice:
@@ -62,9 +158,17 @@ def _window(e: mne.Evoked, tmin: float, tmax: float) -> slice:
     t, half = e.times, 0.5 / e.info["sfreq"]
     tmin = t[0] if tmin is None else check_number("tmin", tmin, cure="pass a time in s")
     tmax = t[-1] if tmax is None else check_number("tmax", tmax, cure="pass a time in s")
-    if tmin >= tmax and len(t) > 1: refuse(ValueError, "tmin", f"before tmax={tmax:g} s", f"{tmin:g}")
+    if tmin >= tmax and len(t) > 1:
+        refuse(ValueError, "tmin", f"before tmax={tmax:g} s", f"{tmin:g}")
     for name, v in (("tmin", tmin), ("tmax", tmax)):
-        if not t[0] - half <= v <= t[-1] + half: refuse(ValueError, name, f"within {t[0]:g} and {t[-1]:g} s", f"{v:g}", "times are in s")
+        if not t[0] - half <= v <= t[-1] + half:
+            refuse(ValueError, name, f"within {t[0]:g} and {t[-1]:g} s", f"{v:g}", "times are in s")
     inside = np.flatnonzero((t >= tmin - 1e-9) & (t <= tmax + 1e-9))
-    if not len(inside): refuse(ValueError, "tmin, tmax", f"at least one sample apart ({2e3 * half:.3g} ms)", f"{tmin:g} to {tmax:g} s")
+    if not len(inside):
+        refuse(
+            ValueError,
+            "tmin, tmax",
+            f"at least one sample apart ({2e3 * half:.3g} ms)",
+            f"{tmin:g} to {tmax:g} s",
+        )
     return slice(inside[0], inside[-1] + 1)

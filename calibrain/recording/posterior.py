@@ -16,66 +16,93 @@ import numpy as np
 from fastcore.basics import patch
 
 from ..core.archive import read_arrays, write_arrays
-from ..core.checks import refuse, check_choice, check_number
+from ..core.checks import check_choice, check_number, refuse
 from ..posterior.exceedance import exceedance
 from ..posterior.result import Result, result_from_arrays, result_to_arrays
 
 # %% ../../nbs/api/recording/03_posterior.ipynb #1a939103
-_CLASSES = dict(surface=(mne.SourceEstimate, mne.VectorSourceEstimate), volume=(mne.VolSourceEstimate, mne.VolVectorSourceEstimate),
-                mixed=(mne.MixedSourceEstimate, mne.MixedVectorSourceEstimate)) # Scalar and vector estimates by source space
+_CLASSES = dict(
+    surface=(mne.SourceEstimate, mne.VectorSourceEstimate),
+    volume=(mne.VolSourceEstimate, mne.VolVectorSourceEstimate),
+    mixed=(mne.MixedSourceEstimate, mne.MixedVectorSourceEstimate),
+)  # Scalar and vector estimates by source space
 
 # %% ../../nbs/api/recording/03_posterior.ipynb #226c4d06
 @dataclass(frozen=True, eq=False, repr=False)
 class EvokedPosterior:
     "Posterior of the sources of an evoked response"
-    result: Result # The solver's answer, in nAm; its noise variance is relative to the covariance of one epoch
-    space: str # "surface", "volume" or "mixed"
-    vertices: list # Vertices that are sources, one array for each part of the source space
-    coords: np.ndarray # Positions of the sources, `(n_sources, 3)`, m, head coordinates
-    basis: np.ndarray # Q, directions of each source's components, `(n_sources, 3, n_orient)`, or `None` for x, y, z
-    tmin: float # Time of the first sample, s
-    tstep: float # Time between samples, s
-    subject: str = None # Name of the subject
-    comment: str = "" # Name of the condition
-    nave: float = 1 # Epochs that were averaged
-    power: dict = field(default_factory=dict) # Whitened power: `baseline`, `data`, `residual` and `expected_residual`; the noise has 1
+
+    result: Result  # The solver's answer, in nAm; its noise variance is relative to the covariance of one epoch
+    space: str  # "surface", "volume" or "mixed"
+    vertices: list  # Vertices that are sources, one array for each part of the source space
+    coords: np.ndarray  # Positions of the sources, `(n_sources, 3)`, m, head coordinates
+    basis: np.ndarray  # Q, directions of each source's components, `(n_sources, 3, n_orient)`, or `None` for x, y, z
+    tmin: float  # Time of the first sample, s
+    tstep: float  # Time between samples, s
+    subject: str = None  # Name of the subject
+    comment: str = ""  # Name of the condition
+    nave: float = 1  # Epochs that were averaged
+    power: dict = field(
+        default_factory=dict
+    )  # Whitened power: `baseline`, `data`, `residual` and `expected_residual`; the noise has 1
 
     posterior = property(lambda self: self.result.posterior, doc="The structured posterior, nAm")
-    n_orient = property(lambda self: self.result.posterior.n_orient, doc="Components of a source: 1, 2 or 3")
-    times = property(lambda self: self.tmin + self.tstep * np.arange(self.posterior.n_times), doc="Times of the samples, s")
+    n_orient = property(
+        lambda self: self.result.posterior.n_orient, doc="Components of a source: 1, 2 or 3"
+    )
+    times = property(
+        lambda self: self.tmin + self.tstep * np.arange(self.posterior.n_times),
+        doc="Times of the samples, s",
+    )
 
 # %% ../../nbs/api/recording/03_posterior.ipynb #e2fabb57
 def _estimate(e: EvokedPosterior, data: np.ndarray, scale: float = 1e-9):
     "Values by source and time, or vectors `(n_sources, 3, n_times)`, as MNE-Python's object"
     make = _CLASSES[e.space][data.ndim - 2]
-    return make(data * scale, [np.asarray(v) for v in e.vertices], tmin=e.tmin, tstep=e.tstep, subject=e.subject)
+    return make(
+        data * scale,
+        [np.asarray(v) for v in e.vertices],
+        tmin=e.tmin,
+        tstep=e.tstep,
+        subject=e.subject,
+    )
+
 
 @patch
-def _components(self: EvokedPosterior, x: np.ndarray) -> np.ndarray: # `(n_sources, n_times)`, or `(n_sources, 3, n_times)`
+def _components(
+    self: EvokedPosterior, x: np.ndarray
+) -> np.ndarray:  # `(n_sources, n_times)`, or `(n_sources, 3, n_times)`
     "Values by coefficient as amplitudes along normals, or vectors in space"
     x = x.reshape(self.posterior.n_sources, self.n_orient, -1)
-    if self.n_orient == 1: return x[:, 0]
+    if self.n_orient == 1:
+        return x[:, 0]
     return x if self.basis is None else self.basis @ x
 
 # %% ../../nbs/api/recording/03_posterior.ipynb #c99cc26d
 @patch(as_prop=True)
-def mean(self: EvokedPosterior) -> mne.SourceEstimate: # Am
+def mean(self: EvokedPosterior) -> mne.SourceEstimate:  # Am
     "Posterior mean"
     return _estimate(self, self._components(self.posterior.mean))
 
+
 @patch(as_prop=True)
-def std(self: EvokedPosterior) -> mne.SourceEstimate: # Am, the same at every sample
+def std(self: EvokedPosterior) -> mne.SourceEstimate:  # Am, the same at every sample
     "Posterior standard deviation, of each component in space"
-    Q = np.broadcast_to(np.eye(self.n_orient), (self.posterior.n_sources,) + (self.n_orient,) * 2) if self.basis is None or self.n_orient == 1 else self.basis
+    Q = (
+        np.broadcast_to(np.eye(self.n_orient), (self.posterior.n_sources,) + (self.n_orient,) * 2)
+        if self.basis is None or self.n_orient == 1
+        else self.basis
+    )
     var = np.einsum("nik,nkl,nil->ni", Q, self.posterior.blocks, Q, optimize=True)
     s = np.sqrt(np.maximum(var, 0))[:, :, None] * np.ones(self.posterior.n_times)
     return _estimate(self, s[:, 0] if self.n_orient == 1 else s)
 
 # %% ../../nbs/api/recording/03_posterior.ipynb #4825fb22
 @patch
-def interval(self: EvokedPosterior,
-             level: float = 0.95, # Probability, between 0 and 1
-            ) -> tuple: # Lower and upper end, two estimates, Am
+def interval(
+    self: EvokedPosterior,
+    level: float = 0.95,  # Probability, between 0 and 1
+) -> tuple:  # Lower and upper end, two estimates, Am
     "Credible interval of each amplitude, or of each component of a vector"
     level = check_number("level", level, above=0, most=1 - 1e-12, cure="0.95 for 95 %")
     z, mean, std = NormalDist().inv_cdf((1 + level) / 2), self.mean, self.std
@@ -83,73 +110,128 @@ def interval(self: EvokedPosterior,
 
 # %% ../../nbs/api/recording/03_posterior.ipynb #a7231eb2
 @patch
-def _exceeds(self: EvokedPosterior, threshold: float) -> np.ndarray: # `(n_sources, n_times)`
+def _exceeds(self: EvokedPosterior, threshold: float) -> np.ndarray:  # `(n_sources, n_times)`
     "Probability that amplitudes exceed a value in nAm"
     p = self.posterior
     return exceedance(p.mean.reshape(p.n_sources, p.n_orient, -1), p.blocks, threshold)
 
 # %% ../../nbs/api/recording/03_posterior.ipynb #b0b067de
 @patch
-def exceedance(self: EvokedPosterior,
-               threshold: float, # Am; 10e-9 is 10 nAm
-              ) -> mne.SourceEstimate: # Probabilities
+def exceedance(
+    self: EvokedPosterior,
+    threshold: float,  # Am; 10e-9 is 10 nAm
+) -> mne.SourceEstimate:  # Probabilities
     "Probability that the amplitude exceeds a value"
-    threshold = check_number("threshold", threshold, above=0, most=1e-3, cure="it is in Am, as all estimates here: 10 nAm are 10e-9")
+    threshold = check_number(
+        "threshold",
+        threshold,
+        above=0,
+        most=1e-3,
+        cure="it is in Am, as all estimates here: 10 nAm are 10e-9",
+    )
     return _estimate(self, self._exceeds(1e9 * threshold), scale=1)
 
 # %% ../../nbs/api/recording/03_posterior.ipynb #ee61b202
 @patch(as_prop=True)
-def explained_variance(self: EvokedPosterior) -> float: # Share of the whitened power in the window
+def explained_variance(self: EvokedPosterior) -> float:  # Share of the whitened power in the window
     "What the posterior mean explains of the whitened data"
     return float(1 - self.power["residual"] / self.power["data"])
 
-@patch
-def _repr_html_(self: EvokedPosterior) -> str: # HTML
-    "A short table"
-    p, peak = self.posterior, np.linalg.norm(self._components(self.posterior.mean).reshape(self.posterior.n_sources, -1, self.posterior.n_times), axis=1)
-    n, t = np.unravel_index(peak.argmax(), peak.shape)
-    at = ", ".join(f"{1e3 * c:.0f}" for c in self.coords[n])
-    rows = {"solver": self.result.solver, "sources × components": f"{p.n_sources} × {p.n_orient}, {self.space}", "window": f"{1e3 * self.times[0]:.0f} to {1e3 * self.times[-1]:.0f} ms, {p.n_times} samples",
-            "epochs averaged": f"{self.nave:g}", "strongest": f"{peak[n, t]:.3g} nAm at ({at}) mm, {1e3 * self.times[t]:.0f} ms", "log evidence": f"{self.result.log_evidence:.1f}",
-            "whitened power": ", ".join(f"{k.replace('_', ' ')} {v:.2f}" for k, v in self.power.items())}
-    return f"<table><caption>{self.comment or 'Evoked posterior'}</caption>" + "".join(f"<tr><th style='text-align:left'>{k}</th><td style='text-align:left'>{v}</td></tr>" for k, v in rows.items()) + "</table>"
 
 @patch
-def __repr__(self: EvokedPosterior) -> str: # Text
+def _repr_html_(self: EvokedPosterior) -> str:  # HTML
+    "A short table"
+    p, peak = (
+        self.posterior,
+        np.linalg.norm(
+            self._components(self.posterior.mean).reshape(
+                self.posterior.n_sources, -1, self.posterior.n_times
+            ),
+            axis=1,
+        ),
+    )
+    n, t = np.unravel_index(peak.argmax(), peak.shape)
+    at = ", ".join(f"{1e3 * c:.0f}" for c in self.coords[n])
+    rows = {
+        "solver": self.result.solver,
+        "sources × components": f"{p.n_sources} × {p.n_orient}, {self.space}",
+        "window": f"{1e3 * self.times[0]:.0f} to {1e3 * self.times[-1]:.0f} ms, {p.n_times} samples",
+        "epochs averaged": f"{self.nave:g}",
+        "strongest": f"{peak[n, t]:.3g} nAm at ({at}) mm, {1e3 * self.times[t]:.0f} ms",
+        "log evidence": f"{self.result.log_evidence:.1f}",
+        "whitened power": ", ".join(
+            f"{k.replace('_', ' ')} {v:.2f}" for k, v in self.power.items()
+        ),
+    }
+    return (
+        f"<table><caption>{self.comment or 'Evoked posterior'}</caption>"
+        + "".join(
+            f"<tr><th style='text-align:left'>{k}</th><td style='text-align:left'>{v}</td></tr>"
+            for k, v in rows.items()
+        )
+        + "</table>"
+    )
+
+
+@patch
+def __repr__(self: EvokedPosterior) -> str:  # Text
     "One line"
     return f"<EvokedPosterior {self.comment!r}: {self.result.solver}, {self.posterior.n_sources} sources × {self.n_orient}, {self.posterior.n_times} samples>"
 
 # %% ../../nbs/api/recording/03_posterior.ipynb #f3f3cf6e
 @patch
-def plot_3d(self: EvokedPosterior,
-            what: str = "mean", # "mean" or "std"
-            **kwargs, # What `plot` of the estimate takes: `subjects_dir`, `hemi`, `initial_time` …
-           ) -> object: # MNE-Python's figure
+def plot_3d(
+    self: EvokedPosterior,
+    what: str = "mean",  # "mean" or "std"
+    **kwargs,  # What `plot` of the estimate takes: `subjects_dir`, `hemi`, `initial_time` …
+) -> object:  # MNE-Python's figure
     "Show an estimate in MNE-Python's 3-D viewer"
     estimate = check_choice("what", what, dict(mean=lambda: self.mean, std=lambda: self.std))
     if missing := [m for m in ("pyvista", "pyvistaqt") if find_spec(m) is None]:
-        raise ImportError(f"MNE-Python's 3-D viewer needs {' and '.join(missing)}: pip install {' '.join(missing)}, or draw maps with calibrain.viz")
+        raise ImportError(
+            f"MNE-Python's 3-D viewer needs {' and '.join(missing)}: pip install {' '.join(missing)}, or draw maps with calibrain.viz"
+        )
     return estimate().plot(**kwargs)
 
 # %% ../../nbs/api/recording/03_posterior.ipynb #6a6ca9c2
 @patch
-def save(self: EvokedPosterior,
-         path: str | Path, # Where to, ending in `.npz`
-        ) -> Path: # Where it is
+def save(
+    self: EvokedPosterior,
+    path: str | Path,  # Where to, ending in `.npz`
+) -> Path:  # Where it is
     "Write the posterior to a file"
     own = {k: getattr(self, k) for k in ("space", "coords", "tmin", "tstep", "comment", "nave")}
     own |= {k: v for k in ("basis", "subject") if (v := getattr(self, k)) is not None}
-    own |= {f"vertices/{i}": np.asarray(v) for i, v in enumerate(self.vertices)} | {f"power/{k}": v for k, v in self.power.items()}
-    return write_arrays(path, dict(kind="calibrain evoked posterior 1") | own | result_to_arrays(self.result))
+    own |= {f"vertices/{i}": np.asarray(v) for i, v in enumerate(self.vertices)} | {
+        f"power/{k}": v for k, v in self.power.items()
+    }
+    return write_arrays(
+        path, dict(kind="calibrain evoked posterior 1") | own | result_to_arrays(self.result)
+    )
+
 
 @patch(cls_method=True)
-def load(cls: EvokedPosterior,
-    path: str | Path, # A file written by `save`
-) -> EvokedPosterior: # The posterior
+def load(
+    cls: EvokedPosterior,
+    path: str | Path,  # A file written by `save`
+) -> EvokedPosterior:  # The posterior
     "Read a posterior from a file"
     a = read_arrays(path)
-    if str(a.get("kind", "")) != "calibrain evoked posterior 1": refuse(ValueError, "path", "a file with an evoked posterior", f"{path} with {', '.join(list(a)[:5]) or 'nothing'}")
-    below = lambda part: {n[len(part):]: a[n] for n in a if n.startswith(part)}
+    if str(a.get("kind", "")) != "calibrain evoked posterior 1":
+        refuse(
+            ValueError,
+            "path",
+            "a file with an evoked posterior",
+            f"{path} with {', '.join(list(a)[:5]) or 'nothing'}",
+        )
+    below = lambda part: {n[len(part) :]: a[n] for n in a if n.startswith(part)}
     text = {k: str(a[k]) if k in a else None for k in ("space", "comment", "subject")}
-    return cls(result_from_arrays(a), vertices=list(below("vertices/").values()), coords=a["coords"], basis=a.get("basis"), power={k: float(v) for k, v in below("power/").items()},
-               **text, **{k: float(a[k]) for k in ("tmin", "tstep", "nave")})
+    return cls(
+        result_from_arrays(a),
+        vertices=list(below("vertices/").values()),
+        coords=a["coords"],
+        basis=a.get("basis"),
+        power={k: float(v) for k, v in below("power/").items()},
+        **text,
+        **{k: float(a[k]) for k in ("tmin", "tstep", "nave")},
+    )

@@ -12,58 +12,96 @@ import numpy as np
 from fastcore.basics import patch
 from mne.io.constants import FIFF
 
-from ..core.checks import refuse, check_array, check_choice, check_count, check_leadfield, check_logger, check_number
+from calibrain.core.checks import (
+    check_array,
+    check_choice,
+    check_count,
+    check_leadfield,
+    check_logger,
+    check_number,
+    refuse,
+)
 from ..core.units import flatten_sources
 from ..head.leadfield import Leadfield
 
 # %% ../../nbs/api/simulation/02_sensors.ipynb #b6eb3d6c
 def project(
-    x: np.ndarray, # Sources, `(n_sources, n_times)` or `(n_sources, n_orient, n_times)`, nAm
-    L: np.ndarray, # Leadfield, `(n_sensors, n_sources)`, `(n_sensors, n_sources, n_orient)` or `(n_sensors, n_sources * n_orient)`, µV/nAm or fT/nAm; or a `Leadfield`
-) -> np.ndarray: # Recording without noise, `(n_sensors, n_times)`, µV or fT
+    x: np.ndarray,  # Sources, `(n_sources, n_times)` or `(n_sources, n_orient, n_times)`, nAm
+    L: np.ndarray,  # Leadfield, `(n_sensors, n_sources)`, `(n_sensors, n_sources, n_orient)` or `(n_sensors, n_sources * n_orient)`, µV/nAm or fT/nAm; or a `Leadfield`
+) -> np.ndarray:  # Recording without noise, `(n_sensors, n_times)`, µV or fT
     "What the sensors see of the sources: LX"
     x, L = check_array("x", x), check_array("L", L)
-    if x.ndim not in (2, 3): raise ValueError(f"x must have 2 or 3 dimensions, got shape {x.shape}: pass (n_sources, n_times) or (n_sources, n_orient, n_times)")
-    if L.ndim not in (2, 3): raise ValueError(f"L must have 2 or 3 dimensions, got shape {L.shape}: pass (n_sensors, n_sources) or (n_sensors, n_sources, n_orient)")
+    if x.ndim not in (2, 3):
+        raise ValueError(
+            f"x must have 2 or 3 dimensions, got shape {x.shape}: pass (n_sources, n_times) or (n_sources, n_orient, n_times)"
+        )
+    if L.ndim not in (2, 3):
+        raise ValueError(
+            f"L must have 2 or 3 dimensions, got shape {L.shape}: pass (n_sensors, n_sources) or (n_sensors, n_sources, n_orient)"
+        )
     flat = flatten_sources(x)
     if len(flat) != L[0].size or (x.ndim == L.ndim == 3 and x.shape[:2] != L.shape[1:]):
-        raise ValueError(f"x and L must have the same sources and orientations, got x of shape {x.shape} and L of shape {L.shape}: "
-                         "pass x as (n_sources[, n_orient], n_times) and L as (n_sensors, n_sources[, n_orient])")
+        raise ValueError(
+            f"x and L must have the same sources and orientations, got x of shape {x.shape} and L of shape {L.shape}: "
+            "pass x as (n_sources[, n_orient], n_times) and L as (n_sensors, n_sources[, n_orient])"
+        )
     return check_leadfield(L.reshape(len(L), -1)) @ flat
 
 # %% ../../nbs/api/simulation/02_sensors.ipynb #9e50faf4
 def snr_db(
-    alpha_SNR: float, # Share of the signal, 0 to 1
-) -> float: # Signal-to-noise ratio, dB; -inf at 0, inf at 1
+    alpha_SNR: float,  # Share of the signal, 0 to 1
+) -> float:  # Signal-to-noise ratio, dB; -inf at 0, inf at 1
     "Signal-to-noise ratio in dB of a share of the signal"
-    a = check_number("alpha_SNR", alpha_SNR, least=0, most=1, cure="0 is noise alone, 1 is no noise")
-    with np.errstate(divide="ignore"): return float(20 * (np.log10(a) - np.log10(1 - a)))
+    a = check_number(
+        "alpha_SNR", alpha_SNR, least=0, most=1, cure="0 is noise alone, 1 is no noise"
+    )
+    with np.errstate(divide="ignore"):
+        return float(20 * (np.log10(a) - np.log10(1 - a)))
 
 # %% ../../nbs/api/simulation/02_sensors.ipynb #ca8d070d
 def alpha_from_db(
-    snr: float, # Signal-to-noise ratio, dB
-) -> float: # Share of the signal, 0 to 1
+    snr: float,  # Signal-to-noise ratio, dB
+) -> float:  # Share of the signal, 0 to 1
     "Share of the signal that gives a signal-to-noise ratio in dB"
-    return float(1 / (1 + 10 ** (-check_number("snr", snr, least=-300, most=300, cure="pass decibels") / 20)))
+    return float(
+        1 / (1 + 10 ** (-check_number("snr", snr, least=-300, most=300, cure="pass decibels") / 20))
+    )
 
 # %% ../../nbs/api/simulation/02_sensors.ipynb #254852dc
 def scaled_noise(
-    y_clean: np.ndarray, # Recording without noise, `(n_sensors, n_times)`, µV or fT
-    alpha_SNR: float = 0.5, # Share of the signal, 0 (noise alone) to 1 (no noise)
-    sensor_white_noise_std: float = 1.0, # Standard deviation before scaling; it changes `eta` only
-    seed: int = 42, # Seed of the noise, 0 to 2**32 - 1
-) -> tuple: # Noise, shape and unit of `y_clean`, and the factor `eta` it was scaled by
+    y_clean: np.ndarray,  # Recording without noise, `(n_sensors, n_times)`, µV or fT
+    alpha_SNR: float = 0.5,  # Share of the signal, 0 (noise alone) to 1 (no noise)
+    sensor_white_noise_std: float = 1.0,  # Standard deviation before scaling; it changes `eta` only
+    seed: int = 42,  # Seed of the noise, 0 to 2**32 - 1
+) -> tuple:  # Noise, shape and unit of `y_clean`, and the factor `eta` it was scaled by
     "White noise at a share of the signal"
     y_clean = check_array("y_clean", y_clean)
-    alpha = check_number("alpha_SNR", alpha_SNR, least=0, most=1, cure="0 is noise alone, 1 is no noise")
-    std = check_number("sensor_white_noise_std", sensor_white_noise_std, above=0, cure="set the noise level with alpha_SNR")
-    seed = check_count("seed", seed, least=0, most=2**32 - 1, cure="pass a whole number from 0 to 2**32 - 1")
+    alpha = check_number(
+        "alpha_SNR", alpha_SNR, least=0, most=1, cure="0 is noise alone, 1 is no noise"
+    )
+    std = check_number(
+        "sensor_white_noise_std",
+        sensor_white_noise_std,
+        above=0,
+        cure="set the noise level with alpha_SNR",
+    )
+    seed = check_count(
+        "seed", seed, least=0, most=2**32 - 1, cure="pass a whole number from 0 to 2**32 - 1"
+    )
     signal = np.linalg.norm(y_clean)
-    if not signal > 0: raise ValueError("y_clean must be different from zero somewhere, got all zeros: pass active sources that L does not cancel")
-    if alpha == 1: return np.zeros_like(y_clean), 0.0
+    if not signal > 0:
+        raise ValueError(
+            "y_clean must be different from zero somewhere, got all zeros: pass active sources that L does not cancel"
+        )
+    if alpha == 1:
+        return np.zeros_like(y_clean), 0.0
     eps = np.random.RandomState(seed).normal(0, std, y_clean.shape)
-    with np.errstate(all="ignore"): eta = float(((1 - alpha) / alpha if alpha else 1.0) * signal / np.linalg.norm(eps))
-    if not 0 < eta < np.inf: raise ValueError(f"eta, the scale of the noise, must be finite and > 0, got {eta} with alpha_SNR={alpha:g} and sensor_white_noise_std={std:g}: pass x in nAm and L in µV/nAm or fT/nAm")
+    with np.errstate(all="ignore"):
+        eta = float(((1 - alpha) / alpha if alpha else 1.0) * signal / np.linalg.norm(eps))
+    if not 0 < eta < np.inf:
+        raise ValueError(
+            f"eta, the scale of the noise, must be finite and > 0, got {eta} with alpha_SNR={alpha:g} and sensor_white_noise_std={std:g}: pass x in nAm and L in µV/nAm or fT/nAm"
+        )
     return eta * eps, eta
 
 # %% ../../nbs/api/simulation/02_sensors.ipynb #76ce7b6b
@@ -72,101 +110,164 @@ def _fiff(name, value, prefix, suffix=""):
     family = {int(v): v for k, v in FIFF.items() if k.startswith(prefix) and k.endswith(suffix)}
     cure = f"take a constant FIFF.{prefix}…{suffix} from mne.io.constants"
     value = check_count(name, value, least=-100, cure=cure)
-    if value not in family: raise ValueError(f"{name} must be a known constant, got {value}: {cure}")
+    if value not in family:
+        raise ValueError(f"{name} must be a known constant, got {value}: {cure}")
     return family[value]
 
 # %% ../../nbs/api/simulation/02_sensors.ipynb #a61753cf
 def unit_name(
-    units: int, # FIFF unit, such as `FIFF.FIFF_UNIT_T`
-    unitmult: int, # FIFF power of ten, such as `FIFF.FIFF_UNITM_F`
-) -> str: # The unit as it stands on an axis
+    units: int,  # FIFF unit, such as `FIFF.FIFF_UNIT_T`
+    unitmult: int,  # FIFF power of ten, such as `FIFF.FIFF_UNITM_F`
+) -> str:  # The unit as it stands on an axis
     "A FIFF unit in writing"
-    units, unitmult = _fiff("units", units, "FIFF_UNIT_"), _fiff("unitmult", unitmult, "FIFF_UNITM_")
-    unit = {FIFF.FIFF_UNIT_T: "T", FIFF.FIFF_UNIT_T_M: "T/m", FIFF.FIFF_UNIT_V: "V"}.get(units, f"({units})")
-    return {0: "", -3: "m", -6: "µ", -9: "n", -12: "p", -15: "f"}.get(unitmult, f"10^{int(unitmult)} ") + unit
+    units, unitmult = (
+        _fiff("units", units, "FIFF_UNIT_"),
+        _fiff("unitmult", unitmult, "FIFF_UNITM_"),
+    )
+    unit = {FIFF.FIFF_UNIT_T: "T", FIFF.FIFF_UNIT_T_M: "T/m", FIFF.FIFF_UNIT_V: "V"}.get(
+        units, f"({units})"
+    )
+    return {0: "", -3: "m", -6: "µ", -9: "n", -12: "p", -15: "f"}.get(
+        unitmult, f"10^{int(unitmult)} "
+    ) + unit
 
 # %% ../../nbs/api/simulation/02_sensors.ipynb #cbc607f7
 class SensorSimulator:
     "Recordings of simulated sources, with white noise"
-    def __init__(self,
-        logger: logging.Logger | None = None, # Where to log; `None`: the logger of this module
+
+    def __init__(
+        self,
+        logger: logging.Logger | None = None,  # Where to log; `None`: the logger of this module
     ):
         self.logger = check_logger(logger, __name__)
         self.set_sensor_metadata()
+
     unit = property(lambda self: unit_name(self.units, self.unitmult), doc="Unit of the recording")
-    def __repr__(self): return f"<{type(self).__name__}: data in {self.unit}>"
-    def _repr_markdown_(self): return f"**{type(self).__name__}**, data in {self.unit}\n\n| kind | units | unitmult | coil_type |\n|---|---|---|---|\n| {self.kind} | {self.units} | {self.unitmult} | {self.coil_type} |"
+
+    def __repr__(self):
+        return f"<{type(self).__name__}: data in {self.unit}>"
+
+    def _repr_markdown_(self):
+        return f"**{type(self).__name__}**, data in {self.unit}\n\n| kind | units | unitmult | coil_type |\n|---|---|---|---|\n| {self.kind} | {self.units} | {self.unitmult} | {self.coil_type} |"
 
 # %% ../../nbs/api/simulation/02_sensors.ipynb #5b2b2bbd
 @patch
-def set_sensor_metadata(self: SensorSimulator, *,
-    kind: int | None = None, # Kind of channel, `FIFF.FIFFV_…_CH`; `None`: MEG
-    units: int | None = None, # Unit, `FIFF.FIFF_UNIT_…`; `None`: tesla
-    unitmult: int | None = None, # Power of ten, `FIFF.FIFF_UNITM_…`; `None`: femto
-    coil_type: int | None = None, # Coil, `FIFF.FIFFV_COIL_…`; `None`: not said
-) -> SensorSimulator: # The simulator
+def set_sensor_metadata(
+    self: SensorSimulator,
+    *,
+    kind: int | None = None,  # Kind of channel, `FIFF.FIFFV_…_CH`; `None`: MEG
+    units: int | None = None,  # Unit, `FIFF.FIFF_UNIT_…`; `None`: tesla
+    unitmult: int | None = None,  # Power of ten, `FIFF.FIFF_UNITM_…`; `None`: femto
+    coil_type: int | None = None,  # Coil, `FIFF.FIFFV_COIL_…`; `None`: not said
+) -> SensorSimulator:  # The simulator
     "Record what the sensors are"
-    given = dict(kind=FIFF.FIFFV_MEG_CH if kind is None else _fiff("kind", kind, "FIFFV_", "_CH"),
-                 units=FIFF.FIFF_UNIT_T if units is None else _fiff("units", units, "FIFF_UNIT_"),
-                 unitmult=FIFF.FIFF_UNITM_F if unitmult is None else _fiff("unitmult", unitmult, "FIFF_UNITM_"),
-                 coil_type=None if coil_type is None else _fiff("coil_type", coil_type, "FIFFV_COIL_"))
+    given = dict(
+        kind=FIFF.FIFFV_MEG_CH if kind is None else _fiff("kind", kind, "FIFFV_", "_CH"),
+        units=FIFF.FIFF_UNIT_T if units is None else _fiff("units", units, "FIFF_UNIT_"),
+        unitmult=FIFF.FIFF_UNITM_F
+        if unitmult is None
+        else _fiff("unitmult", unitmult, "FIFF_UNITM_"),
+        coil_type=None if coil_type is None else _fiff("coil_type", coil_type, "FIFFV_COIL_"),
+    )
     vars(self).update(given)
     return self
 
 # %% ../../nbs/api/simulation/02_sensors.ipynb #64728749
 @patch
-def simulate(self: SensorSimulator,
-    x: np.ndarray, # Sources, `(n_sources, n_times)` or `(n_sources, n_orient, n_times)`, nAm
-    L: np.ndarray, # Leadfield, `(n_sensors, n_sources)`, `(n_sensors, n_sources, n_orient)` or `(n_sensors, n_sources * n_orient)`, µV/nAm or fT/nAm; or a `Leadfield`
-    alpha_SNR: float = 0.5, # Share of the signal, 0 (noise alone) to 1 (no noise)
-    sensor_white_noise_std: float = 1.0, # Standard deviation before scaling; it changes `eta` only
-    seed: int = 42, # Seed of the noise, 0 to 2**32 - 1
-) -> tuple: # `y_clean`, `y_noisy`, `noise`, each `(n_sensors, n_times)`, µV or fT, and `eta`
+def simulate(
+    self: SensorSimulator,
+    x: np.ndarray,  # Sources, `(n_sources, n_times)` or `(n_sources, n_orient, n_times)`, nAm
+    L: np.ndarray,  # Leadfield, `(n_sensors, n_sources)`, `(n_sensors, n_sources, n_orient)` or `(n_sensors, n_sources * n_orient)`, µV/nAm or fT/nAm; or a `Leadfield`
+    alpha_SNR: float = 0.5,  # Share of the signal, 0 (noise alone) to 1 (no noise)
+    sensor_white_noise_std: float = 1.0,  # Standard deviation before scaling; it changes `eta` only
+    seed: int = 42,  # Seed of the noise, 0 to 2**32 - 1
+) -> tuple:  # `y_clean`, `y_noisy`, `noise`, each `(n_sensors, n_times)`, µV or fT, and `eta`
     "Record the sources"
-    if isinstance(L, Leadfield) and not isinstance(L.unit, str): refuse(ValueError, "L", "of one unit, as the noise has one size for all sensors", " and ".join(sorted(set(L.units))), "record each kind by itself: L.select(sensors)")
+    if isinstance(L, Leadfield) and not isinstance(L.unit, str):
+        refuse(
+            ValueError,
+            "L",
+            "of one unit, as the noise has one size for all sensors",
+            " and ".join(sorted(set(L.units))),
+            "record each kind by itself: L.select(sensors)",
+        )
     y_clean = project(x, L)
-    if not y_clean.any(): raise ValueError(f"x must give a signal at the sensors, got {'all zeros' if not np.any(x) else 'sources that L does not see'}: pass sources of which at least one is active and seen by L")
+    if not y_clean.any():
+        raise ValueError(
+            f"x must give a signal at the sensors, got {'all zeros' if not np.any(x) else 'sources that L does not see'}: pass sources of which at least one is active and seen by L"
+        )
     noise, eta = scaled_noise(y_clean, alpha_SNR, sensor_white_noise_std, seed)
-    self.logger.debug("%d sensors, %d samples, %.2f dB, eta %.6g", *y_clean.shape, snr_db(alpha_SNR), eta)
+    self.logger.debug(
+        "%d sensors, %d samples, %.2f dB, eta %.6g", *y_clean.shape, snr_db(alpha_SNR), eta
+    )
     return y_clean, noise + (y_clean if alpha_SNR else 0), noise, eta
 
 # %% ../../nbs/api/simulation/02_sensors.ipynb #10644d95
 def _n_before(tmin, stim_onset, sfreq):
     "Samples before the stimulus"
-    missing = [name for name, v in (("tmin", tmin), ("stim_onset", stim_onset), ("sfreq", sfreq)) if v is None]
-    if missing: raise ValueError(f"{', '.join(missing)} must be given with mode 'baseline', got None: pass the times in s and sfreq in Hz that y was simulated with")
-    tmin, sfreq = check_number("tmin", tmin, cure="pass a time in s"), check_number("sfreq", sfreq, above=0, cure="pass the sampling frequency in Hz")
+    missing = [
+        name
+        for name, v in (("tmin", tmin), ("stim_onset", stim_onset), ("sfreq", sfreq))
+        if v is None
+    ]
+    if missing:
+        raise ValueError(
+            f"{', '.join(missing)} must be given with mode 'baseline', got None: pass the times in s and sfreq in Hz that y was simulated with"
+        )
+    tmin, sfreq = (
+        check_number("tmin", tmin, cure="pass a time in s"),
+        check_number("sfreq", sfreq, above=0, cure="pass the sampling frequency in Hz"),
+    )
     n = int((check_number("stim_onset", stim_onset, cure="pass a time in s") - tmin) * sfreq)
-    if n < 2: raise ValueError(f"stim_onset must leave at least 2 samples before the stimulus, got {stim_onset} with tmin={tmin:g} and sfreq={sfreq:g}: start the recording earlier, or use another mode")
+    if n < 2:
+        raise ValueError(
+            f"stim_onset must leave at least 2 samples before the stimulus, got {stim_onset} with tmin={tmin:g} and sfreq={sfreq:g}: start the recording earlier, or use another mode"
+        )
     return n
 
 # %% ../../nbs/api/simulation/02_sensors.ipynb #a6126ac3
 def _oracle(noise):
     "Variance of the noise that was added"
-    if noise is None: raise ValueError("noise must be given with mode 'oracle', got None: pass the noise that the simulator returned")
+    if noise is None:
+        raise ValueError(
+            "noise must be given with mode 'oracle', got None: pass the noise that the simulator returned"
+        )
     return float(np.var(check_array("noise", noise)))
 
 # %% ../../nbs/api/simulation/02_sensors.ipynb #5b5a802c
 def _baseline(y, tmin, stim_onset, sfreq):
     "Mean over sensors of the variance before the stimulus"
-    if y is None: raise ValueError("y must be given with mode 'baseline', got None: pass the recording")
-    y, n = check_array("y", y, (None, None), cure="pass the recording as (n_sensors, n_times)"), _n_before(tmin, stim_onset, sfreq)
-    if n > y.shape[1]: raise ValueError(f"y must reach to the stimulus, got {y.shape[1]} samples of which {n} should lie before it: check tmin, stim_onset and sfreq")
+    if y is None:
+        raise ValueError("y must be given with mode 'baseline', got None: pass the recording")
+    y, n = (
+        check_array("y", y, (None, None), cure="pass the recording as (n_sensors, n_times)"),
+        _n_before(tmin, stim_onset, sfreq),
+    )
+    if n > y.shape[1]:
+        raise ValueError(
+            f"y must reach to the stimulus, got {y.shape[1]} samples of which {n} should lie before it: check tmin, stim_onset and sfreq"
+        )
     return float(np.mean(y[:, :n].std(axis=1) ** 2))
 
 # %% ../../nbs/api/simulation/02_sensors.ipynb #c7e0b993
 def noise_variance(
-    mode: str, # `"oracle"`, `"baseline"` or `"adaptive_joint_learning"`
+    mode: str,  # `"oracle"`, `"baseline"` or `"adaptive_joint_learning"`
     *,
-    noise: np.ndarray | None = None, # Noise that was added, `(n_sensors, n_times)`, µV or fT
-    y: np.ndarray | None = None, # Recording, `(n_sensors, n_times)`, µV or fT
-    tmin: float | None = None, # Time of the first sample, s
-    stim_onset: float | None = None, # Time of the stimulus, s
-    sfreq: float | None = None, # Sampling frequency, Hz
-) -> float | None: # Noise variance, µV² or fT²; `None` where the solver learns it
+    noise: np.ndarray | None = None,  # Noise that was added, `(n_sensors, n_times)`, µV or fT
+    y: np.ndarray | None = None,  # Recording, `(n_sensors, n_times)`, µV or fT
+    tmin: float | None = None,  # Time of the first sample, s
+    stim_onset: float | None = None,  # Time of the stimulus, s
+    sfreq: float | None = None,  # Sampling frequency, Hz
+) -> float | None:  # Noise variance, µV² or fT²; `None` where the solver learns it
     "The noise variance that a solver is given"
-    mode = check_choice("mode", mode, {m: m for m in ("oracle", "baseline", "adaptive_joint_learning")})
-    if mode == "adaptive_joint_learning": return None
+    mode = check_choice(
+        "mode", mode, {m: m for m in ("oracle", "baseline", "adaptive_joint_learning")}
+    )
+    if mode == "adaptive_joint_learning":
+        return None
     variance = _oracle(noise) if mode == "oracle" else _baseline(y, tmin, stim_onset, sfreq)
-    if variance == 0: raise ValueError(f"the noise variance must be > 0, got 0 with mode {mode!r}: there is no noise in these data, so simulate with alpha_SNR < 1")
+    if variance == 0:
+        raise ValueError(
+            f"the noise variance must be > 0, got 0 with mode {mode!r}: there is no noise in these data, so simulate with alpha_SNR < 1"
+        )
     return variance

@@ -14,10 +14,17 @@ import numpy as np
 from scipy import linalg
 from scipy.optimize import brentq
 
-from ..core.checks import refuse, check_choice, check_count, check_logger, check_number, check_recording
+from calibrain.core.checks import (
+    check_choice,
+    check_count,
+    check_logger,
+    check_number,
+    check_recording,
+    refuse,
+)
 from ..core.warnings import ConvergenceWarning, warn
-from ..posterior.gaussian import Posterior
 from ..head.prepared import Eigenbasis, prepare
+from ..posterior.gaussian import Posterior
 from ..posterior.result import Result, shared_entries
 from .evidence import data_root, log_evidence, violation
 from .gamma_lambda_map import boundary, warn_boundary
@@ -27,124 +34,177 @@ from .search import NOISE_FLOOR
 @dataclass(frozen=True, eq=False)
 class Spectrum:
     "A leadfield and a recording in the eigenbasis of GGᵀ"
-    d: np.ndarray # Eigenvalues of GGᵀ, `(n_sensors,)`; zero where they are rounding
-    s: np.ndarray # Mean power of the data along each eigenvector, `(n_sensors,)`
-    U: np.ndarray # Eigenvectors, `(n_sensors, n_sensors)`
-    silent: np.ndarray = None # Directions in which neither leadfield nor recording has any power, `(n_sensors,)`
 
-    def cost(self,
-             gamma: float, # γ, nAm²
-             noise: float, # λ, µV² or fT²
-            ) -> float: # ℒ
+    d: np.ndarray  # Eigenvalues of GGᵀ, `(n_sensors,)`; zero where they are rounding
+    s: np.ndarray  # Mean power of the data along each eigenvector, `(n_sensors,)`
+    U: np.ndarray  # Eigenvectors, `(n_sensors, n_sensors)`
+    silent: np.ndarray = (
+        None  # Directions in which neither leadfield nor recording has any power, `(n_sensors,)`
+    )
+
+    def cost(
+        self,
+        gamma: float,  # γ, nAm²
+        noise: float,  # λ, µV² or fT²
+    ) -> float:  # ℒ
         "The cost in the eigenbasis"
         c = gamma * self.d + noise
         return float((np.log(c) + self.s / c).sum())
 
 # %% ../../nbs/api/solvers/07_bmn.ipynb #d887ea11
 def spectrum(
-    basis: Eigenbasis, # The leadfield in its eigenbasis
-    y: np.ndarray, # Recording, `(n_sensors, n_times)`
-) -> Spectrum: # What the evidence needs to know of both
+    basis: Eigenbasis,  # The leadfield in its eigenbasis
+    y: np.ndarray,  # Recording, `(n_sensors, n_times)`
+) -> Spectrum:  # What the evidence needs to know of both
     "A recording seen in the eigenbasis of a leadfield"
     root, U, unseen = data_root(y), basis.U.copy(), basis.d == 0
-    if unseen.any(): U[:, unseen] = U[:, unseen] @ linalg.svd(U[:, unseen].T @ root)[0]
-    s = ((U.T @ root)**2).sum(1)
+    if unseen.any():
+        U[:, unseen] = U[:, unseen] @ linalg.svd(U[:, unseen].T @ root)[0]
+    s = ((U.T @ root) ** 2).sum(1)
     silent = unseen & (s <= 1e-12 * s.mean())
-    silent[np.flatnonzero(silent)[:max(0, unseen.sum() - y.shape[1])]] = False            # with few samples some are empty without being silent
+    silent[np.flatnonzero(silent)[: max(0, unseen.sum() - y.shape[1])]] = (
+        False  # with few samples some are empty without being silent
+    )
     return Spectrum(basis.d, s, U, silent)
 
 # %% ../../nbs/api/solvers/07_bmn.ipynb #b1de4f66
 @dataclass(frozen=True, eq=False)
 class Minimum:
     "A minimum, and how it was found"
-    t: float # Where
-    path: list # The points tried on the way, the last one is `t`
-    n_iter: int = 0 # Steps that refined it
-    converged: bool = True # Whether the tolerance was met
-    at_end: bool = False # Whether it is the upper end of the grid
+
+    t: float  # Where
+    path: list  # The points tried on the way, the last one is `t`
+    n_iter: int = 0  # Steps that refined it
+    converged: bool = True  # Whether the tolerance was met
+    at_end: bool = False  # Whether it is the upper end of the grid
+
 
 def _refine(slope, a, b, tol, max_iter) -> Minimum:
     "The zero of a slope between two points"
     path = []
-    def tried(t): path.append(t); return slope(np.array([t]))[0]
-    if tried(a) * tried(b) >= 0: return Minimum(b, [a, b])                                     # a zero to rounding
-    t, r = brentq(tried, a, b, xtol=max(tol * 1e-6, 1e-15), rtol=8.9e-16, maxiter=max_iter, full_output=True, disp=False)
+
+    def tried(t):
+        path.append(t)
+        return slope(np.array([t]))[0]
+
+    if tried(a) * tried(b) >= 0:
+        return Minimum(b, [a, b])  # a zero to rounding
+    t, r = brentq(
+        tried,
+        a,
+        b,
+        xtol=max(tol * 1e-6, 1e-15),
+        rtol=8.9e-16,
+        maxiter=max_iter,
+        full_output=True,
+        disp=False,
+    )
     return Minimum(t, path + [t], r.iterations, r.converged)
 
 # %% ../../nbs/api/solvers/07_bmn.ipynb #2d1eb9a4
 def lowest(
-    f: Callable, # The function, at one point
-    slope: Callable, # Anything with the sign of its derivative, at an array of points
-    low: float, # Where to begin
-    high: float, # Where to end
-    tol: float = 1e-6, # Tolerance of the solver; `t` is found a million times finer
-    max_iter: int = 1000, # Steps at most, for each minimum
-) -> Minimum: # The lowest
+    f: Callable,  # The function, at one point
+    slope: Callable,  # Anything with the sign of its derivative, at an array of points
+    low: float,  # Where to begin
+    high: float,  # Where to end
+    tol: float = 1e-6,  # Tolerance of the solver; `t` is found a million times finer
+    max_iter: int = 1000,  # Steps at most, for each minimum
+) -> Minimum:  # The lowest
     "The lowest minimum of a smooth function of one variable"
     grid = np.linspace(low, high, int(10 * (high - low)) + 2)
     rising = slope(grid) >= 0
-    inside = [_refine(slope, grid[i], grid[i + 1], tol, max_iter) for i in np.flatnonzero(~rising[:-1] & rising[1:])]
+    inside = [
+        _refine(slope, grid[i], grid[i + 1], tol, max_iter)
+        for i in np.flatnonzero(~rising[:-1] & rising[1:])
+    ]
     found = [Minimum(grid[0], [grid[0]]), *inside, Minimum(grid[-1], [grid[-1]], at_end=True)]
     values = np.array([f(m.t) for m in found])
     return found[np.flatnonzero(values <= values.min() + 1e-12 * abs(values.min()))[0]]
 
 # %% ../../nbs/api/solvers/07_bmn.ipynb #fc0e110e
-def _statistics(e: Spectrum, gamma: np.ndarray, noise: np.ndarray) -> tuple: # q and d of each pair
+def _statistics(e: Spectrum, gamma: np.ndarray, noise: np.ndarray) -> tuple:  # q and d of each pair
     c = gamma[:, None] * e.d + noise[:, None]
     return (e.d * e.s / c**2).sum(1), (e.d / c).sum(1)
 
-def _slope_gamma(e: Spectrum, gamma: np.ndarray, noise: np.ndarray) -> np.ndarray: # 1 − q/d
+
+def _slope_gamma(e: Spectrum, gamma: np.ndarray, noise: np.ndarray) -> np.ndarray:  # 1 − q/d
     q, d = _statistics(e, gamma, noise)
     return 1 - q / d
 
 # %% ../../nbs/api/solvers/07_bmn.ipynb #0784ef90
 def best_gamma(
-    e: Spectrum, # Leadfield and recording
-    noise: float, # Noise variance λ
-    tol: float = 1e-6, # Tolerance
-    max_iter: int = 1000, # Steps at most
-) -> tuple[np.ndarray, Minimum]: # Points tried, rows of (γ, λ), the last one is the optimum; the minimum
+    e: Spectrum,  # Leadfield and recording
+    noise: float,  # Noise variance λ
+    tol: float = 1e-6,  # Tolerance
+    max_iter: int = 1000,  # Steps at most
+) -> tuple[
+    np.ndarray, Minimum
+]:  # Points tried, rows of (γ, λ), the last one is the optimum; the minimum
     "The γ of highest evidence at a given noise variance"
     seen = e.d > 0
-    low, high = np.log(1e-8 * noise / e.d.max()), np.log(10 * (e.s[seen] / e.d[seen]).max() + noise / e.d.max())
-    m = lowest(lambda t: e.cost(np.exp(t), noise), lambda t: _slope_gamma(e, np.exp(t), np.full(len(t), noise)), low, high, tol, max_iter)
+    low, high = (
+        np.log(1e-8 * noise / e.d.max()),
+        np.log(10 * (e.s[seen] / e.d[seen]).max() + noise / e.d.max()),
+    )
+    m = lowest(
+        lambda t: e.cost(np.exp(t), noise),
+        lambda t: _slope_gamma(e, np.exp(t), np.full(len(t), noise)),
+        low,
+        high,
+        tol,
+        max_iter,
+    )
     gamma = np.exp(m.path) * (m.t > low)
     return np.column_stack([gamma, np.full(len(gamma), noise)]), m
 
 # %% ../../nbs/api/solvers/07_bmn.ipynb #df1f918f
-def _profile(e: Spectrum, rho: np.ndarray) -> tuple: # λ(ρ), and the slope of the profile cost
+def _profile(e: Spectrum, rho: np.ndarray) -> tuple:  # λ(ρ), and the slope of the profile cost
     noise_share = 1 / (rho[:, None] * e.d + 1)
     source_share, left = rho[:, None] * e.d * noise_share, e.s * noise_share
     p, n, noise = source_share.mean(1), noise_share.mean(1), left.mean(1)
-    spread = np.where((p < n)[:, None], p[:, None] - source_share, noise_share - n[:, None])      # equal, but the smaller keeps its digits
+    spread = np.where(
+        (p < n)[:, None], p[:, None] - source_share, noise_share - n[:, None]
+    )  # equal, but the smaller keeps its digits
     return noise, (left * spread).mean(1) / (noise * p * n)
 
 # %% ../../nbs/api/solvers/07_bmn.ipynb #a908b5fd
 def best_gamma_noise(
-    e: Spectrum, # Leadfield and recording
-    tol: float = 1e-6, # Tolerance
-    max_iter: int = 1000, # Steps at most
-) -> tuple[np.ndarray, Minimum]: # Points tried, rows of (γ, λ), the last one is the optimum; the minimum
+    e: Spectrum,  # Leadfield and recording
+    tol: float = 1e-6,  # Tolerance
+    max_iter: int = 1000,  # Steps at most
+) -> tuple[
+    np.ndarray, Minimum
+]:  # Points tried, rows of (γ, λ), the last one is the optimum; the minimum
     "The γ and λ of highest evidence"
-    if e.silent is not None: e = replace(e, d=e.d[~e.silent], s=e.s[~e.silent])
+    if e.silent is not None:
+        e = replace(e, d=e.d[~e.silent], s=e.s[~e.silent])
     seen = e.d > 0
     low, high = 1e-8 / e.d.max(), (e.s[seen] / e.d[seen]).sum() / (NOISE_FLOOR * e.s.sum())
     low, high = np.log(low), np.log(max(high, 10 * low))
     noise = lambda t: _profile(e, np.exp(np.atleast_1d(t)))[0]
-    m = lowest(lambda t: e.cost(np.exp(t) * noise(t)[0], noise(t)[0]), lambda t: _profile(e, np.exp(t))[1], low, high, tol, max_iter)
+    m = lowest(
+        lambda t: e.cost(np.exp(t) * noise(t)[0], noise(t)[0]),
+        lambda t: _profile(e, np.exp(t))[1],
+        low,
+        high,
+        tol,
+        max_iter,
+    )
     learned = noise(m.path)
     return np.column_stack([np.exp(m.path) * learned * (m.t > low), learned]), m
 
 # %% ../../nbs/api/solvers/07_bmn.ipynb #31322435
 def published_path(
-    e: Spectrum, # Leadfield and recording
-    noise: float, # Noise variance λ, or where it starts
-    gamma: float, # Where γ starts, in units of ‖Y‖²/‖G‖²
-    learn: bool, # Whether λ is learned
-    tol: float, # Relative change of γ at which to stop
-    max_iter: int, # Iterations at most
-    n_times: int, # Samples of the recording
-) -> tuple[np.ndarray, Minimum]: # Points tried, rows of (γ, λ); the last one as a minimum (which it is not)
+    e: Spectrum,  # Leadfield and recording
+    noise: float,  # Noise variance λ, or where it starts
+    gamma: float,  # Where γ starts, in units of ‖Y‖²/‖G‖²
+    learn: bool,  # Whether λ is learned
+    tol: float,  # Relative change of γ at which to stop
+    max_iter: int,  # Iterations at most
+    n_times: int,  # Samples of the recording
+) -> tuple[
+    np.ndarray, Minimum
+]:  # Points tried, rows of (γ, λ); the last one as a minimum (which it is not)
     "The course of the updates of calibrain 1.0"
     power, gain = e.s.sum() * n_times, e.d.max()
     e, noise, change, path = replace(e, d=e.d / gain, s=e.s / power), noise / power, np.inf, []
@@ -152,9 +212,13 @@ def published_path(
         q, d = _statistics(e, np.array([gamma]), np.array([noise]))
         gamma, before = max((q / d)[0], np.finfo(float).eps), gamma
         c = gamma * e.d + noise
-        if learn: noise = max(np.sqrt((noise**2 * e.s / c**2).sum() / (1 / c).sum()), np.finfo(float).eps)
-        path.append([gamma, noise]); change = abs(gamma - before) / before
-    return np.array(path) * [power / gain, power], Minimum(np.log(gamma), path, len(path), change < tol)
+        if learn:
+            noise = max(np.sqrt((noise**2 * e.s / c**2).sum() / (1 / c).sum()), np.finfo(float).eps)
+        path.append([gamma, noise])
+        change = abs(gamma - before) / before
+    return np.array(path) * [power / gain, power], Minimum(
+        np.log(gamma), path, len(path), change < tol
+    )
 
 # %% ../../nbs/api/solvers/07_bmn.ipynb #61a9013b
 def _posterior(e: Spectrum, G, y, gamma, noise, S, n_orient) -> Posterior:
@@ -165,80 +229,199 @@ def _posterior(e: Spectrum, G, y, gamma, noise, S, n_orient) -> Posterior:
     return Posterior(np.full(K, gamma), V, V.T @ (root @ y), S[:, :K], n_orient)
 
 # %% ../../nbs/api/solvers/07_bmn.ipynb #75455fe2
-def _bmn(solver, L, y, noise_var, n_orient, max_iter, tol, init_gamma, init_lambda, learn, normalization, rule, logger, track) -> Result:
+def _bmn(
+    solver,
+    L,
+    y,
+    noise_var,
+    n_orient,
+    max_iter,
+    tol,
+    init_gamma,
+    init_lambda,
+    learn,
+    normalization,
+    rule,
+    logger,
+    track,
+) -> Result:
     "Check, find the optimum, and put the answer together"
     L, logger = prepare(L, n_orient), check_logger(logger, __name__)
-    y, max_iter, tol = check_recording(y, L.n_sensors), check_count("max_iter", max_iter), check_number("tol", tol, least=0)
-    init = [v if v is None else check_number(n, v, above=0) for n, v in (("init_gamma", init_gamma), ("init_lambda", init_lambda))]
+    y, max_iter, tol = (
+        check_recording(y, L.n_sensors),
+        check_count("max_iter", max_iter),
+        check_number("tol", tol, least=0),
+    )
+    init = [
+        v if v is None else check_number(n, v, above=0)
+        for n, v in (("init_gamma", init_gamma), ("init_lambda", init_lambda))
+    ]
     old = check_choice("rule", rule, {None: False, "calibrain-1.0": True})
     basis = L.eigenbasis(check_choice("normalization", normalization, {True: True, False: False}))
     e = spectrum(basis, y)
-    if old: path, m = _published(e, y, noise_var, *init, learn, tol, max_iter)
-    else: path, m = best_gamma_noise(e, tol, max_iter) if learn else best_gamma(e, noise_var, tol, max_iter)
-    return _result(solver, e, _posterior(e, basis.G, y, *path[-1], basis.S, L.n_orient), y, path, m, learn, logger, track)
+    if old:
+        path, m = _published(e, y, noise_var, *init, learn, tol, max_iter)
+    else:
+        path, m = (
+            best_gamma_noise(e, tol, max_iter) if learn else best_gamma(e, noise_var, tol, max_iter)
+        )
+    return _result(
+        solver,
+        e,
+        _posterior(e, basis.G, y, *path[-1], basis.S, L.n_orient),
+        y,
+        path,
+        m,
+        learn,
+        logger,
+        track,
+    )
 
 # %% ../../nbs/api/solvers/07_bmn.ipynb #99284a29
 def _published(e, y, noise_var, init_gamma, init_lambda, learn, tol, max_iter):
     "The published rule from its own start"
     unit = (y**2).sum() / e.d.max()
-    gamma = 1. if init_gamma is None else init_gamma / unit
-    return published_path(e, noise_var if not learn else init_lambda or 1., gamma, learn, tol, max_iter, y.shape[1])
+    gamma = 1.0 if init_gamma is None else init_gamma / unit
+    return published_path(
+        e, noise_var if not learn else init_lambda or 1.0, gamma, learn, tol, max_iter, y.shape[1]
+    )
 
 # %% ../../nbs/api/solvers/07_bmn.ipynb #3a55b497
 def _result(solver, e, posterior, y, path, m, learn, logger, track) -> Result:
     "The optimum as a result, with its warnings"
     (gamma, noise), (M, T) = path[-1], y.shape
     cost, q_d = e.cost(gamma, noise), _statistics(e, path[-1:, 0], path[-1:, 1])
-    entries = shared_entries(posterior, np.arange(len(posterior.gamma)), posterior.S.shape[0], noise, gamma)
-    change = np.abs(np.diff(path[:, 0], prepend=path[0, 0])) / np.maximum(path[:, 0], np.finfo(float).tiny)
-    history = dict(gamma=path[:, 0], noise=path[:, 1], cost=np.array([e.cost(*p) for p in path]), err_gamma=change) if track else {}
-    if learn: entries["lambda"] = float(noise)
-    if learn and track: entries |= dict(gamma_hist=path[:, 0].tolist(), lambda_hist=path[:, 1].tolist(), noise_var_hist=path[:, 1].tolist(), err_gamma_hist=change.tolist())
-    if not m.converged: warn(f"{solver} stopped after max_iter={m.n_iter} steps: γ still changes by {change[-1]:.1e} relative. Raise max_iter.", ConvergenceWarning)
+    entries = shared_entries(
+        posterior, np.arange(len(posterior.gamma)), posterior.S.shape[0], noise, gamma
+    )
+    change = np.abs(np.diff(path[:, 0], prepend=path[0, 0])) / np.maximum(
+        path[:, 0], np.finfo(float).tiny
+    )
+    history = (
+        dict(
+            gamma=path[:, 0],
+            noise=path[:, 1],
+            cost=np.array([e.cost(*p) for p in path]),
+            err_gamma=change,
+        )
+        if track
+        else {}
+    )
+    if learn:
+        entries["lambda"] = float(noise)
+    if learn and track:
+        entries |= dict(
+            gamma_hist=path[:, 0].tolist(),
+            lambda_hist=path[:, 1].tolist(),
+            noise_var_hist=path[:, 1].tolist(),
+            err_gamma_hist=change.tolist(),
+        )
+    if not m.converged:
+        warn(
+            f"{solver} stopped after max_iter={m.n_iter} steps: γ still changes by {change[-1]:.1e} relative. Raise max_iter.",
+            ConvergenceWarning,
+        )
     at_boundary = learn and (m.at_end or len(boundary(np.array([noise]), y.reshape(1, -1))) > 0)
-    if at_boundary: warn_boundary(solver, "everywhere")
-    out = Result(solver, posterior, entries, cost, log_evidence(cost, M, T), float(noise), m.n_iter, m.converged,
-                 float(violation(np.array([gamma]), *q_d).max()), at_boundary, history)
+    if at_boundary:
+        warn_boundary(solver, "everywhere")
+    out = Result(
+        solver,
+        posterior,
+        entries,
+        cost,
+        log_evidence(cost, M, T),
+        float(noise),
+        m.n_iter,
+        m.converged,
+        float(violation(np.array([gamma]), *q_d).max()),
+        at_boundary,
+        history,
+    )
     logger.info("%r", out)
     return out
 
 # %% ../../nbs/api/solvers/07_bmn.ipynb #bb8c9088
 def BMN(
-    L: np.ndarray, # Leadfield, `(n_sensors, n_sources * n_orient)` source-major, µV/nAm or fT/nAm; or a `Leadfield`, or prepared
-    y: np.ndarray, # Recording, `(n_sensors, n_times)` or `(n_sensors,)`, µV or fT
-    noise_var: float, # Variance of the sensor noise, µV² or fT²
-    n_orient: int = 1, # Orientations of a source: 1, 2 or 3; a `Leadfield` brings its own
-    max_iter: int = 1000, # Steps at most
-    tol: float = 1e-6, # Relative tolerance on γ (met a million times over, except by the published rule)
-    init_gamma: float = None, # Where the published rule starts, nAm²; the search needs no start
-    normalization: bool = False, # Whether to even out depth (sLORETA-type weights); γ is then in the weights' units
-    rule: str = None, # "calibrain-1.0" for the published rule
-    logger: logging.Logger = None, # Where to leave a line about the outcome
-    verbose: bool = False, # Accepted as by the other solvers; there is no long work to show
-) -> Result: # Posterior, evidence and the familiar entries
+    L: np.ndarray,  # Leadfield, `(n_sensors, n_sources * n_orient)` source-major, µV/nAm or fT/nAm; or a `Leadfield`, or prepared
+    y: np.ndarray,  # Recording, `(n_sensors, n_times)` or `(n_sensors,)`, µV or fT
+    noise_var: float,  # Variance of the sensor noise, µV² or fT²
+    n_orient: int = 1,  # Orientations of a source: 1, 2 or 3; a `Leadfield` brings its own
+    max_iter: int = 1000,  # Steps at most
+    tol: float = 1e-6,  # Relative tolerance on γ (met a million times over, except by the published rule)
+    init_gamma: float = None,  # Where the published rule starts, nAm²; the search needs no start
+    normalization: bool = False,  # Whether to even out depth (sLORETA-type weights); γ is then in the weights' units
+    rule: str = None,  # "calibrain-1.0" for the published rule
+    logger: logging.Logger = None,  # Where to leave a line about the outcome
+    verbose: bool = False,  # Accepted as by the other solvers; there is no long work to show
+) -> Result:  # Posterior, evidence and the familiar entries
     "Bayesian minimum norm with given noise"
-    noise_var = check_number("noise_var", noise_var, above=0, cure="pass the variance of the sensor noise in squared data units, or use BMN_joint")
-    return _bmn("BMN", L, y, noise_var, n_orient, max_iter, tol, init_gamma, None, False, normalization, rule, logger, False)
+    noise_var = check_number(
+        "noise_var",
+        noise_var,
+        above=0,
+        cure="pass the variance of the sensor noise in squared data units, or use BMN_joint",
+    )
+    return _bmn(
+        "BMN",
+        L,
+        y,
+        noise_var,
+        n_orient,
+        max_iter,
+        tol,
+        init_gamma,
+        None,
+        False,
+        normalization,
+        rule,
+        logger,
+        False,
+    )
 
 # %% ../../nbs/api/solvers/07_bmn.ipynb #1a4d83e3
 def BMN_joint(
-    L: np.ndarray, # Leadfield, `(n_sensors, n_sources * n_orient)` source-major, µV/nAm or fT/nAm; or a `Leadfield`, or prepared
-    y: np.ndarray, # Recording, `(n_sensors, n_times)` or `(n_sensors,)`, µV or fT
-    noise_var: float = None, # Noise variance, µV² or fT², where it is not to be learned
-    n_orient: int = 1, # Orientations of a source: 1, 2 or 3; a `Leadfield` brings its own
-    max_iter: int = 1000, # Steps at most
-    tol: float = 1e-6, # Relative tolerance on γ (met a million times over, except by the published rule)
-    init_gamma: float = None, # Where the published rule starts, nAm²; the search needs no start
-    init_lambda: float = None, # Where the published rule starts, µV² or fT²; the search needs no start
-    learn_noise: bool = True, # Whether to learn the noise variance; else `noise_var` is used
-    normalization: bool = False, # Whether to even out depth (sLORETA-type weights); γ is then in the weights' units
-    track_history: bool = True, # Whether to return the points tried
-    rule: str = None, # "calibrain-1.0" for the published rule
-    logger: logging.Logger = None, # Where to leave a line about the outcome
-    verbose: bool = False, # Accepted as by the other solvers; there is no long work to show
-) -> Result: # Posterior, evidence and the familiar entries
+    L: np.ndarray,  # Leadfield, `(n_sensors, n_sources * n_orient)` source-major, µV/nAm or fT/nAm; or a `Leadfield`, or prepared
+    y: np.ndarray,  # Recording, `(n_sensors, n_times)` or `(n_sensors,)`, µV or fT
+    noise_var: float = None,  # Noise variance, µV² or fT², where it is not to be learned
+    n_orient: int = 1,  # Orientations of a source: 1, 2 or 3; a `Leadfield` brings its own
+    max_iter: int = 1000,  # Steps at most
+    tol: float = 1e-6,  # Relative tolerance on γ (met a million times over, except by the published rule)
+    init_gamma: float = None,  # Where the published rule starts, nAm²; the search needs no start
+    init_lambda: float = None,  # Where the published rule starts, µV² or fT²; the search needs no start
+    learn_noise: bool = True,  # Whether to learn the noise variance; else `noise_var` is used
+    normalization: bool = False,  # Whether to even out depth (sLORETA-type weights); γ is then in the weights' units
+    track_history: bool = True,  # Whether to return the points tried
+    rule: str = None,  # "calibrain-1.0" for the published rule
+    logger: logging.Logger = None,  # Where to leave a line about the outcome
+    verbose: bool = False,  # Accepted as by the other solvers; there is no long work to show
+) -> Result:  # Posterior, evidence and the familiar entries
     "Bayesian minimum norm with one noise variance for all sensors, learned"
     if check_choice("learn_noise", learn_noise, {True: True, False: False}):
-        if noise_var is not None: refuse(ValueError, "noise_var", "None where the noise is learned", noise_var, "leave it out, or set learn_noise=False")
-    else: noise_var = check_number("noise_var", noise_var, above=0, cure="pass the noise variance, or set learn_noise=True")
-    return _bmn("BMN_joint", L, y, noise_var, n_orient, max_iter, tol, init_gamma, init_lambda, learn_noise, normalization, rule, logger, track_history)
+        if noise_var is not None:
+            refuse(
+                ValueError,
+                "noise_var",
+                "None where the noise is learned",
+                noise_var,
+                "leave it out, or set learn_noise=False",
+            )
+    else:
+        noise_var = check_number(
+            "noise_var", noise_var, above=0, cure="pass the noise variance, or set learn_noise=True"
+        )
+    return _bmn(
+        "BMN_joint",
+        L,
+        y,
+        noise_var,
+        n_orient,
+        max_iter,
+        tol,
+        init_gamma,
+        init_lambda,
+        learn_noise,
+        normalization,
+        rule,
+        logger,
+        track_history,
+    )

@@ -18,21 +18,25 @@ from ..posterior.gaussian import Posterior
 @dataclass(frozen=True, eq=False)
 class Problem:
     "What stays fixed while hyperparameters are sought"
-    G: np.ndarray # Leadfield of the coefficients, `(n_sensors, n_groups * n_orient)`
-    Y: np.ndarray # Root of the data covariance, YYᵀ = mean of yyᵀ over time, `(n_sensors, r)`
-    n_orient: int = 1 # Coefficients in a group, which share one γ
+
+    G: np.ndarray  # Leadfield of the coefficients, `(n_sensors, n_groups * n_orient)`
+    Y: np.ndarray  # Root of the data covariance, YYᵀ = mean of yyᵀ over time, `(n_sensors, r)`
+    n_orient: int = 1  # Coefficients in a group, which share one γ
 
     @property
-    def n_groups(self) -> int: return self.G.shape[1] // self.n_orient
-    def by_group(self,
-                 x: np.ndarray, # One value for each coefficient
-                ) -> np.ndarray: # Their sums over each group
+    def n_groups(self) -> int:
+        return self.G.shape[1] // self.n_orient
+
+    def by_group(
+        self,
+        x: np.ndarray,  # One value for each coefficient
+    ) -> np.ndarray:  # Their sums over each group
         return x.reshape(-1, self.n_orient).sum(1)
 
 # %% ../../nbs/api/solvers/01_evidence.ipynb #5099fb2b
 def data_root(
-    y: np.ndarray, # Recording, `(n_sensors, n_times)`
-) -> np.ndarray: # `(n_sensors, min(n_sensors, n_times))`
+    y: np.ndarray,  # Recording, `(n_sensors, n_times)`
+) -> np.ndarray:  # `(n_sensors, min(n_sensors, n_times))`
     "The smallest array that has the recording's covariance yyᵀ/T"
     M, T = y.shape
     return (y if T <= M else linalg.qr(y.T, mode="r")[0][:M].T) / np.sqrt(T)
@@ -41,58 +45,76 @@ def data_root(
 @dataclass(frozen=True, eq=False)
 class Evidence:
     "The cost and its statistics at one setting of the hyperparameters"
-    gamma: np.ndarray # Prior variance of each group, `(n_groups,)`, nAm²
-    noise: np.ndarray # Noise variance of each sensor, `(n_sensors,)`
-    cost: float # ℒ
-    q: np.ndarray # What there is to explain, by group, `(n_groups,)`
-    d: np.ndarray # What could be explained, by group, `(n_groups,)`
-    q_coeff: np.ndarray # The same by coefficient, `(n_groups * n_orient,)`
-    R: np.ndarray # Lower Cholesky factor of Σ, the model covariance
+
+    gamma: np.ndarray  # Prior variance of each group, `(n_groups,)`, nAm²
+    noise: np.ndarray  # Noise variance of each sensor, `(n_sensors,)`
+    cost: float  # ℒ
+    q: np.ndarray  # What there is to explain, by group, `(n_groups,)`
+    d: np.ndarray  # What could be explained, by group, `(n_groups,)`
+    q_coeff: np.ndarray  # The same by coefficient, `(n_groups * n_orient,)`
+    R: np.ndarray  # Lower Cholesky factor of Σ, the model covariance
 
     @property
-    def gradient(self) -> np.ndarray: return self.d - self.q
+    def gradient(self) -> np.ndarray:
+        return self.d - self.q
+
     @property
-    def n_orient(self) -> int: return len(self.q_coeff) // max(1, len(self.gamma))
+    def n_orient(self) -> int:
+        return len(self.q_coeff) // max(1, len(self.gamma))
+
     @property
-    def ratio(self) -> np.ndarray: return np.divide(self.q, self.d, out=np.zeros_like(self.q), where=self.d > 0)
+    def ratio(self) -> np.ndarray:
+        return np.divide(self.q, self.d, out=np.zeros_like(self.q), where=self.d > 0)
 
 # %% ../../nbs/api/solvers/01_evidence.ipynb #2f273500
-def _blocks(G: np.ndarray, floats: int = 2**21) -> list: # Slices
+def _blocks(G: np.ndarray, floats: int = 2**21) -> list:  # Slices
     "Runs of columns, small enough that one holds some `floats` numbers"
     step = max(1, floats // len(G))
     return [slice(a, a + step) for a in range(0, G.shape[1], step)]
 
 # %% ../../nbs/api/solvers/01_evidence.ipynb #65174d3f
 def source_covariance(
-    G: np.ndarray, # Leadfield of the coefficients, `(n_sensors, n_coeff)`
-    gamma: np.ndarray, # Prior variance of each coefficient, `(n_coeff,)`
-) -> np.ndarray: # GΓGᵀ, its lower triangle, `(n_sensors, n_sensors)`
+    G: np.ndarray,  # Leadfield of the coefficients, `(n_sensors, n_coeff)`
+    gamma: np.ndarray,  # Prior variance of each coefficient, `(n_coeff,)`
+) -> np.ndarray:  # GΓGᵀ, its lower triangle, `(n_sensors, n_sensors)`
     "What the sources contribute to the model covariance"
     C, on = np.zeros((len(G), len(G)), order="F"), np.flatnonzero(gamma)
-    if len(on) < len(gamma): G, gamma = G[:, on], gamma[on]
-    for b in _blocks(G): C = linalg.blas.dsyrk(1.0, np.multiply(G[:, b], np.sqrt(gamma[b]), dtype=float), beta=1.0, c=C, lower=1, overwrite_c=True)
+    if len(on) < len(gamma):
+        G, gamma = G[:, on], gamma[on]
+    for b in _blocks(G):
+        C = linalg.blas.dsyrk(
+            1.0,
+            np.multiply(G[:, b], np.sqrt(gamma[b]), dtype=float),
+            beta=1.0,
+            c=C,
+            lower=1,
+            overwrite_c=True,
+        )
     return C
 
 # %% ../../nbs/api/solvers/01_evidence.ipynb #c938db36
 def factor(
-    G: np.ndarray, # Leadfield of the coefficients, `(n_sensors, n_coeff)`
-    gamma: np.ndarray, # Prior variance of each coefficient, `(n_coeff,)`
-    noise: np.ndarray, # Noise variance of each sensor, `(n_sensors,)`
-) -> np.ndarray: # R, lower triangular, RRᵀ = Λ + GΓGᵀ
+    G: np.ndarray,  # Leadfield of the coefficients, `(n_sensors, n_coeff)`
+    gamma: np.ndarray,  # Prior variance of each coefficient, `(n_coeff,)`
+    noise: np.ndarray,  # Noise variance of each sensor, `(n_sensors,)`
+) -> np.ndarray:  # R, lower triangular, RRᵀ = Λ + GΓGᵀ
     "Cholesky factor of the model covariance"
     C = source_covariance(G, gamma)
     C[np.diag_indices_from(C)] += noise
-    try: return linalg.cholesky(C, lower=True, overwrite_a=True, check_finite=False)
+    try:
+        return linalg.cholesky(C, lower=True, overwrite_a=True, check_finite=False)
     except linalg.LinAlgError as e:
-        raise ValueError(f"noise_var={noise.min():.3g} vanishes beside the sources (the largest model variance is {C.diagonal().max():.3g}): "
-                         "the model covariance is singular to rounding; check the units of noise_var") from e
+        raise ValueError(
+            f"noise_var={noise.min():.3g} vanishes beside the sources (the largest model variance is {C.diagonal().max():.3g}): "
+            "the model covariance is singular to rounding; check the units of noise_var"
+        ) from e
 
 # %% ../../nbs/api/solvers/01_evidence.ipynb #032254b1
 def evaluate(
-    p: Problem, # Leadfield and data
-    gamma: np.ndarray, # Prior variance of each group, `(n_groups,)`
-    noise: np.ndarray, # Noise variance of each sensor, `(n_sensors,)`
-) -> Evidence: # The cost and its statistics
+    p: Problem,  # Leadfield and data
+    gamma: np.ndarray,  # Prior variance of each group, `(n_groups,)`
+    noise: np.ndarray,  # Noise variance of each sensor, `(n_sensors,)`
+) -> Evidence:  # The cost and its statistics
     "The cost ℒ and its derivatives, in 4M²K + M³/3 operations"
     R = factor(p.G, np.repeat(gamma, p.n_orient), noise)
     inverse, (M, K) = linalg.lapack.dtrtri(R, lower=1)[0], p.G.shape
@@ -106,48 +128,49 @@ def evaluate(
 
 # %% ../../nbs/api/solvers/01_evidence.ipynb #62b556e5
 def solve_lower(
-    R: np.ndarray, # Lower triangular, `(n, n)`
-    B: np.ndarray, # Right-hand sides, `(n, m)`
-    trans: int = 0, # 1 to solve with Rᵀ instead
-) -> np.ndarray: # R⁻¹B
+    R: np.ndarray,  # Lower triangular, `(n, n)`
+    B: np.ndarray,  # Right-hand sides, `(n, m)`
+    trans: int = 0,  # 1 to solve with Rᵀ instead
+) -> np.ndarray:  # R⁻¹B
     "Triangular solve"
     return linalg.solve_triangular(R, B, lower=True, trans=trans, check_finite=False)
 
 # %% ../../nbs/api/solvers/01_evidence.ipynb #f482d2ba
 def log_evidence(
-    cost: float, # ℒ
-    n_sensors: int, # M
-    n_times: int, # T
-) -> float: # log p(Y)
+    cost: float,  # ℒ
+    n_sensors: int,  # M
+    n_times: int,  # T
+) -> float:  # log p(Y)
     "Log evidence of a recording from the cost, −T/2 (ℒ + M log 2π)"
     return float(-n_times / 2 * (cost + n_sensors * np.log(2 * np.pi)))
 
 # %% ../../nbs/api/solvers/01_evidence.ipynb #a65d377a
 def violation(
-    value: np.ndarray, # Variances, `(n,)`
-    q: np.ndarray, # What there is to explain, `(n,)`
-    d: np.ndarray, # What they could explain, `(n,)`
-    n_orient: int = 1, # Coefficients that share a variance
-) -> np.ndarray: # `(n,)`
+    value: np.ndarray,  # Variances, `(n,)`
+    q: np.ndarray,  # What there is to explain, `(n,)`
+    d: np.ndarray,  # What they could explain, `(n,)`
+    n_orient: int = 1,  # Coefficients that share a variance
+) -> np.ndarray:  # `(n,)`
     "By how much variances violate the optimality conditions, without units"
     ratio = np.divide(q, d, out=np.zeros_like(q), where=d > 0)
     return np.where(q > d, ratio - 1, np.minimum(1 - ratio, value * d / n_orient))
 
+
 def kkt_violation(
-    ev: Evidence, # A point and its statistics
-) -> np.ndarray: # By group, `(n_groups,)`
+    ev: Evidence,  # A point and its statistics
+) -> np.ndarray:  # By group, `(n_groups,)`
     "Violation of the optimality conditions over γ"
     return violation(ev.gamma, ev.q, ev.d, ev.n_orient)
 
 # %% ../../nbs/api/solvers/01_evidence.ipynb #6d801671
 def posterior_at(
-    G: np.ndarray, # Leadfield of the coefficients, `(n_sensors, n_coeff)`
-    y: np.ndarray, # Recording, `(n_sensors, n_times)`
-    gamma: np.ndarray, # Prior variance of each coefficient, `(n_coeff,)`, nAm²
-    noise: np.ndarray, # Noise variance of each sensor, `(n_sensors,)`
-    S: sparse.csr_array, # From the *active* coefficients to sources, `(n_sources * n_orient, n_active)`
-    n_orient: int = 1, # Orientations of a source
-) -> Posterior: # The posterior of the sources
+    G: np.ndarray,  # Leadfield of the coefficients, `(n_sensors, n_coeff)`
+    y: np.ndarray,  # Recording, `(n_sensors, n_times)`
+    gamma: np.ndarray,  # Prior variance of each coefficient, `(n_coeff,)`, nAm²
+    noise: np.ndarray,  # Noise variance of each sensor, `(n_sensors,)`
+    S: sparse.csr_array,  # From the *active* coefficients to sources, `(n_sources * n_orient, n_active)`
+    n_orient: int = 1,  # Orientations of a source
+) -> Posterior:  # The posterior of the sources
     "The posterior at given hyperparameters"
     on = np.flatnonzero(gamma)
     R = factor(G[:, on], gamma[on], noise)

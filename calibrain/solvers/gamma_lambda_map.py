@@ -11,106 +11,197 @@ from functools import partial
 
 import numpy as np
 
-from ..head.basis import expand
-from ..core.checks import refuse, check_choice, check_logger, check_number
+from ..core.checks import check_choice, check_logger, check_number, refuse
 from ..core.warnings import NoiseBoundaryWarning, warn
+from ..head.basis import expand
 from ..posterior.result import Result, active_cov
+from calibrain.solvers.gamma_map import (
+    Setup,
+    Solved,
+    basis_entries,
+    check_start,
+    make_rule,
+    setup,
+    solve,
+)
 from .newton import certificate
-from .gamma_map import Setup, Solved, basis_entries, check_start, make_rule, setup, solve
 from .search import NOISE_FLOOR, NOISE_UPDATES
 
 # %% ../../nbs/api/solvers/06_gamma_lambda_map.ipynb #91dda5b6
 def boundary(
-    noise: np.ndarray, # Learned noise variances, `(n_sensors,)`
-    y: np.ndarray, # Recording, `(n_sensors, n_times)`
-) -> np.ndarray: # Indices of sensors whose noise ran to zero
+    noise: np.ndarray,  # Learned noise variances, `(n_sensors,)`
+    y: np.ndarray,  # Recording, `(n_sensors, n_times)`
+) -> np.ndarray:  # Indices of sensors whose noise ran to zero
     "Sensors whose noise the data do not determine"
     power = (y**2).mean(1)
     return np.flatnonzero(noise <= np.maximum(1e-6 * power, 1.01 * NOISE_FLOOR * power.mean()))
 
+
 def warn_boundary(
-    solver: str, # Name of the solver
-    where: str, # What ran to zero
+    solver: str,  # Name of the solver
+    where: str,  # What ran to zero
 ) -> None:
     "Say that a learned noise variance is no estimate"
-    warn(f"{solver}: the learned noise variance ran to zero {where}. There the data do not tell noise from sources; "
-                  "give a noise variance (from a baseline, say) or use fewer sources than sensors.", NoiseBoundaryWarning)
+    warn(
+        f"{solver}: the learned noise variance ran to zero {where}. There the data do not tell noise from sources; "
+        "give a noise variance (from a baseline, say) or use fewer sources than sensors.",
+        NoiseBoundaryWarning,
+    )
 
 # %% ../../nbs/api/solvers/06_gamma_lambda_map.ipynb #f4481668
-def _learned_noise(s: Setup, init_gamma, init_lambda, learn_lambda, update_mode_noise, lambda_damping, max_iter, tol, update_mode, rule, verbose) -> Solved:
+def _learned_noise(
+    s: Setup,
+    init_gamma,
+    init_lambda,
+    learn_lambda,
+    update_mode_noise,
+    lambda_damping,
+    max_iter,
+    tol,
+    update_mode,
+    rule,
+    verbose,
+) -> Solved:
     "Search over γ and λ"
     gamma = check_start("init_gamma", init_gamma, s.gamma, s.problem.n_groups, s.problem.n_orient)
     learn_lambda = check_choice("learn_lambda", learn_lambda, {True: True, False: False})
-    if init_lambda is None and not learn_lambda: refuse(ValueError, "init_lambda", "given where the noise is not learned", "None", "pass the noise variance, or learn_lambda=True")
+    if init_lambda is None and not learn_lambda:
+        refuse(
+            ValueError,
+            "init_lambda",
+            "given where the noise is not learned",
+            "None",
+            "pass the noise variance, or learn_lambda=True",
+        )
     noise = check_start("init_lambda", init_lambda, s.noise, s.n_sensors)
-    if learn_lambda: noise = np.maximum(noise, NOISE_FLOOR * (s.y**2).mean())
-    elif noise.min() <= 0: refuse(ValueError, "init_lambda", "> 0 where the noise is not learned", f"{noise.min():g}")
+    if learn_lambda:
+        noise = np.maximum(noise, NOISE_FLOOR * (s.y**2).mean())
+    elif noise.min() <= 0:
+        refuse(ValueError, "init_lambda", "> 0 where the noise is not learned", f"{noise.min():g}")
     update = check_choice("update_mode_noise", update_mode_noise, NOISE_UPDATES)
-    damping = check_number("lambda_damping", lambda_damping, above=0, most=1, cure="1 takes the whole step")
+    damping = check_number(
+        "lambda_damping", lambda_damping, above=0, most=1, cure="1 takes the whole step"
+    )
     learn = dict(noise=update, damping=damping) if learn_lambda else {}
-    return solve(s, gamma, noise, make_rule(s, gamma, update_mode, rule, **learn), max_iter, tol, verbose)
+    return solve(
+        s, gamma, noise, make_rule(s, gamma, update_mode, rule, **learn), max_iter, tol, verbose
+    )
 
 # %% ../../nbs/api/solvers/06_gamma_lambda_map.ipynb #9972008e
-def _result(found: Solved, solver: str, tol: float, learn: bool, track: bool, entries: dict, logger) -> Result:
+def _result(
+    found: Solved, solver: str, tol: float, learn: bool, track: bool, entries: dict, logger
+) -> Result:
     "Entries about the noise, its optimality, and the warning where it ran to zero"
     ev, fit, problem = found.fit.evidence, found.fit, found.setup.problem
     at = boundary(ev.noise, found.setup.y) if learn else []
-    noise = dict(lambdas=ev.noise, lambda_mean=float(ev.noise.mean()), posterior_cov_active=partial(active_cov, found.posterior, found.active))
-    names = dict(err_gamma_hist="err_gamma", n_active_hist="n_active", lambda_mean_hist="noise_mean") if track else {}
-    out = found.result(solver, tol, noise | entries | {key: fit.history[h].tolist() for key, h in names.items()}, logger,
-                       kkt_violation=certificate(problem, ev, learn), noise_at_boundary=len(at) > 0, history=fit.history if track else {})
-    if len(at): warn_boundary(solver, f"at {len(at)} of {len(ev.noise)} sensors")
+    noise = dict(
+        lambdas=ev.noise,
+        lambda_mean=float(ev.noise.mean()),
+        posterior_cov_active=partial(active_cov, found.posterior, found.active),
+    )
+    names = (
+        dict(err_gamma_hist="err_gamma", n_active_hist="n_active", lambda_mean_hist="noise_mean")
+        if track
+        else {}
+    )
+    out = found.result(
+        solver,
+        tol,
+        noise | entries | {key: fit.history[h].tolist() for key, h in names.items()},
+        logger,
+        kkt_violation=certificate(problem, ev, learn),
+        noise_at_boundary=len(at) > 0,
+        history=fit.history if track else {},
+    )
+    if len(at):
+        warn_boundary(solver, f"at {len(at)} of {len(ev.noise)} sensors")
     return out
 
 # %% ../../nbs/api/solvers/06_gamma_lambda_map.ipynb #0a5173dd
 def gamma_lambda_map(
-    L: np.ndarray, # Leadfield, `(n_sensors, n_sources * n_orient)` source-major, µV/nAm or fT/nAm; or a `Leadfield`, or prepared
-    y: np.ndarray, # Recording, `(n_sensors, n_times)` or `(n_sensors,)`, µV or fT
-    n_orient: int = 1, # Orientations of a source: 1, 2 or 3; a `Leadfield` brings its own
-    init_gamma: np.ndarray = None, # Where γ starts, nAm²: a number, or one by source or coefficient
-    init_lambda: np.ndarray = None, # Where the noise variance starts, µV² or fT²: a number, or one by sensor
-    learn_lambda: bool = True, # Whether to learn the noise; else `init_lambda` is kept
-    update_mode_noise: int | str = 2, # 2 or "convex", 1 or "em"
-    lambda_damping: float = 1.0, # Share of each noise update that is taken, in (0, 1]
-    max_iter: int = 300, # Iterations at most
-    tol: float = 1e-6, # Stop when γ changes by less than this, relative ("fast": when no KKT violation is larger)
-    update_mode: int | str = 2, # 1 or "mackay", 2 or "convex", 3 or "em", or "fast" (recommended)
-    track_history: bool = True, # Whether to return the course of the iterations
-    rule: str = None, # "calibrain-1.0" for the published grouped updates
-    logger: logging.Logger = None, # Where to leave a line about the outcome
-    verbose: bool = False, # Whether to show a progress bar
-) -> Result: # Posterior, evidence and the familiar entries
+    L: np.ndarray,  # Leadfield, `(n_sensors, n_sources * n_orient)` source-major, µV/nAm or fT/nAm; or a `Leadfield`, or prepared
+    y: np.ndarray,  # Recording, `(n_sensors, n_times)` or `(n_sensors,)`, µV or fT
+    n_orient: int = 1,  # Orientations of a source: 1, 2 or 3; a `Leadfield` brings its own
+    init_gamma: np.ndarray = None,  # Where γ starts, nAm²: a number, or one by source or coefficient
+    init_lambda: np.ndarray = None,  # Where the noise variance starts, µV² or fT²: a number, or one by sensor
+    learn_lambda: bool = True,  # Whether to learn the noise; else `init_lambda` is kept
+    update_mode_noise: int | str = 2,  # 2 or "convex", 1 or "em"
+    lambda_damping: float = 1.0,  # Share of each noise update that is taken, in (0, 1]
+    max_iter: int = 300,  # Iterations at most
+    tol: float = 1e-6,  # Stop when γ changes by less than this, relative ("fast": when no KKT violation is larger)
+    update_mode: int | str = 2,  # 1 or "mackay", 2 or "convex", 3 or "em", or "fast" (recommended)
+    track_history: bool = True,  # Whether to return the course of the iterations
+    rule: str = None,  # "calibrain-1.0" for the published grouped updates
+    logger: logging.Logger = None,  # Where to leave a line about the outcome
+    verbose: bool = False,  # Whether to show a progress bar
+) -> Result:  # Posterior, evidence and the familiar entries
     "Sparse sources with learned noise"
     logger = check_logger(logger, __name__)
-    found = _learned_noise(setup(L, y, n_orient), init_gamma, init_lambda, learn_lambda, update_mode_noise, lambda_damping, max_iter, tol,
-                           update_mode, rule, verbose)
+    found = _learned_noise(
+        setup(L, y, n_orient),
+        init_gamma,
+        init_lambda,
+        learn_lambda,
+        update_mode_noise,
+        lambda_damping,
+        max_iter,
+        tol,
+        update_mode,
+        rule,
+        verbose,
+    )
     return _result(found, "gamma_lambda_map", tol, learn_lambda, track_history, {}, logger)
 
 # %% ../../nbs/api/solvers/06_gamma_lambda_map.ipynb #46af4e02
 def gamma_lambda_map_sflex(
-    L: np.ndarray, # Leadfield, `(n_sensors, n_sources * n_orient)` source-major, µV/nAm or fT/nAm; or a `Leadfield`, or prepared
-    y: np.ndarray, # Recording, `(n_sensors, n_times)` or `(n_sensors,)`, µV or fT
-    n_orient: int = 1, # Orientations of a source: 1, 2 or 3; a `Leadfield` brings its own
-    init_gamma: np.ndarray = None, # Where γ starts, nAm²: a number, or one by source or coefficient
-    init_lambda: np.ndarray = None, # Where the noise variance starts, µV² or fT²: a number, or one by sensor
-    learn_lambda: bool = True, # Whether to learn the noise; else `init_lambda` is kept
-    update_mode_noise: int | str = 2, # 2 or "convex", 1 or "em"
-    lambda_damping: float = 1.0, # Share of each noise update that is taken, in (0, 1]
-    max_iter: int = 300, # Iterations at most
-    tol: float = 1e-6, # Stop when γ changes by less than this, relative ("fast": when no KKT violation is larger)
-    update_mode: int | str = 2, # 1 or "mackay", 2 or "convex", 3 or "em", or "fast" (recommended)
-    track_history: bool = True, # Whether to return the course of the iterations
-    sigma: float = 0.01, # Width of a patch, m
-    threshold_factor: float = 3.0, # Patches end at this many `sigma`
-    normalize: str = "sym", # `"sym"`, `"row"` or `None`
-    src_coords: np.ndarray = None, # Positions of the sources, `(n_sources, 3)`, m; `None`: those of a `Leadfield`
-    rule: str = None, # "calibrain-1.0" for the published grouped updates
-    logger: logging.Logger = None, # Where to leave a line about the outcome
-    verbose: bool = False, # Whether to show a progress bar
-) -> Result: # Posterior, evidence and the familiar entries
+    L: np.ndarray,  # Leadfield, `(n_sensors, n_sources * n_orient)` source-major, µV/nAm or fT/nAm; or a `Leadfield`, or prepared
+    y: np.ndarray,  # Recording, `(n_sensors, n_times)` or `(n_sensors,)`, µV or fT
+    n_orient: int = 1,  # Orientations of a source: 1, 2 or 3; a `Leadfield` brings its own
+    init_gamma: np.ndarray = None,  # Where γ starts, nAm²: a number, or one by source or coefficient
+    init_lambda: np.ndarray = None,  # Where the noise variance starts, µV² or fT²: a number, or one by sensor
+    learn_lambda: bool = True,  # Whether to learn the noise; else `init_lambda` is kept
+    update_mode_noise: int | str = 2,  # 2 or "convex", 1 or "em"
+    lambda_damping: float = 1.0,  # Share of each noise update that is taken, in (0, 1]
+    max_iter: int = 300,  # Iterations at most
+    tol: float = 1e-6,  # Stop when γ changes by less than this, relative ("fast": when no KKT violation is larger)
+    update_mode: int | str = 2,  # 1 or "mackay", 2 or "convex", 3 or "em", or "fast" (recommended)
+    track_history: bool = True,  # Whether to return the course of the iterations
+    sigma: float = 0.01,  # Width of a patch, m
+    threshold_factor: float = 3.0,  # Patches end at this many `sigma`
+    normalize: str = "sym",  # `"sym"`, `"row"` or `None`
+    src_coords: np.ndarray = None,  # Positions of the sources, `(n_sources, 3)`, m; `None`: those of a `Leadfield`
+    rule: str = None,  # "calibrain-1.0" for the published grouped updates
+    logger: logging.Logger = None,  # Where to leave a line about the outcome
+    verbose: bool = False,  # Whether to show a progress bar
+) -> Result:  # Posterior, evidence and the familiar entries
     "Sparse patches with learned noise"
     logger = check_logger(logger, __name__)
-    s = setup(L, y, n_orient, dict(src_coords=src_coords, sigma=sigma, threshold_factor=threshold_factor, normalize=normalize))
-    found = _learned_noise(s, init_gamma, init_lambda, learn_lambda, update_mode_noise, lambda_damping, max_iter, tol, update_mode, rule, verbose)
-    basis = basis_entries(found) | dict(B_operator=partial(expand, s.B, s.problem.n_orient), posterior_cov_active_coeff=partial(active_cov, found.coefficients, found.active))
+    s = setup(
+        L,
+        y,
+        n_orient,
+        dict(
+            src_coords=src_coords,
+            sigma=sigma,
+            threshold_factor=threshold_factor,
+            normalize=normalize,
+        ),
+    )
+    found = _learned_noise(
+        s,
+        init_gamma,
+        init_lambda,
+        learn_lambda,
+        update_mode_noise,
+        lambda_damping,
+        max_iter,
+        tol,
+        update_mode,
+        rule,
+        verbose,
+    )
+    basis = basis_entries(found) | dict(
+        B_operator=partial(expand, s.B, s.problem.n_orient),
+        posterior_cov_active_coeff=partial(active_cov, found.coefficients, found.active),
+    )
     return _result(found, "gamma_lambda_map_sflex", tol, learn_lambda, track_history, basis, logger)

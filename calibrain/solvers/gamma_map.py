@@ -14,64 +14,102 @@ import numpy as np
 from fastcore.basics import patch
 from scipy import sparse
 
+from calibrain.core.checks import (
+    check_array,
+    check_choice,
+    check_count,
+    check_logger,
+    check_number,
+    check_recording,
+    refuse,
+)
 from ..head.basis import expand
-from ..core.checks import refuse, check_array, check_choice, check_count, check_logger, check_number, check_recording
 from ..head.prepared import prepare
 from ..posterior.gaussian import Posterior, selection
 from ..posterior.result import Result, shared_entries
 from .evidence import Problem, data_root, kkt_violation, log_evidence, posterior_at
 from .newton import minimise_fast
-from .search import NOISE_FLOOR, UPDATES, Fit, Rule, minimise, published, warn_unconverged
+from calibrain.solvers.search import (
+    NOISE_FLOOR,
+    UPDATES,
+    Fit,
+    Rule,
+    minimise,
+    published,
+    warn_unconverged,
+)
 
 # %% ../../nbs/api/solvers/05_gamma_map.ipynb #7b556d94
 def start_scale(
-    L: np.ndarray, # Leadfield that the solver sees, `(n_sensors, n_coeff)`
-    y: np.ndarray, # Recording, `(n_sensors, n_times)`
-) -> tuple[float, float]: # γ in nAm², and ‖YYᵀ‖ in squared data units
+    L: np.ndarray,  # Leadfield that the solver sees, `(n_sensors, n_coeff)`
+    y: np.ndarray,  # Recording, `(n_sensors, n_times)`
+) -> tuple[float, float]:  # γ in nAm², and ‖YYᵀ‖ in squared data units
     "Where γ starts, and where the noise does when it is learned"
     a = np.linalg.norm(y @ y.T)
-    return a / np.abs(L).sum(1, dtype=float).max()**2, a
+    return a / np.abs(L).sum(1, dtype=float).max() ** 2, a
 
 # %% ../../nbs/api/solvers/05_gamma_map.ipynb #60778560
 def check_start(
-    name: str, # What the argument is called, for the message
-    value: np.ndarray, # `None`, a number, one value for each source, or one for each coefficient
-    default: float, # Value where `value` is `None`
-    n_groups: int, # Sources
-    n_orient: int = 1, # Orientations of a source
-) -> np.ndarray: # `(n_groups,)`
+    name: str,  # What the argument is called, for the message
+    value: np.ndarray,  # `None`, a number, one value for each source, or one for each coefficient
+    default: float,  # Value where `value` is `None`
+    n_groups: int,  # Sources
+    n_orient: int = 1,  # Orientations of a source
+) -> np.ndarray:  # `(n_groups,)`
     "Starting values, one for each group"
-    if value is None: return np.full(n_groups, default)
+    if value is None:
+        return np.full(n_groups, default)
     v = check_array(name, value)
-    if (v < 0).any(): refuse(ValueError, name, ">= 0", f"{v.min():g}", "variances cannot be negative")
-    if not v.any(): refuse(ValueError, name, "positive somewhere", "all zeros", "a zero variance stays zero: start from None")
-    if v.ndim == 0 or v.shape == (1,): return np.full(n_groups, v.item())
-    if v.shape == (n_groups * n_orient,): return v.reshape(-1, n_orient).mean(1)
-    if v.shape != (n_groups,): refuse(ValueError, name, f"a number or of length {n_groups}" + (f" or {n_groups * n_orient}" if n_orient > 1 else ""), f"shape {v.shape}")
+    if (v < 0).any():
+        refuse(ValueError, name, ">= 0", f"{v.min():g}", "variances cannot be negative")
+    if not v.any():
+        refuse(
+            ValueError,
+            name,
+            "positive somewhere",
+            "all zeros",
+            "a zero variance stays zero: start from None",
+        )
+    if v.ndim == 0 or v.shape == (1,):
+        return np.full(n_groups, v.item())
+    if v.shape == (n_groups * n_orient,):
+        return v.reshape(-1, n_orient).mean(1)
+    if v.shape != (n_groups,):
+        refuse(
+            ValueError,
+            name,
+            f"a number or of length {n_groups}"
+            + (f" or {n_groups * n_orient}" if n_orient > 1 else ""),
+            f"shape {v.shape}",
+        )
     return v
 
 # %% ../../nbs/api/solvers/05_gamma_map.ipynb #d1d322d9
 @dataclass(frozen=True, eq=False)
 class Setup:
     "A checked problem, with the scales at which its search starts"
-    y: np.ndarray # Recording, `(n_sensors, n_times)`
-    B: sparse.csr_array # Basis, `(n_sources, n_sources)`, or `None`
-    problem: Problem # What the search sees
-    gamma: float # Where γ starts, nAm²
-    noise: float # Where learned noise starts, µV² or fT²
+
+    y: np.ndarray  # Recording, `(n_sensors, n_times)`
+    B: sparse.csr_array  # Basis, `(n_sources, n_sources)`, or `None`
+    problem: Problem  # What the search sees
+    gamma: float  # Where γ starts, nAm²
+    noise: float  # Where learned noise starts, µV² or fT²
 
     @property
-    def n_sensors(self) -> int: return len(self.y)
+    def n_sensors(self) -> int:
+        return len(self.y)
+
     @property
-    def n_coeff(self) -> int: return self.problem.G.shape[1]
+    def n_coeff(self) -> int:
+        return self.problem.G.shape[1]
 
 # %% ../../nbs/api/solvers/05_gamma_map.ipynb #e225992f
 def setup(
-    L: np.ndarray, # Leadfield, 2-D source-major or 3-D, or a `Leadfield`, or prepared
-    y: np.ndarray, # Recording, `(n_sensors, n_times)` or `(n_sensors,)`
-    n_orient: int = 1, # Orientations of a source
-    basis: dict = None, # Arguments of `sflex_basis`, or `None` to do without
-) -> Setup: # The problem
+    L: np.ndarray,  # Leadfield, 2-D source-major or 3-D, or a `Leadfield`, or prepared
+    y: np.ndarray,  # Recording, `(n_sensors, n_times)` or `(n_sensors,)`
+    n_orient: int = 1,  # Orientations of a source
+    basis: dict = None,  # Arguments of `sflex_basis`, or `None` to do without
+) -> Setup:  # The problem
     "Check leadfield, recording and basis"
     L = prepare(L, n_orient)
     y = check_recording(y, L.n_sensors)
@@ -80,44 +118,67 @@ def setup(
 
 # %% ../../nbs/api/solvers/05_gamma_map.ipynb #56271ee4
 def make_rule(
-    s: Setup, # The problem
-    gamma: np.ndarray, # Where γ starts, `(n_sources,)`
-    update_mode: int | str = 2, # 1 or "mackay", 2 or "convex", 3 or "em", or "fast"
-    rule: str = None, # `None`, or "calibrain-1.0"
-    **noise, # `noise` and `damping` of a `Rule`, where the noise is learned
-) -> Rule: # How the search moves
+    s: Setup,  # The problem
+    gamma: np.ndarray,  # Where γ starts, `(n_sources,)`
+    update_mode: int | str = 2,  # 1 or "mackay", 2 or "convex", 3 or "em", or "fast"
+    rule: str = None,  # `None`, or "calibrain-1.0"
+    **noise,  # `noise` and `damping` of a `Rule`, where the noise is learned
+) -> Rule:  # How the search moves
     "The rule behind a solver's arguments"
     update = check_choice("update_mode", update_mode, dict(UPDATES) | dict(fast=None))
     old = check_choice("rule", rule, {None: False, "calibrain-1.0": True})
-    if old and update is None: refuse(ValueError, "update_mode", "a fixed point with rule='calibrain-1.0'", "'fast'", "pass 1, 2 or 3")
-    return Rule(published(update) if old else update, gamma_floor=np.finfo(float).eps * gamma.max(), noise_floor=NOISE_FLOOR * (s.y**2).mean(), safe=not old, **noise)
+    if old and update is None:
+        refuse(
+            ValueError,
+            "update_mode",
+            "a fixed point with rule='calibrain-1.0'",
+            "'fast'",
+            "pass 1, 2 or 3",
+        )
+    return Rule(
+        published(update) if old else update,
+        gamma_floor=np.finfo(float).eps * gamma.max(),
+        noise_floor=NOISE_FLOOR * (s.y**2).mean(),
+        safe=not old,
+        **noise,
+    )
 
 # %% ../../nbs/api/solvers/05_gamma_map.ipynb #52be5daf
 @dataclass(frozen=True, eq=False)
 class Solved:
     "A search that has ended, and the posteriors at its last point"
-    setup: Setup # The problem
-    fit: Fit # Where the search ended
-    posterior: Posterior # Of the sources
-    coefficients: Posterior # Of the basis coefficients; the same without a basis
-    active: np.ndarray # Sources (or patches) with γ > 0
+
+    setup: Setup  # The problem
+    fit: Fit  # Where the search ended
+    posterior: Posterior  # Of the sources
+    coefficients: Posterior  # Of the basis coefficients; the same without a basis
+    active: np.ndarray  # Sources (or patches) with γ > 0
 
     @property
-    def active_coeff(self) -> np.ndarray: return np.flatnonzero(np.repeat(self.fit.evidence.gamma > 0, self.posterior.n_orient))
+    def active_coeff(self) -> np.ndarray:
+        return np.flatnonzero(np.repeat(self.fit.evidence.gamma > 0, self.posterior.n_orient))
 
 # %% ../../nbs/api/solvers/05_gamma_map.ipynb #5a302a6a
 def solve(
-    s: Setup, # The problem
-    gamma: np.ndarray, # Where γ starts, `(n_sources,)`
-    noise: np.ndarray, # Noise variance of each sensor, or where it starts, `(n_sensors,)`
-    rule: Rule, # How to move
-    max_iter: int, # Iterations at most
-    tol: float, # Relative change of γ at which to stop; KKT violation with the fast search
-    verbose: bool = False, # Whether to show a progress bar
-) -> Solved: # The posteriors at the last point
+    s: Setup,  # The problem
+    gamma: np.ndarray,  # Where γ starts, `(n_sources,)`
+    noise: np.ndarray,  # Noise variance of each sensor, or where it starts, `(n_sensors,)`
+    rule: Rule,  # How to move
+    max_iter: int,  # Iterations at most
+    tol: float,  # Relative change of γ at which to stop; KKT violation with the fast search
+    verbose: bool = False,  # Whether to show a progress bar
+) -> Solved:  # The posteriors at the last point
     "Search, and make the posteriors at the hyperparameters found"
     search = minimise_fast if rule.gamma is None else minimise
-    fit = search(s.problem, gamma, noise, rule, check_count("max_iter", max_iter), check_number("tol", tol, least=0), progress=verbose)
+    fit = search(
+        s.problem,
+        gamma,
+        noise,
+        rule,
+        check_count("max_iter", max_iter),
+        check_number("tol", tol, least=0),
+        progress=verbose,
+    )
     k, active = s.problem.n_orient, np.flatnonzero(fit.evidence.gamma)
     per_coeff = np.repeat(fit.evidence.gamma, k)
     pick = selection(np.flatnonzero(per_coeff), s.n_coeff)
@@ -127,42 +188,60 @@ def solve(
 
 # %% ../../nbs/api/solvers/05_gamma_map.ipynb #80a05582
 @patch
-def result(self: Solved,
-           solver: str, # Name of the solver
-           tol: float, # Tolerance it was asked for
-           entries: dict, # Entries beyond those that all solvers share
-           logger: logging.Logger, # Where to leave a line
-           **more, # Fields of `Result` that only some solvers have
-          ) -> Result: # The solver's answer
+def result(
+    self: Solved,
+    solver: str,  # Name of the solver
+    tol: float,  # Tolerance it was asked for
+    entries: dict,  # Entries beyond those that all solvers share
+    logger: logging.Logger,  # Where to leave a line
+    **more,  # Fields of `Result` that only some solvers have
+) -> Result:  # The solver's answer
     "What a solver returns"
     ev, fit, (M, T) = self.fit.evidence, self.fit, self.setup.y.shape
-    if not fit.converged: warn_unconverged(solver, fit, tol)
-    shared = shared_entries(self.posterior, self.active_coeff, self.setup.n_coeff, ev.noise.mean(), ev.gamma.mean())
+    if not fit.converged:
+        warn_unconverged(solver, fit, tol)
+    shared = shared_entries(
+        self.posterior, self.active_coeff, self.setup.n_coeff, ev.noise.mean(), ev.gamma.mean()
+    )
     more = dict(kkt_violation=kkt_violation(ev).max(), history=fit.history) | more
-    out = Result(solver, self.posterior, shared | dict(gammas_full=np.repeat(ev.gamma, self.posterior.n_orient)) | entries, ev.cost,
-                 log_evidence(ev.cost, M, T), shared["noise_var"], fit.n_iter, fit.converged, **more)
+    out = Result(
+        solver,
+        self.posterior,
+        shared | dict(gammas_full=np.repeat(ev.gamma, self.posterior.n_orient)) | entries,
+        ev.cost,
+        log_evidence(ev.cost, M, T),
+        shared["noise_var"],
+        fit.n_iter,
+        fit.converged,
+        **more,
+    )
     logger.info("%r", out)
     return out
 
 # %% ../../nbs/api/solvers/05_gamma_map.ipynb #f92dec62
-_NOISE_CURE = "pass the variance of the sensor noise in squared data units, or use a solver that learns it"
+_NOISE_CURE = (
+    "pass the variance of the sensor noise in squared data units, or use a solver that learns it"
+)
+
 
 def gamma_map(
-    L: np.ndarray, # Leadfield, `(n_sensors, n_sources * n_orient)` source-major, µV/nAm or fT/nAm; or a `Leadfield`, or prepared
-    y: np.ndarray, # Recording, `(n_sensors, n_times)` or `(n_sensors,)`, µV or fT
-    noise_var: float, # Variance of the sensor noise, µV² or fT²
-    n_orient: int = 1, # Orientations of a source: 1, 2 or 3; a `Leadfield` brings its own
-    max_iter: int = 300, # Iterations at most
-    tol: float = 1e-6, # Stop when γ changes by less than this, relative ("fast": when no KKT violation is larger)
-    update_mode: int | str = 2, # 1 or "mackay", 2 or "convex", 3 or "em", or "fast" (recommended)
-    init_gamma: np.ndarray = None, # Where γ starts, nAm²: a number, or one by source or coefficient
-    rule: str = None, # "calibrain-1.0" for the published grouped updates
-    logger: logging.Logger = None, # Where to leave a line about the outcome
-    verbose: bool = False, # Whether to show a progress bar
-) -> Result: # Posterior, evidence and the familiar entries
+    L: np.ndarray,  # Leadfield, `(n_sensors, n_sources * n_orient)` source-major, µV/nAm or fT/nAm; or a `Leadfield`, or prepared
+    y: np.ndarray,  # Recording, `(n_sensors, n_times)` or `(n_sensors,)`, µV or fT
+    noise_var: float,  # Variance of the sensor noise, µV² or fT²
+    n_orient: int = 1,  # Orientations of a source: 1, 2 or 3; a `Leadfield` brings its own
+    max_iter: int = 300,  # Iterations at most
+    tol: float = 1e-6,  # Stop when γ changes by less than this, relative ("fast": when no KKT violation is larger)
+    update_mode: int | str = 2,  # 1 or "mackay", 2 or "convex", 3 or "em", or "fast" (recommended)
+    init_gamma: np.ndarray = None,  # Where γ starts, nAm²: a number, or one by source or coefficient
+    rule: str = None,  # "calibrain-1.0" for the published grouped updates
+    logger: logging.Logger = None,  # Where to leave a line about the outcome
+    verbose: bool = False,  # Whether to show a progress bar
+) -> Result:  # Posterior, evidence and the familiar entries
     "Sparse sources with given noise"
     logger = check_logger(logger, __name__)
-    found = _given_noise(setup(L, y, n_orient), noise_var, max_iter, tol, update_mode, init_gamma, rule, verbose)
+    found = _given_noise(
+        setup(L, y, n_orient), noise_var, max_iter, tol, update_mode, init_gamma, rule, verbose
+    )
     return found.result("gamma_map", tol, _entries(found), logger)
 
 # %% ../../nbs/api/solvers/05_gamma_map.ipynb #c5bd097d
@@ -170,39 +249,66 @@ def _given_noise(s, noise_var, max_iter, tol, update_mode, init_gamma, rule, ver
     "Search over γ alone"
     noise_var = check_number("noise_var", noise_var, above=0, cure=_NOISE_CURE)
     gamma = check_start("init_gamma", init_gamma, s.gamma, s.problem.n_groups, s.problem.n_orient)
-    return solve(s, gamma, np.full(s.n_sensors, noise_var), make_rule(s, gamma, update_mode, rule), max_iter, tol, verbose)
+    return solve(
+        s,
+        gamma,
+        np.full(s.n_sensors, noise_var),
+        make_rule(s, gamma, update_mode, rule),
+        max_iter,
+        tol,
+        verbose,
+    )
+
 
 def _entries(found: Solved) -> dict:
     "What the solvers with given noise return besides"
-    return dict(active_source_indices=found.active, n_iter=found.fit.n_iter, n_orient=found.posterior.n_orient)
+    return dict(
+        active_source_indices=found.active,
+        n_iter=found.fit.n_iter,
+        n_orient=found.posterior.n_orient,
+    )
 
 # %% ../../nbs/api/solvers/05_gamma_map.ipynb #39166040
 def gamma_map_sflex(
-    L: np.ndarray, # Leadfield, `(n_sensors, n_sources * n_orient)` source-major, µV/nAm or fT/nAm; or a `Leadfield`, or prepared
-    y: np.ndarray, # Recording, `(n_sensors, n_times)` or `(n_sensors,)`, µV or fT
-    noise_var: float, # Variance of the sensor noise, µV² or fT²
-    n_orient: int = 1, # Orientations of a source: 1, 2 or 3; a `Leadfield` brings its own
-    max_iter: int = 300, # Iterations at most
-    tol: float = 1e-6, # Stop when γ changes by less than this, relative ("fast": when no KKT violation is larger)
-    update_mode: int | str = 2, # 1 or "mackay", 2 or "convex", 3 or "em", or "fast" (recommended)
-    init_gamma: np.ndarray = None, # Where γ starts, nAm²: a number, or one by source or coefficient
-    sigma: float = 0.01, # Width of a patch, m
-    threshold_factor: float = 3.0, # Patches end at this many `sigma`
-    normalize: str = "sym", # `"sym"`, `"row"` or `None`
-    src_coords: np.ndarray = None, # Positions of the sources, `(n_sources, 3)`, m; `None`: those of a `Leadfield`
-    rule: str = None, # "calibrain-1.0" for the published grouped updates
-    logger: logging.Logger = None, # Where to leave a line about the outcome
-    verbose: bool = False, # Whether to show a progress bar
-) -> Result: # Posterior, evidence and the familiar entries
+    L: np.ndarray,  # Leadfield, `(n_sensors, n_sources * n_orient)` source-major, µV/nAm or fT/nAm; or a `Leadfield`, or prepared
+    y: np.ndarray,  # Recording, `(n_sensors, n_times)` or `(n_sensors,)`, µV or fT
+    noise_var: float,  # Variance of the sensor noise, µV² or fT²
+    n_orient: int = 1,  # Orientations of a source: 1, 2 or 3; a `Leadfield` brings its own
+    max_iter: int = 300,  # Iterations at most
+    tol: float = 1e-6,  # Stop when γ changes by less than this, relative ("fast": when no KKT violation is larger)
+    update_mode: int | str = 2,  # 1 or "mackay", 2 or "convex", 3 or "em", or "fast" (recommended)
+    init_gamma: np.ndarray = None,  # Where γ starts, nAm²: a number, or one by source or coefficient
+    sigma: float = 0.01,  # Width of a patch, m
+    threshold_factor: float = 3.0,  # Patches end at this many `sigma`
+    normalize: str = "sym",  # `"sym"`, `"row"` or `None`
+    src_coords: np.ndarray = None,  # Positions of the sources, `(n_sources, 3)`, m; `None`: those of a `Leadfield`
+    rule: str = None,  # "calibrain-1.0" for the published grouped updates
+    logger: logging.Logger = None,  # Where to leave a line about the outcome
+    verbose: bool = False,  # Whether to show a progress bar
+) -> Result:  # Posterior, evidence and the familiar entries
     "Sparse patches with given noise"
     logger = check_logger(logger, __name__)
-    s = setup(L, y, n_orient, dict(src_coords=src_coords, sigma=sigma, threshold_factor=threshold_factor, normalize=normalize))
+    s = setup(
+        L,
+        y,
+        n_orient,
+        dict(
+            src_coords=src_coords,
+            sigma=sigma,
+            threshold_factor=threshold_factor,
+            normalize=normalize,
+        ),
+    )
     found = _given_noise(s, noise_var, max_iter, tol, update_mode, init_gamma, rule, verbose)
-    return found.result("gamma_map_sflex", tol, _entries(found) | basis_entries(found) | dict(B_spatial=s.B), logger)
+    return found.result(
+        "gamma_map_sflex", tol, _entries(found) | basis_entries(found) | dict(B_spatial=s.B), logger
+    )
 
 # %% ../../nbs/api/solvers/05_gamma_map.ipynb #46efa45c
 def basis_entries(
-    found: Solved, # A search through a basis
-) -> dict: # Entries of a `Result`
+    found: Solved,  # A search through a basis
+) -> dict:  # Entries of a `Result`
     "What every solver with a basis returns about its coefficients"
-    return dict(posterior_mean_coeff=found.coefficients.mean, posterior_cov_coeff=found.coefficients.dense)
+    return dict(
+        posterior_mean_coeff=found.coefficients.mean, posterior_cov_coeff=found.coefficients.dense
+    )

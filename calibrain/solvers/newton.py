@@ -12,16 +12,25 @@ import numpy as np
 from scipy import linalg
 from tqdm.auto import tqdm
 
-from .evidence import Evidence, Problem, evaluate, kkt_violation, solve_lower, violation
+from calibrain.solvers.evidence import (
+    Evidence,
+    Problem,
+    evaluate,
+    kkt_violation,
+    solve_lower,
+    violation,
+)
 from .search import NOISE_FLOOR, Fit, Rule, _cut, convex, precision, whitened
 
 # %% ../../nbs/api/solvers/03_newton.ipynb #0bb67f1d
-def _shrinking(p: Problem, ev: Evidence, learn: bool, rule: Rule): # New γ and noise
+def _shrinking(p: Problem, ev: Evidence, learn: bool, rule: Rule):  # New γ and noise
     "Moves of the first phase, from bold to safe"
     noise, safe = ev.noise, ev.noise
     if learn:
-        w2, z = (whitened(p, ev)**2).sum(1), precision(ev)
-        noise, safe = (np.maximum(ev.noise * (w2 / z)**power, rule.noise_floor) for power in (0.8, 0.5))
+        w2, z = (whitened(p, ev) ** 2).sum(1), precision(ev)
+        noise, safe = (
+            np.maximum(ev.noise * (w2 / z) ** power, rule.noise_floor) for power in (0.8, 0.5)
+        )
     bold = ev.gamma * ev.ratio**1.6
     fades = (ev.gamma * ev.d < 1e-3 * ev.n_orient) & (ev.ratio <= 1)
     yield np.where(fades, 0, bold), noise
@@ -29,60 +38,76 @@ def _shrinking(p: Problem, ev: Evidence, learn: bool, rule: Rule): # New γ and 
     yield convex(ev), safe
 
 # %% ../../nbs/api/solvers/03_newton.ipynb #98eb6913
-def _shrink(p: Problem, ev: Evidence, learn: bool, rule: Rule, few: int, max_iter: int, log: list) -> tuple[Evidence, np.ndarray]: # The point, and which groups it has
+def _shrink(
+    p: Problem, ev: Evidence, learn: bool, rule: Rule, few: int, max_iter: int, log: list
+) -> tuple[Evidence, np.ndarray]:  # The point, and which groups it has
     "Phase 1: lower ℒ until at most `few` groups are left, or nothing moves; ten steps at least"
     live = np.arange(p.n_groups)
     while (len(live) > few or len(log) < 10) and len(log) < max_iter:
         for gamma, noise in _shrinking(p, ev, learn, rule):
             new = evaluate(p, gamma, noise)
-            if new.cost <= ev.cost: break
-        else: break
+            if new.cost <= ev.cost:
+                break
+        else:
+            break
         change, alive = np.abs(new.gamma - ev.gamma).sum() / ev.gamma.sum(), new.gamma > 0
         log.append((new.cost, change, alive.sum(), new.noise.mean()))
         ev = new
-        if not alive.any() or change < 1e-9: break
-        if alive.mean() < 0.9: (p, ev), live = _cut(p, ev, alive), live[alive]
+        if not alive.any() or change < 1e-9:
+            break
+        if alive.mean() < 0.9:
+            (p, ev), live = _cut(p, ev, alive), live[alive]
     return ev, live[ev.gamma > 0]
 
 # %% ../../nbs/api/solvers/03_newton.ipynb #2a14e05f
 @dataclass(frozen=True, eq=False)
 class Few:
     "Columns of a few variances, whitened where the noise is given"
-    C: np.ndarray # Columns, `(n_sensors, n_columns)`
-    Y: np.ndarray # Root of the data covariance, `(n_sensors, r)`
-    starts: np.ndarray # First column of each variance, `(n,)`
-    base: float # 1 with given noise, 0 where the noise is among the columns
-    constant: float # What whitening adds to ℒ
+
+    C: np.ndarray  # Columns, `(n_sensors, n_columns)`
+    Y: np.ndarray  # Root of the data covariance, `(n_sensors, r)`
+    starts: np.ndarray  # First column of each variance, `(n,)`
+    base: float  # 1 with given noise, 0 where the noise is among the columns
+    constant: float  # What whitening adds to ℒ
 
     @property
-    def sizes(self) -> np.ndarray: return np.diff(self.starts, append=self.C.shape[1])
+    def sizes(self) -> np.ndarray:
+        return np.diff(self.starts, append=self.C.shape[1])
 
 # %% ../../nbs/api/solvers/03_newton.ipynb #3145261b
 def pick(
-    p: Problem, # Leadfield and data
-    groups: np.ndarray, # The groups to be kept, `(n_groups,)`
-    noise: np.ndarray, # Noise variance of each sensor, `(n_sensors,)`
-    learn: bool, # Whether the noise is learned
-) -> Few: # Columns of the groups, and of the noise where it is learned
+    p: Problem,  # Leadfield and data
+    groups: np.ndarray,  # The groups to be kept, `(n_groups,)`
+    noise: np.ndarray,  # Noise variance of each sensor, `(n_sensors,)`
+    learn: bool,  # Whether the noise is learned
+) -> Few:  # Columns of the groups, and of the noise where it is learned
     "The problem of a few groups"
     k, M = p.n_orient, len(p.Y)
     C = p.G[:, (groups[:, None] * k + np.arange(k)).ravel()]
     starts = np.arange(0, C.shape[1], k)
-    if learn: return Few(np.asfortranarray(np.hstack([C, np.eye(M)])), p.Y, np.append(starts, C.shape[1] + np.arange(M)), 0., 0.)
+    if learn:
+        return Few(
+            np.asfortranarray(np.hstack([C, np.eye(M)])),
+            p.Y,
+            np.append(starts, C.shape[1] + np.arange(M)),
+            0.0,
+            0.0,
+        )
     root = np.sqrt(noise)[:, None]
-    return Few(np.asfortranarray(C / root), p.Y / root, starts, 1., np.log(noise).sum())
+    return Few(np.asfortranarray(C / root), p.Y / root, starts, 1.0, np.log(noise).sum())
 
 # %% ../../nbs/api/solvers/03_newton.ipynb #fa5b19db
 @dataclass(frozen=True, eq=False)
 class Scaled:
     "The cost at a few variances, with gradient and Hessian relative to them"
-    cost: float # ℒ
-    d: np.ndarray # Variance times what it could explain, `(n,)`
-    q: np.ndarray # Variance times what there is to explain, `(n,)`
-    hessian: np.ndarray # Second derivatives times both variances, `(n, n)`
+
+    cost: float  # ℒ
+    d: np.ndarray  # Variance times what it could explain, `(n,)`
+    q: np.ndarray  # Variance times what there is to explain, `(n,)`
+    hessian: np.ndarray  # Second derivatives times both variances, `(n, n)`
 
 # %% ../../nbs/api/solvers/03_newton.ipynb #3eb0952d
-def _in_sensors(f: Few, C: np.ndarray) -> tuple: # Cost, $E$ and $F$
+def _in_sensors(f: Few, C: np.ndarray) -> tuple:  # Cost, $E$ and $F$
     "By the model covariance of the sensors"
     S = linalg.blas.dsyrk(1.0, C, lower=1)
     S[np.diag_indices_from(S)] += f.base
@@ -92,27 +117,35 @@ def _in_sensors(f: Few, C: np.ndarray) -> tuple: # Cost, $E$ and $F$
     return 2 * np.log(R.diagonal()).sum() + np.vdot(P, P), W.T @ W, A @ A.T
 
 # %% ../../nbs/api/solvers/03_newton.ipynb #0312726d
-def _in_columns(f: Few, C: np.ndarray) -> tuple: # Cost, $E$ and $F$
+def _in_columns(f: Few, C: np.ndarray) -> tuple:  # Cost, $E$ and $F$
     "By a matrix of the size of the columns; only with given noise"
     B, U = np.eye(C.shape[1]) + C.T @ C, C.T @ f.Y
     R = linalg.cholesky(B, lower=True, check_finite=False)
     I = linalg.cho_solve((R, True), np.eye(len(B)), check_finite=False)
     V = I @ U
-    return 2 * np.log(R.diagonal()).sum() + np.vdot(f.Y, f.Y) - np.vdot(U, V), np.eye(len(B)) - I, V @ V.T
+    return (
+        2 * np.log(R.diagonal()).sum() + np.vdot(f.Y, f.Y) - np.vdot(U, V),
+        np.eye(len(B)) - I,
+        V @ V.T,
+    )
 
 # %% ../../nbs/api/solvers/03_newton.ipynb #415aff70
 def scaled(
-    f: Few, # Columns of a few variances
-    v: np.ndarray, # The variances, `(n,)`
-) -> Scaled: # The cost and its derivatives there
+    f: Few,  # Columns of a few variances
+    v: np.ndarray,  # The variances, `(n,)`
+) -> Scaled:  # The cost and its derivatives there
     "Cost, gradient and Hessian at a few variances"
     C = f.C * np.sqrt(np.repeat(v, f.sizes))
     cost, E, F = (_in_columns if f.base and 2 * C.shape[1] < len(C) else _in_sensors)(f, C)
     add = lambda x: np.add.reduceat(x, f.starts) if len(f.starts) < len(x) else x
-    return Scaled(float(cost + f.constant), add(E.diagonal()), add(F.diagonal()), add(add((2 * F - E) * E).T))
+    return Scaled(
+        float(cost + f.constant), add(E.diagonal()), add(F.diagonal()), add(add((2 * F - E) * E).T)
+    )
 
 # %% ../../nbs/api/solvers/03_newton.ipynb #f86a0494
-def _newton(at: Scaled, free: np.ndarray, tau: float) -> tuple[np.ndarray, float]: # Relative step, and the damping that it took
+def _newton(
+    at: Scaled, free: np.ndarray, tau: float
+) -> tuple[np.ndarray, float]:  # Relative step, and the damping that it took
     "A damped Newton step for the variances that are free to move"
     gradient, H = at.d - at.q, at.hessian[np.ix_(free, free)].copy()
     diagonal, step = np.maximum(gradient[free], 0), np.zeros(len(at.d))
@@ -120,102 +153,145 @@ def _newton(at: Scaled, free: np.ndarray, tau: float) -> tuple[np.ndarray, float
         N = H.copy()
         N[np.diag_indices_from(N)] += diagonal + tau * np.maximum(at.d[free], 1e-3)
         R, failed = linalg.lapack.dpotrf(N, lower=1)
-        if not failed: break
+        if not failed:
+            break
         tau = max(4 * tau, 1e-3)
     step[free] = -linalg.lapack.dpotrs(R, gradient[free], lower=1)[0]
     return np.clip(step, -0.99, 3), tau
 
 # %% ../../nbs/api/solvers/03_newton.ipynb #30087f33
-def _descend(f: Few, v: np.ndarray, at: Scaled, floor: np.ndarray, tau: float) -> tuple: # Variances, the cost there, damping; or `None` where only rounding is left
+def _descend(
+    f: Few, v: np.ndarray, at: Scaled, floor: np.ndarray, tau: float
+) -> tuple:  # Variances, the cost there, damping; or `None` where only rounding is left
     "One accepted Newton step"
     free, slack = (v > floor) | (at.q > at.d), 1e-14 * (np.vdot(f.Y, f.Y) + abs(at.cost))
     while tau < 1e9:
         step, tau = _newton(at, free, tau)
         new = np.maximum(v * (1 + step), floor)
         there = scaled(f, new)
-        if there.cost <= at.cost + slack: return new, there, tau / 8
+        if there.cost <= at.cost + slack:
+            return new, there, tau / 8
         tau = max(8 * tau, 1e-3)
 
 # %% ../../nbs/api/solvers/03_newton.ipynb #b0685084
-def _drop(f: Few, v: np.ndarray, at: Scaled, n_groups: int) -> tuple: # The same with fewer groups, and which variances were kept
+def _drop(
+    f: Few, v: np.ndarray, at: Scaled, n_groups: int
+) -> tuple:  # The same with fewer groups, and which variances were kept
     "Drop groups that no longer matter"
     dead = (at.d < 1e-4 * f.sizes) & (at.q < at.d * (1 - at.d)) & (np.arange(len(v)) < n_groups)
     if dead.any() and not dead.all():
         columns, sizes = np.repeat(~dead, f.sizes), f.sizes[~dead]
         less = replace(f, C=f.C[:, columns], starts=np.cumsum(sizes) - sizes)
         there = scaled(less, v[~dead])
-        if there.cost <= at.cost: return less, v[~dead], there, ~dead
+        if there.cost <= at.cost:
+            return less, v[~dead], there, ~dead
     return f, v, at, np.ones(len(v), bool)
 
 # %% ../../nbs/api/solvers/03_newton.ipynb #d341db19
-def _polish(f: Few, v: np.ndarray, groups: np.ndarray, floor: np.ndarray, tol: float, max_iter: int, log: list) -> tuple[np.ndarray, np.ndarray]: # Groups left, and all variances
+def _polish(
+    f: Few,
+    v: np.ndarray,
+    groups: np.ndarray,
+    floor: np.ndarray,
+    tol: float,
+    max_iter: int,
+    log: list,
+) -> tuple[np.ndarray, np.ndarray]:  # Groups left, and all variances
     "Phase 2: Newton steps until the few variances are optimal"
     at, tau = scaled(f, v), 1e-3
-    while len(log) < max_iter and violation(1., at.q, at.d, f.sizes)[(v > floor) | (at.q > at.d)].max(initial=0) > tol:
+    while (
+        len(log) < max_iter
+        and violation(1.0, at.q, at.d, f.sizes)[(v > floor) | (at.q > at.d)].max(initial=0) > tol
+    ):
         found = _descend(f, v, at, floor, tau)
-        if found is None: break
+        if found is None:
+            break
         n = len(groups)
         change = np.abs(found[0] - v)[:n].sum() / max(v[:n].sum(), np.finfo(float).tiny)
         f, v, at, kept = _drop(f, *found[:2], n)
         tau, groups, floor = found[2], groups[kept[:n]], floor[kept]
-        log.append((at.cost, change, len(groups), v[len(groups):].mean() if len(v) > len(groups) else np.nan))
+        log.append(
+            (
+                at.cost,
+                change,
+                len(groups),
+                v[len(groups) :].mean() if len(v) > len(groups) else np.nan,
+            )
+        )
     return groups, v
 
 # %% ../../nbs/api/solvers/03_newton.ipynb #76760d15
-def _return(p: Problem, full: Evidence, groups: np.ndarray, learn: bool, tol: float) -> tuple[np.ndarray, np.ndarray]: # Groups, and their γ
+def _return(
+    p: Problem, full: Evidence, groups: np.ndarray, learn: bool, tol: float
+) -> tuple[np.ndarray, np.ndarray]:  # Groups, and their γ
     "Let dropped groups back in that violate their optimality condition"
     back = np.flatnonzero((full.gamma == 0) & (full.q > full.d * (1 + tol)))
-    if not len(back): return groups, full.gamma[groups]
-    back = back[np.argsort(np.log(full.ratio[back]) - full.ratio[back])][:max(5, len(groups) // 4)]
-    start, groups = p.n_orient * (full.q - full.d)[back] / full.d[back]**2, np.append(groups, back)
+    if not len(back):
+        return groups, full.gamma[groups]
+    back = back[np.argsort(np.log(full.ratio[back]) - full.ratio[back])][: max(5, len(groups) // 4)]
+    start, groups = (
+        p.n_orient * (full.q - full.d)[back] / full.d[back] ** 2,
+        np.append(groups, back),
+    )
     f, n = pick(p, groups, full.noise, learn), len(groups) - len(back)
     variances = lambda: np.concatenate([full.gamma[groups[:n]], start] + [full.noise] * learn)
     for _ in range(40):
-        if scaled(f, variances()).cost <= full.cost: break
+        if scaled(f, variances()).cost <= full.cost:
+            break
         start = start / 4
-    return groups, variances()[:len(groups)]
+    return groups, variances()[: len(groups)]
 
 # %% ../../nbs/api/solvers/03_newton.ipynb #b0eebafe
 def certificate(
-    p: Problem, # Leadfield and data
-    ev: Evidence, # A point and its statistics, over all groups
-    learn: bool, # Whether the noise was learned
-) -> float: # 0 at an optimum
+    p: Problem,  # Leadfield and data
+    ev: Evidence,  # A point and its statistics, over all groups
+    learn: bool,  # Whether the noise was learned
+) -> float:  # 0 at an optimum
     "The largest violation of the optimality conditions, over every γ and, where it was learned, every λ"
     worst = kkt_violation(ev).max()
-    if not learn: return float(worst)
-    q, d = (whitened(p, ev)**2).sum(1), precision(ev)
-    held = (ev.noise <= 1.01 * NOISE_FLOOR * (p.Y**2).sum() / len(p.Y)) & (q <= d)          # at its floor, and rightly so
+    if not learn:
+        return float(worst)
+    q, d = (whitened(p, ev) ** 2).sum(1), precision(ev)
+    held = (ev.noise <= 1.01 * NOISE_FLOOR * (p.Y**2).sum() / len(p.Y)) & (
+        q <= d
+    )  # at its floor, and rightly so
     return float(max(worst, np.where(held, 0, violation(ev.noise, q, d)).max()))
 
 # %% ../../nbs/api/solvers/03_newton.ipynb #2db606c8
 def minimise_fast(
-    p: Problem, # Leadfield and data
-    gamma: np.ndarray, # Start, `(n_groups,)`
-    noise: np.ndarray, # Noise variance of each sensor, or where learning it starts, `(n_sensors,)`
-    rule: Rule, # Whether the noise is learned, and the floors
-    max_iter: int = 300, # Steps at most, of both phases together
-    tol: float = 1e-6, # Violation of the optimality conditions at which to stop
-    progress: bool = False, # Whether to show a progress bar
-    few: int = 200, # Groups at which Newton's method takes over
-) -> Fit: # The last point and how it was reached
+    p: Problem,  # Leadfield and data
+    gamma: np.ndarray,  # Start, `(n_groups,)`
+    noise: np.ndarray,  # Noise variance of each sensor, or where learning it starts, `(n_sensors,)`
+    rule: Rule,  # Whether the noise is learned, and the floors
+    max_iter: int = 300,  # Steps at most, of both phases together
+    tol: float = 1e-6,  # Violation of the optimality conditions at which to stop
+    progress: bool = False,  # Whether to show a progress bar
+    few: int = 200,  # Groups at which Newton's method takes over
+) -> Fit:  # The last point and how it was reached
     "Lower ℒ over γ, and over the noise where the rule learns it, and certify the result"
     learn, log, full = rule.noise is not None, [], evaluate(p, gamma, noise)
     bar, first, before = tqdm(disable=not progress, desc="evidence", unit="step"), full.cost, np.inf
     ev, groups = _shrink(p, full, learn, rule, few, max_iter, log)
     gamma, noise = ev.gamma[ev.gamma > 0], ev.noise
     while True:
-        floor = np.repeat([0., rule.noise_floor], [len(groups), len(noise) * learn])
+        floor = np.repeat([0.0, rule.noise_floor], [len(groups), len(noise) * learn])
         v = np.append(gamma, noise) if learn else gamma
-        if len(v): groups, v = _polish(pick(p, groups, noise, learn), v, groups, floor, 0.1 * tol, max_iter, log)
-        if learn: noise = v[len(groups):]
+        if len(v):
+            groups, v = _polish(
+                pick(p, groups, noise, learn), v, groups, floor, 0.1 * tol, max_iter, log
+            )
+        if learn:
+            noise = v[len(groups) :]
         everywhere = np.zeros(p.n_groups)
-        everywhere[groups] = v[:len(groups)]
+        everywhere[groups] = v[: len(groups)]
         full = evaluate(p, everywhere, noise)
-        bar.update(len(log) - bar.n); bar.set_postfix(cost=f"{full.cost:.6g}", active=len(groups))
-        if len(log) >= max_iter or not full.cost < before - 1e-13 * abs(full.cost): break
+        bar.update(len(log) - bar.n)
+        bar.set_postfix(cost=f"{full.cost:.6g}", active=len(groups))
+        if len(log) >= max_iter or not full.cost < before - 1e-13 * abs(full.cost):
+            break
         before, (more, gamma) = full.cost, _return(p, full, groups, learn, tol)
-        if len(more) == len(groups): break
+        if len(more) == len(groups):
+            break
         groups = more
     bar.close()
     return _ended(p, full, learn, log, first, tol)
@@ -224,5 +300,16 @@ def minimise_fast(
 def _ended(p, full, learn, log, first, tol) -> Fit:
     "The point and its history"
     cost, change, n_active, noise = np.array(log or np.empty((0, 4))).T
-    history = dict(cost=np.append(first, cost), err_gamma=change, n_active=(p.n_orient * n_active).astype(int), noise_mean=np.where(np.isnan(noise), full.noise.mean(), noise))
-    return Fit(full, len(cost), certificate(p, full, learn) <= tol, float(change[-1]) if len(change) else 0., history)
+    history = dict(
+        cost=np.append(first, cost),
+        err_gamma=change,
+        n_active=(p.n_orient * n_active).astype(int),
+        noise_mean=np.where(np.isnan(noise), full.noise.mean(), noise),
+    )
+    return Fit(
+        full,
+        len(cost),
+        certificate(p, full, learn) <= tol,
+        float(change[-1]) if len(change) else 0.0,
+        history,
+    )

@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 from fastcore.basics import patch
 
-from ..core.checks import refuse, check_choice
+from ..core.checks import check_choice, refuse
 from .bmn import BMN, BMN_joint
 from .gamma_lambda_map import gamma_lambda_map, gamma_lambda_map_sflex
 from .gamma_map import gamma_map, gamma_map_sflex
@@ -22,73 +22,140 @@ from .gamma_map import gamma_map, gamma_map_sflex
 @dataclass(frozen=True)
 class Solver:
     "What there is to know of a solver"
-    function: Callable # The solver
-    learns_noise: bool # Whether it learns the noise variance
-    about: str = "" # What it is, in a few words
-    orientations: tuple = (1, 2, 3) # Orientations of a source that it can handle
-    cost_falls: bool = True # Whether ℒ must not rise from one entry of `history["cost"]` to the next
-    sparse: bool = True # Whether every source has a γ of its own, which may end at zero
+
+    function: Callable  # The solver
+    learns_noise: bool  # Whether it learns the noise variance
+    about: str = ""  # What it is, in a few words
+    orientations: tuple = (1, 2, 3)  # Orientations of a source that it can handle
+    cost_falls: bool = (
+        True  # Whether ℒ must not rise from one entry of `history["cost"]` to the next
+    )
+    sparse: bool = True  # Whether every source has a γ of its own, which may end at zero
 
     @property
-    def name(self) -> str: return getattr(self.function, "__name__", type(self.function).__name__)
+    def name(self) -> str:
+        return getattr(self.function, "__name__", type(self.function).__name__)
+
     @property
-    def takes_prepared(self) -> bool: return self is SOLVERS.get(self.name)
+    def takes_prepared(self) -> bool:
+        return self is SOLVERS.get(self.name)
 
 # %% ../../nbs/api/solvers/20_registry.ipynb #07adcd94
 @patch
-def takes(self: Solver) -> dict: # Parameters by name
+def takes(self: Solver) -> dict:  # Parameters by name
     "What may be passed to the solver, and its defaults"
     return dict(inspect.signature(self.function).parameters)
 
 # %% ../../nbs/api/solvers/20_registry.ipynb #1b35364b
-_solvers = {s.name: s for s in (
-    Solver(gamma_map, False, "sparse sources"),
-    Solver(gamma_map_sflex, False, "sparse patches"),
-    Solver(gamma_lambda_map, True, "sparse sources, noise of each sensor"),
-    Solver(gamma_lambda_map_sflex, True, "sparse patches, noise of each sensor"),
-    Solver(BMN, False, "one variance for all sources, found directly", cost_falls=False, sparse=False),
-    Solver(BMN_joint, True, "one variance for all sources, one for the noise, found directly", cost_falls=False, sparse=False),
-)}
-SOLVERS = MappingProxyType(_solvers) # Name → `Solver`
+_solvers = {
+    s.name: s
+    for s in (
+        Solver(gamma_map, False, "sparse sources"),
+        Solver(gamma_map_sflex, False, "sparse patches"),
+        Solver(gamma_lambda_map, True, "sparse sources, noise of each sensor"),
+        Solver(gamma_lambda_map_sflex, True, "sparse patches, noise of each sensor"),
+        Solver(
+            BMN,
+            False,
+            "one variance for all sources, found directly",
+            cost_falls=False,
+            sparse=False,
+        ),
+        Solver(
+            BMN_joint,
+            True,
+            "one variance for all sources, one for the noise, found directly",
+            cost_falls=False,
+            sparse=False,
+        ),
+    )
+}
+SOLVERS = MappingProxyType(_solvers)  # Name → `Solver`
 
 # %% ../../nbs/api/solvers/20_registry.ipynb #12ee5d09
 def describe(
-    solver: str | Callable, # Name of a solver, or the solver itself
-) -> Solver: # What there is to know of it
+    solver: str | Callable,  # Name of a solver, or the solver itself
+) -> Solver:  # What there is to know of it
     "Look a solver up"
-    if isinstance(solver, str): return check_choice("solver", solver, SOLVERS)
-    if not callable(solver): raise TypeError(f"solver must be a function or one of {', '.join(SOLVERS)}, got {solver!r}")
+    if isinstance(solver, str):
+        return check_choice("solver", solver, SOLVERS)
+    if not callable(solver):
+        raise TypeError(f"solver must be a function or one of {', '.join(SOLVERS)}, got {solver!r}")
     known = SOLVERS.get(getattr(solver, "__name__", None))
-    if known is not None and known.function is solver: return known
+    if known is not None and known.function is solver:
+        return known
     noise = inspect.signature(solver).parameters.get("noise_var")
     return Solver(solver, getattr(solver, "learns_noise", noise is None or noise.default is None))
 
 # %% ../../nbs/api/solvers/20_registry.ipynb #a8747e78
-def solver_table() -> str: # Markdown
+def solver_table() -> str:  # Markdown
     "The solvers as a table"
-    row = lambda s: (f"`{s.name}`", s.about, ", ".join(map(str, s.orientations)), "learned" if s.learns_noise else "given",
-                     "yes" if "src_coords" in s.takes() else "no", "yes" if s.cost_falls else "not iterative")
-    head = ("solver", "sources and noise", "orientations", "noise variance", "needs positions", "cost falls at each iteration")
-    return "\n".join("| " + " | ".join(r) + " |" for r in (head, ("---",) * len(head), *map(row, SOLVERS.values())))
+    row = lambda s: (
+        f"`{s.name}`",
+        s.about,
+        ", ".join(map(str, s.orientations)),
+        "learned" if s.learns_noise else "given",
+        "yes" if "src_coords" in s.takes() else "no",
+        "yes" if s.cost_falls else "not iterative",
+    )
+    head = (
+        "solver",
+        "sources and noise",
+        "orientations",
+        "noise variance",
+        "needs positions",
+        "cost falls at each iteration",
+    )
+    return "\n".join(
+        "| " + " | ".join(r) + " |"
+        for r in (head, ("---",) * len(head), *map(row, SOLVERS.values()))
+    )
 
 # %% ../../nbs/api/solvers/20_registry.ipynb #94a0e3a7
-_own = frozenset(_solvers) # Solvers of the package
+_own = frozenset(_solvers)  # Solvers of the package
+
 
 def register(
-    solver: Solver, # What there is to know of the solver
-) -> Solver: # The same
+    solver: Solver,  # What there is to know of the solver
+) -> Solver:  # The same
     "Add a solver to the table, for this session"
-    if not isinstance(solver, Solver): refuse(TypeError, "solver", "a Solver", repr(solver), "wrap the function: Solver(function, learns_noise=…)")
+    if not isinstance(solver, Solver):
+        refuse(
+            TypeError,
+            "solver",
+            "a Solver",
+            repr(solver),
+            "wrap the function: Solver(function, learns_noise=…)",
+        )
     takes = solver.takes()
-    if missing := [a for a in ("L", "y", "n_orient", "logger") if a not in takes]: refuse(TypeError, "solver", "a function of L, y, n_orient and logger", f"{solver.name} without {', '.join(missing)}")
-    if not solver.learns_noise and "noise_var" not in takes: refuse(TypeError, "solver", "a function of noise_var where it does not learn the noise", f"{solver.name} without it")
-    if solver.name in _own: refuse(ValueError, "solver", "named differently from those of the package", solver.name, "rename the function")
+    if missing := [a for a in ("L", "y", "n_orient", "logger") if a not in takes]:
+        refuse(
+            TypeError,
+            "solver",
+            "a function of L, y, n_orient and logger",
+            f"{solver.name} without {', '.join(missing)}",
+        )
+    if not solver.learns_noise and "noise_var" not in takes:
+        refuse(
+            TypeError,
+            "solver",
+            "a function of noise_var where it does not learn the noise",
+            f"{solver.name} without it",
+        )
+    if solver.name in _own:
+        refuse(
+            ValueError,
+            "solver",
+            "named differently from those of the package",
+            solver.name,
+            "rename the function",
+        )
     _solvers[solver.name] = solver
     return solver
 
 # %% ../../nbs/api/solvers/20_registry.ipynb #693a4267
 def unregister(
-    name: str, # Name of a solver that was registered in this session
-) -> Solver: # What it was
+    name: str,  # Name of a solver that was registered in this session
+) -> Solver:  # What it was
     "Take a solver out of the table again"
     return _solvers.pop(check_choice("name", name, {n: n for n in _solvers if n not in _own}))

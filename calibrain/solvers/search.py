@@ -15,134 +15,173 @@ from scipy import linalg
 from tqdm.auto import tqdm
 
 from ..core.warnings import ConvergenceWarning, warn
-from .evidence import Evidence, Problem, evaluate, kkt_violation, solve_lower, source_covariance
+from calibrain.solvers.evidence import (
+    Evidence,
+    Problem,
+    evaluate,
+    kkt_violation,
+    solve_lower,
+    source_covariance,
+)
 
 # %% ../../nbs/api/solvers/02_search.ipynb #332f2b9e
 def mackay(
-    ev: Evidence, # A point and its statistics
-) -> np.ndarray: # New γ, `(n_groups,)`
+    ev: Evidence,  # A point and its statistics
+) -> np.ndarray:  # New γ, `(n_groups,)`
     "MacKay's fixed point"
     return ev.gamma * ev.ratio
 
+
 def convex(
-    ev: Evidence, # A point and its statistics
-) -> np.ndarray: # New γ, `(n_groups,)`
+    ev: Evidence,  # A point and its statistics
+) -> np.ndarray:  # New γ, `(n_groups,)`
     "Convex bounding"
     return ev.gamma * np.sqrt(ev.ratio)
 
+
 def em(
-    ev: Evidence, # A point and its statistics
-) -> np.ndarray: # New γ, `(n_groups,)`
+    ev: Evidence,  # A point and its statistics
+) -> np.ndarray:  # New γ, `(n_groups,)`
     "Expectation maximisation"
     return np.maximum(ev.gamma + ev.gamma**2 * (ev.q - ev.d) / ev.n_orient, 0)
+
 
 UPDATES = {1: mackay, 2: convex, 3: em, "mackay": mackay, "convex": convex, "em": em}
 
 # %% ../../nbs/api/solvers/02_search.ipynb #973d29c0
 def published(
-    update: Callable, # `mackay`, `convex` or `em`
-) -> Callable: # The rule of that name in calibrain 1.0
+    update: Callable,  # `mackay`, `convex` or `em`
+) -> Callable:  # The rule of that name in calibrain 1.0
     "The grouped updates of calibrain 1.0, for comparison only"
+
     def of_1_0(ev):
-        if update is em: return em(ev)
-        if update is mackay: return mackay(ev) / ev.n_orient
+        if update is em:
+            return em(ev)
+        if update is mackay:
+            return mackay(ev) / ev.n_orient
         roots = np.sqrt(ev.q_coeff).reshape(-1, ev.n_orient).sum(1)
-        return ev.gamma / ev.n_orient * np.divide(roots, np.sqrt(ev.d), out=np.zeros_like(ev.d), where=ev.d > 0)
+        return (
+            ev.gamma
+            / ev.n_orient
+            * np.divide(roots, np.sqrt(ev.d), out=np.zeros_like(ev.d), where=ev.d > 0)
+        )
+
     return of_1_0
 
 # %% ../../nbs/api/solvers/02_search.ipynb #496ccbdf
 def precision(
-    ev: Evidence, # A point and its statistics
-) -> np.ndarray: # Diagonal of Σ⁻¹, `(n_sensors,)`
+    ev: Evidence,  # A point and its statistics
+) -> np.ndarray:  # Diagonal of Σ⁻¹, `(n_sensors,)`
     "What each sensor's noise could explain, the d of the noise"
-    return (solve_lower(ev.R, np.eye(len(ev.R)))**2).sum(0)
+    return (solve_lower(ev.R, np.eye(len(ev.R))) ** 2).sum(0)
+
 
 def whitened(
-    p: Problem, # Leadfield and data
-    ev: Evidence, # A point and its statistics
-) -> np.ndarray: # Σ⁻¹Y, `(n_sensors, r)`
+    p: Problem,  # Leadfield and data
+    ev: Evidence,  # A point and its statistics
+) -> np.ndarray:  # Σ⁻¹Y, `(n_sensors, r)`
     "Data weighted by the inverse of the model covariance; its squares are the q of the noise"
     return solve_lower(ev.R, solve_lower(ev.R, p.Y), trans=1)
 
 # %% ../../nbs/api/solvers/02_search.ipynb #0f02c042
 def noise_convex(
-    residual: np.ndarray, # What the mean leaves of the data, `(n_sensors, r)`
-    ev: Evidence, # A point and its statistics
-) -> np.ndarray: # New noise variance of each sensor, `(n_sensors,)`
+    residual: np.ndarray,  # What the mean leaves of the data, `(n_sensors, r)`
+    ev: Evidence,  # A point and its statistics
+) -> np.ndarray:  # New noise variance of each sensor, `(n_sensors,)`
     "Convex bounding for the noise"
     return np.sqrt((residual**2).sum(1) / precision(ev))
 
+
 def noise_em(
-    residual: np.ndarray, # What the mean leaves of the data, `(n_sensors, r)`
-    ev: Evidence, # A point and its statistics
-) -> np.ndarray: # New noise variance of each sensor, `(n_sensors,)`
+    residual: np.ndarray,  # What the mean leaves of the data, `(n_sensors, r)`
+    ev: Evidence,  # A point and its statistics
+) -> np.ndarray:  # New noise variance of each sensor, `(n_sensors,)`
     "Expectation maximisation for the noise"
     return (residual**2).sum(1) + ev.noise - ev.noise**2 * precision(ev)
+
 
 NOISE_UPDATES = {1: noise_em, 2: noise_convex, "em": noise_em, "convex": noise_convex}
 
 # %% ../../nbs/api/solvers/02_search.ipynb #52f2d817
-NOISE_FLOOR = 1e-10 # Learned noise stays above this, relative to the mean power of the data
+NOISE_FLOOR = 1e-10  # Learned noise stays above this, relative to the mean power of the data
 
 # %% ../../nbs/api/solvers/02_search.ipynb #715dcf15
 @dataclass(frozen=True)
 class Rule:
     "How a step moves"
-    gamma: Callable = convex # Update of γ
-    noise: Callable = None # Update of the noise, or `None` where it is given
-    damping: float = 1.0 # Share of the way from old to new noise, in (0, 1]
-    gamma_floor: float = 0.0 # A group below this is dropped
-    noise_floor: float = 0.0 # Noise is kept above this
-    safe: bool = True # Whether a move that would raise ℒ is replaced by one that cannot
+
+    gamma: Callable = convex  # Update of γ
+    noise: Callable = None  # Update of the noise, or `None` where it is given
+    damping: float = 1.0  # Share of the way from old to new noise, in (0, 1]
+    gamma_floor: float = 0.0  # A group below this is dropped
+    noise_floor: float = 0.0  # Noise is kept above this
+    safe: bool = True  # Whether a move that would raise ℒ is replaced by one that cannot
 
 # %% ../../nbs/api/solvers/02_search.ipynb #47bccc38
 def _learned(rule, update, residual, ev):
     "The noise after one update, damped and kept above its floor"
-    return ev.noise + rule.damping * (np.maximum(update(residual, ev), np.minimum(rule.noise_floor, ev.noise)) - ev.noise)
+    return ev.noise + rule.damping * (
+        np.maximum(update(residual, ev), np.minimum(rule.noise_floor, ev.noise)) - ev.noise
+    )
 
-def _moves(p: Problem, ev: Evidence, rule: Rule) -> Iterator[tuple]: # New γ and noise
+
+def _moves(p: Problem, ev: Evidence, rule: Rule) -> Iterator[tuple]:  # New γ and noise
     "The quick move, then the safe one if it is another"
     drop = lambda gamma: np.where(gamma > rule.gamma_floor, gamma, 0)
     gamma = drop(rule.gamma(ev))
     if rule.noise is None:
         yield gamma, ev.noise
-        if rule.gamma not in (convex, em): yield drop(convex(ev)), ev.noise
+        if rule.gamma not in (convex, em):
+            yield drop(convex(ev)), ev.noise
     else:
         w = whitened(p, ev)
-        mean = linalg.blas.dsymm(1.0, source_covariance(p.G, np.repeat(gamma, p.n_orient)), w, lower=1)      # Gμ, with μ = ΓGᵀw
+        mean = linalg.blas.dsymm(
+            1.0, source_covariance(p.G, np.repeat(gamma, p.n_orient)), w, lower=1
+        )  # Gμ, with μ = ΓGᵀw
         yield gamma, _learned(rule, rule.noise, p.Y - mean, ev)
         yield drop(convex(ev)), _learned(rule, noise_convex, ev.noise[:, None] * w, ev)
 
 # %% ../../nbs/api/solvers/02_search.ipynb #d52b2c18
 def step(
-    p: Problem, # Leadfield and data
-    ev: Evidence, # Where we are
-    rule: Rule, # How to move
-) -> Evidence: # Where we are next
+    p: Problem,  # Leadfield and data
+    ev: Evidence,  # Where we are
+    rule: Rule,  # How to move
+) -> Evidence:  # Where we are next
     "One iteration: a pure function of the point before"
     for gamma, noise in _moves(p, ev, rule):
         new = evaluate(p, gamma, noise)
-        if not rule.safe or new.cost <= ev.cost + 1e-13 * (abs(ev.cost) + len(ev.R)): return new
-    return ev                                                                           # nothing is left but rounding
+        if not rule.safe or new.cost <= ev.cost + 1e-13 * (abs(ev.cost) + len(ev.R)):
+            return new
+    return ev  # nothing is left but rounding
 
 # %% ../../nbs/api/solvers/02_search.ipynb #b427ed8c
-def _cut(p: Problem, ev: Evidence, keep: np.ndarray) -> tuple[Problem, Evidence]: # The same, smaller
+def _cut(
+    p: Problem, ev: Evidence, keep: np.ndarray
+) -> tuple[Problem, Evidence]:  # The same, smaller
     "The problem and the point with some groups only"
     c = np.repeat(keep, p.n_orient)
-    return replace(p, G=np.asfortranarray(p.G[:, c])), replace(ev, gamma=ev.gamma[keep], q=ev.q[keep], d=ev.d[keep], q_coeff=ev.q_coeff[c])
+    return replace(p, G=np.asfortranarray(p.G[:, c])), replace(
+        ev, gamma=ev.gamma[keep], q=ev.q[keep], d=ev.d[keep], q_coeff=ev.q_coeff[c]
+    )
 
-def _readmit(p: Problem, ev: Evidence, tol: float) -> Evidence: # A point with no dropped group that wants to come back
+
+def _readmit(
+    p: Problem, ev: Evidence, tol: float
+) -> Evidence:  # A point with no dropped group that wants to come back
     "Let dropped groups back in, by a step that is small enough to lower ℒ"
     back = (ev.gamma == 0) & (ev.q > ev.d * (1 + tol))
-    if not back.any(): return ev
+    if not back.any():
+        return ev
     start = np.divide(ev.q - ev.d, ev.d**2, out=np.zeros_like(ev.d), where=back)
-    while (new := evaluate(p, ev.gamma + start, ev.noise)).cost > ev.cost: start /= 4
+    while (new := evaluate(p, ev.gamma + start, ev.noise)).cost > ev.cost:
+        start /= 4
     return new
 
 # %% ../../nbs/api/solvers/02_search.ipynb #abc81924
-def _whole(p: Problem, ev: Evidence, live: np.ndarray) -> Evidence: # Over all groups
+def _whole(p: Problem, ev: Evidence, live: np.ndarray) -> Evidence:  # Over all groups
     "The point again, with the dropped groups in their places"
-    if len(live) == p.n_groups: return ev
+    if len(live) == p.n_groups:
+        return ev
     gamma = np.zeros(p.n_groups)
     gamma[live] = ev.gamma
     return evaluate(p, gamma, ev.noise)
@@ -151,22 +190,25 @@ def _whole(p: Problem, ev: Evidence, live: np.ndarray) -> Evidence: # Over all g
 @dataclass(frozen=True, eq=False)
 class Fit:
     "Where the loop ended"
-    evidence: Evidence # The last point, over all groups
-    n_iter: int # Iterations used
-    converged: bool # Whether γ stood still within `max_iter`
-    change: float # Its last relative change
-    history: dict # `cost` (with the start) and, by iteration, `err_gamma`, `n_active` and `noise_mean`
+
+    evidence: Evidence  # The last point, over all groups
+    n_iter: int  # Iterations used
+    converged: bool  # Whether γ stood still within `max_iter`
+    change: float  # Its last relative change
+    history: (
+        dict  # `cost` (with the start) and, by iteration, `err_gamma`, `n_active` and `noise_mean`
+    )
 
 # %% ../../nbs/api/solvers/02_search.ipynb #2895b427
 def minimise(
-    p: Problem, # Leadfield and data
-    gamma: np.ndarray, # Start, `(n_groups,)`
-    noise: np.ndarray, # Noise variance of each sensor, or where learning it starts, `(n_sensors,)`
-    rule: Rule, # How to move
-    max_iter: int = 300, # Iterations at most
-    tol: float = 1e-6, # Relative change of γ at which to stop
-    progress: bool = False, # Whether to show a progress bar
-) -> Fit: # The last point and how it was reached
+    p: Problem,  # Leadfield and data
+    gamma: np.ndarray,  # Start, `(n_groups,)`
+    noise: np.ndarray,  # Noise variance of each sensor, or where learning it starts, `(n_sensors,)`
+    rule: Rule,  # How to move
+    max_iter: int = 300,  # Iterations at most
+    tol: float = 1e-6,  # Relative change of γ at which to stop
+    progress: bool = False,  # Whether to show a progress bar
+) -> Fit:  # The last point and how it was reached
     "Lower ℒ over γ, and over the noise where the rule learns it"
     live, small = np.arange(len(gamma)), p
     ev = evaluate(p, gamma, noise)
@@ -176,25 +218,44 @@ def minimise(
         before, new, it = ev, step(small, ev, rule), it + 1
         change = np.abs(new.gamma - ev.gamma).sum() / ev.gamma.sum()
         alive, ev = new.gamma > 0, new
-        log.append((change, p.n_orient * alive.sum(), ev.noise.mean())); costs.append(ev.cost)
-        bar.update(); bar.set_postfix(cost=f"{ev.cost:.6g}", active=int(alive.sum()), refresh=False)
-        if alive.mean() < 0.9: (small, ev), live = _cut(small, ev, alive), live[alive]
+        log.append((change, p.n_orient * alive.sum(), ev.noise.mean()))
+        costs.append(ev.cost)
+        bar.update()
+        bar.set_postfix(cost=f"{ev.cost:.6g}", active=int(alive.sum()), refresh=False)
+        if alive.mean() < 0.9:
+            (small, ev), live = _cut(small, ev, alive), live[alive]
         if change <= tol or not ev.gamma.any():
             full = _whole(p, ev, live)
-            if rule.noise and not full.gamma.any(): full = evaluate(p, full.gamma, np.maximum((p.Y**2).sum(1), rule.noise_floor))
+            if rule.noise and not full.gamma.any():
+                full = evaluate(p, full.gamma, np.maximum((p.Y**2).sum(1), rule.noise_floor))
             stuck, ev = new is before, _readmit(p, full, max(tol, 1e-9)) if rule.safe else full
             done, small, live = ev is full, p, np.arange(len(gamma))
     bar.close()
-    if stuck: done = bool(kkt_violation(ev).max() < 1e-3)
+    if stuck:
+        done = bool(kkt_violation(ev).max() < 1e-3)
     log = np.array(log or np.empty((0, 3)))
-    return Fit(_whole(p, ev, live), it, done, float(change), dict(cost=np.array(costs), err_gamma=log[:, 0], n_active=log[:, 1].astype(int), noise_mean=log[:, 2]))
+    return Fit(
+        _whole(p, ev, live),
+        it,
+        done,
+        float(change),
+        dict(
+            cost=np.array(costs),
+            err_gamma=log[:, 0],
+            n_active=log[:, 1].astype(int),
+            noise_mean=log[:, 2],
+        ),
+    )
 
 # %% ../../nbs/api/solvers/02_search.ipynb #4bbe1011
 def warn_unconverged(
-    solver: str, # Name of the solver
-    fit: Fit, # Where the loop ended
-    tol: float, # The tolerance asked for
+    solver: str,  # Name of the solver
+    fit: Fit,  # Where the loop ended
+    tol: float,  # The tolerance asked for
 ) -> None:
     "Say by how much a solver missed its tolerance"
-    warn(f"{solver} stopped after max_iter={fit.n_iter} iterations: γ still changes by {fit.change:.1e} relative, the largest KKT violation is {kkt_violation(fit.evidence).max():.1e} (tol {tol:.0e}). "
-                  "Raise max_iter or tol; the result is exact for the hyperparameters reached.", ConvergenceWarning)
+    warn(
+        f"{solver} stopped after max_iter={fit.n_iter} iterations: γ still changes by {fit.change:.1e} relative, the largest KKT violation is {kkt_violation(fit.evidence).max():.1e} (tol {tol:.0e}). "
+        "Raise max_iter or tol; the result is exact for the hyperparameters reached.",
+        ConvergenceWarning,
+    )

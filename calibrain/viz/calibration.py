@@ -11,28 +11,64 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 from matplotlib.axes import Axes
 
-from ..core.checks import refuse, check_array, check_choice
-from ..calibration.coverage import DEFAULT_LEVELS, STRATA, CoverageCurve, _bands, _line, _promise, check_levels, strata_masks
-from ..calibration.credible_sets import _FLAT, REGIONS, Moments, _blocks, _principal, _variances, moments, reach, scores
+from calibrain.calibration.coverage import (
+    DEFAULT_LEVELS,
+    STRATA,
+    CoverageCurve,
+    _bands,
+    _line,
+    _promise,
+    check_levels,
+    strata_masks,
+)
+from calibrain.calibration.credible_sets import (
+    _FLAT,
+    REGIONS,
+    Moments,
+    _blocks,
+    _principal,
+    _variances,
+    moments,
+    reach,
+    scores,
+)
+from ..core.checks import check_array, check_choice, refuse
 from .pictures import _axes, _legend, _styles
 
 # %% ../../nbs/api/viz/07_calibration.ipynb #021fc322
-def _several(curves, stratum) -> Mapping: # Label → `CoverageCurve`
+def _several(curves, stratum) -> Mapping:  # Label → `CoverageCurve`
     "What to draw by label, checked"
     curves = {"": curves} if isinstance(curves, CoverageCurve) else curves
-    if not isinstance(curves, Mapping) or not curves or not all(isinstance(c, CoverageCurve) for c in curves.values()):
-        refuse(TypeError, "curves", "a CoverageCurve, or a dict of label → CoverageCurve", repr(type(curves).__name__), "pass what coverage_curve or combine returned")
+    if (
+        not isinstance(curves, Mapping)
+        or not curves
+        or not all(isinstance(c, CoverageCurve) for c in curves.values())
+    ):
+        refuse(
+            TypeError,
+            "curves",
+            "a CoverageCurve, or a dict of label → CoverageCurve",
+            repr(type(curves).__name__),
+            "pass what coverage_curve or combine returned",
+        )
     for label, c in curves.items():
-        if not c[stratum].total: refuse(ValueError, "stratum", f"one in which something was counted for {label or 'this curve'!r}", repr(stratum), f"choose from {tuple(s for s in c.strata if c[s].total)}")
+        if not c[stratum].total:
+            refuse(
+                ValueError,
+                "stratum",
+                f"one in which something was counted for {label or 'this curve'!r}",
+                repr(stratum),
+                f"choose from {tuple(s for s in c.strata if c[s].total)}",
+            )
     return curves
 
 # %% ../../nbs/api/viz/07_calibration.ipynb #ac17730f
 def draw_calibration(
-    curves: CoverageCurve | Mapping, # One curve, or label → curve
-    stratum: str = "all", # Which of their strata
-    level: float = 0.95, # Probability that the bands should hold
-    ax: Axes = None, # Where to draw, or a new figure
-) -> Axes: # The axes
+    curves: CoverageCurve | Mapping,  # One curve, or label → curve
+    stratum: str = "all",  # Which of their strata
+    level: float = 0.95,  # Probability that the bands should hold
+    ax: Axes = None,  # Where to draw, or a new figure
+) -> Axes:  # The axes
     "Empirical against nominal coverage of several curves"
     curves, ax = _several(curves, stratum), _promise(_axes(ax, size=(6, 3.6)))
     for (label, c), style in zip(curves.items(), _styles()):
@@ -42,21 +78,26 @@ def draw_calibration(
     return ax
 
 # %% ../../nbs/api/viz/07_calibration.ipynb #ac9dafe7
-def _scale(m: Moments, region: str) -> tuple: # Geometric mean of the standard deviations along the axes, nAm, and their number
+def _scale(
+    m: Moments, region: str
+) -> tuple:  # Geometric mean of the standard deviations along the axes, nAm, and their number
     "Size of each set, up to what depends on the level"
-    if region == "marginal": return np.sqrt(np.maximum(_variances(m.cov), 0)), 1
+    if region == "marginal":
+        return np.sqrt(np.maximum(_variances(m.cov), 0)), 1
     w = _principal(_blocks(m.cov))[0]
     w = np.where(w > _FLAT * w[:, -1:], np.maximum(w, 0), 0)
     return np.prod(w ** (0.5 / w.shape[1]), 1, keepdims=True), w.shape[1]
 
 # %% ../../nbs/api/viz/07_calibration.ipynb #9256f99a
 def mean_set_size(
-    runs: Iterable, # Pairs of true sources, nAm, and a `Result`, `Posterior` or `Moments`
-    levels: np.ndarray = DEFAULT_LEVELS, # Levels within 0 and 1
-    mode: str = "pointwise", # `"pointwise"`: every sample; `"aggregated"`: the average over time
-    region: str = "marginal", # `"marginal"`: components, pooled; `"ellipsoid"`: a source's components together
-    stratum: str = "all", # One of `STRATA`
-) -> np.ndarray: # Mean diameter by level, infinite at 1, `nan` where nothing is counted, `(n_levels,)`, nAm
+    runs: Iterable,  # Pairs of true sources, nAm, and a `Result`, `Posterior` or `Moments`
+    levels: np.ndarray = DEFAULT_LEVELS,  # Levels within 0 and 1
+    mode: str = "pointwise",  # `"pointwise"`: every sample; `"aggregated"`: the average over time
+    region: str = "marginal",  # `"marginal"`: components, pooled; `"ellipsoid"`: a source's components together
+    stratum: str = "all",  # One of `STRATA`
+) -> (
+    np.ndarray
+):  # Mean diameter by level, infinite at 1, `nan` where nothing is counted, `(n_levels,)`, nAm
     "Mean size of the credible sets that a coverage curve counts"
     total, n, k, c = 0.0, 0, 1, check_levels(levels)
     check_choice("stratum", stratum, {s: s for s in STRATA})
@@ -64,22 +105,42 @@ def mean_set_size(
         m = moments(result, joint=check_choice("region", region, REGIONS) == "ellipsoid")
         s, (g, k) = scores(x, m, mode, region), _scale(m, region)
         here = strata_masks(x, m)[stratum][:, None] * (s.informative | (stratum == "pruned")).sum(2)
-        total, n = total + (g * here).sum() / (m.mean.shape[2] if mode == "aggregated" else 1) ** 0.5, n + here.sum()
-    if not n: return np.full(len(c), np.nan)
+        total, n = (
+            total + (g * here).sum() / (m.mean.shape[2] if mode == "aggregated" else 1) ** 0.5,
+            n + here.sum(),
+        )
+    if not n:
+        return np.full(len(c), np.nan)
     return 2 * np.sqrt(np.maximum(reach(c)[k], 0)) * total / n if total else np.zeros(len(c))
 
 # %% ../../nbs/api/viz/07_calibration.ipynb #cf0f55ef
 def draw_set_size(
-    sizes: Mapping, # Label → mean size by level, `(n_levels,)`, nAm
-    levels: np.ndarray = DEFAULT_LEVELS, # Levels within 0 and 1, ascending
-    ax: Axes = None, # Where to draw, or a new figure
-) -> Axes: # The axes
+    sizes: Mapping,  # Label → mean size by level, `(n_levels,)`, nAm
+    levels: np.ndarray = DEFAULT_LEVELS,  # Levels within 0 and 1, ascending
+    ax: Axes = None,  # Where to draw, or a new figure
+) -> Axes:  # The axes
     "Mean size of credible sets against their level"
-    if not isinstance(sizes, Mapping) or not sizes: refuse(TypeError, "sizes", "a dict of label → sizes by level", repr(type(sizes).__name__), "pass {label: mean_set_size(...)}")
+    if not isinstance(sizes, Mapping) or not sizes:
+        refuse(
+            TypeError,
+            "sizes",
+            "a dict of label → sizes by level",
+            repr(type(sizes).__name__),
+            "pass {label: mean_set_size(...)}",
+        )
     c = check_levels(levels)
-    sizes = {label: check_array(f"sizes[{label!r}]", np.asarray(s, float)[c < 1] if np.shape(s) == c.shape else s, (int((c < 1).sum()),), cure="pass one size for each level") for label, s in sizes.items()}
+    sizes = {
+        label: check_array(
+            f"sizes[{label!r}]",
+            np.asarray(s, float)[c < 1] if np.shape(s) == c.shape else s,
+            (int((c < 1).sum()),),
+            cure="pass one size for each level",
+        )
+        for label, s in sizes.items()
+    }
     ax = _axes(ax, size=(6, 3.2))
-    for (label, s), style in zip(sizes.items(), _styles()): ax.plot(c[c < 1], s, ms=4, lw=1.2, label=label, clip_on=False, **style)
+    for (label, s), style in zip(sizes.items(), _styles()):
+        ax.plot(c[c < 1], s, ms=4, lw=1.2, label=label, clip_on=False, **style)
     ax.set(xlabel="level of the sets", ylabel="mean size (nAm)", xlim=(0, 1), ylim=(0, None))
     _legend(ax).get_legend().set_bbox_to_anchor((1.03, 1), ax.transAxes)
     return ax

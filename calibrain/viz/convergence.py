@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.patches import Rectangle
 
-from ..core.checks import refuse, check_array, check_choice, check_number
+from ..core.checks import check_array, check_choice, check_number, refuse
 from ..posterior.result import Result
 from .pictures import OKABE_ITO, TRUTH, _axes, _labelled, _legend, _styles
 
@@ -23,132 +23,258 @@ def _courses(ax, courses, floor, converged) -> Axes:
     for (label, (at, values)), style in zip(courses.items(), _styles()):
         values, line = np.maximum(values, floor), dict(color=style["color"], ls=style["ls"])
         ax.plot(at, values, **line, lw=1.6, label=label)
-        ax.plot(at[-1], values[-1], "o" if converged.get(label, True) else "x", ms=7, mew=2, color=style["color"])
+        ax.plot(
+            at[-1],
+            values[-1],
+            "o" if converged.get(label, True) else "x",
+            ms=7,
+            mew=2,
+            color=style["color"],
+        )
     ax.set_xscale("symlog", linthresh=1, linscale=0.4)
     ax.set(xlim=(0, None), xlabel="iteration")
     return ax
 
 # %% ../../nbs/api/viz/05_convergence.ipynb #7cd6fded
 def draw_courses(
-    courses: Mapping, # Label → values at iterations 0, 1, …, `(n_iter + 1,)`
-    floor: float = 1e-9, # Values below this are not told apart
-    ylabel: str = "ℒ above the optimum", # What the values are
-    ax: Axes = None, # Where to draw, or a new figure
-) -> Axes: # The axes
+    courses: Mapping,  # Label → values at iterations 0, 1, …, `(n_iter + 1,)`
+    floor: float = 1e-9,  # Values below this are not told apart
+    ylabel: str = "ℒ above the optimum",  # What the values are
+    ax: Axes = None,  # Where to draw, or a new figure
+) -> Axes:  # The axes
     "Values that fall, against iterations, each down to the floor (a dot) or to where it was stopped (a cross)"
-    courses, floor = {label: check_array(label, v, (None,)) for label, v in _labelled(courses).items()}, check_number("floor", floor, above=0)
+    courses, floor = (
+        {label: check_array(label, v, (None,)) for label, v in _labelled(courses).items()},
+        check_number("floor", floor, above=0),
+    )
     down = {label: bool((v <= floor).any()) for label, v in courses.items()}
-    ends = {label: np.argmax(v <= floor) + 1 if down[label] else len(v) for label, v in courses.items()}
-    ax = _courses(_axes(ax), {label: (np.arange(ends[label]), v[:ends[label]]) for label, v in courses.items()}, floor, down)
+    ends = {
+        label: np.argmax(v <= floor) + 1 if down[label] else len(v) for label, v in courses.items()
+    }
+    ax = _courses(
+        _axes(ax),
+        {label: (np.arange(ends[label]), v[: ends[label]]) for label, v in courses.items()},
+        floor,
+        down,
+    )
     ax.set(yscale="log", ylabel=ylabel)
     ax.minorticks_off()
     return _legend(ax)
 
 # %% ../../nbs/api/viz/05_convergence.ipynb #c2d1cd18
-_QUANTITIES = {"cost": ("cost", "ℒ above the lowest found"), "change": ("err_gamma", "relative change of γ"), "active": ("n_active", "active coefficients")}
+_QUANTITIES = {
+    "cost": ("cost", "ℒ above the lowest found"),
+    "change": ("err_gamma", "relative change of γ"),
+    "active": ("n_active", "active coefficients"),
+}
+
 
 def _history(label, result, key) -> np.ndarray:
     "One curve of a result's history"
-    if not isinstance(result, Result): refuse(TypeError, "results", "a Result, or a dict of label → Result", repr(type(result).__name__), "pass what a solver returned")
-    if not len(result.history.get(key, ())): refuse(ValueError, "results", f"results whose history has {key!r}", f"{label!r} without it", "choose another quantity, or track_history=True where the solver has it")
+    if not isinstance(result, Result):
+        refuse(
+            TypeError,
+            "results",
+            "a Result, or a dict of label → Result",
+            repr(type(result).__name__),
+            "pass what a solver returned",
+        )
+    if not len(result.history.get(key, ())):
+        refuse(
+            ValueError,
+            "results",
+            f"results whose history has {key!r}",
+            f"{label!r} without it",
+            "choose another quantity, or track_history=True where the solver has it",
+        )
     return np.asarray(result.history[key], float)
 
 # %% ../../nbs/api/viz/05_convergence.ipynb #01f6b9d8
 def draw_convergence(
-    results: Result | Mapping, # What a solver returned, or label → `Result` of the same recording
-    quantity: str = "cost", # "cost", "change" or "active"
-    floor: float = 1e-9, # Costs and changes below this are not told apart
-    ax: Axes = None, # Where to draw, or a new figure
-) -> Axes: # The axes; a cross ends a curve that has not converged
+    results: Result | Mapping,  # What a solver returned, or label → `Result` of the same recording
+    quantity: str = "cost",  # "cost", "change" or "active"
+    floor: float = 1e-9,  # Costs and changes below this are not told apart
+    ax: Axes = None,  # Where to draw, or a new figure
+) -> Axes:  # The axes; a cross ends a curve that has not converged
     "The course of one or several solves"
     results = _labelled({results.solver: results} if isinstance(results, Result) else results)
     key, ylabel = check_choice("quantity", quantity, _QUANTITIES)
-    values, floor = {label: _history(label, r, key) for label, r in results.items()}, check_number("floor", floor, above=0)
+    values, floor = (
+        {label: _history(label, r, key) for label, r in results.items()},
+        check_number("floor", floor, above=0),
+    )
     if key == "cost":
         lowest = min(r.cost for r in results.values())
         values = {label: v - lowest for label, v in values.items()}
-    first = key != "cost"                                              # a change belongs to the iteration that made it
-    ax = _courses(_axes(ax), {label: (np.arange(len(v)) + first, v) for label, v in values.items()}, 0 if key == "n_active" else floor, {label: r.converged for label, r in results.items()})
-    ax.set(yscale="linear" if key == "n_active" else "log", ylabel=ylabel, **(dict(ylim=(0, None)) if key == "n_active" else {}))
+    first = key != "cost"  # a change belongs to the iteration that made it
+    ax = _courses(
+        _axes(ax),
+        {label: (np.arange(len(v)) + first, v) for label, v in values.items()},
+        0 if key == "n_active" else floor,
+        {label: r.converged for label, r in results.items()},
+    )
+    ax.set(
+        yscale="linear" if key == "n_active" else "log",
+        ylabel=ylabel,
+        **(dict(ylim=(0, None)) if key == "n_active" else {}),
+    )
     return _legend(ax)
 
 # %% ../../nbs/api/viz/05_convergence.ipynb #0c9eac70
 _LEVELS = (0, 0.1, 0.3, 1, 3, 10, 30, 100, 300)
 
-def _at_edge(point, gamma, noise) -> tuple[float, float, str]: # Where to draw a point, and with which marker
+
+def _at_edge(
+    point, gamma, noise
+) -> tuple[float, float, str]:  # Where to draw a point, and with which marker
     "A point inside the axes, or the nearest on the edge with an arrow's head that points out"
     inside = np.clip(point, [gamma[0], noise[0]], [gamma[-1], noise[-1]])
     out = np.sign(np.subtract(point, inside))
-    return *inside, {(0, -1): "v", (0, 1): "^", (-1, 0): "<", (1, 0): ">"}.get(tuple(out), "D" if out.any() else "o")
+    return *inside, {(0, -1): "v", (0, 1): "^", (-1, 0): "<", (1, 0): ">"}.get(
+        tuple(out), "D" if out.any() else "o"
+    )
 
 # %% ../../nbs/api/viz/05_convergence.ipynb #091ccf62
 def draw_evidence_surface(
-    gamma: np.ndarray, # Prior variances, rising, `(n,)`, nAm²
-    noise: np.ndarray, # Noise variances, rising, `(m,)`, squared data units
-    height: np.ndarray, # ℒ above the optimum, `(m, n)`
-    points: Mapping = None, # Label → (γ, λ), such as an optimum or a truth
-    paths: Mapping = None, # Label → rows of (γ, λ)
-    unit: str = "µV²", # Unit of the noise variance
-    ax: Axes = None, # Where to draw, or a new figure
-) -> Axes: # The axes
+    gamma: np.ndarray,  # Prior variances, rising, `(n,)`, nAm²
+    noise: np.ndarray,  # Noise variances, rising, `(m,)`, squared data units
+    height: np.ndarray,  # ℒ above the optimum, `(m, n)`
+    points: Mapping = None,  # Label → (γ, λ), such as an optimum or a truth
+    paths: Mapping = None,  # Label → rows of (γ, λ)
+    unit: str = "µV²",  # Unit of the noise variance
+    ax: Axes = None,  # Where to draw, or a new figure
+) -> Axes:  # The axes
     "A cost surface with points and paths on it"
     gamma, noise = (_rising(name, v) for name, v in (("gamma", gamma), ("noise", noise)))
     height, ax = check_array("height", height, (len(noise), len(gamma))), _axes(ax, size=(6, 3.6))
-    ax.set(xscale="log", yscale="log", xlim=gamma[[0, -1]], ylim=noise[[0, -1]], xlabel="prior variance γ (nAm²)", ylabel=f"noise variance λ ({unit})")
+    ax.set(
+        xscale="log",
+        yscale="log",
+        xlim=gamma[[0, -1]],
+        ylim=noise[[0, -1]],
+        xlabel="prior variance γ (nAm²)",
+        ylabel=f"noise variance λ ({unit})",
+    )
     shades = ListedColormap([str(v) for v in np.linspace(1, 0.5, len(_LEVELS))])
-    filled = ax.contourf(gamma, noise, height, levels=_LEVELS, cmap=shades, norm=BoundaryNorm([*_LEVELS, np.inf], len(_LEVELS)), extend="max")
+    filled = ax.contourf(
+        gamma,
+        noise,
+        height,
+        levels=_LEVELS,
+        cmap=shades,
+        norm=BoundaryNorm([*_LEVELS, np.inf], len(_LEVELS)),
+        extend="max",
+    )
     ax.figure.colorbar(filled, ax=ax, label="ℒ above the optimum", pad=0.02, format="%g")
     for (label, path), style in zip((paths or {}).items(), _styles()):
         path = check_array(label, path, (None, 2))
         ax.plot(*path.T, color=style["color"], ls=style["ls"], lw=1.8, label=label)
-    for (label, point), (mark, face) in zip((points or {}).items(), (("o", "white"), ("+", "black"), ("X", "black"), ("s", "white"))):
+    for (label, point), (mark, face) in zip(
+        (points or {}).items(), (("o", "white"), ("+", "black"), ("X", "black"), ("s", "white"))
+    ):
         g, l, edge = _at_edge(check_array(label, point, (2,)), gamma, noise)
-        ax.plot(g, l, mark if edge == "o" else edge, mfc=face, mec="black", ms=8, ls="none", mew=1.8 if mark == "+" and edge == "o" else 1, label=label, clip_on=False, zorder=5)
-    ax.minorticks_off()                                                     # at every decade is enough
-    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.24), ncols=3, frameon=False, columnspacing=1.2, handlelength=1.8)
+        ax.plot(
+            g,
+            l,
+            mark if edge == "o" else edge,
+            mfc=face,
+            mec="black",
+            ms=8,
+            ls="none",
+            mew=1.8 if mark == "+" and edge == "o" else 1,
+            label=label,
+            clip_on=False,
+            zorder=5,
+        )
+    ax.minorticks_off()  # at every decade is enough
+    ax.legend(
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.24),
+        ncols=3,
+        frameon=False,
+        columnspacing=1.2,
+        handlelength=1.8,
+    )
     return ax
 
 # %% ../../nbs/api/viz/05_convergence.ipynb #ec56382f
 def _rising(name, v) -> np.ndarray:
     "Grid values for a logarithmic axis"
     v = check_array(name, v, (None,))
-    if len(v) < 2 or v[0] <= 0 or (np.diff(v) <= 0).any(): refuse(ValueError, name, "rising values above 0, at least two", f"{len(v)} values from {v[0]:g} to {v[-1]:g}" if len(v) else "none", "use np.geomspace")
+    if len(v) < 2 or v[0] <= 0 or (np.diff(v) <= 0).any():
+        refuse(
+            ValueError,
+            name,
+            "rising values above 0, at least two",
+            f"{len(v)} values from {v[0]:g} to {v[-1]:g}" if len(v) else "none",
+            "use np.geomspace",
+        )
     return v
 
 # %% ../../nbs/api/viz/05_convergence.ipynb #c96797f3
 def draw_gamma(
-    gamma: np.ndarray, # Prior variance of each source, `(n_sources,)`, nAm²
-    energy: np.ndarray = None, # Mean square of each true source, `(n_sources,)`, nAm²
-    floor: float = 1e-6, # Variances below this are not told apart, nAm²
-    ax: Axes = None, # Where to draw, or a new figure
-) -> Axes: # The axes
+    gamma: np.ndarray,  # Prior variance of each source, `(n_sources,)`, nAm²
+    energy: np.ndarray = None,  # Mean square of each true source, `(n_sources,)`, nAm²
+    floor: float = 1e-6,  # Variances below this are not told apart, nAm²
+    ax: Axes = None,  # Where to draw, or a new figure
+) -> Axes:  # The axes
     "γ by source, beside the energy of the truth"
     gamma, floor = check_array("gamma", gamma, (None,)), check_number("floor", floor, above=0)
-    energy, n = np.zeros(len(gamma)) if energy is None else check_array("energy", energy, gamma.shape), np.arange(len(gamma))
+    energy, n = (
+        np.zeros(len(gamma)) if energy is None else check_array("energy", energy, gamma.shape),
+        np.arange(len(gamma)),
+    )
     ax, on = _axes(ax), gamma >= floor
-    if (true := energy > floor).any(): ax.vlines(n[true], floor, energy[true], color=TRUTH, lw=5, label="true energy")
-    if on.any(): ax.plot(n[on], gamma[on], "o", color=OKABE_ITO["blue"], ms=5, label="γ")
-    if not on.all(): ax.plot(n[~on], np.full((~on).sum(), floor / 4), "|", color=OKABE_ITO["blue"], ms=6, label="zero, or below the line")
+    if (true := energy > floor).any():
+        ax.vlines(n[true], floor, energy[true], color=TRUTH, lw=5, label="true energy")
+    if on.any():
+        ax.plot(n[on], gamma[on], "o", color=OKABE_ITO["blue"], ms=5, label="γ")
+    if not on.all():
+        ax.plot(
+            n[~on],
+            np.full((~on).sum(), floor / 4),
+            "|",
+            color=OKABE_ITO["blue"],
+            ms=6,
+            label="zero, or below the line",
+        )
     ax.axhline(floor, color="0.8", lw=0.8, zorder=0)
-    ax.set(yscale="log", ylim=(floor / 15, None), xlim=(-1, len(gamma)), xlabel="source", ylabel="γ (nAm²)")
+    ax.set(
+        yscale="log",
+        ylim=(floor / 15, None),
+        xlim=(-1, len(gamma)),
+        xlabel="source",
+        ylabel="γ (nAm²)",
+    )
     ax.minorticks_off()
     return _legend(ax)
 
 # %% ../../nbs/api/viz/05_convergence.ipynb #f99f3c93
 def draw_kkt(
-    violation: np.ndarray, # Violation of each source, as `kkt_violation` gives it, `(n_sources,)`
-    grow: np.ndarray, # Where there is more to explain than the source takes up, q > d, `(n_sources,)` of bool
-    floor: float = 1e-6, # Violations below this are not told apart
-    ax: Axes = None, # Where to draw, or a new figure
-) -> Axes: # The axes
+    violation: np.ndarray,  # Violation of each source, as `kkt_violation` gives it, `(n_sources,)`
+    grow: np.ndarray,  # Where there is more to explain than the source takes up, q > d, `(n_sources,)` of bool
+    floor: float = 1e-6,  # Violations below this are not told apart
+    ax: Axes = None,  # Where to draw, or a new figure
+) -> Axes:  # The axes
     "By how much each source violates its optimality condition"
     v, floor = check_array("violation", violation, (None,)), check_number("floor", floor, above=0)
     grow, n, ax = check_array("grow", grow, v.shape).astype(bool), np.arange(len(v)), _axes(ax)
-    for which, label, colour, hatch in ((grow, "γ should grow", OKABE_ITO["vermillion"], None), (~grow, "γ should shrink", OKABE_ITO["sky"], "////")):
+    for which, label, colour, hatch in (
+        (grow, "γ should grow", OKABE_ITO["vermillion"], None),
+        (~grow, "γ should shrink", OKABE_ITO["sky"], "////"),
+    ):
         on = which & (v > floor)
         style = dict(facecolor=colour, hatch=hatch, edgecolor="white" if hatch else colour, lw=0)
         ax.bar(n[on], v[on] - floor, 0.8, bottom=floor, **style)
-        ax.add_patch(Rectangle((0, floor), 0, 0, label=label, **style))               # for the legend, where no bar has the colour
-    ax.set(yscale="log", ylim=(floor, max(10, 2 * v.max(initial=0))), xlim=(-1, len(v)), xlabel="source", ylabel="violation (relative)")
+        ax.add_patch(
+            Rectangle((0, floor), 0, 0, label=label, **style)
+        )  # for the legend, where no bar has the colour
+    ax.set(
+        yscale="log",
+        ylim=(floor, max(10, 2 * v.max(initial=0))),
+        xlim=(-1, len(v)),
+        xlabel="source",
+        ylabel="violation (relative)",
+    )
     ax.minorticks_off()
     return _legend(ax)

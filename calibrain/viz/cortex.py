@@ -19,16 +19,24 @@ from matplotlib.figure import Figure
 from scipy import sparse
 from scipy.sparse import csgraph, linalg
 
-from ..core.checks import refuse, check_array, check_choice, check_number
+from ..core.checks import check_array, check_choice, check_number, refuse
 from .pictures import _axes, _Panel, _Picture, small_multiples
 
 # %% ../../nbs/api/viz/03_cortex.ipynb #eb3cc732
-EDGES = [[0, 1], [1, 2], [2, 0]] # Of a triangle
+EDGES = [[0, 1], [1, 2], [2, 0]]  # Of a triangle
+
 
 def _indices(name, value, shape, n) -> np.ndarray:
     "Whole numbers, each the index of one of `n` vertices"
     a, kind = check_array(name, value, shape), np.asarray(value).dtype
-    if kind.kind not in "iu" or a.min() < 0 or a.max() >= n: refuse(ValueError, name, f"indices of vertices, whole numbers from 0 to {n - 1}", f"{kind} from {a.min():g} to {a.max():g}", "count on from the left hemisphere to the right one")
+    if kind.kind not in "iu" or a.min() < 0 or a.max() >= n:
+        refuse(
+            ValueError,
+            name,
+            f"indices of vertices, whole numbers from 0 to {n - 1}",
+            f"{kind} from {a.min():g} to {a.max():g}",
+            "count on from the left hemisphere to the right one",
+        )
     return a.astype(int)
 
 # %% ../../nbs/api/viz/03_cortex.ipynb #b8c5e584
@@ -42,31 +50,99 @@ def _checked(c) -> dict:
     "The fields of a `Cortex`, checked, with all triangles facing outward"
     rr = check_array("rr", c.rr, (None, 3), "pass x, y and z of each vertex")
     n, across = len(rr), np.ptp(rr, axis=0).max()
-    if not 0.01 < across < 1: refuse(ValueError, "rr", "in metres, 0.01 to 1 across", f"{across:.3g}", "divide millimetres by 1000" if across > 0.1 else "multiply by 1000 if they were divided twice")
-    tris, left, sources = _indices("tris", c.tris, (None, 3), n), np.asarray(c.left), _indices("sources", c.sources, (None,), n)
-    if left.dtype != bool or left.shape != (n,): refuse(ValueError, "left", f"True or False for each of {n} vertices", f"{left.dtype} of shape {left.shape}", "pass a boolean array")
+    if not 0.01 < across < 1:
+        refuse(
+            ValueError,
+            "rr",
+            "in metres, 0.01 to 1 across",
+            f"{across:.3g}",
+            "divide millimetres by 1000"
+            if across > 0.1
+            else "multiply by 1000 if they were divided twice",
+        )
+    tris, left, sources = (
+        _indices("tris", c.tris, (None, 3), n),
+        np.asarray(c.left),
+        _indices("sources", c.sources, (None,), n),
+    )
+    if left.dtype != bool or left.shape != (n,):
+        refuse(
+            ValueError,
+            "left",
+            f"True or False for each of {n} vertices",
+            f"{left.dtype} of shape {left.shape}",
+            "pass a boolean array",
+        )
     lefts, twice = left[tris].sum(1), len(sources) - len(np.unique(sources))
-    if (lefts % 3).any(): refuse(ValueError, "tris", "within one hemisphere each", f"{np.count_nonzero(lefts % 3)} that join both", "check left")
-    if again := 3 * len(tris) - len(np.unique(tris[:, EDGES].reshape(-1, 2), axis=0)): refuse(ValueError, "tris", "turned alike, neighbours running along their edge in opposite directions", f"{again} that do not", "turn every triangle to face outward")
-    if twice: refuse(ValueError, "sources", "at a vertex of their own", f"{twice} at that of another", "pass each vertex once")
-    if (np.diff(left[sources].astype(int)) > 0).any(): refuse(ValueError, "sources", "those of the left hemisphere first", "some after the right", "order them, and their values, as the source space does")
-    shade = None if c.shade is None else check_array("shade", c.shade, (n,), "pass one number for each vertex")
-    if shade is not None and (shade.min() < 0 or shade.max() > 1): refuse(ValueError, "shade", "from 0 to 1", f"{shade.min():.3g} to {shade.max():.3g}", "rescale it")
-    return dict(rr=rr, tris=np.concatenate([_outward(rr, tris[lefts == k]) for k in (3, 0) if k in lefts]), left=left, sources=sources, shade=shade)
+    if (lefts % 3).any():
+        refuse(
+            ValueError,
+            "tris",
+            "within one hemisphere each",
+            f"{np.count_nonzero(lefts % 3)} that join both",
+            "check left",
+        )
+    if again := 3 * len(tris) - len(np.unique(tris[:, EDGES].reshape(-1, 2), axis=0)):
+        refuse(
+            ValueError,
+            "tris",
+            "turned alike, neighbours running along their edge in opposite directions",
+            f"{again} that do not",
+            "turn every triangle to face outward",
+        )
+    if twice:
+        refuse(
+            ValueError,
+            "sources",
+            "at a vertex of their own",
+            f"{twice} at that of another",
+            "pass each vertex once",
+        )
+    if (np.diff(left[sources].astype(int)) > 0).any():
+        refuse(
+            ValueError,
+            "sources",
+            "those of the left hemisphere first",
+            "some after the right",
+            "order them, and their values, as the source space does",
+        )
+    shade = (
+        None
+        if c.shade is None
+        else check_array("shade", c.shade, (n,), "pass one number for each vertex")
+    )
+    if shade is not None and (shade.min() < 0 or shade.max() > 1):
+        refuse(
+            ValueError,
+            "shade",
+            "from 0 to 1",
+            f"{shade.min():.3g} to {shade.max():.3g}",
+            "rescale it",
+        )
+    return dict(
+        rr=rr,
+        tris=np.concatenate([_outward(rr, tris[lefts == k]) for k in (3, 0) if k in lefts]),
+        left=left,
+        sources=sources,
+        shade=shade,
+    )
 
 # %% ../../nbs/api/viz/03_cortex.ipynb #44d35bb1
 @dataclass(frozen=True, eq=False, repr=False)
 class Cortex:
     "The surface of the cortex, and the vertices that sources sit at"
-    rr: np.ndarray # Vertices, `(n_vertices, 3)`, m: to the right, to the front, up
-    tris: np.ndarray # Triangles, `(n_tris, 3)`, indices of vertices
-    left: np.ndarray # Which vertices the left hemisphere has, `(n_vertices,)`
-    sources: np.ndarray # The vertex of each source, `(n_sources,)`, left hemisphere first
-    shade: np.ndarray = None # How deep in a sulcus each vertex lies, `(n_vertices,)`, 0 to 1
+
+    rr: np.ndarray  # Vertices, `(n_vertices, 3)`, m: to the right, to the front, up
+    tris: np.ndarray  # Triangles, `(n_tris, 3)`, indices of vertices
+    left: np.ndarray  # Which vertices the left hemisphere has, `(n_vertices,)`
+    sources: np.ndarray  # The vertex of each source, `(n_sources,)`, left hemisphere first
+    shade: np.ndarray = None  # How deep in a sulcus each vertex lies, `(n_vertices,)`, 0 to 1
 
     def __post_init__(self):
         for name, value in _checked(self).items():
-            if value is not None: value = value.copy(); value.flags.writeable = False
+            if value is not None:
+                value = value.copy()
+                value.flags.writeable = False
             object.__setattr__(self, name, value)
 
     def __repr__(self):
@@ -74,20 +150,24 @@ class Cortex:
         return f"Cortex({len(self.rr):,} vertices, {len(self.tris):,} triangles, {n:,} sources: {left:,} left and {n - left:,} right)"
 
 # %% ../../nbs/api/viz/03_cortex.ipynb #69daea31
-def _lengths(rr, tris) -> sparse.csr_array: # `(n_vertices, n_vertices)`, m
+def _lengths(rr, tris) -> sparse.csr_array:  # `(n_vertices, n_vertices)`, m
     "The lengths of the edges of a mesh"
     i, j = np.unique(np.sort(tris[:, EDGES]).reshape(-1, 2), axis=0).T.astype(np.int32)
     length = np.maximum(np.linalg.norm(rr[i] - rr[j], axis=1), 1e-9)
-    return sparse.csr_array((np.tile(length, 2), (np.r_[i, j], np.r_[j, i])), shape=(len(rr), len(rr)))
+    return sparse.csr_array(
+        (np.tile(length, 2), (np.r_[i, j], np.r_[j, i])), shape=(len(rr), len(rr))
+    )
 
-def _normals(rr, tris) -> np.ndarray: # `(n_vertices, 3)`
+
+def _normals(rr, tris) -> np.ndarray:  # `(n_vertices, 3)`
     "The direction in which the surface faces at each vertex"
     (a, b, c), out = rr[tris.T], np.zeros(rr.shape)
-    for corner in tris.T: np.add.at(out, corner, np.cross(b - a, c - a))
+    for corner in tris.T:
+        np.add.at(out, corner, np.cross(b - a, c - a))
     return out / np.maximum(np.linalg.norm(out, axis=1, keepdims=True), 1e-30)
 
 # %% ../../nbs/api/viz/03_cortex.ipynb #00955656
-def _sulci(rr, tris) -> np.ndarray: # `(n_vertices,)`, 0 to 1
+def _sulci(rr, tris) -> np.ndarray:  # `(n_vertices,)`, 0 to 1
     "Roughly how deep in a sulcus each vertex of a folded mesh lies"
     near = _lengths(rr, tris).sign()
     mean = lambda a: (near @ a).T / np.maximum(near.sum(1), 1)
@@ -95,23 +175,56 @@ def _sulci(rr, tris) -> np.ndarray: # `(n_vertices,)`, 0 to 1
     return 1 / (1 + np.exp(-3 * depth / max(depth.std(), 1e-30)))
 
 # %% ../../nbs/api/viz/03_cortex.ipynb #6c068306
-def _hemisphere(s, whole, start=0) -> tuple: # Vertices (m), triangles, vertices of the sources, counted from `start`
+def _hemisphere(
+    s, whole, start=0
+) -> tuple:  # Vertices (m), triangles, vertices of the sources, counted from `start`
     "One hemisphere of a source space, without vertices that are in no triangle and hold no source"
-    meshes = [np.asarray(s[key]) for key in ("tris", "use_tris")[::1 if whole else -1] if s.get(key) is not None and np.size(s[key])]
-    if not meshes: refuse(ValueError, "src", "a mesh", "no triangles", "make it with mne.setup_source_space")
+    meshes = [
+        np.asarray(s[key])
+        for key in ("tris", "use_tris")[:: 1 if whole else -1]
+        if s.get(key) is not None and np.size(s[key])
+    ]
+    if not meshes:
+        refuse(ValueError, "src", "a mesh", "no triangles", "make it with mne.setup_source_space")
     used = np.union1d(meshes[0], s["vertno"])
-    return np.asarray(s["rr"], float)[used], start + np.searchsorted(used, meshes[0]), start + np.searchsorted(used, s["vertno"])
+    return (
+        np.asarray(s["rr"], float)[used],
+        start + np.searchsorted(used, meshes[0]),
+        start + np.searchsorted(used, s["vertno"]),
+    )
 
 # %% ../../nbs/api/viz/03_cortex.ipynb #87efc83f
 def cortex_from_src(
-    src, # `mne.SourceSpaces` of two hemispheres, the left one first
-    whole: bool = True, # The whole mesh, or only that of the sources
-) -> Cortex: # The cortex, shaded by its sulci
+    src,  # `mne.SourceSpaces` of two hemispheres, the left one first
+    whole: bool = True,  # The whole mesh, or only that of the sources
+) -> Cortex:  # The cortex, shaded by its sulci
     "The cortex that a surface source space was made on"
-    try: kinds = [s["type"] for s in src]
-    except (TypeError, KeyError): refuse(TypeError, "src", "an mne.SourceSpaces", repr(type(src).__name__), 'pass forward["src"] or what mne.setup_source_space returned')
-    if kinds != ["surf", "surf"]: refuse(ValueError, "src", "the surfaces of two hemispheres", " and ".join(map(repr, kinds)) or "nothing", "a volume has no cortex to draw on")
-    if [s.get("id") for s in src] == [102, 101]: refuse(ValueError, "src", "the left hemisphere, then the right", "the right one first", "pass src[::-1], and the sources in that order")
+    try:
+        kinds = [s["type"] for s in src]
+    except (TypeError, KeyError):
+        refuse(
+            TypeError,
+            "src",
+            "an mne.SourceSpaces",
+            repr(type(src).__name__),
+            'pass forward["src"] or what mne.setup_source_space returned',
+        )
+    if kinds != ["surf", "surf"]:
+        refuse(
+            ValueError,
+            "src",
+            "the surfaces of two hemispheres",
+            " and ".join(map(repr, kinds)) or "nothing",
+            "a volume has no cortex to draw on",
+        )
+    if [s.get("id") for s in src] == [102, 101]:
+        refuse(
+            ValueError,
+            "src",
+            "the left hemisphere, then the right",
+            "the right one first",
+            "pass src[::-1], and the sources in that order",
+        )
     left = _hemisphere(src[0], whole)
     rr, tris, sources = map(np.concatenate, zip(left, _hemisphere(src[1], whole, len(left[0]))))
     cortex = Cortex(rr, tris, np.arange(len(rr)) < len(left[0]), sources)
@@ -119,26 +232,56 @@ def cortex_from_src(
 
 # %% ../../nbs/api/viz/03_cortex.ipynb #400b4f43
 @functools.lru_cache(maxsize=4)
-def _system(cortex) -> tuple: # Vertices held, the vertex of the source of each, vertices free, what gives the values of these
+def _system(
+    cortex,
+) -> (
+    tuple
+):  # Vertices held, the vertex of the source of each, vertices free, what gives the values of these
     "Which vertices take the value of a source, and how the others follow"
     length, farthest = _lengths(cortex.rr, cortex.tris), np.zeros(len(cortex.rr))
-    away, _, near = csgraph.dijkstra(length, directed=False, indices=cortex.sources, min_only=True, return_predecessors=True)
+    away, _, near = csgraph.dijkstra(
+        length, directed=False, indices=cortex.sources, min_only=True, return_predecessors=True
+    )
     reached = np.flatnonzero(np.isfinite(away))
     np.maximum.at(farthest, near[reached], away[reached])
-    held = away[reached] <= 0.5 * np.minimum(farthest, np.median(farthest[cortex.sources]))[near[reached]]
+    held = (
+        away[reached]
+        <= 0.5 * np.minimum(farthest, np.median(farthest[cortex.sources]))[near[reached]]
+    )
     fixed, free, pull = reached[held], reached[~held], length.power(-1)
     laplace = sparse.csr_array(sparse.diags(pull.sum(1)) - pull)[free]
-    solve = linalg.splu(laplace[:, free].tocsc(), permc_spec="MMD_AT_PLUS_A", options=dict(SymmetricMode=True)).solve if len(free) else lambda x: x
+    solve = (
+        linalg.splu(
+            laplace[:, free].tocsc(), permc_spec="MMD_AT_PLUS_A", options=dict(SymmetricMode=True)
+        ).solve
+        if len(free)
+        else lambda x: x
+    )
     return fixed, near[fixed], free, lambda x: solve(-laplace[:, fixed] @ x)
 
 # %% ../../nbs/api/viz/03_cortex.ipynb #a487f8cd
 def spread(
-    values: np.ndarray, # One number for each source, `(n_sources,)`
-    cortex: Cortex, # The cortex they sit on
-) -> np.ndarray: # `(n_vertices,)`; NaN where no way along the mesh leads to a source
+    values: np.ndarray,  # One number for each source, `(n_sources,)`
+    cortex: Cortex,  # The cortex they sit on
+) -> np.ndarray:  # `(n_vertices,)`; NaN where no way along the mesh leads to a source
     "Values at the sources, spread over the surface"
-    if not isinstance(cortex, Cortex): refuse(TypeError, "cortex", "a Cortex", repr(type(cortex).__name__), "make one with cortex_from_src")
-    values, out = check_array("values", values, (len(cortex.sources),), "pass one number for each source of the cortex"), np.full(len(cortex.rr), np.nan)
+    if not isinstance(cortex, Cortex):
+        refuse(
+            TypeError,
+            "cortex",
+            "a Cortex",
+            repr(type(cortex).__name__),
+            "make one with cortex_from_src",
+        )
+    values, out = (
+        check_array(
+            "values",
+            values,
+            (len(cortex.sources),),
+            "pass one number for each source of the cortex",
+        ),
+        np.full(len(cortex.rr), np.nan),
+    )
     fixed, source, free, follow = _system(cortex)
     out[cortex.sources] = values
     out[fixed] = out[source]
@@ -146,39 +289,66 @@ def spread(
     return out
 
 # %% ../../nbs/api/viz/03_cortex.ipynb #27f8bad8
-VIEWS = MappingProxyType(dict( # Direction to the viewer (of a right hemisphere, where there is one at a time), and what is up
-    lateral=((1, 0, 0), (0, 0, 1)), medial=((-1, 0, 0), (0, 0, 1)), dorsal=((0, 0, 1), (0, 1, 0)),
-    ventral=((0, 0, -1), (0, 1, 0)), frontal=((0, 1, 0), (0, 0, 1)), occipital=((0, -1, 0), (0, 0, 1))))
+VIEWS = MappingProxyType(
+    dict(  # Direction to the viewer (of a right hemisphere, where there is one at a time), and what is up
+        lateral=((1, 0, 0), (0, 0, 1)),
+        medial=((-1, 0, 0), (0, 0, 1)),
+        dorsal=((0, 0, 1), (0, 1, 0)),
+        ventral=((0, 0, -1), (0, 1, 0)),
+        frontal=((0, 1, 0), (0, 0, 1)),
+        occipital=((0, -1, 0), (0, 0, 1)),
+    )
+)
 
 # %% ../../nbs/api/viz/03_cortex.ipynb #dfd94ca1
-def _frame(view, side) -> np.ndarray: # Rows: to the right in the picture, up in it, to the viewer
+def _frame(view, side) -> np.ndarray:  # Rows: to the right in the picture, up in it, to the viewer
     "The axes of a picture"
     viewer, up = np.array(VIEWS[view]) * [[-1 if side == "left" else 1], [1]]
     return np.array([np.cross(up, viewer), up, viewer])
 
 # %% ../../nbs/api/viz/03_cortex.ipynb #cf846174
-def _rows(cortex, views) -> list: # Rows of (view, side); side `None` for both hemispheres together
+def _rows(cortex, views) -> list:  # Rows of (view, side); side `None` for both hemispheres together
     "What stands beside what"
     views, rows = (views,) if isinstance(views, str) else tuple(views), []
-    if not views: refuse(ValueError, "views", "one view at least", "none", "pass some of " + ", ".join(VIEWS))
+    if not views:
+        refuse(ValueError, "views", "one view at least", "none", "pass some of " + ", ".join(VIEWS))
     for view in views:
         check_choice("views", view, VIEWS)
-        if view in ("lateral", "medial"): rows.append([(view, side) for side, is_left in (("left", True), ("right", False)) if is_left in cortex.left[cortex.tris[:, 0]]])
-        elif rows and len(rows[-1]) == 1 and rows[-1][0][1] is None: rows[-1].append((view, None))
-        else: rows.append([(view, None)])
+        if view in ("lateral", "medial"):
+            rows.append(
+                [
+                    (view, side)
+                    for side, is_left in (("left", True), ("right", False))
+                    if is_left in cortex.left[cortex.tris[:, 0]]
+                ]
+            )
+        elif rows and len(rows[-1]) == 1 and rows[-1][0][1] is None:
+            rows[-1].append((view, None))
+        else:
+            rows.append([(view, None)])
     return rows
 
 # %% ../../nbs/api/viz/03_cortex.ipynb #0de56fdc
-def _refine(known, tris, least=30_000, *, halved=()) -> tuple: # Rows and triangles of the finer mesh, and the ends of the edges that each round halved
+def _refine(
+    known, tris, least=30_000, *, halved=()
+) -> (
+    tuple
+):  # Rows and triangles of the finer mesh, and the ends of the edges that each round halved
     "Every triangle cut in four until there are `least`; halfway along an edge, all that is known is the mean of its ends"
     while len(tris) < least:
         ends, where = np.unique(np.sort(tris[:, EDGES]).reshape(-1, 2), axis=0, return_inverse=True)
         (a, b, c), (ab, bc, ca) = tris.T, len(known) + where.reshape(-1, 3).T
-        known, tris, halved = np.concatenate([known, known[ends].mean(1)]), np.concatenate([[a, ab, ca], [ab, b, bc], [ca, bc, c], [ab, bc, ca]], axis=1).T, (*halved, ends)
+        known, tris, halved = (
+            np.concatenate([known, known[ends].mean(1)]),
+            np.concatenate([[a, ab, ca], [ab, b, bc], [ca, bc, c], [ab, bc, ca]], axis=1).T,
+            (*halved, ends),
+        )
     return known, tris, halved
 
 # %% ../../nbs/api/viz/03_cortex.ipynb #39a3284f
-def _paint(rr, tris, frame) -> tuple[np.ndarray, np.ndarray]: # Cells `(n_cells, 4, 2)`, mm, and the vertex of each
+def _paint(
+    rr, tris, frame
+) -> tuple[np.ndarray, np.ndarray]:  # Cells `(n_cells, 4, 2)`, mm, and the vertex of each
     "What of the surface faces the viewer, from the back to the front"
     p = 1e3 * rr @ frame.T
     a, b, c = p[tris.T]
@@ -186,34 +356,73 @@ def _paint(rr, tris, frame) -> tuple[np.ndarray, np.ndarray]: # Cells `(n_cells,
     tris = tris[np.argsort(p[tris, 2].sum(1))]
     corner = p[tris, :2]
     half = (corner + np.roll(corner, -1, axis=1)) / 2
-    cells = np.stack([corner, half, np.broadcast_to(corner.mean(1, keepdims=True), corner.shape), np.roll(half, 1, axis=1)], axis=2)
+    cells = np.stack(
+        [
+            corner,
+            half,
+            np.broadcast_to(corner.mean(1, keepdims=True), corner.shape),
+            np.roll(half, 1, axis=1),
+        ],
+        axis=2,
+    )
     return cells.reshape(-1, 4, 2), tris.ravel()
 
 # %% ../../nbs/api/viz/03_cortex.ipynb #fda15d81
-def _scale(values, limits=None, diverging=None) -> tuple: # Norm, colour map, the ends that values go beyond
+def _scale(
+    values, limits=None, diverging=None
+) -> tuple:  # Norm, colour map, the ends that values go beyond
     "From values to colours"
-    signed, top = check_choice("diverging", diverging, {None: values.min() < 0, True: True, False: False}), np.abs(values).max() or 1
-    if limits is None: limits = (-top, top) if signed else (min(values.min(), 0), max(values.max(), 0) or top * (values.min() >= 0))
-    low, high = check_array("limits", limits, (2,), "pass the lowest and the highest value of the scale")
-    if low >= high: refuse(ValueError, "limits", "ascending", f"{low:g}, {high:g}", "pass the lower one first")
-    if signed and not np.isclose(low, -high): refuse(ValueError, "limits", "symmetric about 0 for diverging colours", f"{low:g}, {high:g}", "pass -a and a, or diverging=False")
+    signed, top = (
+        check_choice("diverging", diverging, {None: values.min() < 0, True: True, False: False}),
+        np.abs(values).max() or 1,
+    )
+    if limits is None:
+        limits = (
+            (-top, top)
+            if signed
+            else (min(values.min(), 0), max(values.max(), 0) or top * (values.min() >= 0))
+        )
+    low, high = check_array(
+        "limits", limits, (2,), "pass the lowest and the highest value of the scale"
+    )
+    if low >= high:
+        refuse(ValueError, "limits", "ascending", f"{low:g}, {high:g}", "pass the lower one first")
+    if signed and not np.isclose(low, -high):
+        refuse(
+            ValueError,
+            "limits",
+            "symmetric about 0 for diverging colours",
+            f"{low:g}, {high:g}",
+            "pass -a and a, or diverging=False",
+        )
     extend = ("neither", "min", "max", "both")[(values.min() < low) + 2 * (values.max() > high)]
     return colors.Normalize(low, high), colormaps["RdBu_r" if signed else "YlOrBr"], extend
 
 # %% ../../nbs/api/viz/03_cortex.ipynb #c2e1bb01
-LIGHT = np.array([-0.25, 0.44, 0.86]) # To the right, up, to the viewer
+LIGHT = np.array([-0.25, 0.44, 0.86])  # To the right, up, to the viewer
 
-def _colours(value, shade, light, scale, threshold) -> np.ndarray: # `(n, 3)`
+
+def _colours(value, shade, light, scale, threshold) -> np.ndarray:  # `(n, 3)`
     "Colour where a value is known and reaches the threshold in size, else grey"
     (norm, cmap, _), bright = scale, (np.clip(light, 0, 1) * (1 - 0.45 * shade))[:, None]
-    return np.where((np.abs(value) >= threshold * (1 - 1e-9))[:, None], cmap(norm(np.nan_to_num(value)))[:, :3] * (0.8 + 0.2 * bright), 0.42 + 0.5 * bright)
+    return np.where(
+        (np.abs(value) >= threshold * (1 - 1e-9))[:, None],
+        cmap(norm(np.nan_to_num(value)))[:, :3] * (0.8 + 0.2 * bright),
+        0.42 + 0.5 * bright,
+    )
 
 # %% ../../nbs/api/viz/03_cortex.ipynb #4d7151c5
-def _panel(known, tris, view, side, colour) -> tuple: # Cells about their middle, mm; their colours; half of width and height, mm
+def _panel(
+    known, tris, view, side, colour
+) -> tuple:  # Cells about their middle, mm; their colours; half of width and height, mm
     "One view of a hemisphere, or of both; `colour(vertex, light)` is told the vertex of each cell and how bright each vertex is"
     rr, normal, left = known[:, :3], known[:, 3:6], known[:, 8] > 0.5
-    if side: tris = tris[left[tris[:, 0]] == (side == "left")]
-    elif left.any() and not left.all(): rr = rr + np.outer(left - 0.5, [-max(rr[left, 0].max() - rr[~left, 0].min() + 0.002, 0), 0, 0])
+    if side:
+        tris = tris[left[tris[:, 0]] == (side == "left")]
+    elif left.any() and not left.all():
+        rr = rr + np.outer(
+            left - 0.5, [-max(rr[left, 0].max() - rr[~left, 0].min() + 0.002, 0), 0, 0]
+        )
     frame = _frame(view, side)
     cells, vertex = _paint(rr, tris, frame)
     low, high = cells.min((0, 1)), cells.max((0, 1))
@@ -222,74 +431,181 @@ def _panel(known, tris, view, side, colour) -> tuple: # Cells about their middle
 # %% ../../nbs/api/viz/03_cortex.ipynb #11c87c52
 def _scene(ax, views, panels, gap=17) -> Axes:
     "Panels below and beside each other, to scale, with titles"
-    half, wide, y = max(size[0] for row in panels for *_, size in row) + gap / 4, max(map(len, panels)), 0
+    half, wide, y = (
+        max(size[0] for row in panels for *_, size in row) + gap / 4,
+        max(map(len, panels)),
+        0,
+    )
     height = sum(gap + 2 * max(size[1] for *_, size in row) for row in panels) + 3
-    if ax is None: ax = _Picture(figsize=(3.2 * wide + 1.2, 3.2 * height / (2 * half) + 0.2), layout="constrained").add_subplot(axes_class=_Panel)
-    ax = _axes(ax); ax.axis("off")
+    if ax is None:
+        ax = _Picture(
+            figsize=(3.2 * wide + 1.2, 3.2 * height / (2 * half) + 0.2), layout="constrained"
+        ).add_subplot(axes_class=_Panel)
+    ax = _axes(ax)
+    ax.axis("off")
     for names, row in zip(views, panels):
         tall = max(size[1] for *_, size in row)
         for j, ((view, side), (cells, rgb, size)) in enumerate(zip(names, row)):
             x, middle = (2 * j - len(row) + 1) * half, y - gap - tall
-            ax.add_collection(PolyCollection(cells + [x, middle], facecolors=rgb, edgecolors=rgb, linewidths=0.3, rasterized=True), autolim=False)
+            ax.add_collection(
+                PolyCollection(
+                    cells + [x, middle],
+                    facecolors=rgb,
+                    edgecolors=rgb,
+                    linewidths=0.3,
+                    rasterized=True,
+                ),
+                autolim=False,
+            )
             ax.text(x, middle + size[1] + 4, f"{side} {view}" if side else view, ha="center")
-            for end in () if side else (-1, 1): ax.text(x + 0.95 * end * size[0], middle - size[1], "R" if _frame(view, side)[0, 0] * end > 0 else "L", ha="center", color="0.4")
+            for end in () if side else (-1, 1):
+                ax.text(
+                    x + 0.95 * end * size[0],
+                    middle - size[1],
+                    "R" if _frame(view, side)[0, 0] * end > 0 else "L",
+                    ha="center",
+                    color="0.4",
+                )
         y -= gap + 2 * tall
     ax.set(xlim=(-wide * half, wide * half), ylim=(-height, 0), aspect="equal")
     return ax
 
 # %% ../../nbs/api/viz/03_cortex.ipynb #f5f8b2fe
-def _bar(ax, beside, scale, unit, label, threshold=0) -> Axes: # The axes
+def _bar(ax, beside, scale, unit, label, threshold=0) -> Axes:  # The axes
     "A colour bar of the same size in every picture, grey where the cortex is"
     (norm, cmap, extend), tall = scale, ax.get_window_extent().height / ax.figure.dpi
-    bar = ax.figure.colorbar(cm.ScalarMappable(norm, cmap), ax=beside, extend=extend, shrink=min(0.8, 2.5 / tall), aspect=18, label=f"{label} ({unit})" if unit else label)
-    if threshold: bar.ax.axhspan(*np.clip([-threshold, threshold], norm.vmin, norm.vmax), color="0.8", lw=0)
+    bar = ax.figure.colorbar(
+        cm.ScalarMappable(norm, cmap),
+        ax=beside,
+        extend=extend,
+        shrink=min(0.8, 2.5 / tall),
+        aspect=18,
+        label=f"{label} ({unit})" if unit else label,
+    )
+    if threshold:
+        bar.ax.axhspan(*np.clip([-threshold, threshold], norm.vmin, norm.vmax), color="0.8", lw=0)
     return ax
 
 # %% ../../nbs/api/viz/03_cortex.ipynb #74615a05
 def draw_cortex(
-    values: np.ndarray, # One number for each source, `(n_sources,)`
-    cortex: Cortex, # The cortex they sit on
-    *, views: tuple = ("lateral", "medial"), # Some of `VIEWS`
-    unit: str = "nAm", # Unit of the values
-    label: str = "amplitude", # What the values are
-    threshold: float = None, # Values smaller than this in size show bare cortex
-    limits: tuple = None, # Lowest and highest value of the colour scale, or all that there are
-    diverging: bool = None, # Whether colours diverge from zero, or only if some values are negative
-    ax: Axes = None, # Where to draw, or a new figure
-) -> Axes: # The axes
+    values: np.ndarray,  # One number for each source, `(n_sources,)`
+    cortex: Cortex,  # The cortex they sit on
+    *,
+    views: tuple = ("lateral", "medial"),  # Some of `VIEWS`
+    unit: str = "nAm",  # Unit of the values
+    label: str = "amplitude",  # What the values are
+    threshold: float = None,  # Values smaller than this in size show bare cortex
+    limits: tuple = None,  # Lowest and highest value of the colour scale, or all that there are
+    diverging: bool = None,  # Whether colours diverge from zero, or only if some values are negative
+    ax: Axes = None,  # Where to draw, or a new figure
+) -> Axes:  # The axes
     "A map on the cortex of values at its sources"
-    everywhere, views, shade = spread(values, cortex), _rows(cortex, views), np.zeros(len(cortex.rr)) if cortex.shade is None else cortex.shade
-    scale, threshold = _scale(np.asarray(values, float), limits, diverging), 0 if threshold is None else check_number("threshold", threshold, least=0)
-    known, tris, _ = _refine(np.c_[cortex.rr, _normals(cortex.rr, cortex.tris), everywhere, shade, cortex.left], cortex.tris)
-    ax = _scene(ax, views, [[_panel(known, tris, *view, lambda vertex, light: _colours(known[:, 6], known[:, 7], light, scale, threshold)[vertex]) for view in row] for row in views])
+    everywhere, views, shade = (
+        spread(values, cortex),
+        _rows(cortex, views),
+        np.zeros(len(cortex.rr)) if cortex.shade is None else cortex.shade,
+    )
+    scale, threshold = (
+        _scale(np.asarray(values, float), limits, diverging),
+        0 if threshold is None else check_number("threshold", threshold, least=0),
+    )
+    known, tris, _ = _refine(
+        np.c_[cortex.rr, _normals(cortex.rr, cortex.tris), everywhere, shade, cortex.left],
+        cortex.tris,
+    )
+    ax = _scene(
+        ax,
+        views,
+        [
+            [
+                _panel(
+                    known,
+                    tris,
+                    *view,
+                    lambda vertex, light: _colours(
+                        known[:, 6], known[:, 7], light, scale, threshold
+                    )[vertex],
+                )
+                for view in row
+            ]
+            for row in views
+        ],
+    )
     return _bar(ax, ax, scale, unit, label, threshold)
 
 # %% ../../nbs/api/viz/03_cortex.ipynb #cc9940a5
-def _topographies(maps, info, limits) -> tuple: # Arrays, their scale, what draws one: `draw(array, ax=ax)`
+def _topographies(
+    maps, info, limits
+) -> tuple:  # Arrays, their scale, what draws one: `draw(array, ax=ax)`
     "Values by channel and what they are about, checked"
     import mne
-    if not isinstance(info, mne.Info): refuse(TypeError, "info", "an mne.Info", repr(type(info).__name__), "pass evoked.info")
-    kinds, at = sorted(info.get_channel_types(unique=True)), np.array([c["loc"][:3] for c in info["chs"]]).round(6)
-    if len(kinds) != 1: refuse(ValueError, "info", "about channels of one type", ", ".join(kinds) or "none", "pick one, as in evoked.copy().pick('eeg')")
-    if lost := np.count_nonzero(~np.isfinite(at).all(1) | ~at.any(1)): refuse(ValueError, "info", "about channels at known places", f"{lost} without one", "set them with set_montage")
-    shown = values = [check_array(name, v, (len(at),), "pass one number for each channel of info") for name, v in maps.items()]
+
+    if not isinstance(info, mne.Info):
+        refuse(TypeError, "info", "an mne.Info", repr(type(info).__name__), "pass evoked.info")
+    kinds, at = (
+        sorted(info.get_channel_types(unique=True)),
+        np.array([c["loc"][:3] for c in info["chs"]]).round(6),
+    )
+    if len(kinds) != 1:
+        refuse(
+            ValueError,
+            "info",
+            "about channels of one type",
+            ", ".join(kinds) or "none",
+            "pick one, as in evoked.copy().pick('eeg')",
+        )
+    if lost := np.count_nonzero(~np.isfinite(at).all(1) | ~at.any(1)):
+        refuse(
+            ValueError,
+            "info",
+            "about channels at known places",
+            f"{lost} without one",
+            "set them with set_montage",
+        )
+    shown = values = [
+        check_array(name, v, (len(at),), "pass one number for each channel of info")
+        for name, v in maps.items()
+    ]
     if kinds == ["grad"]:
         _, pair, size = np.unique(at, axis=0, return_inverse=True, return_counts=True)
-        if (size != 2).any(): refuse(ValueError, "info", "about both gradiometers of each pair", f"{np.count_nonzero(size != 2)} alone", "pick both")
+        if (size != 2).any():
+            refuse(
+                ValueError,
+                "info",
+                "about both gradiometers of each pair",
+                f"{np.count_nonzero(size != 2)} alone",
+                "pick both",
+            )
         shown = [np.sqrt(np.bincount(pair.ravel(), v**2) / 2) for v in values]
     norm, cmap, _ = scale = _scale(np.concatenate(shown), limits)
-    info = info.copy(); info["bads"] = []
-    return values, scale, lambda v, ax: mne.EvokedArray(v[:, None], info, verbose="error").plot_topomap([0], ch_type=kinds[0], axes=ax, scalings=1, cmap=cmap, vlim=(norm.vmin, norm.vmax), colorbar=False, time_format="", show=False)
+    info = info.copy()
+    info["bads"] = []
+    return (
+        values,
+        scale,
+        lambda v, ax: mne.EvokedArray(v[:, None], info, verbose="error").plot_topomap(
+            [0],
+            ch_type=kinds[0],
+            axes=ax,
+            scalings=1,
+            cmap=cmap,
+            vlim=(norm.vmin, norm.vmax),
+            colorbar=False,
+            time_format="",
+            show=False,
+        ),
+    )
 
 # %% ../../nbs/api/viz/03_cortex.ipynb #3c48231b
 def draw_topography(
-    values: np.ndarray, # One number for each channel, `(n_channels,)`
-    info, # `mne.Info` of channels of one type
-    *, unit: str, # Unit of the values
-    label: str, # What the values are
-    limits: tuple = None, # Lowest and highest value of the colour scale, or all that there are
-    ax: Axes = None, # Where to draw, or a new figure
-) -> Axes: # The axes
+    values: np.ndarray,  # One number for each channel, `(n_channels,)`
+    info,  # `mne.Info` of channels of one type
+    *,
+    unit: str,  # Unit of the values
+    label: str,  # What the values are
+    limits: tuple = None,  # Lowest and highest value of the colour scale, or all that there are
+    ax: Axes = None,  # Where to draw, or a new figure
+) -> Axes:  # The axes
     "A map over the sensors"
     (values,), scale, draw = _topographies({"values": values}, info, limits)
     draw(values, ax=(ax := _axes(ax, size=(3.8, 2.8))))
@@ -297,14 +613,24 @@ def draw_topography(
 
 # %% ../../nbs/api/viz/03_cortex.ipynb #19080063
 def draw_topographies(
-    maps: Mapping, # Title → one number for each channel, `(n_channels,)`
-    info, # `mne.Info` of channels of one type
-    *, unit: str, # Unit of the values
-    label: str, # What the values are
-    limits: tuple = None, # Lowest and highest value of the colour scale, or all that there are
-) -> Figure: # The figure
+    maps: Mapping,  # Title → one number for each channel, `(n_channels,)`
+    info,  # `mne.Info` of channels of one type
+    *,
+    unit: str,  # Unit of the values
+    label: str,  # What the values are
+    limits: tuple = None,  # Lowest and highest value of the colour scale, or all that there are
+) -> Figure:  # The figure
     "Maps over the sensors with one scale: of several moments, or of a recording and what an estimate makes of it"
-    if not isinstance(maps, Mapping) or not maps: refuse(TypeError, "maps", "a dict of title → values", repr(type(maps).__name__), "pass at least {title: values}")
-    values, scale, draw = _topographies({f"maps[{title!r}]": v for title, v in maps.items()}, info, limits)
+    if not isinstance(maps, Mapping) or not maps:
+        refuse(
+            TypeError,
+            "maps",
+            "a dict of title → values",
+            repr(type(maps).__name__),
+            "pass at least {title: values}",
+        )
+    values, scale, draw = _topographies(
+        {f"maps[{title!r}]": v for title, v in maps.items()}, info, limits
+    )
     fig = small_multiples(draw, dict(zip(maps, values)), n_cols=5, size=(1.9, 2.1))
     return _bar(fig.axes[0], fig.axes, scale, unit, label).figure

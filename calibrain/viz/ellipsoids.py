@@ -11,56 +11,106 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from mpl_toolkits.mplot3d import Axes3D
 
-from ..core.checks import refuse, check_count
-from ..calibration.credible_sets import Ellipsoid, credible_ellipsoid, membership, moments, truth_like
+from calibrain.calibration.credible_sets import (
+    Ellipsoid,
+    credible_ellipsoid,
+    membership,
+    moments,
+    truth_like,
+)
+from ..core.checks import check_count, refuse
 from .pictures import OKABE_ITO, TRUTH, _axes, _found, _legend, _Panel, _Picture
 
 # %% ../../nbs/api/viz/06_ellipsoids.ipynb #a6d7c637
-def _at(result, truth, source, sample, level, basis) -> tuple: # `Ellipsoid`, true vector `(n_dims,)` in nAm, whether it is inside
+def _at(
+    result, truth, source, sample, level, basis
+) -> tuple:  # `Ellipsoid`, true vector `(n_dims,)` in nAm, whether it is inside
     "The credible set of one source and what it is to hold"
     m = moments(result)
-    x, n = truth_like(truth, m.mean, "truth"), check_count("source", source, least=0, most=len(m.mean) - 1)
+    x, n = (
+        truth_like(truth, m.mean, "truth"),
+        check_count("source", source, least=0, most=len(m.mean) - 1),
+    )
     e = credible_ellipsoid(m, n, level, sample, basis)
-    if not np.isfinite(e.radii).all(): refuse(ValueError, "level", "below 1 for a picture", level, "a set of level 1 is infinite")
-    inside = membership(x, m, level, "aggregated" if sample is None else "pointwise", "ellipsoid")[n]
+    if not np.isfinite(e.radii).all():
+        refuse(ValueError, "level", "below 1 for a picture", level, "a set of level 1 is infinite")
+    inside = membership(x, m, level, "aggregated" if sample is None else "pointwise", "ellipsoid")[
+        n
+    ]
     v = x[n].mean(1) if sample is None else x[n, :, sample]
-    return e, v if basis is None else np.asarray(basis)[n] @ v, bool(inside if sample is None else inside[sample])
+    return (
+        e,
+        v if basis is None else np.asarray(basis)[n] @ v,
+        bool(inside if sample is None else inside[sample]),
+    )
 
-def _names(e: Ellipsoid, basis) -> list[str]: # One for each dimension
+
+def _names(e: Ellipsoid, basis) -> list[str]:  # One for each dimension
     "What the components are called"
-    return [f"{c} (nAm)" for c in "xyz"] if len(e.centre) == 3 else [f"component {i + 1} (nAm)" for i in range(len(e.centre))]
+    return (
+        [f"{c} (nAm)" for c in "xyz"]
+        if len(e.centre) == 3
+        else [f"component {i + 1} (nAm)" for i in range(len(e.centre))]
+    )
 
 # %% ../../nbs/api/viz/06_ellipsoids.ipynb #a5872c0e
-def _rim(e: Ellipsoid, dims, n=121) -> np.ndarray: # `(n, 2)`, nAm
+def _rim(e: Ellipsoid, dims, n=121) -> np.ndarray:  # `(n, 2)`, nAm
     "Rim of the shadow on the plane of two components"
-    half, centre, around = (e.axes * e.radii)[list(dims)], e.centre[list(dims)], np.linspace(0, 2 * np.pi, n)
+    half, centre, around = (
+        (e.axes * e.radii)[list(dims)],
+        e.centre[list(dims)],
+        np.linspace(0, 2 * np.pi, n),
+    )
     U, s, _ = np.linalg.svd(half)
     s = np.pad(s, (0, 2 - len(s)))
     return centre + (U * s @ [np.cos(around), np.sin(around)]).T
 
+
 def _truth_mark(inside: bool) -> dict:
     "How the true vector is marked"
-    return dict(marker="D", ls="", ms=7, mew=1.8, color=TRUTH, mfc=TRUTH if inside else "white", label="truth, inside" if inside else "truth, outside", zorder=5)
+    return dict(
+        marker="D",
+        ls="",
+        ms=7,
+        mew=1.8,
+        color=TRUTH,
+        mfc=TRUTH if inside else "white",
+        label="truth, inside" if inside else "truth, outside",
+        zorder=5,
+    )
 
 # %% ../../nbs/api/viz/06_ellipsoids.ipynb #89dee687
 def draw_ellipse(
-    result: object, # What a solver returned, or a `Posterior`, or `Moments`
-    truth: np.ndarray, # True sources, `(n_sources, n_orient, n_times)` or flattened source-major, nAm
-    source: int, # The source
-    sample: int = None, # The sample in time, or the average over time
-    level: float = 0.95, # Probability that the set should hold
-    dims: tuple = (0, 1), # The two components that span the plane
-    basis: np.ndarray = None, # Directions of the components in space, a leadfield's `basis`, `(n_sources, 3, n_orient)`
-    ax: Axes = None, # Where to draw, or a new figure
-) -> Axes: # The axes
+    result: object,  # What a solver returned, or a `Posterior`, or `Moments`
+    truth: np.ndarray,  # True sources, `(n_sources, n_orient, n_times)` or flattened source-major, nAm
+    source: int,  # The source
+    sample: int = None,  # The sample in time, or the average over time
+    level: float = 0.95,  # Probability that the set should hold
+    dims: tuple = (0, 1),  # The two components that span the plane
+    basis: np.ndarray = None,  # Directions of the components in space, a leadfield's `basis`, `(n_sources, 3, n_orient)`
+    ax: Axes = None,  # Where to draw, or a new figure
+) -> Axes:  # The axes
     "Credible ellipse of one source, or its ellipsoid's shadow on a plane"
     e, v, inside = _at(result, truth, source, sample, level, basis)
-    if len(e.centre) < 2: refuse(ValueError, "result", "of free orientation", "one component", "draw_waveform shows its interval")
+    if len(e.centre) < 2:
+        refuse(
+            ValueError,
+            "result",
+            "of free orientation",
+            "one component",
+            "draw_waveform shows its interval",
+        )
     i, j = (check_count("dims", d, least=0, most=len(e.centre) - 1) for d in dims)
     ax, blue, rim = _axes(ax, size=(5.4, 3.4)), OKABE_ITO["blue"], _rim(e, (i, j))
-    ax.axhline(0, color="0.8", lw=0.8, zorder=0); ax.axvline(0, color="0.8", lw=0.8, zorder=0)
+    ax.axhline(0, color="0.8", lw=0.8, zorder=0)
+    ax.axvline(0, color="0.8", lw=0.8, zorder=0)
     ax.fill(*rim.T, color=OKABE_ITO["sky"], alpha=0.35, lw=0)
-    ax.plot(*rim.T, color=blue, lw=1.2, label=f"{100 * level:g} % {'ellipse' if len(e.centre) == 2 else 'ellipsoid'}")
+    ax.plot(
+        *rim.T,
+        color=blue,
+        lw=1.2,
+        label=f"{100 * level:g} % {'ellipse' if len(e.centre) == 2 else 'ellipsoid'}",
+    )
     ax.plot(*e.centre[[i, j]], "o", color=blue, ms=5, label="posterior mean")
     ax.plot(*v[[i, j]], **_truth_mark(inside))
     ax.set(xlabel=_names(e, basis)[i], ylabel=_names(e, basis)[j])
@@ -69,20 +119,36 @@ def draw_ellipse(
 
 # %% ../../nbs/api/viz/06_ellipsoids.ipynb #1b63f940
 def draw_ellipses(
-    result: object, # What a solver returned, or a `Posterior`, or `Moments`
-    truth: np.ndarray, # True sources, `(n_sources, n_orient, n_times)` or flattened source-major, nAm
-    source: int, # The source
-    sample: int = None, # The sample in time, or the average over time
-    level: float = 0.95, # Probability that the set should hold
-    basis: np.ndarray = None, # Directions of two components in space, a leadfield's `basis`, `(n_sources, 3, 2)`
-) -> Figure: # The figure
+    result: object,  # What a solver returned, or a `Posterior`, or `Moments`
+    truth: np.ndarray,  # True sources, `(n_sources, n_orient, n_times)` or flattened source-major, nAm
+    source: int,  # The source
+    sample: int = None,  # The sample in time, or the average over time
+    level: float = 0.95,  # Probability that the set should hold
+    basis: np.ndarray = None,  # Directions of two components in space, a leadfield's `basis`, `(n_sources, 3, 2)`
+) -> Figure:  # The figure
     "Credible ellipsoid of one source, seen along each axis"
     e, v, _ = _at(result, truth, source, sample, level, basis)
-    if len(e.centre) < 3: refuse(ValueError, "result", "with three components, or basis of two in space", f"{len(e.centre)}", "draw_ellipse draws one plane")
+    if len(e.centre) < 3:
+        refuse(
+            ValueError,
+            "result",
+            "with three components, or basis of two in space",
+            f"{len(e.centre)}",
+            "draw_ellipse draws one plane",
+        )
     fig = _Picture(figsize=(8, 3.1), layout="constrained")
     half = 1.08 * max(np.linalg.norm(e.axes * e.radii, axis=1).max(), abs(v - e.centre).max())
     for i, dims in enumerate(((0, 1), (0, 2), (1, 2))):
-        ax = draw_ellipse(result, truth, source, sample, level, dims, basis, ax=fig.add_subplot(1, 3, i + 1, axes_class=_Panel))
+        ax = draw_ellipse(
+            result,
+            truth,
+            source,
+            sample,
+            level,
+            dims,
+            basis,
+            ax=fig.add_subplot(1, 3, i + 1, axes_class=_Panel),
+        )
         ax.set(**{f"{a}lim": (c - half, c + half) for a, c in zip("xy", e.centre[list(dims)])})
         ax.set_aspect("equal", adjustable="box")
         ax.get_legend().remove()
@@ -92,34 +158,61 @@ def draw_ellipses(
 # %% ../../nbs/api/viz/06_ellipsoids.ipynb #0591deaa
 class _Space(Axes3D):
     "Axes in space that a notebook shows, with the figure they are in"
-    def _repr_png_(self) -> bytes: # PNG
+
+    def _repr_png_(self) -> bytes:  # PNG
         return self.figure._repr_png_()
+
 
 def _space(ax) -> Axes3D:
     "The axes in space that were passed, or those of a new figure"
-    if ax is None: ax = _Picture(figsize=(5.6, 3.8)).add_axes((0.0, 0.04, 0.66, 0.94), axes_class=_Space)
-    if not isinstance(ax, Axes3D): refuse(TypeError, "ax", "matplotlib axes with projection='3d'", repr(type(ax).__name__), "leave it out for a new figure")
+    if ax is None:
+        ax = _Picture(figsize=(5.6, 3.8)).add_axes((0.0, 0.04, 0.66, 0.94), axes_class=_Space)
+    if not isinstance(ax, Axes3D):
+        refuse(
+            TypeError,
+            "ax",
+            "matplotlib axes with projection='3d'",
+            repr(type(ax).__name__),
+            "leave it out for a new figure",
+        )
     return ax
 
 # %% ../../nbs/api/viz/06_ellipsoids.ipynb #0bff1533
 def draw_ellipsoid(
-    result: object, # What a solver returned, or a `Posterior`, or `Moments`
-    truth: np.ndarray, # True sources, `(n_sources, n_orient, n_times)` or flattened source-major, nAm
-    source: int, # The source
-    sample: int = None, # The sample in time, or the average over time
-    level: float = 0.95, # Probability that the set should hold
-    basis: np.ndarray = None, # Directions of two components in space, a leadfield's `basis`, `(n_sources, 3, 2)`
-    ax: Axes = None, # Axes with `projection="3d"`, or a new figure
-) -> Axes: # The axes
+    result: object,  # What a solver returned, or a `Posterior`, or `Moments`
+    truth: np.ndarray,  # True sources, `(n_sources, n_orient, n_times)` or flattened source-major, nAm
+    source: int,  # The source
+    sample: int = None,  # The sample in time, or the average over time
+    level: float = 0.95,  # Probability that the set should hold
+    basis: np.ndarray = None,  # Directions of two components in space, a leadfield's `basis`, `(n_sources, 3, 2)`
+    ax: Axes = None,  # Axes with `projection="3d"`, or a new figure
+) -> Axes:  # The axes
     "Credible ellipsoid of one source in space"
     e, v, inside = _at(result, truth, source, sample, level, basis)
-    if len(e.centre) < 3: refuse(ValueError, "result", "with three components, or basis of two in space", f"{len(e.centre)}", "draw_ellipse draws a plane")
+    if len(e.centre) < 3:
+        refuse(
+            ValueError,
+            "result",
+            "with three components, or basis of two in space",
+            f"{len(e.centre)}",
+            "draw_ellipse draws a plane",
+        )
     ax, surface = _space(ax), np.atleast_3d(e.surface(25))
-    lines = dict(color=OKABE_ITO["blue"], lw=0.6, label=f"{100 * level:g} % {'ellipsoid' if len(e.radii) == 3 else 'ellipse'}")
-    ax.plot_wireframe(*np.moveaxis(surface, -1, 0), **lines) if len(e.radii) == 3 else ax.plot(*e.surface().T, **lines)
+    lines = dict(
+        color=OKABE_ITO["blue"],
+        lw=0.6,
+        label=f"{100 * level:g} % {'ellipsoid' if len(e.radii) == 3 else 'ellipse'}",
+    )
+    ax.plot_wireframe(*np.moveaxis(surface, -1, 0), **lines) if len(e.radii) == 3 else ax.plot(
+        *e.surface().T, **lines
+    )
     ax.plot(*e.centre[:, None], "o", color=OKABE_ITO["blue"], label="posterior mean")
     ax.plot(*v[:, None], **_truth_mark(inside))
     half = 1.05 * max(np.linalg.norm(e.axes * e.radii, axis=1).max(), abs(v - e.centre).max())
-    ax.set(**{f"{a}label": f"{a} (nAm)" for a in "xyz"}, **{f"{a}lim": (c - half, c + half) for a, c in zip("xyz", e.centre)})
-    ax.set_box_aspect((1, 1, 1), zoom=0.85); ax.locator_params(nbins=4)
+    ax.set(
+        **{f"{a}label": f"{a} (nAm)" for a in "xyz"},
+        **{f"{a}lim": (c - half, c + half) for a, c in zip("xyz", e.centre)},
+    )
+    ax.set_box_aspect((1, 1, 1), zoom=0.85)
+    ax.locator_params(nbins=4)
     return _legend(ax)

@@ -15,43 +15,84 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..core.checks import refuse, check_array, check_count, check_number
+from ..core.checks import check_array, check_count, check_number, refuse
 from ..posterior.result import Result
-from .pictures import OKABE_ITO, TRUTH, _axes, _labelled, _legend, _styles, small_multiples
+from calibrain.viz.pictures import (
+    OKABE_ITO,
+    TRUTH,
+    _axes,
+    _labelled,
+    _legend,
+    _styles,
+    small_multiples,
+)
 
 # %% ../../nbs/api/viz/02_estimates.ipynb #72bb370a
-def _truth_and_mean(truth, result) -> tuple[np.ndarray, np.ndarray]: # Both `(n_sources, n_orient, n_times)`
+def _truth_and_mean(
+    truth, result
+) -> tuple[np.ndarray, np.ndarray]:  # Both `(n_sources, n_orient, n_times)`
     "Truth and posterior mean with the orientations along an axis of their own"
-    if not isinstance(result, Result): refuse(TypeError, "result", "a Result", repr(type(result).__name__), "pass what a solver returned")
+    if not isinstance(result, Result):
+        refuse(
+            TypeError,
+            "result",
+            "a Result",
+            repr(type(result).__name__),
+            "pass what a solver returned",
+        )
     p, truth = result.posterior, check_array("truth", truth)
     shape = p.n_sources, p.n_orient, p.n_times
-    if truth.shape not in (shape, (shape[0] * shape[1], shape[2])): refuse(ValueError, "truth", f"of shape {shape} like the posterior", f"shape {truth.shape}", "pass the sources that were recorded")
+    if truth.shape not in (shape, (shape[0] * shape[1], shape[2])):
+        refuse(
+            ValueError,
+            "truth",
+            f"of shape {shape} like the posterior",
+            f"shape {truth.shape}",
+            "pass the sources that were recorded",
+        )
     return truth.reshape(shape), p.mean.reshape(shape)
 
 # %% ../../nbs/api/viz/02_estimates.ipynb #f222c299
-def _times(times, n): return check_array("times", times, (n,), cure="pass the time of each sample in s")
+def _times(times, n):
+    return check_array("times", times, (n,), cure="pass the time of each sample in s")
 
 # %% ../../nbs/api/viz/02_estimates.ipynb #cb4919e6
 def _band(ax, t, mean, half, truth, level) -> None:
     "An error band, the truth where it is known, and the mean"
-    ax.fill_between(t, mean - half, mean + half, color=OKABE_ITO["sky"], alpha=0.4, lw=0, label=f"{100 * level:g} % band")
-    if truth is not None: ax.plot(t, truth, color=TRUTH, lw=3, label="truth")
+    ax.fill_between(
+        t,
+        mean - half,
+        mean + half,
+        color=OKABE_ITO["sky"],
+        alpha=0.4,
+        lw=0,
+        label=f"{100 * level:g} % band",
+    )
+    if truth is not None:
+        ax.plot(t, truth, color=TRUTH, lw=3, label="truth")
     ax.plot(t, mean, color=OKABE_ITO["blue"], lw=1.2, label="posterior mean")
 
 # %% ../../nbs/api/viz/02_estimates.ipynb #79a67279
 def draw_waveform(
-    result: Result, # What a solver returned
-    truth: np.ndarray, # True sources, `(n_sources, n_times)` or `(n_sources, n_orient, n_times)`, nAm
-    times: np.ndarray, # Times of the samples, `(n_times,)`, s
-    source: int, # The source to show
-    orientation: int = 0, # Which of its components
-    level: float = 0.95, # Probability that the band should hold
-    ax: Axes = None, # Where to draw, or a new figure
-) -> Axes: # The axes
+    result: Result,  # What a solver returned
+    truth: np.ndarray,  # True sources, `(n_sources, n_times)` or `(n_sources, n_orient, n_times)`, nAm
+    times: np.ndarray,  # Times of the samples, `(n_times,)`, s
+    source: int,  # The source to show
+    orientation: int = 0,  # Which of its components
+    level: float = 0.95,  # Probability that the band should hold
+    ax: Axes = None,  # Where to draw, or a new figure
+) -> Axes:  # The axes
     "One true waveform, its posterior mean and its error band"
     (x, mean), p = _truth_and_mean(truth, result), result.posterior
-    n, j = check_count("source", source, least=0, most=len(x) - 1), check_count("orientation", orientation, least=0, most=x.shape[1] - 1)
-    t, half = _times(times, p.n_times), NormalDist().inv_cdf((1 + check_number("level", level, above=0, most=1 - 1e-12)) / 2) * p.std[n * p.n_orient + j]
+    n, j = (
+        check_count("source", source, least=0, most=len(x) - 1),
+        check_count("orientation", orientation, least=0, most=x.shape[1] - 1),
+    )
+    t, half = (
+        _times(times, p.n_times),
+        NormalDist().inv_cdf((1 + check_number("level", level, above=0, most=1 - 1e-12)) / 2)
+        * p.std[n * p.n_orient + j],
+    )
     ax = _axes(ax)
     _band(ax, t, mean[n, j], half, x[n, j], level)
     ax.set(xlabel="time (s)", ylabel="amplitude (nAm)")
@@ -59,67 +100,115 @@ def draw_waveform(
 
 # %% ../../nbs/api/viz/02_estimates.ipynb #2f21aaa3
 def draw_waveforms(
-    results: Mapping, # Label → `Result`
-    truth: np.ndarray, # True sources, `(n_sources, n_times)` or `(n_sources, n_orient, n_times)`, nAm
-    times: np.ndarray, # Times of the samples, `(n_times,)`, s
-    source: int, # The source to show
-    orientation: int = 0, # Which of its components
-) -> Figure: # The figure
+    results: Mapping,  # Label → `Result`
+    truth: np.ndarray,  # True sources, `(n_sources, n_times)` or `(n_sources, n_orient, n_times)`, nAm
+    times: np.ndarray,  # Times of the samples, `(n_times,)`, s
+    source: int,  # The source to show
+    orientation: int = 0,  # Which of its components
+) -> Figure:  # The figure
     "One source as each of several estimates sees it"
-    return small_multiples(lambda r, ax: draw_waveform(r, truth, times, source, orientation, ax=ax), results)
+    return small_multiples(
+        lambda r, ax: draw_waveform(r, truth, times, source, orientation, ax=ax), results
+    )
 
 # %% ../../nbs/api/viz/02_estimates.ipynb #15cab2f0
 def draw_course(
-    times: np.ndarray, # Times of the samples, `(n_times,)`, ms
-    mean: np.ndarray, # Posterior mean of the source, `(n_times,)`, nAm
-    std: float, # Its posterior standard deviation, nAm, the same at every sample
-    *, now: float = None, # A moment to mark, ms
-    threshold: float = None, # An amplitude to mark, on both sides of zero, nAm
-    truth: np.ndarray = None, # The true source, `(n_times,)`, nAm, where it is known
-    limits: tuple = None, # Lowest and highest amplitude of the axis, nAm
-    ax: Axes = None, # Where to draw, or a new figure
-) -> Axes: # The axes
+    times: np.ndarray,  # Times of the samples, `(n_times,)`, ms
+    mean: np.ndarray,  # Posterior mean of the source, `(n_times,)`, nAm
+    std: float,  # Its posterior standard deviation, nAm, the same at every sample
+    *,
+    now: float = None,  # A moment to mark, ms
+    threshold: float = None,  # An amplitude to mark, on both sides of zero, nAm
+    truth: np.ndarray = None,  # The true source, `(n_times,)`, nAm, where it is known
+    limits: tuple = None,  # Lowest and highest amplitude of the axis, nAm
+    ax: Axes = None,  # Where to draw, or a new figure
+) -> Axes:  # The axes
     "A source over time with a band of 95 %"
     times = check_array("times", times, (None,), "pass the times in ms")
-    mean, std = check_array("mean", mean, times.shape, "pass one value for each time"), check_number("std", std, least=0)
+    mean, std = (
+        check_array("mean", mean, times.shape, "pass one value for each time"),
+        check_number("std", std, least=0),
+    )
     ax = _axes(ax, size=(5, 2.6))
     ax.axhline(0, color="0.7", lw=0.6)
-    _band(ax, times, mean, 1.96 * std, truth if truth is None else check_array("truth", truth, times.shape, "pass one value for each time"), 0.95)
+    _band(
+        ax,
+        times,
+        mean,
+        1.96 * std,
+        truth
+        if truth is None
+        else check_array("truth", truth, times.shape, "pass one value for each time"),
+        0.95,
+    )
     if threshold is not None:
-        for side in (-1, 1): ax.axhline(side * check_number("threshold", threshold, least=0), color=OKABE_ITO["vermillion"], ls="--", lw=1, label="threshold" if side > 0 else None)
-    if now is not None: ax.axvline(check_number("now", now, least=float(times.min()), most=float(times.max())), color="black", lw=1, label="moment")
-    ax.set(xlabel="time (ms)", ylabel="amplitude (nAm)", xlim=(times.min(), times.max()), ylim=limits)
-    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, frameon=False, fontsize="small", borderaxespad=0.3)
+        for side in (-1, 1):
+            ax.axhline(
+                side * check_number("threshold", threshold, least=0),
+                color=OKABE_ITO["vermillion"],
+                ls="--",
+                lw=1,
+                label="threshold" if side > 0 else None,
+            )
+    if now is not None:
+        ax.axvline(
+            check_number("now", now, least=float(times.min()), most=float(times.max())),
+            color="black",
+            lw=1,
+            label="moment",
+        )
+    ax.set(
+        xlabel="time (ms)", ylabel="amplitude (nAm)", xlim=(times.min(), times.max()), ylim=limits
+    )
+    ax.legend(
+        loc="lower center",
+        bbox_to_anchor=(0.5, 1),
+        ncols=2,
+        frameon=False,
+        fontsize="small",
+        borderaxespad=0.3,
+    )
     return ax
 
 # %% ../../nbs/api/viz/02_estimates.ipynb #b55c3120
 def source_energy(
-    x: np.ndarray, # Sources, `(n_sources, n_orient, n_times)`, nAm
-) -> np.ndarray: # `(n_sources,)`, nAm²
+    x: np.ndarray,  # Sources, `(n_sources, n_orient, n_times)`, nAm
+) -> np.ndarray:  # `(n_sources,)`, nAm²
     "Mean square over time, summed over orientations"
     return np.square(check_array("x", x, (None, None, None))).mean(2).sum(1)
 
+
 def source_variance(
-    result: Result, # What a solver returned
-) -> np.ndarray: # `(n_sources,)`, nAm²
+    result: Result,  # What a solver returned
+) -> np.ndarray:  # `(n_sources,)`, nAm²
     "Posterior variance, summed over orientations"
     return result.posterior.var.reshape(-1, result.posterior.n_orient).sum(1)
 
 # %% ../../nbs/api/viz/02_estimates.ipynb #0079cfb3
 def draw_variance(
-    result: Result, # What a solver returned
-    truth: np.ndarray, # True sources, `(n_sources, n_times)` or `(n_sources, n_orient, n_times)`, nAm
-    floor: float = 1e-6, # Variances below this are not told apart, nAm²
-    ax: Axes = None, # Where to draw, or a new figure
-) -> Axes: # The axes
+    result: Result,  # What a solver returned
+    truth: np.ndarray,  # True sources, `(n_sources, n_times)` or `(n_sources, n_orient, n_times)`, nAm
+    floor: float = 1e-6,  # Variances below this are not told apart, nAm²
+    ax: Axes = None,  # Where to draw, or a new figure
+) -> Axes:  # The axes
     "True energy and posterior variance by source"
-    energy, var, floor = source_energy(_truth_and_mean(truth, result)[0]), source_variance(result), check_number("floor", floor, above=0)
+    energy, var, floor = (
+        source_energy(_truth_and_mean(truth, result)[0]),
+        source_variance(result),
+        check_number("floor", floor, above=0),
+    )
     n, ax, blue = np.arange(len(var)), _axes(ax), OKABE_ITO["blue"]
     at = np.where(var >= floor, var, floor / 6)
-    ax.vlines(n[energy > floor], floor, energy[energy > floor], color=TRUTH, lw=4, label="true energy")
-    for which, marker, face, name in ((var >= floor, "o", blue, "posterior variance"), ((var < floor) & (var > 0), "v", blue, "variance below the line"),
-                                      (var == 0, "o", "none", "pruned: variance zero")):
-        if which.any(): ax.plot(n[which], at[which], marker, color=blue, mfc=face, ms=4.5, label=name)
+    ax.vlines(
+        n[energy > floor], floor, energy[energy > floor], color=TRUTH, lw=4, label="true energy"
+    )
+    for which, marker, face, name in (
+        (var >= floor, "o", blue, "posterior variance"),
+        ((var < floor) & (var > 0), "v", blue, "variance below the line"),
+        (var == 0, "o", "none", "pruned: variance zero"),
+    ):
+        if which.any():
+            ax.plot(n[which], at[which], marker, color=blue, mfc=face, ms=4.5, label=name)
     ax.set(yscale="log", xlabel="source", ylabel="energy, variance (nAm²)")
     _foot(ax, floor)
     return _legend(ax)
@@ -132,27 +221,32 @@ def _foot(ax, floor) -> None:
     ax.autoscale_view()
     ax.minorticks_off()
     ax.tick_params(axis="y", length=0)
-    ax.yaxis.set_major_formatter(lambda v, _: f"$10^{{{math.log10(v):.0f}}}$" if v > 0.99 * floor else "")
+    ax.yaxis.set_major_formatter(
+        lambda v, _: f"$10^{{{math.log10(v):.0f}}}$" if v > 0.99 * floor else ""
+    )
 
 # %% ../../nbs/api/viz/02_estimates.ipynb #2c3fd384
 def draw_variances(
-    results: Mapping, # Label → `Result`
-    truth: np.ndarray, # True sources, `(n_sources, n_times)` or `(n_sources, n_orient, n_times)`, nAm
-    floor: float = 1e-6, # Variances below this are not told apart, nAm²
-) -> Figure: # The figure
+    results: Mapping,  # Label → `Result`
+    truth: np.ndarray,  # True sources, `(n_sources, n_times)` or `(n_sources, n_orient, n_times)`, nAm
+    floor: float = 1e-6,  # Variances below this are not told apart, nAm²
+) -> Figure:  # The figure
     "True energy and the posterior variances of several estimates"
     return small_multiples(lambda r, ax: draw_variance(r, truth, floor, ax=ax), results)
 
 # %% ../../nbs/api/viz/02_estimates.ipynb #c5508ef6
 def draw_norms(
-    results: Mapping, # Label → `Result`
-    truth: np.ndarray, # True sources, `(n_sources, n_orient, n_times)`, nAm
-    times: np.ndarray, # Times of the samples, `(n_times,)`, s
-    source: int, # The source to show
-    ax: Axes = None, # Where to draw, or a new figure
-) -> Axes: # The axes
+    results: Mapping,  # Label → `Result`
+    truth: np.ndarray,  # True sources, `(n_sources, n_orient, n_times)`, nAm
+    times: np.ndarray,  # Times of the samples, `(n_times,)`, s
+    source: int,  # The source to show
+    ax: Axes = None,  # Where to draw, or a new figure
+) -> Axes:  # The axes
     "Length of one source's vector over time, truth against several estimates"
-    pairs, ax = {label: _truth_and_mean(truth, r) for label, r in _labelled(results).items()}, _axes(ax)
+    pairs, ax = (
+        {label: _truth_and_mean(truth, r) for label, r in _labelled(results).items()},
+        _axes(ax),
+    )
     x = next(iter(pairs.values()))[0]
     t, n = _times(times, x.shape[2]), check_count("source", source, least=0, most=len(x) - 1)
     ax.plot(t, np.linalg.norm(x[n], axis=0), color=TRUTH, lw=4, label="truth")
@@ -163,16 +257,28 @@ def draw_norms(
 
 # %% ../../nbs/api/viz/02_estimates.ipynb #96b08e17
 def draw_source_norms(
-    results: Mapping, # Label → `Result`
-    truth: np.ndarray, # True sources, `(n_sources, n_times)` or `(n_sources, n_orient, n_times)`, nAm
-    ax: Axes = None, # Where to draw, or a new figure
-) -> Axes: # The axes
+    results: Mapping,  # Label → `Result`
+    truth: np.ndarray,  # True sources, `(n_sources, n_times)` or `(n_sources, n_orient, n_times)`, nAm
+    ax: Axes = None,  # Where to draw, or a new figure
+) -> Axes:  # The axes
     "Norm of each source over orientations and time, truth against several estimates"
-    pairs, ax = {label: _truth_and_mean(truth, r) for label, r in _labelled(results).items()}, _axes(ax)
+    pairs, ax = (
+        {label: _truth_and_mean(truth, r) for label, r in _labelled(results).items()},
+        _axes(ax),
+    )
     norm = lambda x: np.linalg.norm(x, axis=(1, 2))
     x = norm(next(iter(pairs.values()))[0])
     ax.bar(np.arange(len(x)), x, color=TRUTH, alpha=0.6, label="truth")
     for (label, (_, mean)), style in zip(pairs.items(), _styles()):
-        ax.plot(np.arange(len(x)), norm(mean), mfc="none", ms=6, mew=1.4, label=label, clip_on=False, **style | dict(ls=""))
+        ax.plot(
+            np.arange(len(x)),
+            norm(mean),
+            mfc="none",
+            ms=6,
+            mew=1.4,
+            label=label,
+            clip_on=False,
+            **style | dict(ls=""),
+        )
     ax.set(xlabel="source", ylabel="norm over orientations and time (nAm)", ylim=(0, None))
     return _legend(ax)

@@ -15,28 +15,44 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from ..core.checks import check_count, check_number
-from .cortex import LIGHT, Cortex, _bar, _colours, _frame, _normals, _panel, _refine, _rows, _scale, _scene, spread
+from calibrain.viz.cortex import (
+    LIGHT,
+    Cortex,
+    _bar,
+    _colours,
+    _frame,
+    _normals,
+    _panel,
+    _refine,
+    _rows,
+    _scale,
+    _scene,
+    spread,
+)
 from .pictures import _axes
 
 # %% ../../nbs/api/viz/09_painted.ipynb #4aee929e
 @dataclass(frozen=True, eq=False)
 class _Painting:
     "Which vertex is seen where"
-    vertex: np.ndarray # Each that is seen, `(n_seen,)`, in the refined mesh
-    shade: np.ndarray # How deep in a sulcus it lies, `(n_seen,)`
-    light: np.ndarray # How bright it is, `(n_seen,)`
-    seen: np.ndarray # Which of them each pixel shows, `(height, width)`, or -1
-    halved: tuple # How the mesh was refined
-    extent: tuple # Left, right, bottom and top, mm
-    size: tuple # Width and height of a figure, inches
-    labels: tuple # Place, words and colour of what is written
+
+    vertex: np.ndarray  # Each that is seen, `(n_seen,)`, in the refined mesh
+    shade: np.ndarray  # How deep in a sulcus it lies, `(n_seen,)`
+    light: np.ndarray  # How bright it is, `(n_seen,)`
+    seen: np.ndarray  # Which of them each pixel shows, `(height, width)`, or -1
+    halved: tuple  # How the mesh was refined
+    extent: tuple  # Left, right, bottom and top, mm
+    size: tuple  # Width and height of a figure, inches
+    labels: tuple  # Place, words and colour of what is written
 
 # %% ../../nbs/api/viz/09_painted.ipynb #a11b7157
-def _numbers(scene, size) -> np.ndarray: # `(height, width)`; 0 where nothing is
+def _numbers(scene, size) -> np.ndarray:  # `(height, width)`; 0 where nothing is
     "Paint a scene without smoothing, and read the numbers that its colours are"
     scene.figure.set_size_inches(*size)
-    for panel in scene.collections: panel.set(antialiased=False, linewidth=1)
-    for text in scene.texts: text.set_visible(False)
+    for panel in scene.collections:
+        panel.set(antialiased=False, linewidth=1)
+    for text in scene.texts:
+        text.set_visible(False)
     canvas = FigureCanvasAgg(scene.figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].astype(int) @ [1, 256, 65536]
@@ -45,55 +61,106 @@ def _numbers(scene, size) -> np.ndarray: # `(height, width)`; 0 where nothing is
 @functools.lru_cache(maxsize=8)
 def _painting(cortex, views, resolution) -> _Painting:
     "Paint the vertices of a cortex"
-    rows, shade = _rows(cortex, views), np.zeros(len(cortex.rr)) if cortex.shade is None else cortex.shade
-    known, tris, halved = _refine(np.c_[cortex.rr, _normals(cortex.rr, cortex.tris), np.zeros((len(shade), 1)), shade, cortex.left], cortex.tris)
+    rows, shade = (
+        _rows(cortex, views),
+        np.zeros(len(cortex.rr)) if cortex.shade is None else cortex.shade,
+    )
+    known, tris, halved = _refine(
+        np.c_[
+            cortex.rr,
+            _normals(cortex.rr, cortex.tris),
+            np.zeros((len(shade), 1)),
+            shade,
+            cortex.left,
+        ],
+        cortex.tris,
+    )
     n, panels = len(known), [view for row in rows for view in row]
     code = lambda i: np.stack([i & 255, i >> 8 & 255, i >> 16], axis=1) / 255
-    numbered = [[_panel(known, tris, *view, lambda vertex, light: code(1 + n * panels.index(view) + vertex)) for view in row] for row in rows]
+    numbered = [
+        [
+            _panel(
+                known, tris, *view, lambda vertex, light: code(1 + n * panels.index(view) + vertex)
+            )
+            for view in row
+        ]
+        for row in rows
+    ]
     scene = _scene(Figure(dpi=100, facecolor="black").add_axes([0, 0, 1, 1]), rows, numbered)
     (left, right), (bottom, top) = scene.get_xlim(), scene.get_ylim()
-    number = _numbers(scene, [2 * round(resolution * span) / 100 for span in (right - left, top - bottom)])
+    number = _numbers(
+        scene, [2 * round(resolution * span) / 100 for span in (right - left, top - bottom)]
+    )
     some, seen = np.unique(number, return_inverse=True)
     panel, vertex, width = *np.divmod(some[1:] - 1, n), 3.2 * max(map(len, rows))
     light = np.stack([known[:, 3:6] @ _frame(*view).T @ LIGHT for view in panels])
-    return _Painting(vertex, known[vertex, 7], light[panel, vertex], seen.reshape(number.shape) - 1, halved, (left, right, bottom, top), (width + 1.2, width * (top - bottom) / (right - left) + 0.2), tuple((*t.get_position(), t.get_text(), t.get_color()) for t in scene.texts))
+    return _Painting(
+        vertex,
+        known[vertex, 7],
+        light[panel, vertex],
+        seen.reshape(number.shape) - 1,
+        halved,
+        (left, right, bottom, top),
+        (width + 1.2, width * (top - bottom) / (right - left) + 0.2),
+        tuple((*t.get_position(), t.get_text(), t.get_color()) for t in scene.texts),
+    )
 
 # %% ../../nbs/api/viz/09_painted.ipynb #bd54d41c
-def _coloured(p, everywhere, scale, threshold) -> np.ndarray: # `(height, width, 3)`, 0 to 1
+def _coloured(p, everywhere, scale, threshold) -> np.ndarray:  # `(height, width, 3)`, 0 to 1
     "An image in the colours of the values"
-    for ends in p.halved: everywhere = np.concatenate([everywhere, everywhere[ends].mean(1)])
-    rgb = np.vstack([_colours(everywhere[p.vertex], p.shade, p.light, scale, threshold), np.ones(3)])[p.seen]
+    for ends in p.halved:
+        everywhere = np.concatenate([everywhere, everywhere[ends].mean(1)])
+    rgb = np.vstack(
+        [_colours(everywhere[p.vertex], p.shade, p.light, scale, threshold), np.ones(3)]
+    )[p.seen]
     height, width = np.array(rgb.shape[:2]) // 2
     return rgb.reshape(height, 2, width, 2, 3).mean((1, 3))
 
 # %% ../../nbs/api/viz/09_painted.ipynb #e6a0034f
-def _where(p, vertex) -> list: # Pairs of x and y, mm
+def _where(p, vertex) -> list:  # Pairs of x and y, mm
     "Where a vertex is seen, once in each panel that shows it"
     left, right, bottom, top = p.extent
     places = [np.argwhere(p.seen == i).mean(0) + 0.5 for i in np.flatnonzero(p.vertex == vertex)]
-    return [(left + j / p.seen.shape[1] * (right - left), top - i / p.seen.shape[0] * (top - bottom)) for i, j in places]
+    return [
+        (left + j / p.seen.shape[1] * (right - left), top - i / p.seen.shape[0] * (top - bottom))
+        for i, j in places
+    ]
 
 # %% ../../nbs/api/viz/09_painted.ipynb #5baa4c92
 def draw_cortex_image(
-    values: np.ndarray, # One number for each source, `(n_sources,)`
-    cortex: Cortex, # The cortex they sit on: the same object every time, as its pictures are kept
-    *, views: tuple = ("lateral", "medial"), # Some of `VIEWS`
-    unit: str = "nAm", # Unit of the values
-    label: str = "amplitude", # What the values are
-    threshold: float = None, # Values smaller than this in size show bare cortex
-    limits: tuple = None, # Lowest and highest value of the colour scale, or all that there are
-    diverging: bool = None, # Whether colours diverge from zero, or only if some values are negative
-    resolution: float = 1.0, # Pixels per mm
-    ring: int = None, # Index of a source to point out
-    ax: Axes = None, # Where to draw, or a new figure
-) -> Axes: # The axes
+    values: np.ndarray,  # One number for each source, `(n_sources,)`
+    cortex: Cortex,  # The cortex they sit on: the same object every time, as its pictures are kept
+    *,
+    views: tuple = ("lateral", "medial"),  # Some of `VIEWS`
+    unit: str = "nAm",  # Unit of the values
+    label: str = "amplitude",  # What the values are
+    threshold: float = None,  # Values smaller than this in size show bare cortex
+    limits: tuple = None,  # Lowest and highest value of the colour scale, or all that there are
+    diverging: bool = None,  # Whether colours diverge from zero, or only if some values are negative
+    resolution: float = 1.0,  # Pixels per mm
+    ring: int = None,  # Index of a source to point out
+    ax: Axes = None,  # Where to draw, or a new figure
+) -> Axes:  # The axes
     "What `draw_cortex` draws, as an image: the first takes as long, each later one of the same cortex is quick"
-    resolution = check_number("resolution", resolution, above=0, most=10, cure="in pixels per mm: 1 is good for a screen")
+    resolution = check_number(
+        "resolution", resolution, above=0, most=10, cure="in pixels per mm: 1 is good for a screen"
+    )
     everywhere, scale = spread(values, cortex), _scale(np.asarray(values, float), limits, diverging)
     threshold = 0 if threshold is None else check_number("threshold", threshold, least=0)
     p = _painting(cortex, (views,) if isinstance(views, str) else tuple(views), resolution)
-    ax = _axes(ax, size=p.size); ax.axis("off")
-    ax.imshow(_coloured(p, everywhere, scale, threshold), extent=p.extent, interpolation="antialiased")
-    for x, y, words, colour in p.labels: ax.text(x, y, words, ha="center", color=colour)
-    for x, y in () if ring is None else _where(p, cortex.sources[check_count("ring", ring, least=0, most=len(cortex.sources) - 1)]): ax.plot(x, y, "o", ms=9, mfc="none", mec="black")
+    ax = _axes(ax, size=p.size)
+    ax.axis("off")
+    ax.imshow(
+        _coloured(p, everywhere, scale, threshold), extent=p.extent, interpolation="antialiased"
+    )
+    for x, y, words, colour in p.labels:
+        ax.text(x, y, words, ha="center", color=colour)
+    for x, y in (
+        ()
+        if ring is None
+        else _where(
+            p, cortex.sources[check_count("ring", ring, least=0, most=len(cortex.sources) - 1)]
+        )
+    ):
+        ax.plot(x, y, "o", ms=9, mfc="none", mec="black")
     return _bar(ax, ax, scale, unit, label, threshold)

@@ -9,46 +9,95 @@ __all__ = ['draw_bump', 'draw_widths']
 import numpy as np
 from matplotlib.axes import Axes
 
+from ..core.checks import check_array, check_count, check_number, refuse
 from ..head.basis import sflex_basis
-from ..core.checks import refuse, check_array, check_count, check_number
 from .pictures import OKABE_ITO, TRUTH, _axes, _legend
 
 # %% ../../nbs/api/viz/08_patches.ipynb #80a45172
 def draw_bump(
-    src_coords: np.ndarray, # Positions of the sources, `(n_sources, 3)`, m
-    centre: int, # The source in the middle
-    sigma: float = 0.01, # Width σ, m
-    normalize: str = "sym", # `"sym"`, `"row"` or `None`
-    *, reach: float = 0.06, # Distance up to which to draw, m
-    ax: Axes = None, # Where to draw, or a new figure
-) -> Axes: # The axes
+    src_coords: np.ndarray,  # Positions of the sources, `(n_sources, 3)`, m
+    centre: int,  # The source in the middle
+    sigma: float = 0.01,  # Width σ, m
+    normalize: str = "sym",  # `"sym"`, `"row"` or `None`
+    *,
+    reach: float = 0.06,  # Distance up to which to draw, m
+    ax: Axes = None,  # Where to draw, or a new figure
+) -> Axes:  # The axes
     "The weights of one bump by the distance from its middle"
     r = check_array("src_coords", src_coords, (None, 3), "one row of x, y, z in m for each source")
-    centre, reach = check_count("centre", centre, least=0, most=len(r) - 1), check_number("reach", reach, above=0, cure="a distance in m; 0.06 is 60 mm")
-    weight, away = sflex_basis(r, sigma, normalize=normalize)[:, [centre]].toarray().ravel(), np.linalg.norm(r - r[centre], axis=1)
+    centre, reach = (
+        check_count("centre", centre, least=0, most=len(r) - 1),
+        check_number("reach", reach, above=0, cure="a distance in m; 0.06 is 60 mm"),
+    )
+    weight, away = (
+        sflex_basis(r, sigma, normalize=normalize)[:, [centre]].toarray().ravel(),
+        np.linalg.norm(r - r[centre], axis=1),
+    )
     ax, d, near = _axes(ax, size=(4, 2.4)), np.linspace(0, reach, 300), away <= reach
-    ax.plot(1e3 * d, np.where(d <= 3 * sigma, weight[centre] * np.exp(-(d / sigma)**2 / 2), 0), color=TRUTH, lw=1.5, label="Gaussian")
+    ax.plot(
+        1e3 * d,
+        np.where(d <= 3 * sigma, weight[centre] * np.exp(-((d / sigma) ** 2) / 2), 0),
+        color=TRUTH,
+        lw=1.5,
+        label="Gaussian",
+    )
     ax.plot(1e3 * away[near], weight[near], ".", color=OKABE_ITO["blue"], label="source")
-    ax.set(xlabel="distance in space (mm)", ylabel="weight", xlim=(-0.02e3 * reach, 1.02e3 * reach), ylim=(-0.05 * weight.max(), 1.1 * weight.max()))
+    ax.set(
+        xlabel="distance in space (mm)",
+        ylabel="weight",
+        xlim=(-0.02e3 * reach, 1.02e3 * reach),
+        ylim=(-0.05 * weight.max(), 1.1 * weight.max()),
+    )
     return ax
 
 # %% ../../nbs/api/viz/08_patches.ipynb #6fd4a737
 def draw_widths(
-    widths: np.ndarray, # Widths σ of the basis, `(n_widths,)`, m
-    cost: np.ndarray, # Type-II cost ℒ of each, `(n_widths,)`
-    *, now: float = None, # One of them to point out, m
-    true: float = None, # The width of the true patch, m, where it is known
-    top: float = None, # Where the axis ends, or above all values
-    ax: Axes = None, # Where to draw, or a new figure
-) -> Axes: # The axes
+    widths: np.ndarray,  # Widths σ of the basis, `(n_widths,)`, m
+    cost: np.ndarray,  # Type-II cost ℒ of each, `(n_widths,)`
+    *,
+    now: float = None,  # One of them to point out, m
+    true: float = None,  # The width of the true patch, m, where it is known
+    top: float = None,  # Where the axis ends, or above all values
+    ax: Axes = None,  # Where to draw, or a new figure
+) -> Axes:  # The axes
     "The cost by the width of the basis; its lowest is what the evidence prefers"
     widths = check_array("widths", widths, (None,), "pass widths in m")
-    above = (cost := check_array("cost", cost, widths.shape, "pass one value for each width")) - cost.min()
-    top, ax = check_number("top", 1.1 * above.max() or 1 if top is None else top, above=0), _axes(ax, size=(6.5, 2.6))
-    if now is not None and now not in widths: refuse(ValueError, "now", "one of the widths", f"{now:g}", "add it to them")
-    if true is not None: ax.axvline(1e3 * check_number("true", true, above=0), color=TRUTH, lw=4, alpha=0.6, label="truth")
+    above = (
+        cost := check_array("cost", cost, widths.shape, "pass one value for each width")
+    ) - cost.min()
+    top, ax = (
+        check_number("top", 1.1 * above.max() or 1 if top is None else top, above=0),
+        _axes(ax, size=(6.5, 2.6)),
+    )
+    if now is not None and now not in widths:
+        refuse(ValueError, "now", "one of the widths", f"{now:g}", "add it to them")
+    if true is not None:
+        ax.axvline(
+            1e3 * check_number("true", true, above=0), color=TRUTH, lw=4, alpha=0.6, label="truth"
+        )
     ax.plot(1e3 * widths, above, "-", color=OKABE_ITO["blue"], marker=".", label="cost")
-    ax.plot(1e3 * widths[cost.argmin()], 0, "o", ms=9, mfc="none", color=OKABE_ITO["blue"], ls="none", label="lowest")
-    if now is not None: ax.plot(1e3 * now, min(above[widths == now][0], 0.97 * top), "D", color=OKABE_ITO["vermillion"], label="σ chosen")
-    ax.set(xlabel="width of the basis σ (mm)", ylabel="ℒ above its lowest", ylim=(-0.08 * top, top), xlim=(0, 1.05e3 * widths.max()))
+    ax.plot(
+        1e3 * widths[cost.argmin()],
+        0,
+        "o",
+        ms=9,
+        mfc="none",
+        color=OKABE_ITO["blue"],
+        ls="none",
+        label="lowest",
+    )
+    if now is not None:
+        ax.plot(
+            1e3 * now,
+            min(above[widths == now][0], 0.97 * top),
+            "D",
+            color=OKABE_ITO["vermillion"],
+            label="σ chosen",
+        )
+    ax.set(
+        xlabel="width of the basis σ (mm)",
+        ylabel="ℒ above its lowest",
+        ylim=(-0.08 * top, top),
+        xlim=(0, 1.05e3 * widths.max()),
+    )
     return _legend(ax)

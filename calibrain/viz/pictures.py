@@ -15,63 +15,115 @@ from types import MappingProxyType
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..core.checks import refuse, check_count
+from ..core.checks import check_count, refuse
 
 # %% ../../nbs/api/viz/01_pictures.ipynb #21bd19dd
-OKABE_ITO = MappingProxyType(dict(blue="#0072B2", vermillion="#D55E00", green="#009E73", purple="#CC79A7", orange="#E69F00", sky="#56B4E9", black="#000000"))
-TRUTH = "#8C8C8C" # Grey of whatever is true
+OKABE_ITO = MappingProxyType(
+    dict(
+        blue="#0072B2",
+        vermillion="#D55E00",
+        green="#009E73",
+        purple="#CC79A7",
+        orange="#E69F00",
+        sky="#56B4E9",
+        black="#000000",
+    )
+)
+TRUTH = "#8C8C8C"  # Grey of whatever is true
 
 # %% ../../nbs/api/viz/01_pictures.ipynb #a3d5f325
 def _styles() -> itertools.cycle:
     "Colour, line and marker; no two of the first 252 agree in all three"
-    colours, lines, marks = [OKABE_ITO[c] for c in ("blue", "vermillion", "green", "purple", "orange", "sky", "black")], ("-", "--", "-.", ":"), "osD^vP*<>"
-    return (dict(color=colours[i % 7], ls=lines[i % 4], marker=marks[i % 9]) for i in itertools.count())
+    colours, lines, marks = (
+        [OKABE_ITO[c] for c in ("blue", "vermillion", "green", "purple", "orange", "sky", "black")],
+        ("-", "--", "-.", ":"),
+        "osD^vP*<>",
+    )
+    return (
+        dict(color=colours[i % 7], ls=lines[i % 4], marker=marks[i % 9]) for i in itertools.count()
+    )
 
 # %% ../../nbs/api/viz/01_pictures.ipynb #bf14002a
 class _Picture(Figure):
     "A figure that a notebook shows, with or without pyplot"
-    def _repr_png_(self) -> bytes: # PNG
+
+    def _repr_png_(self) -> bytes:  # PNG
         buffer = io.BytesIO()
         self.savefig(buffer, format="png")
         return buffer.getvalue()
 
+
 class _Panel(Axes):
     "Axes that a notebook shows, with the figure they are in"
-    def _repr_png_(self) -> bytes: # PNG
+
+    def _repr_png_(self) -> bytes:  # PNG
         return self.figure._repr_png_()
 
 # %% ../../nbs/api/viz/01_pictures.ipynb #c85974c9
 def _axes(ax, size=(7, 3.2)) -> Axes:
     "The axes that were passed, or those of a new figure"
-    if ax is None: ax = _Picture(figsize=size, layout="constrained").add_subplot(axes_class=_Panel)
-    if not isinstance(ax, Axes): refuse(TypeError, "ax", "matplotlib Axes", repr(type(ax).__name__), "leave it out for a new figure")
+    if ax is None:
+        ax = _Picture(figsize=size, layout="constrained").add_subplot(axes_class=_Panel)
+    if not isinstance(ax, Axes):
+        refuse(
+            TypeError,
+            "ax",
+            "matplotlib Axes",
+            repr(type(ax).__name__),
+            "leave it out for a new figure",
+        )
     ax.spines[["top", "right"]].set_visible(False)
     return ax
 
 # %% ../../nbs/api/viz/01_pictures.ipynb #6f7e3fdb
-def _found(ax) -> list[tuple]: # Pairs of handle and label
+def _found(ax) -> list[tuple]:  # Pairs of handle and label
     "What a legend has to name, truth first"
-    return sorted(zip(*ax.get_legend_handles_labels()), key=lambda pair: pair[1] not in ("truth", "true energy"))
+    return sorted(
+        zip(*ax.get_legend_handles_labels()),
+        key=lambda pair: pair[1] not in ("truth", "true energy"),
+    )
+
 
 def _legend(ax) -> Axes:
     "A legend to the right of the axes; the axes"
-    ax.legend(*zip(*_found(ax)), loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False, borderaxespad=0, labelspacing=0.9)
+    ax.legend(
+        *zip(*_found(ax)),
+        loc="upper left",
+        bbox_to_anchor=(1.01, 1),
+        frameon=False,
+        borderaxespad=0,
+        labelspacing=0.9,
+    )
     return ax
 
 # %% ../../nbs/api/viz/01_pictures.ipynb #a13288ae
 def _labelled(results) -> Mapping:
     "What to draw by label, checked"
-    if not isinstance(results, Mapping) or hasattr(results, "posterior"): refuse(TypeError, "results", "a dict of label → Result", repr(type(results).__name__), "pass {label: result}")
-    if not results: refuse(ValueError, "results", "a dict of label → Result", "an empty one", "pass at least one result")
+    if not isinstance(results, Mapping) or hasattr(results, "posterior"):
+        refuse(
+            TypeError,
+            "results",
+            "a dict of label → Result",
+            repr(type(results).__name__),
+            "pass {label: result}",
+        )
+    if not results:
+        refuse(
+            ValueError,
+            "results",
+            "a dict of label → Result",
+            "an empty one",
+            "pass at least one result",
+        )
     return results
 
 # %% ../../nbs/api/viz/01_pictures.ipynb #2d8541f0
 def small_multiples(
-    draw: Callable, # Draws one result: `draw(result, ax=ax)`
-    results: Mapping, # Label → `Result`
-    n_cols: int = 3, # Panels side by side, at most
-    size: tuple = (3.5, 2.4), # Width and height of a panel, inches
-) -> Figure: # The figure
+    draw: Callable,  # Draws one result: `draw(result, ax=ax)`
+    results: Mapping,  # Label → `Result`
+    n_cols: int = 3,  # Panels side by side, at most
+    size: tuple = (3.5, 2.4),  # Width and height of a panel, inches
+) -> Figure:  # The figure
     "One panel for each result, with shared axes and one legend"
     n_cols = min(check_count("n_cols", n_cols), len(_labelled(results)))
     n_rows, seen = math.ceil(len(results) / n_cols), {}
@@ -80,10 +132,19 @@ def small_multiples(
     for ax, (label, result) in zip(axes.flat, results.items()):
         draw(result, ax=ax)
         ax.set_title(label, fontsize="medium")
-        for handle, name in _found(ax): seen.setdefault(name, handle)
-        if ax.get_legend(): ax.get_legend().remove()
+        for handle, name in _found(ax):
+            seen.setdefault(name, handle)
+        if ax.get_legend():
+            ax.get_legend().remove()
     _outer_labels(axes, len(results))
-    if seen: fig.legend(seen.values(), seen, loc="outside lower center", ncols=max(1, int(fig.get_figwidth() / 2.2)), frameon=False)
+    if seen:
+        fig.legend(
+            seen.values(),
+            seen,
+            loc="outside lower center",
+            ncols=max(1, int(fig.get_figwidth() / 2.2)),
+            frameon=False,
+        )
     return fig
 
 # %% ../../nbs/api/viz/01_pictures.ipynb #749541e1
@@ -91,8 +152,13 @@ def _outer_labels(axes, n) -> None:
     "Axis labels at the left and below only; panels beyond the first `n` removed"
     n_cols = axes.shape[1]
     for i, ax in enumerate(axes.flat):
-        if i >= n: ax.remove(); continue
-        if i % n_cols: ax.set_ylabel(""); ax.tick_params(labelleft=False)
+        if i >= n:
+            ax.remove()
+            continue
+        if i % n_cols:
+            ax.set_ylabel("")
+            ax.tick_params(labelleft=False)
         below = i + n_cols < n
-        if below: ax.set_xlabel("")
+        if below:
+            ax.set_xlabel("")
         ax.tick_params(labelbottom=not below)

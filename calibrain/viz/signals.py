@@ -13,74 +13,135 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from ..core.checks import refuse, check_array, check_number
+from ..core.checks import check_array, check_number, refuse
 from .cortex import _bar, _topographies
 from .pictures import OKABE_ITO, TRUTH, _axes, _legend, _Panel, _Picture, _styles
 
 # %% ../../nbs/api/viz/04_signals.ipynb #aa9e85bd
-_MOST = 7 # Sources with a colour of their own
+_MOST = 7  # Sources with a colour of their own
 
-def _times(times, n): return check_array("times", times, (n,), cure="pass the time of each sample in s")
 
-def _shown(x, sources) -> np.ndarray: # Indices, the strongest first
+def _times(times, n):
+    return check_array("times", times, (n,), cure="pass the time of each sample in s")
+
+
+def _shown(x, sources) -> np.ndarray:  # Indices, the strongest first
     "The sources to draw"
     size, n = np.linalg.norm(x, axis=(1, 2)), len(x)
     which = np.flatnonzero(size) if sources is None else np.atleast_1d(np.asarray(sources))
-    if which.ndim != 1 or which.dtype.kind not in "iu" or len(which) and not 0 <= which.min() <= which.max() < n: refuse(ValueError, "sources", f"indices from 0 to {n - 1}", repr(sources))
-    if not len(which): refuse(ValueError, "x", "different from zero somewhere", "all zeros", "pass active sources, or name those to draw in sources")
+    if (
+        which.ndim != 1
+        or which.dtype.kind not in "iu"
+        or len(which)
+        and not 0 <= which.min() <= which.max() < n
+    ):
+        refuse(ValueError, "sources", f"indices from 0 to {n - 1}", repr(sources))
+    if not len(which):
+        refuse(
+            ValueError,
+            "x",
+            "different from zero somewhere",
+            "all zeros",
+            "pass active sources, or name those to draw in sources",
+        )
     return which[np.argsort(-size[which], kind="stable")]
 
 # %% ../../nbs/api/viz/04_signals.ipynb #1cf6eb9b
 def _stimulus(ax, stim_onset) -> None:
     "A dotted line at the stimulus"
-    if stim_onset is not None: ax.axvline(check_number("stim_onset", stim_onset, cure="pass the time of the stimulus in s"), color="black", lw=0.8, ls=":", zorder=0)
+    if stim_onset is not None:
+        ax.axvline(
+            check_number("stim_onset", stim_onset, cure="pass the time of the stimulus in s"),
+            color="black",
+            lw=0.8,
+            ls=":",
+            zorder=0,
+        )
 
-def _components(ax, k) -> Axes: # The axes
+
+def _components(ax, k) -> Axes:  # The axes
     "Sources and, where there are several, their components in a legend beside the axes"
-    if k == 1: return _legend(ax)
+    if k == 1:
+        return _legend(ax)
     handles, labels = ax.get_legend_handles_labels()
     lines = [Line2D([], [], color="black", lw=1.4, ls=ls) for ls in ("-", "--", ":")[:k]]
-    ax.legend(handles + lines, labels + [f"component {j}" for j in range(k)], loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False, borderaxespad=0)
+    ax.legend(
+        handles + lines,
+        labels + [f"component {j}" for j in range(k)],
+        loc="upper left",
+        bbox_to_anchor=(1.01, 1),
+        frameon=False,
+        borderaxespad=0,
+    )
     return ax
 
 # %% ../../nbs/api/viz/04_signals.ipynb #908233e5
 def draw_sources(
-    x: np.ndarray, # Sources, `(n_sources, n_times)` or `(n_sources, n_orient, n_times)`, nAm
-    times: np.ndarray, # Times of the samples, `(n_times,)`, s
-    *, sources: Sequence[int] = None, # Which to draw; `None`: those that are not zero all the time
-    stim_onset: float = None, # Time of the stimulus, s
-    ax: Axes = None, # Where to draw, or a new figure
-) -> Axes: # The axes
+    x: np.ndarray,  # Sources, `(n_sources, n_times)` or `(n_sources, n_orient, n_times)`, nAm
+    times: np.ndarray,  # Times of the samples, `(n_times,)`, s
+    *,
+    sources: Sequence[int] = None,  # Which to draw; `None`: those that are not zero all the time
+    stim_onset: float = None,  # Time of the stimulus, s
+    ax: Axes = None,  # Where to draw, or a new figure
+) -> Axes:  # The axes
     "Waveforms of the active sources"
     x = check_array("x", x)
-    if x.ndim == 2: x = x[:, None]
-    if x.ndim != 3 or x.shape[1] > 3: refuse(ValueError, "x", "of shape (n_sources, n_times) or (n_sources, 1, 2 or 3, n_times)", f"shape {x.shape}")
+    if x.ndim == 2:
+        x = x[:, None]
+    if x.ndim != 3 or x.shape[1] > 3:
+        refuse(
+            ValueError,
+            "x",
+            "of shape (n_sources, n_times) or (n_sources, 1, 2 or 3, n_times)",
+            f"shape {x.shape}",
+        )
     t, which, ax = _times(times, x.shape[2]), _shown(x, sources), _axes(ax)
     named, rest = sorted(which[:_MOST]), which[_MOST:]
     for n, style in zip(named, _styles()):
-        for j, ls in enumerate(("-", "--", ":")[:x.shape[1]]): ax.plot(t, x[n, j], color=style["color"], lw=1.4, ls=ls, label="" if j else f"source {n}")
-    for i, n in enumerate(rest): ax.plot(t, x[n].T, color=TRUTH, lw=0.7, zorder=1, label=[f"{len(rest)} more"] + [""] * (len(x[n]) - 1) if not i else "")
+        for j, ls in enumerate(("-", "--", ":")[: x.shape[1]]):
+            ax.plot(
+                t, x[n, j], color=style["color"], lw=1.4, ls=ls, label="" if j else f"source {n}"
+            )
+    for i, n in enumerate(rest):
+        ax.plot(
+            t,
+            x[n].T,
+            color=TRUTH,
+            lw=0.7,
+            zorder=1,
+            label=[f"{len(rest)} more"] + [""] * (len(x[n]) - 1) if not i else "",
+        )
     _stimulus(ax, stim_onset)
     ax.set(xlabel="time (s)", ylabel="amplitude (nAm)")
     return _components(ax, x.shape[1])
 
 # %% ../../nbs/api/viz/04_signals.ipynb #bf28aa1a
 def draw_sensors(
-    y: np.ndarray, # Recording, `(n_sensors, n_times)`
-    times: np.ndarray, # Times of the samples, `(n_times,)`, s
-    *, unit: str, # Unit of the recording: "µV", "fT" or "fT/cm"
-    clean: np.ndarray = None, # Recording without noise, `(n_sensors, n_times)`, same unit
-    label: str = None, # What is measured; `None`: potential, field or gradient, as the unit says
-    stim_onset: float = None, # Time of the stimulus, s
-    ax: Axes = None, # Where to draw, or a new figure
-) -> Axes: # The axes
+    y: np.ndarray,  # Recording, `(n_sensors, n_times)`
+    times: np.ndarray,  # Times of the samples, `(n_times,)`, s
+    *,
+    unit: str,  # Unit of the recording: "µV", "fT" or "fT/cm"
+    clean: np.ndarray = None,  # Recording without noise, `(n_sensors, n_times)`, same unit
+    label: str = None,  # What is measured; `None`: potential, field or gradient, as the unit says
+    stim_onset: float = None,  # Time of the stimulus, s
+    ax: Axes = None,  # Where to draw, or a new figure
+) -> Axes:  # The axes
     "All channels over time, with or without the signal beneath the noise"
     y = check_array("y", y, (None, None), "pass (n_sensors, n_times)")
     parts = [(y, "recorded", dict(color=OKABE_ITO["sky"], lw=0.7))]
-    if clean is not None: parts.append((check_array("clean", clean, y.shape, "pass what the simulator returned as y_clean"), "without noise", dict(color=OKABE_ITO["black"], lw=0.7)))
-    else: parts[0][2].update(color=OKABE_ITO["blue"])
+    if clean is not None:
+        parts.append(
+            (
+                check_array("clean", clean, y.shape, "pass what the simulator returned as y_clean"),
+                "without noise",
+                dict(color=OKABE_ITO["black"], lw=0.7),
+            )
+        )
+    else:
+        parts[0][2].update(color=OKABE_ITO["blue"])
     t, ax = _times(times, y.shape[1]), _axes(ax)
-    for values, name, style in parts: ax.plot(t, values.T, **style, label=[name] + [""] * (len(y) - 1) if len(y) > 1 else name)
+    for values, name, style in parts:
+        ax.plot(t, values.T, **style, label=[name] + [""] * (len(y) - 1) if len(y) > 1 else name)
     _stimulus(ax, stim_onset)
     ax.set(xlabel="time (s)", ylabel=f"{_quantity(unit) if label is None else label} ({unit})")
     return _legend(ax) if clean is not None else ax
@@ -88,42 +149,62 @@ def draw_sensors(
 # %% ../../nbs/api/viz/04_signals.ipynb #992509bc
 def _quantity(unit) -> str:
     "What is measured in a unit"
-    if not isinstance(unit, str) or not unit: refuse(TypeError, "unit", "the unit of the recording", repr(unit), 'pass "µV", "fT" or "fT/cm"')
+    if not isinstance(unit, str) or not unit:
+        refuse(
+            TypeError, "unit", "the unit of the recording", repr(unit), 'pass "µV", "fT" or "fT/cm"'
+        )
     return {"V": "potential", "T": "field"}.get(unit[-1:], "gradient" if "/" in unit else "signal")
 
 # %% ../../nbs/api/viz/04_signals.ipynb #4466a102
-def _peaks(y, t, n=3) -> list[int]: # Indices in order of time
+def _peaks(y, t, n=3) -> list[int]:  # Indices in order of time
     "The moments at which the channels differ most, not too near each other"
     power, found = y.std(0), []
     for i in np.argsort(-power, kind="stable"):
-        if len(found) < n and all(abs(t[i] - t[j]) >= 0.1 * np.ptp(t) for j in found): found.append(int(i))
+        if len(found) < n and all(abs(t[i] - t[j]) >= 0.1 * np.ptp(t) for j in found):
+            found.append(int(i))
     return sorted(found)
 
-def _moments(y, t, at) -> list[int]: # Indices
+
+def _moments(y, t, at) -> list[int]:  # Indices
     "The samples nearest to the moments asked for"
-    if at is None: return _peaks(y, t)
+    if at is None:
+        return _peaks(y, t)
     at = check_array("at", np.atleast_1d(at), (None,), "pass times in s")
-    if not len(at) or at.min() < t.min() or at.max() > t.max(): refuse(ValueError, "at", f"times from {t.min():g} to {t.max():g} s", repr(at.tolist()))
+    if not len(at) or at.min() < t.min() or at.max() > t.max():
+        refuse(ValueError, "at", f"times from {t.min():g} to {t.max():g} s", repr(at.tolist()))
     return [int(np.abs(t - a).argmin()) for a in at]
 
 # %% ../../nbs/api/viz/04_signals.ipynb #69ac362e
 def draw_butterfly(
-    y: np.ndarray, # Recording, `(n_sensors, n_times)`
-    times: np.ndarray, # Times of the samples, `(n_times,)`, s
-    info, # `mne.Info` of channels of one type, in the order of `y`
-    *, unit: str, # Unit of the recording: "µV", "fT" or "fT/cm"
-    at: float | Sequence[float] = None, # Moments of the maps, s; `None`: the three at which the channels differ most
-    clean: np.ndarray = None, # Recording without noise, `(n_sensors, n_times)`, same unit
-    stim_onset: float = None, # Time of the stimulus, s
-) -> Figure: # The figure
+    y: np.ndarray,  # Recording, `(n_sensors, n_times)`
+    times: np.ndarray,  # Times of the samples, `(n_times,)`, s
+    info,  # `mne.Info` of channels of one type, in the order of `y`
+    *,
+    unit: str,  # Unit of the recording: "µV", "fT" or "fT/cm"
+    at: float
+    | Sequence[
+        float
+    ] = None,  # Moments of the maps, s; `None`: the three at which the channels differ most
+    clean: np.ndarray = None,  # Recording without noise, `(n_sensors, n_times)`, same unit
+    stim_onset: float = None,  # Time of the stimulus, s
+) -> Figure:  # The figure
     "All channels over time, and maps over the sensors at some moments"
     y = check_array("y", y, (None, None), "pass (n_sensors, n_times)")
     t = _times(times, y.shape[1])
     moments = _moments(y, t, at)
-    values, scale, draw = _topographies({f"y at {t[i]:.3g} s": y[:, i] for i in moments}, info, None)
+    values, scale, draw = _topographies(
+        {f"y at {t[i]:.3g} s": y[:, i] for i in moments}, info, None
+    )
     fig = _Picture(figsize=(7, 4.8), layout="constrained")
     grid = fig.add_gridspec(2, len(moments), height_ratios=(1.2, 1))
-    top = draw_sensors(y, t, unit=unit, clean=clean, stim_onset=stim_onset, ax=fig.add_subplot(grid[0, :], axes_class=_Panel))
+    top = draw_sensors(
+        y,
+        t,
+        unit=unit,
+        clean=clean,
+        stim_onset=stim_onset,
+        ax=fig.add_subplot(grid[0, :], axes_class=_Panel),
+    )
     maps = [fig.add_subplot(grid[1, j], axes_class=_Panel) for j in range(len(moments))]
     for ax, v, i in zip(maps, values, moments):
         draw(v, ax=ax)
