@@ -335,7 +335,7 @@ def demo_command(
 
 # %% ../nbs/api/commands/01_cli.ipynb #b66af436
 def main(
-    argv: Sequence[str] = None,  # Arguments, or those of the process
+    argv: Sequence[str] | None = None,  # Arguments, or those of the process
 ) -> int:  # Exit status
     "The command `calibrain`"
     try:

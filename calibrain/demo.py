@@ -263,7 +263,7 @@ class Demo:
 # %% ../nbs/api/commands/02_demo.ipynb #7b28dcc6
 def run_demo(
     seed: int = 41,  # Seed of the problems, 0 to 2**32 - 2; 41 is the tutorial's
-    progress: Callable = None,  # Called before each run with a line about it
+    progress: Callable | None = None,  # Called before each run with a line about it
 ) -> Demo:  # The nine runs
     "The tutorial's nine pairs of solver and noise mode"
     problems, runs = {kind: tutorial_problem(kind, seed) for kind in KINDS}, []

@@ -35,10 +35,11 @@ class SourceEstimator:
     def __init__(
         self,
         solver: Callable,  # A solver, or its name in the registry
-        solver_params: dict = None,  # Further arguments of the solver
-        noise_var: float = None,  # Variance of the sensor noise, µV² or fT²; `None` for a solver that learns it
+        solver_params: dict | None = None,  # Further arguments of the solver
+        noise_var: float
+        | None = None,  # Variance of the sensor noise, µV² or fT²; `None` for a solver that learns it
         n_orient: int = 1,  # Orientations of a source: 1, 2 or 3; a `Leadfield` brings its own
-        logger: logging.Logger = None,  # Where the solver leaves a line about the outcome
+        logger: logging.Logger | None = None,  # Where the solver leaves a line about the outcome
         noise_cov: np.ndarray = None,  # Covariance of the noise, `(n_sensors, n_sensors)`, µV² or fT², or an `mne.Covariance`, or a `Whitener`
     ):
         (

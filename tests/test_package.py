@@ -162,7 +162,7 @@ def test_public_names():
     with pytest.raises(AttributeError, match="No calibrain attribute BNM"):
         calibrain.BNM
     with pytest.raises(ImportError, match="cannot import name 'BNM'"):
-        from calibrain import BNM
+        from calibrain import BNM  # noqa: F401
 
 
 @pytest.mark.parametrize("package", [calibrain, viz], ids=lambda p: p.__name__)

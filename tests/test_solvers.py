@@ -4,6 +4,8 @@ Shapes from 2 to 40 sensors, 2 to 80 sources, 1 to 3 orientations and 1 to 100 s
 are among them (see problems.py).
 """
 
+import itertools
+
 import numpy as np
 import pytest
 from problems import EVERY_SOLVER, EXAMPLE, N_PROBLEMS, arguments, random_problem
@@ -488,7 +490,7 @@ def test_history():
     gammas = [p["gammas_full"] for p in points]
     assert np.allclose(
         r["err_gamma_hist"][1:],
-        [np.abs(b - a).sum() / a.sum() for a, b in zip(gammas, gammas[1:])],
+        [np.abs(b - a).sum() / a.sum() for a, b in itertools.pairwise(gammas)],
         rtol=1e-9,
     )
     assert not gamma_lambda_map(L, y, 2, max_iter=7, track_history=False).history

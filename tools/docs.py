@@ -96,6 +96,23 @@ def run(f):
     print(f"ran {f.relative_to(EXEC)}: {time.time() - start:.1f} s", flush=True)
 
 
+def one_line(source):
+    "Cell options that go on over lines (`#|   …`, as YAML allows) on one line each, as nbdev reads them"
+    return re.sub(
+        r"(?m)(^#\| *fig-\w+: .*)((?:\n#\|   .*)+)",
+        lambda m: m[1] + m[2].replace("\n#|  ", ""),
+        source,
+    )
+
+
+def join_options(f):
+    nb = json.loads(f.read_text(encoding="utf-8"))
+    for c in nb["cells"]:
+        if c["cell_type"] == "code":
+            c["source"] = one_line(text(c["source"])).splitlines(keepends=True)
+    f.write_text(json.dumps(nb, ensure_ascii=False), encoding="utf-8")
+
+
 def execute():
     "Run every notebook, two at a time"
     os.environ["CALIBRAIN_DOCS"] = "1"  # explorers add their static version to their output
@@ -105,6 +122,8 @@ def execute():
     shutil.copytree(
         ROOT / "nbs", EXEC, ignore=shutil.ignore_patterns(".ipynb_checkpoints")
     )  # a symlinked _quarto.yml becomes a file
+    for f in EXEC.rglob("*.ipynb"):
+        join_options(f)
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(run, sorted(EXEC.rglob("*.ipynb"))))
 

@@ -256,7 +256,8 @@ def coverage_curve(
     mode: str = "pointwise",  # `"pointwise"`: every sample; `"aggregated"`: the average over time
     region: str = "marginal",  # `"marginal"`: components, pooled; `"ellipsoid"`: a source's components together
     strata: Mapping
-    | Iterable = None,  # Names among the five; or your own beside these, name → mask or labels, `(n_sources,)` or one for all
+    | Iterable
+    | None = None,  # Names among the five; or your own beside these, name → mask or labels, `(n_sources,)` or one for all
 ) -> CoverageCurve:  # Of one run; join runs with `combine`
     "Empirical against nominal coverage, by stratum"
     m = moments(result, joint=check_choice("region", region, REGIONS) == "ellipsoid")
@@ -522,7 +523,7 @@ def _line(
 def plot(
     self: CoverageCurve,
     ax: object = None,  # Matplotlib axes to draw into, or a new figure
-    strata: Iterable = None,  # Which strata; `None`: all in which something was counted
+    strata: Iterable | None = None,  # Which strata; `None`: all in which something was counted
     level: float = 0.95,  # Probability that the bands should hold
 ) -> object:  # The matplotlib figure
     "Empirical against nominal coverage"

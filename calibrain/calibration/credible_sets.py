@@ -310,7 +310,7 @@ def credible_ellipsoid(
     result: object,  # What a solver returned, or a `Posterior`, or `Moments`
     source: int,  # The source
     level: float,  # Probability that the set should hold
-    sample: int = None,  # The sample in time, or the average over time
+    sample: int | None = None,  # The sample in time, or the average over time
     basis: np.ndarray = None,  # Directions of the components in space, a leadfield's `basis`, `(n_sources, 3, n_orient)`
 ) -> Ellipsoid:  # Centre, axes and radii
     "The credible set of one source, for a picture"

@@ -160,7 +160,7 @@ def orientation_error(
 # %% ../../nbs/api/evaluation/02_errors.ipynb #acd88059
 def support(
     result: object,  # What a solver returned, or a `Posterior`
-    n: int = None,  # So many strongest; `None`: those whose prior variance is above zero
+    n: int | None = None,  # So many strongest; `None`: those whose prior variance is above zero
 ) -> np.ndarray:  # Mask, `(n_sources,)`
     "The sources that an estimate says are active"
     p = as_posterior(result)

@@ -14,7 +14,6 @@ from matplotlib.figure import Figure
 
 from .base import Control, Explorer
 from ..head.basis import sflex_basis
-from ..head.leadfield import Leadfield
 from ..head.prepared import Prepared, prepare
 from ..head.template import template_cortex, template_leadfield
 from ..simulation.sensors import SensorSimulator

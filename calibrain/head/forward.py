@@ -118,7 +118,8 @@ def from_forward(
     fwd: mne.Forward,  # Forward solution, free orientation (or fixed, for "fixed")
     orientation: str = "fixed",  # "fixed" along the normals, "free" along x, y, z, or "meg2": the two components that MEG sees
     picks: str
-    | list = None,  # "eeg", "meg", "mag", "grad", names of channels, or a list of these; `None`: all EEG and MEG channels
+    | list
+    | None = None,  # "eeg", "meg", "mag", "grad", names of channels, or a list of these; `None`: all EEG and MEG channels
 ) -> Leadfield:  # In µV/nAm, fT/nAm and fT/cm/nAm, EEG with average reference
     "The leadfield of an MNE forward solution"
     if not isinstance(fwd, mne.Forward):

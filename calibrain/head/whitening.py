@@ -117,7 +117,7 @@ def _root(
     return (W @ Q) @ Q.T
 
 # %% ../../nbs/api/head/07_whitening.ipynb #0669b9e0
-def _check_cov(name: str, cov: np.ndarray, n_sensors: int = None) -> np.ndarray:
+def _check_cov(name: str, cov: np.ndarray, n_sensors: int | None = None) -> np.ndarray:
     "A symmetric matrix"
     C = check_array(
         name,
@@ -148,8 +148,8 @@ def _check_cov(name: str, cov: np.ndarray, n_sensors: int = None) -> np.ndarray:
 # %% ../../nbs/api/head/07_whitening.ipynb #091bc035
 def whitener(
     cov: np.ndarray,  # Covariance of the noise, `(n_sensors, n_sensors)`, in squared data units
-    rank: int = None,  # Directions to keep; `None`: all that the noise reaches
-    units: Sequence = None,  # Unit of each sensor, `(n_sensors,)`; `None`: the same for all
+    rank: int | None = None,  # Directions to keep; `None`: all that the noise reaches
+    units: Sequence | None = None,  # Unit of each sensor, `(n_sensors,)`; `None`: the same for all
     name: str = "cov",  # What the covariance is called, for the message
 ) -> Whitener:  # The whitener
     "The linear map that makes noise of a covariance white"

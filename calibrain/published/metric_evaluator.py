@@ -113,7 +113,7 @@ class MetricEvaluator:
             "max_underconfidence_deviation",
             "max_overconfidence_deviation",
         ),  # Kept likewise
-        logger: logging.Logger = None,  # Where to write to; `None`: the module's
+        logger: logging.Logger | None = None,  # Where to write to; `None`: the module's
     ):
         if nominal_coverages is not None:
             ue = type(ue)(nominal_coverages=nominal_coverages)
@@ -181,7 +181,7 @@ def mean_posterior_std(
     posterior_uncert: np.ndarray,  # Variances, covariance or blocks
     setting: str,  # "fixed", "eeg_free" or "meg_free"
     mode: str = "pointwise",  # "pointwise", or "aggregated" for the average over time
-    n_times: int = None,  # Samples that are averaged; needed for "aggregated"
+    n_times: int | None = None,  # Samples that are averaged; needed for "aggregated"
 ) -> float:  # nAm
     "Mean over sources of the root of the mean variance of their components"
     k, average = check_choice("setting", setting, _N_ORIENT), check_choice("mode", mode, _MODES)

@@ -36,7 +36,7 @@ class UncertaintyEstimator:
     def __init__(
         self,
         nominal_coverages: np.ndarray = None,  # Levels within 0 and 1, in any order; `None`: 15 of them from 0 to 1
-        logger: logging.Logger = None,  # Where to log; `None`: the logger of this module
+        logger: logging.Logger | None = None,  # Where to log; `None`: the logger of this module
     ):
         self.nominal_coverages = check_levels(
             DEFAULT_LEVELS if nominal_coverages is None else nominal_coverages

@@ -380,15 +380,16 @@ def estimate_evoked(
     noise_cov: mne.Covariance,  # Covariance of one epoch's noise, V² and T²; `None`: the variance of the baseline, for each kind of channel
     solver: str = "gamma_map_sflex",  # Name of a solver, or the solver
     *,
-    tmin: float = None,  # Start of the window, s; `None`: the first sample
-    tmax: float = None,  # End of the window, s; `None`: the last sample
+    tmin: float | None = None,  # Start of the window, s; `None`: the first sample
+    tmax: float | None = None,  # End of the window, s; `None`: the last sample
     picks: str
-    | list = None,  # "eeg", "meg", "mag", "grad", names of channels, or a list of these; `None`: all that forward and evoked share
+    | list
+    | None = None,  # "eeg", "meg", "mag", "grad", names of channels, or a list of these; `None`: all that forward and evoked share
     orientation: str = "auto",  # "fixed", "free", "meg2" (two components), or "auto": fixed as the forward solution, else "meg2" for MEG alone, else free
-    depth: float = None,  # Depth weighting, 0 to 1; `None`: none
+    depth: float | None = None,  # Depth weighting, 0 to 1; `None`: none
     noise: str = "given",  # "given", "baseline" (size from before the stimulus), or "learn"
-    rank: dict = None,  # Rank of the noise as in `mne.cov.compute_whitener`; `None`: found
-    solver_params: dict = None,  # Further arguments of the solver
+    rank: dict | None = None,  # Rank of the noise as in `mne.cov.compute_whitener`; `None`: found
+    solver_params: dict | None = None,  # Further arguments of the solver
     progress: bool = True,  # Whether to show progress
 ) -> (
     EvokedPosterior

@@ -99,7 +99,7 @@ def _refine(slope, a, b, tol, max_iter) -> Minimum:
         full_output=True,
         disp=False,
     )
-    return Minimum(t, path + [t], r.iterations, r.converged)
+    return Minimum(t, [*path, t], r.iterations, r.converged)
 
 # %% ../../nbs/api/solvers/07_bmn.ipynb #2d1eb9a4
 def lowest(
@@ -348,10 +348,11 @@ def BMN(
     n_orient: int = 1,  # Orientations of a source: 1, 2 or 3; a `Leadfield` brings its own
     max_iter: int = 1000,  # Steps at most
     tol: float = 1e-6,  # Relative tolerance on γ (met a million times over, except by the published rule)
-    init_gamma: float = None,  # Where the published rule starts, nAm²; the search needs no start
+    init_gamma: float
+    | None = None,  # Where the published rule starts, nAm²; the search needs no start
     normalization: bool = False,  # Whether to even out depth (sLORETA-type weights); γ is then in the weights' units
-    rule: str = None,  # "calibrain-1.0" for the published rule
-    logger: logging.Logger = None,  # Where to leave a line about the outcome
+    rule: str | None = None,  # "calibrain-1.0" for the published rule
+    logger: logging.Logger | None = None,  # Where to leave a line about the outcome
     verbose: bool = False,  # Accepted as by the other solvers; there is no long work to show
 ) -> Result:  # Posterior, evidence and the familiar entries
     "Bayesian minimum norm with given noise"
@@ -382,17 +383,19 @@ def BMN(
 def BMN_joint(
     L: np.ndarray,  # Leadfield, `(n_sensors, n_sources * n_orient)` source-major, µV/nAm or fT/nAm; or a `Leadfield`, or prepared
     y: np.ndarray,  # Recording, `(n_sensors, n_times)` or `(n_sensors,)`, µV or fT
-    noise_var: float = None,  # Noise variance, µV² or fT², where it is not to be learned
+    noise_var: float | None = None,  # Noise variance, µV² or fT², where it is not to be learned
     n_orient: int = 1,  # Orientations of a source: 1, 2 or 3; a `Leadfield` brings its own
     max_iter: int = 1000,  # Steps at most
     tol: float = 1e-6,  # Relative tolerance on γ (met a million times over, except by the published rule)
-    init_gamma: float = None,  # Where the published rule starts, nAm²; the search needs no start
-    init_lambda: float = None,  # Where the published rule starts, µV² or fT²; the search needs no start
+    init_gamma: float
+    | None = None,  # Where the published rule starts, nAm²; the search needs no start
+    init_lambda: float
+    | None = None,  # Where the published rule starts, µV² or fT²; the search needs no start
     learn_noise: bool = True,  # Whether to learn the noise variance; else `noise_var` is used
     normalization: bool = False,  # Whether to even out depth (sLORETA-type weights); γ is then in the weights' units
     track_history: bool = True,  # Whether to return the points tried
-    rule: str = None,  # "calibrain-1.0" for the published rule
-    logger: logging.Logger = None,  # Where to leave a line about the outcome
+    rule: str | None = None,  # "calibrain-1.0" for the published rule
+    logger: logging.Logger | None = None,  # Where to leave a line about the outcome
     verbose: bool = False,  # Accepted as by the other solvers; there is no long work to show
 ) -> Result:  # Posterior, evidence and the familiar entries
     "Bayesian minimum norm with one noise variance for all sensors, learned"

@@ -131,8 +131,8 @@ def gamma_lambda_map(
     tol: float = 1e-6,  # Stop when γ changes by less than this, relative ("fast": when no KKT violation is larger)
     update_mode: int | str = 2,  # 1 or "mackay", 2 or "convex", 3 or "em", or "fast" (recommended)
     track_history: bool = True,  # Whether to return the course of the iterations
-    rule: str = None,  # "calibrain-1.0" for the published grouped updates
-    logger: logging.Logger = None,  # Where to leave a line about the outcome
+    rule: str | None = None,  # "calibrain-1.0" for the published grouped updates
+    logger: logging.Logger | None = None,  # Where to leave a line about the outcome
     verbose: bool = False,  # Whether to show a progress bar
 ) -> Result:  # Posterior, evidence and the familiar entries
     "Sparse sources with learned noise"
@@ -170,8 +170,8 @@ def gamma_lambda_map_sflex(
     threshold_factor: float = 3.0,  # Patches end at this many `sigma`
     normalize: str = "sym",  # `"sym"`, `"row"` or `None`
     src_coords: np.ndarray = None,  # Positions of the sources, `(n_sources, 3)`, m; `None`: those of a `Leadfield`
-    rule: str = None,  # "calibrain-1.0" for the published grouped updates
-    logger: logging.Logger = None,  # Where to leave a line about the outcome
+    rule: str | None = None,  # "calibrain-1.0" for the published grouped updates
+    logger: logging.Logger | None = None,  # Where to leave a line about the outcome
     verbose: bool = False,  # Whether to show a progress bar
 ) -> Result:  # Posterior, evidence and the familiar entries
     "Sparse patches with learned noise"

@@ -108,7 +108,7 @@ def setup(
     L: np.ndarray,  # Leadfield, 2-D source-major or 3-D, or a `Leadfield`, or prepared
     y: np.ndarray,  # Recording, `(n_sensors, n_times)` or `(n_sensors,)`
     n_orient: int = 1,  # Orientations of a source
-    basis: dict = None,  # Arguments of `sflex_basis`, or `None` to do without
+    basis: dict | None = None,  # Arguments of `sflex_basis`, or `None` to do without
 ) -> Setup:  # The problem
     "Check leadfield, recording and basis"
     L = prepare(L, n_orient)
@@ -121,7 +121,7 @@ def make_rule(
     s: Setup,  # The problem
     gamma: np.ndarray,  # Where γ starts, `(n_sources,)`
     update_mode: int | str = 2,  # 1 or "mackay", 2 or "convex", 3 or "em", or "fast"
-    rule: str = None,  # `None`, or "calibrain-1.0"
+    rule: str | None = None,  # `None`, or "calibrain-1.0"
     **noise,  # `noise` and `damping` of a `Rule`, where the noise is learned
 ) -> Rule:  # How the search moves
     "The rule behind a solver's arguments"
@@ -233,8 +233,8 @@ def gamma_map(
     tol: float = 1e-6,  # Stop when γ changes by less than this, relative ("fast": when no KKT violation is larger)
     update_mode: int | str = 2,  # 1 or "mackay", 2 or "convex", 3 or "em", or "fast" (recommended)
     init_gamma: np.ndarray = None,  # Where γ starts, nAm²: a number, or one by source or coefficient
-    rule: str = None,  # "calibrain-1.0" for the published grouped updates
-    logger: logging.Logger = None,  # Where to leave a line about the outcome
+    rule: str | None = None,  # "calibrain-1.0" for the published grouped updates
+    logger: logging.Logger | None = None,  # Where to leave a line about the outcome
     verbose: bool = False,  # Whether to show a progress bar
 ) -> Result:  # Posterior, evidence and the familiar entries
     "Sparse sources with given noise"
@@ -282,8 +282,8 @@ def gamma_map_sflex(
     threshold_factor: float = 3.0,  # Patches end at this many `sigma`
     normalize: str = "sym",  # `"sym"`, `"row"` or `None`
     src_coords: np.ndarray = None,  # Positions of the sources, `(n_sources, 3)`, m; `None`: those of a `Leadfield`
-    rule: str = None,  # "calibrain-1.0" for the published grouped updates
-    logger: logging.Logger = None,  # Where to leave a line about the outcome
+    rule: str | None = None,  # "calibrain-1.0" for the published grouped updates
+    logger: logging.Logger | None = None,  # Where to leave a line about the outcome
     verbose: bool = False,  # Whether to show a progress bar
 ) -> Result:  # Posterior, evidence and the familiar entries
     "Sparse patches with given noise"

@@ -139,8 +139,8 @@ def draw_evidence_surface(
     gamma: np.ndarray,  # Prior variances, rising, `(n,)`, nAm²
     noise: np.ndarray,  # Noise variances, rising, `(m,)`, squared data units
     height: np.ndarray,  # ℒ above the optimum, `(m, n)`
-    points: Mapping = None,  # Label → (γ, λ), such as an optimum or a truth
-    paths: Mapping = None,  # Label → rows of (γ, λ)
+    points: Mapping | None = None,  # Label → (γ, λ), such as an optimum or a truth
+    paths: Mapping | None = None,  # Label → rows of (γ, λ)
     unit: str = "µV²",  # Unit of the noise variance
     ax: Axes = None,  # Where to draw, or a new figure
 ) -> Axes:  # The axes

@@ -449,7 +449,7 @@ def _scene(ax, views, panels, gap=17) -> Axes:
             x, middle = (2 * j - len(row) + 1) * half, y - gap - tall
             ax.add_collection(
                 PolyCollection(
-                    cells + [x, middle],
+                    [*cells, x, middle],
                     facecolors=rgb,
                     edgecolors=rgb,
                     linewidths=0.3,
@@ -494,9 +494,11 @@ def draw_cortex(
     views: tuple = ("lateral", "medial"),  # Some of `VIEWS`
     unit: str = "nAm",  # Unit of the values
     label: str = "amplitude",  # What the values are
-    threshold: float = None,  # Values smaller than this in size show bare cortex
-    limits: tuple = None,  # Lowest and highest value of the colour scale, or all that there are
-    diverging: bool = None,  # Whether colours diverge from zero, or only if some values are negative
+    threshold: float | None = None,  # Values smaller than this in size show bare cortex
+    limits: tuple
+    | None = None,  # Lowest and highest value of the colour scale, or all that there are
+    diverging: bool
+    | None = None,  # Whether colours diverge from zero, or only if some values are negative
     ax: Axes = None,  # Where to draw, or a new figure
 ) -> Axes:  # The axes
     "A map on the cortex of values at its sources"
@@ -603,7 +605,8 @@ def draw_topography(
     *,
     unit: str,  # Unit of the values
     label: str,  # What the values are
-    limits: tuple = None,  # Lowest and highest value of the colour scale, or all that there are
+    limits: tuple
+    | None = None,  # Lowest and highest value of the colour scale, or all that there are
     ax: Axes = None,  # Where to draw, or a new figure
 ) -> Axes:  # The axes
     "A map over the sensors"
@@ -618,7 +621,8 @@ def draw_topographies(
     *,
     unit: str,  # Unit of the values
     label: str,  # What the values are
-    limits: tuple = None,  # Lowest and highest value of the colour scale, or all that there are
+    limits: tuple
+    | None = None,  # Lowest and highest value of the colour scale, or all that there are
 ) -> Figure:  # The figure
     "Maps over the sensors with one scale: of several moments, or of a recording and what an estimate makes of it"
     if not isinstance(maps, Mapping) or not maps:

@@ -84,7 +84,7 @@ def draw_ellipse(
     result: object,  # What a solver returned, or a `Posterior`, or `Moments`
     truth: np.ndarray,  # True sources, `(n_sources, n_orient, n_times)` or flattened source-major, nAm
     source: int,  # The source
-    sample: int = None,  # The sample in time, or the average over time
+    sample: int | None = None,  # The sample in time, or the average over time
     level: float = 0.95,  # Probability that the set should hold
     dims: tuple = (0, 1),  # The two components that span the plane
     basis: np.ndarray = None,  # Directions of the components in space, a leadfield's `basis`, `(n_sources, 3, n_orient)`
@@ -122,7 +122,7 @@ def draw_ellipses(
     result: object,  # What a solver returned, or a `Posterior`, or `Moments`
     truth: np.ndarray,  # True sources, `(n_sources, n_orient, n_times)` or flattened source-major, nAm
     source: int,  # The source
-    sample: int = None,  # The sample in time, or the average over time
+    sample: int | None = None,  # The sample in time, or the average over time
     level: float = 0.95,  # Probability that the set should hold
     basis: np.ndarray = None,  # Directions of two components in space, a leadfield's `basis`, `(n_sources, 3, 2)`
 ) -> Figure:  # The figure
@@ -182,7 +182,7 @@ def draw_ellipsoid(
     result: object,  # What a solver returned, or a `Posterior`, or `Moments`
     truth: np.ndarray,  # True sources, `(n_sources, n_orient, n_times)` or flattened source-major, nAm
     source: int,  # The source
-    sample: int = None,  # The sample in time, or the average over time
+    sample: int | None = None,  # The sample in time, or the average over time
     level: float = 0.95,  # Probability that the set should hold
     basis: np.ndarray = None,  # Directions of two components in space, a leadfield's `basis`, `(n_sources, 3, 2)`
     ax: Axes = None,  # Axes with `projection="3d"`, or a new figure

@@ -117,10 +117,10 @@ def draw_course(
     mean: np.ndarray,  # Posterior mean of the source, `(n_times,)`, nAm
     std: float,  # Its posterior standard deviation, nAm, the same at every sample
     *,
-    now: float = None,  # A moment to mark, ms
-    threshold: float = None,  # An amplitude to mark, on both sides of zero, nAm
+    now: float | None = None,  # A moment to mark, ms
+    threshold: float | None = None,  # An amplitude to mark, on both sides of zero, nAm
     truth: np.ndarray = None,  # The true source, `(n_times,)`, nAm, where it is known
-    limits: tuple = None,  # Lowest and highest amplitude of the axis, nAm
+    limits: tuple | None = None,  # Lowest and highest amplitude of the axis, nAm
     ax: Axes = None,  # Where to draw, or a new figure
 ) -> Axes:  # The axes
     "A source over time with a band of 95 %"

@@ -134,11 +134,13 @@ def draw_cortex_image(
     views: tuple = ("lateral", "medial"),  # Some of `VIEWS`
     unit: str = "nAm",  # Unit of the values
     label: str = "amplitude",  # What the values are
-    threshold: float = None,  # Values smaller than this in size show bare cortex
-    limits: tuple = None,  # Lowest and highest value of the colour scale, or all that there are
-    diverging: bool = None,  # Whether colours diverge from zero, or only if some values are negative
+    threshold: float | None = None,  # Values smaller than this in size show bare cortex
+    limits: tuple
+    | None = None,  # Lowest and highest value of the colour scale, or all that there are
+    diverging: bool
+    | None = None,  # Whether colours diverge from zero, or only if some values are negative
     resolution: float = 1.0,  # Pixels per mm
-    ring: int = None,  # Index of a source to point out
+    ring: int | None = None,  # Index of a source to point out
     ax: Axes = None,  # Where to draw, or a new figure
 ) -> Axes:  # The axes
     "What `draw_cortex` draws, as an image: the first takes as long, each later one of the same cortex is quick"

@@ -55,9 +55,9 @@ def draw_widths(
     widths: np.ndarray,  # Widths σ of the basis, `(n_widths,)`, m
     cost: np.ndarray,  # Type-II cost ℒ of each, `(n_widths,)`
     *,
-    now: float = None,  # One of them to point out, m
-    true: float = None,  # The width of the true patch, m, where it is known
-    top: float = None,  # Where the axis ends, or above all values
+    now: float | None = None,  # One of them to point out, m
+    true: float | None = None,  # The width of the true patch, m, where it is known
+    top: float | None = None,  # Where the axis ends, or above all values
     ax: Axes = None,  # Where to draw, or a new figure
 ) -> Axes:  # The axes
     "The cost by the width of the basis; its lowest is what the evidence prefers"

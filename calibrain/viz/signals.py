@@ -32,8 +32,7 @@ def _shown(x, sources) -> np.ndarray:  # Indices, the strongest first
     if (
         which.ndim != 1
         or which.dtype.kind not in "iu"
-        or len(which)
-        and not 0 <= which.min() <= which.max() < n
+        or (len(which) and not 0 <= which.min() <= which.max() < n)
     ):
         refuse(ValueError, "sources", f"indices from 0 to {n - 1}", repr(sources))
     if not len(which):
@@ -80,8 +79,9 @@ def draw_sources(
     x: np.ndarray,  # Sources, `(n_sources, n_times)` or `(n_sources, n_orient, n_times)`, nAm
     times: np.ndarray,  # Times of the samples, `(n_times,)`, s
     *,
-    sources: Sequence[int] = None,  # Which to draw; `None`: those that are not zero all the time
-    stim_onset: float = None,  # Time of the stimulus, s
+    sources: Sequence[int]
+    | None = None,  # Which to draw; `None`: those that are not zero all the time
+    stim_onset: float | None = None,  # Time of the stimulus, s
     ax: Axes = None,  # Where to draw, or a new figure
 ) -> Axes:  # The axes
     "Waveforms of the active sources"
@@ -122,8 +122,9 @@ def draw_sensors(
     *,
     unit: str,  # Unit of the recording: "µV", "fT" or "fT/cm"
     clean: np.ndarray = None,  # Recording without noise, `(n_sensors, n_times)`, same unit
-    label: str = None,  # What is measured; `None`: potential, field or gradient, as the unit says
-    stim_onset: float = None,  # Time of the stimulus, s
+    label: str
+    | None = None,  # What is measured; `None`: potential, field or gradient, as the unit says
+    stim_onset: float | None = None,  # Time of the stimulus, s
     ax: Axes = None,  # Where to draw, or a new figure
 ) -> Axes:  # The axes
     "All channels over time, with or without the signal beneath the noise"
@@ -182,11 +183,10 @@ def draw_butterfly(
     *,
     unit: str,  # Unit of the recording: "µV", "fT" or "fT/cm"
     at: float
-    | Sequence[
-        float
-    ] = None,  # Moments of the maps, s; `None`: the three at which the channels differ most
+    | Sequence[float]
+    | None = None,  # Moments of the maps, s; `None`: the three at which the channels differ most
     clean: np.ndarray = None,  # Recording without noise, `(n_sensors, n_times)`, same unit
-    stim_onset: float = None,  # Time of the stimulus, s
+    stim_onset: float | None = None,  # Time of the stimulus, s
 ) -> Figure:  # The figure
     "All channels over time, and maps over the sensors at some moments"
     y = check_array("y", y, (None, None), "pass (n_sensors, n_times)")
