@@ -24,6 +24,18 @@ from PIL import Image
 
 from ..core.checks import refuse
 
+# %% ../../nbs/api/explorers/01_base.ipynb #6b7a11d1
+def _check_control(control) -> None:
+    "Refuse values among which the first one is missing"
+    for name in ("values", "static"):
+        choices = getattr(control, name)
+        if control.start not in choices:
+            must = f"one of the {name} of {control.label!r}"
+            refuse(ValueError, "start", must, repr(control.start), f"choose from {choices}")
+    if not set(control.static) <= set(control.values):
+        got, cure = repr(control.static), f"choose from {control.values}"
+        refuse(ValueError, "static", "some of the values", got, cure)
+
 # %% ../../nbs/api/explorers/01_base.ipynb #dd2e3cec
 @dataclass(frozen=True)
 class Control:
@@ -33,28 +45,12 @@ class Control:
     values: Sequence  # What there is to choose from: numbers make a slider, strings a menu
     start: object  # What is chosen first
     unit: str = ""  # Unit of the values
-    static: Sequence = None  # The values that a page without a kernel offers, or all
+    static: Sequence = ()  # The values that a page without a kernel offers; left out: all
 
     def __post_init__(self):
-        for name in ("values", "static"):
-            object.__setattr__(self, name, tuple(getattr(self, name) or self.values))
-        for name in ("values", "static"):
-            if self.start not in getattr(self, name):
-                refuse(
-                    ValueError,
-                    "start",
-                    f"one of the {name} of {self.label!r}",
-                    repr(self.start),
-                    f"choose from {getattr(self, name)}",
-                )
-        if not set(self.static) <= set(self.values):
-            refuse(
-                ValueError,
-                "static",
-                "some of the values",
-                repr(self.static),
-                f"choose from {self.values}",
-            )
+        object.__setattr__(self, "values", tuple(self.values))
+        object.__setattr__(self, "static", tuple(self.static or self.values))
+        _check_control(self)
 
     @property
     def is_menu(self) -> bool:
@@ -68,25 +64,27 @@ class Control:
         self,
         value: object,  # One of the values
     ) -> str:  # The value as it is shown, with its unit
-        return value if self.is_menu else f"{value:.4g} {self.unit}".strip()
+        return str(value) if self.is_menu else f"{value:.4g} {self.unit}".strip()
 
 # %% ../../nbs/api/explorers/01_base.ipynb #a2330344
 class Impossible(ValueError):
     "A combination of values that has no picture; the message says why, in a sentence"
 
 # %% ../../nbs/api/explorers/01_base.ipynb #895c6bfd
+def _colours(image: Image.Image, n: int, method: Image.Quantize) -> np.ndarray:  # `(n, 3)`
+    "The colours for an image by one of Pillow's methods"
+    flat = image.quantize(n, method=method, dither=Image.Dither.NONE)
+    return np.reshape(flat.getpalette()[: 3 * n], (-1, 3))
+
+
 def _palette(image: Image.Image, n: int = 128) -> Image.Image:  # An image whose palette it is
     "Colours for an image: white, those that cover most of it, and those that are far apart"
-    kinds = (Image.Quantize.MEDIANCUT, Image.Quantize.MAXCOVERAGE)
-    found = [
-        image.quantize(n // 2 - i, method=kind, dither=Image.Dither.NONE).getpalette()[
-            : 3 * (n // 2 - i)
-        ]
-        for i, kind in enumerate(kinds)
-    ]
+    common = _colours(image, n // 2, Image.Quantize.MEDIANCUT)
+    distinct = _colours(image, n // 2 - 1, Image.Quantize.MAXCOVERAGE)  # one less, for white
+    colours = np.concatenate([common, distinct])
+    darker = colours[colours.min(axis=1) < 248]
     palette = Image.new("P", (1, 1))
-    colours = np.reshape(found[0] + found[1], (-1, 3))
-    palette.putpalette([255, 255, 255, *colours[colours.min(1) < 248].ravel().tolist()])
+    palette.putpalette([255, 255, 255, *darker.ravel().tolist()])
     return palette
 
 # %% ../../nbs/api/explorers/01_base.ipynb #e028fac3
@@ -95,12 +93,12 @@ def png(
     dpi: int = 80,  # Resolution
 ) -> bytes:  # PNG
     "A picture as the bytes of a small PNG file"
-    out, full = io.BytesIO(), io.BytesIO()
-    picture.figure.savefig(full, format="png", dpi=dpi)
-    image = Image.open(full).convert("RGB")
-    image.quantize(palette=_palette(image), dither=Image.Dither.NONE).save(
-        out, format="png", optimize=True, dpi=(dpi, dpi)
-    )
+    rendered = io.BytesIO()
+    picture.figure.savefig(rendered, format="png", dpi=dpi)
+    image = Image.open(rendered).convert("RGB")
+    small = image.quantize(palette=_palette(image), dither=Image.Dither.NONE)
+    out = io.BytesIO()
+    small.save(out, format="png", optimize=True, dpi=(dpi, dpi))
     return out.getvalue()
 
 # %% ../../nbs/api/explorers/01_base.ipynb #d85eb9de
@@ -119,75 +117,75 @@ class Explorer:
 
     @property
     def start(self) -> dict:
-        return {name: c.start for name, c in self.controls.items()}
+        return {name: control.start for name, control in self.controls.items()}
 
     def settings(
         self,
         values: Mapping,  # One value for each control
     ) -> str:  # The values in words
-        return ", ".join(f"{c.label} {c.text(values[name])}" for name, c in self.controls.items())
+        shown = [f"{c.label} {c.text(values[name])}" for name, c in self.controls.items()]
+        return ", ".join(shown)
 
 # %% ../../nbs/api/explorers/01_base.ipynb #47811ac8
 def _frame(
-    e: Explorer, values: Mapping
+    explorer: Explorer, values: Mapping
 ) -> tuple[str, str]:  # The picture, base64, and a sentence; one of them is empty
     "What an explorer shows for one value of each control"
     try:
-        return base64.b64encode(png(e.draw(**values))).decode(), ""
+        picture = png(explorer.draw(**values))
     except Impossible as reason:
         return "", str(reason)
+    return base64.b64encode(picture).decode(), ""
 
 
-def _image(e: Explorer, values: Mapping, picture: str) -> str:  # HTML
-    "A picture with its title, and with what it shows in words"
-    alt = html.escape(f"{e.title} {e.settings(values)}.")
-    shown = f'<img src="data:image/png;base64,{picture}" alt="{alt}" style="max-width:100%;height:auto;background:#fff">'
-    return (
-        f"<figure>{shown}<figcaption>{html.escape(e.title)}</figcaption></figure>"
-        if picture
-        else ""
-    )
+def _image(explorer: Explorer, values: Mapping, picture: str) -> str:  # HTML
+    "A picture with its title, and with what it shows in words; empty without a picture"
+    if not picture:
+        return ""
+    alt = html.escape(f"{explorer.title} {explorer.settings(values)}.")
+    style = "max-width:100%;height:auto;background:#fff"
+    shown = f'<img src="data:image/png;base64,{picture}" alt="{alt}" style="{style}">'
+    return f"<figure>{shown}<figcaption>{html.escape(explorer.title)}</figcaption></figure>"
 
 # %% ../../nbs/api/explorers/01_base.ipynb #47f7ddff
-def _live(c: Control):  # A slider or a menu
-    "The widget of a control"
-    kind = ipywidgets.Dropdown if c.is_menu else ipywidgets.SelectionSlider
-    own = {} if c.is_menu else dict(continuous_update=False)
-    return kind(
-        options=[(c.text(v), v) for v in c.values],
-        value=c.start,
-        description=c.heading,
+def _live(control: Control) -> ipywidgets.Widget:
+    "The widget of a control: a slider or a menu"
+    common = dict(
+        options=[(control.text(value), value) for value in control.values],
+        value=control.start,
+        description=control.heading,
         style=dict(description_width="12em"),
         layout=dict(width="min(34em, 98%)"),
-        **own,
     )
+    if control.is_menu:
+        return ipywidgets.Dropdown(**common)
+    return ipywidgets.SelectionSlider(continuous_update=False, **common)
 
 # %% ../../nbs/api/explorers/01_base.ipynb #ad783cae
 @patch
 def widget(self: Explorer) -> ipywidgets.VBox:  # Controls, Reset, and the picture
     "The live version"
-    widgets, shown, said, reset = (
-        {n: _live(c) for n, c in self.controls.items()},
-        ipywidgets.HTML(),
-        ipywidgets.HTML(),
-        ipywidgets.Button(description="Reset"),
-    )
+    widgets = {name: _live(control) for name, control in self.controls.items()}
+    reset = ipywidgets.Button(description="Reset")
+    said = ipywidgets.HTML()
+    shown = ipywidgets.HTML()
 
     def update(*_):
-        values = {name: w.value for name, w in widgets.items()}
+        values = {name: widget.value for name, widget in widgets.items()}
         said.value = "Drawing …"
         picture, sentence = _frame(self, values)
-        shown.value, said.value = _image(self, values, picture), html.escape(sentence)
+        shown.value = _image(self, values, picture)
+        said.value = html.escape(sentence)
 
     def start_again(*_):
-        for name, w in widgets.items():
-            w.unobserve(update, "value")
-            w.value = self.start[name]
-            w.observe(update, "value")
+        for name, widget in widgets.items():
+            widget.unobserve(update, "value")  # one picture at the end, not one a control
+            widget.value = self.start[name]
+            widget.observe(update, "value")
         update()
 
-    for w in widgets.values():
-        w.observe(update, "value")
+    for widget in widgets.values():
+        widget.observe(update, "value")
     reset.on_click(start_again)
     update()
     return ipywidgets.VBox([*widgets.values(), reset, said, shown])
@@ -198,97 +196,131 @@ def frames(
     self: Explorer,
 ) -> tuple[
     list, list
-]:  # The different frames, each a picture and a sentence; for each combination, last control fastest, the index of its frame
+]:  # Frames (picture, sentence); which one each choice has, last control fastest
     "Every picture that the static version can show"
-    found = {}
-    choices = itertools.product(*(c.static for c in self.controls.values()))
-    which = [
-        found.setdefault(_frame(self, dict(zip(self.controls, choice))), len(found))
-        for choice in choices
-    ]
+    found: dict[tuple[str, str], int] = {}
+    which = []
+    for choice in itertools.product(*(control.static for control in self.controls.values())):
+        frame = _frame(self, dict(zip(self.controls, choice)))
+        which.append(found.setdefault(frame, len(found)))
     return list(found), which
 
 # %% ../../nbs/api/explorers/01_base.ipynb #1b7216d0
 _SCRIPT = """
 (() => {
-  const root = document.currentScript.closest('.explorer'), spec = JSON.parse(root.querySelector('[type="application/json"]').textContent);
-  const inputs = [...root.querySelectorAll('input, select')], image = root.querySelector('img'), figure = root.querySelector('figure'), said = root.querySelector('[role=status]');
+  const root = document.currentScript.closest('.explorer');
+  const spec = JSON.parse(root.querySelector('[type="application/json"]').textContent);
+  const inputs = [...root.querySelectorAll('input, select')];
+  const image = root.querySelector('img');
+  const figure = root.querySelector('figure');
+  const said = root.querySelector('[role=status]');
   const show = () => {
-    let k = 0;
-    const words = inputs.map((el, i) => {
-      const text = spec.texts[i][+el.value];
-      k = k * spec.texts[i].length + +el.value;
-      if (el.type === 'range') { el.nextElementSibling.value = text; el.setAttribute('aria-valuetext', text); }
+    let choice = 0;
+    const words = inputs.map((input, i) => {
+      const text = spec.texts[i][+input.value];
+      choice = choice * spec.texts[i].length + +input.value;
+      if (input.type === 'range') {
+        input.nextElementSibling.value = text;
+        input.setAttribute('aria-valuetext', text);
+      }
       return spec.labels[i] + ' ' + text;
     });
-    const [picture, sentence] = spec.frames[spec.which[k]];
+    const [picture, sentence] = spec.frames[spec.which[choice]];
     said.textContent = sentence;
     figure.hidden = !picture;
     if (picture) image.src = 'data:image/png;base64,' + picture;
     image.alt = spec.title + ' ' + words.join(', ') + '.';
   };
-  inputs.forEach(el => el.addEventListener('input', show));
-  root.querySelector('button').addEventListener('click', () => { inputs.forEach((el, i) => { el.value = spec.start[i]; }); show(); });
+  const startAgain = () => {
+    inputs.forEach((input, i) => { input.value = spec.start[i]; });
+    show();
+  };
+  inputs.forEach(input => input.addEventListener('input', show));
+  root.querySelector('button').addEventListener('click', startAgain);
   root.dataset.ready = 'yes';
 })();
 """
 
 # %% ../../nbs/api/explorers/01_base.ipynb #fea06d02
 _STYLE = (
-    ".explorer .controls{display:grid;grid-template-columns:max-content minmax(8em,20em) max-content;gap:.4em .8em;align-items:center;margin-bottom:.6em}"
-    ".explorer .controls select{grid-column:2/4;justify-self:start;max-width:100%}.explorer img{background:#fff;max-width:100%;height:auto}.explorer figure{margin:.6em 0}.explorer button{color:inherit;background:none;border:1px solid;border-radius:.3em;padding:.15em .9em}"
-    "@media(max-width:40em){.explorer .controls{grid-template-columns:1fr max-content}.explorer .controls label{grid-column:1/3}.explorer .controls select{grid-column:1/3}}"
+    ".explorer .controls{display:grid;"
+    "grid-template-columns:max-content minmax(8em,20em) max-content;"
+    "gap:.4em .8em;align-items:center;margin-bottom:.6em}"
+    ".explorer .controls select{grid-column:2/4;justify-self:start;max-width:100%}"
+    ".explorer img{background:#fff;max-width:100%;height:auto}"
+    ".explorer figure{margin:.6em 0}"
+    ".explorer button{color:inherit;background:none;border:1px solid;border-radius:.3em;"
+    "padding:.15em .9em}"
+    "@media(max-width:40em){"
+    ".explorer .controls{grid-template-columns:1fr max-content}"
+    ".explorer .controls label{grid-column:1/3}"
+    ".explorer .controls select{grid-column:1/3}"
+    "}"
 )
 
 
-def _static(c: Control, name: str) -> str:  # HTML
-    "A control of a page without a kernel"
-    at, text = c.static.index(c.start), html.escape(c.text(c.start))
-    label = f'<label for="{name}">{html.escape(c.heading)}</label>'
-    if c.is_menu:
-        return (
-            label
-            + f'<select id="{name}">'
-            + "".join(
-                f'<option value="{i}"{" selected" * (i == at)}>{html.escape(v)}</option>'
-                for i, v in enumerate(c.static)
-            )
-            + "</select>"
-        )
+def _menu(control: Control, name: str) -> str:  # HTML
+    "A control whose values are words"
+    options = []
+    for i, value in enumerate(control.static):
+        selected = " selected" if value == control.start else ""
+        options.append(f'<option value="{i}"{selected}>{html.escape(value)}</option>')
+    return f'<select id="{name}">{"".join(options)}</select>'
+
+
+def _slider(control: Control, name: str) -> str:  # HTML
+    "A control whose values are numbers"
+    text = html.escape(control.text(control.start))
+    at = control.static.index(control.start)
     return (
-        label
-        + f'<input type="range" id="{name}" min="0" max="{len(c.static) - 1}" step="1" value="{at}" aria-valuetext="{text}" autocomplete="off"><output for="{name}">{text}</output>'
+        f'<input type="range" id="{name}" min="0" max="{len(control.static) - 1}" step="1" '
+        f'value="{at}" aria-valuetext="{text}" autocomplete="off">'
+        f'<output for="{name}">{text}</output>'
     )
 
+
+def _static(control: Control, name: str) -> str:  # HTML
+    "A control of a page without a kernel, with its label"
+    label = f'<label for="{name}">{html.escape(control.heading)}</label>'
+    return label + (_menu(control, name) if control.is_menu else _slider(control, name))
+
 # %% ../../nbs/api/explorers/01_base.ipynb #ec742286
+def _spec(explorer: Explorer) -> str:  # JSON
+    "What the script of a page has to know"
+    frames, which = explorer.frames()
+    controls = explorer.controls.values()
+    spec = dict(
+        title=explorer.title,
+        labels=[control.label for control in controls],
+        texts=[[control.text(value) for value in control.static] for control in controls],
+        start=[control.static.index(control.start) for control in controls],
+        frames=frames,
+        which=which,
+    )
+    return json.dumps(spec, ensure_ascii=False).replace("</", "<\\/")
+
+# %% ../../nbs/api/explorers/01_base.ipynb #81ee1c82
 @patch
 def page(self: Explorer) -> str:  # HTML that needs nothing else
     "The static version"
-    pictures, which = self.frames()
-    controls, name = list(self.controls.values()), type(self).__name__.lower()
-    spec = dict(
-        title=self.title,
-        labels=[c.label for c in controls],
-        texts=[[c.text(v) for v in c.static] for c in controls],
-        start=[c.static.index(c.start) for c in controls],
-        frames=pictures,
-        which=which,
-    )
-    rows = "".join(_static(c, f"{name}-{n}") for n, c in self.controls.items())
-    data = json.dumps(spec, ensure_ascii=False).replace("</", "<\\/")
+    name = type(self).__name__.lower()
+    rows = [_static(control, f"{name}-{n}") for n, control in self.controls.items()]
+    picture, _ = _frame(self, self.start)
     return (
-        f'<div class="explorer"><style>{_STYLE}</style><div class="controls">{rows}</div><button type="button">Reset</button>'
-        f'<p role="status"></p>{_image(self, self.start, _frame(self, self.start)[0])}'
-        f'<script type="application/json">{data}</script><script>{_SCRIPT}</script></div>'
+        f'<div class="explorer"><style>{_STYLE}</style>'
+        f'<div class="controls">{"".join(rows)}</div><button type="button">Reset</button>'
+        f'<p role="status"></p>{_image(self, self.start, picture)}'
+        f'<script type="application/json">{_spec(self)}</script><script>{_SCRIPT}</script></div>'
     )
 
 # %% ../../nbs/api/explorers/01_base.ipynb #97fda03f
 @patch
 def _repr_mimebundle_(self: Explorer, include=None, exclude=None) -> dict:
     "Widget, first picture, and for the documentation the static version"
-    first = _frame(self, self.start)[0]
-    shown = self.widget()._repr_mimebundle_() | {
-        "image/png": first,
-        "text/plain": f"{self.title} {self.settings(self.start)}.",
-    }
-    return shown | {"text/html": self.page()} if os.environ.get("CALIBRAIN_DOCS") else shown
+    shown = self.widget()._repr_mimebundle_()
+    picture, _ = _frame(self, self.start)
+    shown["image/png"] = picture
+    shown["text/plain"] = f"{self.title} {self.settings(self.start)}."
+    if os.environ.get("CALIBRAIN_DOCS"):
+        shown["text/html"] = self.page()
+    return shown
