@@ -35,7 +35,7 @@ def explorer_of(notebook):
     found = [
         c
         for c in CLASSES
-        if re.search(rf'"{c.__name__}\(\)"', notebook.read_text(encoding="utf-8"))
+        if re.search(rf'"{c.__name__}\([a-z]*\)"', notebook.read_text(encoding="utf-8"))
     ]
     assert len(found) == 1, f"{notebook.name}: one cell with an explorer alone"
     return found[0]

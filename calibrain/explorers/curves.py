@@ -22,7 +22,7 @@ from calibrain.calibration.coverage import (
 from ..calibration.credible_sets import moments
 from ..core.checks import check_choice
 from .bands import solve_at
-from .base import Control, Explorer, Impossible
+from .base import Control, Explorer, Impossible, legend_below
 from ..solvers.registry import SOLVERS
 from ..viz.calibration import draw_calibration, draw_set_size, mean_set_size
 from ..viz.pictures import Panel, Picture, legend_entries
@@ -68,22 +68,37 @@ _SIZE = 15  # End of the axis of size, nAm
 
 def _words(curve: CoverageCurve, stratum: str, size: np.ndarray) -> str:  # Two lines
     "Coverage and size at level 0.9"
-    s, i, band = curve[stratum], list(DEFAULT_LEVELS).index(0.9), curve.band()
-    low, high = (end[curve.strata.index(stratum), i] for end in band)
-    counted = (
-        f"{curve.n_runs} runs, {s.total:,} {'points' if stratum == 'pruned' else 'sets'} counted\n"
-    )
+    counted = curve[stratum]
+    at = list(DEFAULT_LEVELS).index(0.9)
+    share = counted.empirical[at]
+    low, high = (end[curve.strata.index(stratum), at] for end in curve.band())
     if stratum == "pruned":
         return (
-            counted
-            + f"a point is of every level at once: {s.empirical[i]:.3f} of them are the truth (band {low:.3f} to {high:.3f})"
+            f"{curve.n_runs} runs, {counted.total:,} points counted\n"
+            f"a point is of every level at once: {share:.3f} of them are the truth "
+            f"(band {low:.3f} to {high:.3f})"
         )
     return (
-        counted
-        + f"at level 0.9: {s.empirical[i]:.2f} hold the truth (band {low:.2f} to {high:.2f}), mean size {size[i]:.2g} nAm"
+        f"{curve.n_runs} runs, {counted.total:,} sets counted\n"
+        f"at level 0.9: {share:.2f} hold the truth (band {low:.2f} to {high:.2f}), "
+        f"mean size {size[at]:.2g} nAm"
     )
 
 # %% ../../nbs/api/explorers/07_curves.ipynb #b24091de
+def _panels() -> tuple:  # Figure, axes for the curve and for the sizes
+    "An empty picture"
+    fig = Picture(figsize=(8, 4.2))
+    left = fig.add_axes((0.09, 0.2, 0.335, 0.638), axes_class=Panel)
+    right = fig.add_axes((0.59, 0.2, 0.385, 0.638), axes_class=Panel)
+    return fig, left, right
+
+
+def _longest(runs: tuple, mode: str) -> float:  # nAm
+    "The end of the axis of size: shorter for averages over time"
+    n_times = runs[0][0].shape[-1]
+    return _SIZE / n_times**0.5 if mode == "aggregated" else _SIZE
+
+# %% ../../nbs/api/explorers/07_curves.ipynb #6bee4662
 def draw_coverage(
     runs: tuple,  # Pairs of true sources, nAm, and a `Result`, `Posterior` or `Moments`
     curve: CoverageCurve,  # Their coverage
@@ -91,27 +106,13 @@ def draw_coverage(
 ) -> Figure:  # The figure
     "A coverage curve, and the size of its sets beside it"
     size = mean_set_size(runs, curve.nominal, curve.mode, curve.region, stratum)
-    fig, end = (
-        Picture(figsize=(8, 4.2)),
-        _SIZE / (runs[0][0].shape[-1] ** 0.5 if curve.mode == "aggregated" else 1),
-    )
-    left, right = (
-        fig.add_axes(at, axes_class=Panel)
-        for at in ((0.09, 0.2, 0.335, 0.638), (0.59, 0.2, 0.385, 0.638))
-    )
+    fig, left, right = _panels()
     draw_calibration({f"{stratum} sources": curve}, stratum, ax=left)
-    draw_set_size({stratum: size}, curve.nominal, ax=right).set(ylim=(0, end))
-    for ax in (left, right):
-        ax.get_legend().remove()
-    handles, labels = zip(*legend_entries(left))
-    fig.legend(
-        handles,
-        ["as promised", f"{stratum} sources, with a band of 95 %"],
-        loc="lower center",
-        ncols=2,
-        frameon=False,
-        borderaxespad=0.2,
-    )
+    draw_set_size({stratum: size}, curve.nominal, ax=right)
+    right.set(ylim=(0, _longest(runs, curve.mode)))
+    handles = [handle for handle, _ in legend_entries(left)]
+    labels = ["as promised", f"{stratum} sources, with a band of 95 %"]
+    legend_below(fig, zip(handles, labels), n_cols=2, borderaxespad=0.2)
     fig.text(0.01, 0.985, _words(curve, stratum, size), va="top")
     return fig
 
@@ -119,7 +120,10 @@ def draw_coverage(
 class CoverageExplorer(Explorer):
     "How often sets of each level hold the truth, and how large they are for it"
 
-    title = "Empirical against nominal coverage over twenty simulated runs, and the mean size of the sets at each level."
+    title = (
+        "Empirical against nominal coverage over twenty simulated runs, "
+        "and the mean size of the sets at each level."
+    )
     controls = MappingProxyType(
         dict(
             solver=Control(
@@ -143,9 +147,10 @@ class CoverageExplorer(Explorer):
         snr: float,  # SNR, dB
     ) -> Figure:  # The picture
         "Coverage and size of the sets"
-        runs, curve = runs_at(solver, snr), curve_at(solver, sets, snr)
+        curve = curve_at(solver, sets, snr)
         if not curve[stratum].total:
             raise Impossible(
-                f"{solver} prunes no source here, so that there is nothing to count: choose other sources, or a sparse solver."
+                f"{solver} prunes no source here, so that there is nothing to count: "
+                "choose other sources, or a sparse solver."
             )
-        return draw_coverage(runs, curve, stratum)
+        return draw_coverage(runs_at(solver, snr), curve, stratum)
