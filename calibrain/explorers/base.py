@@ -75,7 +75,8 @@ class Impossible(ValueError):
 def _colours(image: Image.Image, n: int, method: Image.Quantize) -> np.ndarray:  # `(n, 3)`
     "The colours for an image by one of Pillow's methods"
     flat = image.quantize(n, method=method, dither=Image.Dither.NONE)
-    return np.reshape(flat.getpalette()[: 3 * n], (-1, 3))
+    levels = flat.getpalette() or []
+    return np.reshape(levels[: 3 * n], (-1, 3))
 
 
 def _palette(image: Image.Image, n: int = 128) -> Image.Image:  # An image whose palette it is
@@ -94,8 +95,9 @@ def png(
     dpi: int = 80,  # Resolution
 ) -> bytes:  # PNG
     "A picture as the bytes of a small PNG file"
+    figure: Any = picture.figure  # that of the axes, or the figure itself
     rendered = io.BytesIO()
-    picture.figure.savefig(rendered, format="png", dpi=dpi)
+    figure.savefig(rendered, format="png", dpi=dpi)
     image = Image.open(rendered).convert("RGB")
     small = image.quantize(palette=_palette(image), dither=Image.Dither.NONE)
     out = io.BytesIO()

@@ -240,7 +240,7 @@ def draw_posterior(
     sample = int(np.abs(estimate.times - time).argmin())
     values, how = map_values(estimate, quantity, sample, threshold)
     fig = Picture(figsize=(8, 3.9), layout="constrained")
-    left, right = fig.subfigures(1, 2, width_ratios=[2, 1])
+    left, right = fig.subfigures(1, 2, width_ratios=[2, 1], squeeze=False)[0]
     draw_cortex_image(values, estimate.cortex, ring=estimate.strongest, ax=left.subplots(), **how)
     _draw_course(estimate, time, threshold, right.subplots())
     return fig

@@ -70,7 +70,7 @@ def heard(
     "What the evidence is learned from, in the eigenbasis"
     s = spectrum(prepare(recorded.G).eigenbasis(), recorded.y)
     kept = ~s.silent
-    return replace(s, d=s.d[kept], s=s.s[kept], U=s.U[:, kept], silent=None)
+    return replace(s, d=s.d[kept], s=s.s[kept], U=s.U[:, kept], silent=s.silent[kept])
 
 
 def surface(

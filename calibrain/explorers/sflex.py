@@ -90,10 +90,16 @@ def costs_by_width(
     "The cost of models of all widths for the recording of a patch"
     head, _ = left_head()
     y, noise_var = patch_recording(place, width, snr)
-    model = dict(normalize=NORMALISATIONS[normalisation], update_mode="fast")
     costs = []
     for sigma in WIDTHS:
-        fit = gamma_map_sflex(head, y, noise_var=noise_var, sigma=sigma / 1000, **model)
+        fit = gamma_map_sflex(
+            head,
+            y,
+            noise_var=noise_var,
+            sigma=sigma / 1000,
+            normalize=NORMALISATIONS[normalisation],
+            update_mode="fast",
+        )
         costs.append(fit.cost)
     return np.array(costs)
 
@@ -108,7 +114,7 @@ def _draw_map(sigma: float, normalisation: str, place: str, ax) -> None:
     draw_cortex_image(
         weight / weight.max(),
         brain,
-        views="lateral",
+        views=("lateral",),
         unit="",
         label="relative weight",
         threshold=0.01,
@@ -136,7 +142,7 @@ def draw_bump_and_costs(
 ) -> Figure:  # The figure
     "A bump as a map and by distance, and the costs of models of each width"
     fig = Picture(figsize=(8, 4.5), layout="constrained")
-    mosaic = [["map", "bump"], ["cost", "cost"]]
+    mosaic: list = [["map", "bump"], ["cost", "cost"]]
     axes = fig.subplot_mosaic(mosaic, width_ratios=[1.5, 1], height_ratios=[1.5, 1])
     _draw_map(sigma, normalisation, place, axes["map"])
     coords = left_head()[0].record.coords

@@ -95,7 +95,7 @@ def stopped(
         gamma = np.full(N_SOURCES, start_scale(G, y)[0])
     else:
         result = _solve(snr, n_active, RULES[rule], n_iter)
-        gamma = result["gammas_full"]
+        gamma = np.asarray(result["gammas_full"])
     ev = evaluate(Problem(G, data_root(y)), gamma, np.ones(N_SENSORS))
     return Stopped(x, ev, _explained(G, y, ev), result)
 
