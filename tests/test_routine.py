@@ -1,5 +1,6 @@
 "What a run leaves out is a choice that can be repeated, and it says so."
 
+import os
 import subprocess
 import sys
 
@@ -48,7 +49,7 @@ def test_a_run_says_what_it_left(tmp_path, monkeypatch, flag, workers):
     (tmp_path / "test_it.py").write_text(TEST)
     (tmp_path / "conftest.py").write_text((here / "conftest.py").read_text(encoding="utf-8"))
     monkeypatch.setenv("CALIBRAIN_ALL_TESTS", flag)
-    monkeypatch.setenv("PYTHONPATH", str(here))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(here), str(here.parent / "tools")]))
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *workers, tmp_path]
     said = subprocess.run(command, cwd=tmp_path, text=True, capture_output=True).stdout
     assert f"{40 if flag else 4} passed" in said
