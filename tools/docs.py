@@ -22,6 +22,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import mend
 import outputs
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -308,53 +309,6 @@ def page_names():
     return {f.name: m[1] + ".ipynb" for f, m in found.items() if m and m[1] != f.stem}
 
 
-def fixer(cfg, names):
-    "A function that makes links to the site relative to its root, names pages as they will be, and drops source links that lead nowhere"
-    pat = re.compile(r"(?<![\w.-])(" + "|".join(map(re.escape, names)) + r")\b") if names else None
-    base = (cfg.doc_host.rstrip("/") + "/" + cfg.doc_baseurl.strip("/")).rstrip("/") + "/"
-
-    def fix(s):
-        if pat:
-            s = pat.sub(lambda m: names[m[1]], s)
-        if not cfg.git_url:
-            s = re.sub(r"\[source\]\(/blob/[^)]*\)\{[^}]*\}\n*", "", s)
-        return s.replace(base, "/")
-
-    return fix
-
-
-def caption(m):
-    "A figure's caption with formulas as KaTeX finds them: smalldocs reads `$` in prose only"
-    import yaml
-
-    return "#| fig-cap: " + json.dumps(
-        re.sub(r"\$([^$]+)\$", r"\\(\1\\)", yaml.safe_load(m[1])), ensure_ascii=False
-    )
-
-
-FENCED = re.compile(r"(?ms)^```.*?^```")
-
-
-def without_links(m):
-    "A block of code as it is meant: nbdev links names in the comments of a signature, where a link shows its source"
-    return re.sub(r"\[`([^`\n]+)`\]\([^)\n]*\)", r"`\1`", m[0])
-
-
-def fix_cell(c, fix, rename):
-    "Mend the links of one cell, and of the Markdown it shows"
-    s = text(c["source"])
-    if c["cell_type"] != "code":
-        s = fix(s)
-    elif rename:
-        s = re.sub(r"(?m)^#\| *fig-cap: *(.+)$", caption, s)
-    if c["cell_type"] == "raw" and rename:
-        s = re.sub(r"(?m)^output-file: .*\n", "", s)
-    c["source"] = s.splitlines(keepends=True)
-    for o in c.get("outputs", []):
-        if "text/markdown" in (d := o.get("data", {})):
-            d["text/markdown"] = FENCED.sub(without_links, fix(text(d["text/markdown"])))
-
-
 def linker():
     "A function that links names in backticks to their pages, as nbdev does in notebooks"
     from nbdev.doclinks import NbdevLookup
@@ -365,18 +319,19 @@ def linker():
 def rewrite(cfg, rename):
     "Make nbdev's notebooks ready for the renderer"
     names = page_names() if rename else {}
-    fix = fixer(cfg, names)
+    base = (cfg.doc_host.rstrip("/") + "/" + cfg.doc_baseurl.strip("/")).rstrip("/") + "/"
+    links = mend.Links(names, base, has_source=bool(cfg.git_url))
     for f in sorted(PROC.rglob("*.ipynb")):
         nb = json.loads(f.read_text())
         for c in nb["cells"]:
-            fix_cell(c, fix, rename)
+            mend.cell(c, links, rename)
         f.unlink()
         f.with_name(names.get(f.name, f.name)).write_text(json.dumps(nb))
     link = linker()
     for f in PROC.glob("*.md"):
-        f.write_text(fix(link(f.read_text())))
+        f.write_text(mend.markdown(link(f.read_text()), links))
     y = PROC / "_quarto.yml"
-    y.write_text(fix(y.read_text()))
+    y.write_text(mend.renamed(y.read_text(), names))
 
 
 # ---- render
@@ -430,34 +385,9 @@ def offline():
     edit("site_libs/**/*.css", lambda t, f: re.sub(fonts, "", t))
 
 
-# Links without an address that fold parts of the sidebar, the switch between light and dark: a reader without a mouse needs names and roles
-MEND = [
-    (
-        r'(<a\b[^>]*?data-bs-toggle="collapse" data-bs-target="(#[^"]*)") role="navigation"',
-        r'\1 href="\2" role="button"',
-    ),
-    (
-        r'(<a\b[^>]*?class="quarto-color-scheme-toggle[^"]*"[^>]*?) href="" title="Toggle dark mode"',
-        r'\1 href="#" role="button" title="Light or dark" aria-label="Switch between light and dark"',
-    ),
-    (r'<i class="(bi[^"]*)" role="img"></i>', r'<i class="\1" aria-hidden="true"></i>'),
-    (r'<nav id="quarto-sidebar"', '<nav id="quarto-sidebar" aria-label="Pages"'),
-    (
-        r'<nav (?:id="TOC" )?role="doc-toc"',
-        '<nav id="TOC" role="doc-toc" aria-label="On this page"',
-    ),
-    (
-        r"<body\b[^>]*>",
-        r'\g<0><a class="skip" href="#quarto-document-content">Skip to the text</a>',
-    ),
-]
-
-
-def mend(html, path=None):
-    "A page that assistive technology can read"
-    for pattern, new in MEND:
-        html = re.sub(pattern, new, html)
-    return html
+def mended(html, f):
+    "A page as everybody can read it"
+    return mend.page(html, f.relative_to(OUT).as_posix())
 
 
 def main(quarto=False, run_notebooks=True, write=False):
@@ -472,7 +402,7 @@ def main(quarto=False, run_notebooks=True, write=False):
     process(cfg, quarto)
     rewrite(cfg, rename=not quarto)
     broken = render(quarto)
-    edit("*.html", mend)
+    edit("*.html", mended)
     offline()
     size = sum(f.stat().st_size for f in OUT.rglob("*") if f.is_file()) / 1e6
     print(
