@@ -50,3 +50,18 @@ def evoked(condition):
 @cache
 def covariance():
     return mne.read_cov(BESIDE / "test-cov.fif", verbose="ERROR")
+
+
+def explorer_files():
+    "The recording of the brain explorer"
+    from calibrain.explorers.brain import RecordingFiles
+
+    return RecordingFiles(
+        evoked=BESIDE / "test-ave.fif.gz",
+        cov=BESIDE / "test-cov.fif",
+        trans=BESIDE / "sample-trans.fif",
+        src=BESIDE / "sample-516-src.fif",
+        bem=BESIDE / "sample-1280-bem-sol.fif",
+        bads=tuple(KNOWN_BAD),
+        whole=True,
+    )

@@ -1,0 +1,278 @@
+"What the explorers say and show, against computations made here from the formulas"
+
+import itertools
+import re
+
+import numpy as np
+import pytest
+from scipy.stats import chi2, norm
+
+from calibrain import BMN_joint, gamma_map, gamma_map_sflex
+from calibrain.explorers import (
+    CoverageExplorer,
+    EvidenceExplorer,
+    Impossible,
+    PosteriorExplorer,
+    SflexExplorer,
+    SparsePathExplorer,
+    brain,
+    evidence_surface,
+    sflex,
+    sparse_path,
+)
+from calibrain.explorers.bands import problem_at, solve_at, source_of
+from calibrain.explorers.simulator import BANDS, simulate_trial, sphere_head
+from calibrain.solvers.registry import SOLVERS
+
+LEARNED = "adaptive joint learning"
+
+
+def number_after(words, text):
+    "The number that follows some words in a text"
+    found = re.search(re.escape(words) + r" ?([−\-\d.e]+\d)", text).group(1)
+    return float(found.replace("−", "-"))
+
+
+# ---- simulator
+
+
+@pytest.mark.parametrize("band", BANDS)
+def test_sources_lie_in_their_band(band):
+    low, high = BANDS[band]
+    trial = simulate_trial(band, "fixed", 20, 10, 0)
+    spectrum = np.abs(np.fft.rfft(trial.x[trial.active], 1000)).mean(0)
+    peak = np.fft.rfftfreq(1000, 0.01)[spectrum.argmax()]
+    blur = 1.25  # Hz; a Hann window of 0.8 s blurs an edge by 2.5 Hz at most
+    assert low - blur <= peak <= high + blur
+
+
+@pytest.mark.parametrize("snr", [-10, 0, 20])
+def test_the_ratio_of_signal_to_noise(snr):
+    trial = simulate_trial("4–8 Hz", "random", 10, 3, snr)
+    noise = trial.y - trial.clean
+    assert np.isclose(10 * np.log10((trial.clean**2).sum() / (noise**2).sum()), snr)
+    assert np.allclose(trial.clean, sphere_head()[0].matrix() @ trial.x)
+
+
+# ---- evidence surface and sparse path
+
+
+@pytest.mark.filterwarnings(
+    "ignore::calibrain.core.warnings.NoiseBoundaryWarning",
+    "ignore::calibrain.core.warnings.ConvergenceWarning",
+)
+@pytest.mark.parametrize("snr, n_sources, n_times", [(0, 8, 20), (20, 24, 5), (-10, 64, 20)])
+def test_the_surface_says_what_the_solver_says(snr, n_sources, n_times):
+    fig = EvidenceExplorer().draw(snr, n_sources, n_times, "noise", "as recorded")
+    text = fig.texts[0].get_text()
+    recorded = evidence_surface.record(snr, n_sources, n_times)
+    best = BMN_joint(recorded.G, recorded.y)
+    old = BMN_joint(recorded.G, recorded.y, rule="calibrain-1.0")
+    words = "ℒ falls to" if best.noise_at_boundary else "ℒ ="
+    assert abs(number_after(words, text) - best.cost) < 0.006
+    assert abs(number_after("with ℒ =", text) - old.cost) < 0.006
+    assert ("cannot tell noise" in text) == best.noise_at_boundary
+    assert ("need no sources" in text) == (best["gamma"] == 0)
+
+
+@pytest.mark.filterwarnings("ignore::calibrain.core.warnings.ConvergenceWarning")
+@pytest.mark.parametrize("rule, mode", [("MacKay", 1), ("convex bounding", 2), ("EM", 3)])
+def test_the_path_says_what_the_solver_says(rule, mode):
+    text = SparsePathExplorer().draw(30, rule, 10, 3).texts[0].get_text()
+    G, _, y = sparse_path.record(10, 3)
+    result = gamma_map(G, y, 1.0, max_iter=30, tol=0, update_mode=mode)
+    assert abs(number_after("ℒ =", text) - result.cost) < 6e-4
+    violation = number_after("largest violation", text)
+    assert abs(violation / result.kkt_violation - 1) < 0.05
+    assert f"{len(result['active_indices'])} of 40" in text
+
+
+# ---- sFLEX
+
+
+@pytest.fixture(scope="module")
+def head():
+    return sflex.left_head()[0].record
+
+
+def panels(**change):
+    "The panels of the sFLEX explorer by the label of their vertical axis"
+    e = SflexExplorer()
+    return {ax.get_ylabel() or "map": ax for ax in e.draw(**{**e.start, **change}).axes}
+
+
+@pytest.mark.parametrize("normalize", ["none", "row", "sym"])
+def test_weights(head, normalize):
+    "The points of the panel, from the definition"
+    away = np.linalg.norm(head.coords[:, None] - head.coords, axis=-1)
+    plain = np.where(away <= 0.042, np.exp(-((away / 0.014) ** 2) / 2), 0)
+    D = plain.sum(1)
+    B = {
+        "none": plain,
+        "row": plain / D[:, None],
+        "sym": plain / np.sqrt(np.outer(D, D)),
+    }[normalize]
+    x, y = panels(sigma=14, normalize=normalize)["weight"].lines[1].get_data()
+    near = away[330] <= 0.06
+    np.testing.assert_allclose(x, 1e3 * away[330, near])
+    np.testing.assert_allclose(y, B[near, 330], rtol=1e-9, atol=1e-15)
+
+
+@pytest.mark.parametrize("place", sflex.PLACES)
+def test_costs(head, place):
+    "The curve, from the formula of the type-II cost at the γ that was found"
+    y, noise_var = sflex.patch_recording(place, 20, 12)
+    lines = panels(place=place, true=20)["ℒ above its lowest"].lines
+    curve = next(line for line in lines if line.get_label() == "cost")
+    shown = dict(zip(*curve.get_data()))
+    cost = {}
+    for sigma in (14, 20):
+        fit = gamma_map_sflex(
+            head.matrix(),
+            y,
+            noise_var=noise_var,
+            src_coords=head.coords,
+            sigma=sigma / 1000,
+            update_mode="fast",
+        )
+        G = head.matrix() @ fit["B_spatial"].toarray()
+        Sigma_y = noise_var * np.eye(len(y)) + (G * fit["gammas_full"]) @ G.T
+        power = np.trace(y.T @ np.linalg.solve(Sigma_y, y)) / y.shape[1]
+        cost[sigma] = np.linalg.slogdet(Sigma_y)[1] + power
+    assert shown[14] - shown[20] == pytest.approx(cost[14] - cost[20], abs=1e-4)
+
+
+def test_the_recording(head):
+    "A patch of the true width, with the noise that the SNR says"
+    y, noise_var = sflex.patch_recording("temporal lobe", 10, 6)
+    clear, _ = sflex.patch_recording("temporal lobe", 10, 12)
+    away = np.linalg.norm(head.coords - head.coords[330], axis=1)
+    field = head.matrix() @ np.where(away <= 0.03, np.exp(-((away / 0.01) ** 2) / 2), 0)
+    main = np.linalg.svd(clear)[0][:, 0]
+    assert abs(main @ field) > 0.99 * np.linalg.norm(field)
+    snr = 10 * np.log10(((y**2).mean() - noise_var) / noise_var)
+    assert snr == pytest.approx(6, abs=1)
+
+
+@pytest.mark.parametrize("place", sflex.PLACES)
+@pytest.mark.parametrize("normalisation", sflex.NORMALISATIONS)
+def test_the_evidence_finds_the_width(place, normalisation):
+    "As the page says: at 12 dB, within a step of the grid"
+    for true in (10, 20):
+        cost = sflex.costs_by_width(place, true, 12, normalisation)
+        assert abs(cost.argmin() - sflex.WIDTHS.index(true)) <= 1
+
+
+def test_little_signal_tells_no_width():
+    "At −6 dB, 2 to 17 mm are as good"
+    assert np.ptp(sflex.costs_by_width("temporal lobe", 10, -6, "sym")[:8]) < 1
+
+
+def test_islands(head):
+    "The bump of 10 mm comes in two parts on the temporal lobe, in one on the parietal lobe"
+    _, cortex = sflex.left_head()
+    inflated = cortex.rr[cortex.sources]
+
+    def farthest(n):
+        "Of the sources with more than half the weight, mm on the inflated cortex"
+        half = np.linalg.norm(head.coords - head.coords[n], axis=1) < 0.01 * np.sqrt(2 * np.log(2))
+        return 1e3 * np.linalg.norm(inflated[half] - inflated[n], axis=1).max()
+
+    assert farthest(330) > 30
+    assert farthest(298) < 16
+
+
+# ---- bands and ellipsoids
+
+
+PAIRS = itertools.product(
+    PosteriorExplorer.controls["solver"].values, PosteriorExplorer.controls["mode"].values
+)
+
+
+@pytest.mark.parametrize("solver, mode", PAIRS)
+def test_solver_and_noise_mode(solver, mode):
+    if SOLVERS[solver].learns_noise == (mode == LEARNED):
+        assert solve_at("fixed", solver, mode, 5).result.converged
+    else:
+        with pytest.raises(Impossible, match=solver):
+            solve_at("fixed", solver, mode, 5)
+
+
+def test_posterior_numbers():
+    e = PosteriorExplorer()
+    problem = problem_at("free", 5)
+    result = solve_at("free", "gamma_map_sflex", "baseline", 5).result
+    n = source_of(problem, "strongest active")
+    assert n == int(np.square(problem.x).sum((1, 2)).argmax())
+
+    own = slice(3 * n, 3 * n + 3)
+    cov = result["posterior_cov"][own, own]
+    error = problem.x[n] - result["posterior_mean"][own]
+    distance = np.einsum("it,it->t", error, np.linalg.solve(cov, error))
+    inside = distance <= chi2(3).ppf(0.95)
+    axes = np.sqrt(chi2(3).ppf(0.95) * np.linalg.eigvalsh(cov))
+    sizes = ", ".join(f"{a:.2g}" for a in axes)
+    used = problem.y[:, :10].var(1).mean()
+    assert [text.get_text() for text in e.draw(**e.start).texts] == [
+        f"noise variance: {used:.2g} µV² used, {problem.noise.var():.2g} µV² true\n"
+        f"95 % ellipsoid, half axes {sizes} nAm: holds the truth at {inside.sum()} of 90 samples"
+    ]
+
+
+# ---- coverage
+
+
+@pytest.mark.parametrize("snr", [-5, 20])
+def test_coverage_numbers(snr):
+    held = []
+    widths = []
+    for seed in range(20):
+        x = problem_at("free", snr, seed).x
+        result = solve_at("free", "gamma_map_sflex", "oracle", snr, seed).result
+        mean = result["posterior_mean"].reshape(x.shape)
+        std = np.sqrt(np.diag(result["posterior_cov"])).reshape(32, 3)[:, :, None]
+        half = norm.ppf(0.95) * std
+        counted = x.any((1, 2))[:, None, None] & ((half > 0) | (x != mean))  # not right points
+        held.append((abs(x - mean) <= half)[counted])
+        widths.append(np.broadcast_to(2 * half, x.shape)[counted])
+    held = np.concatenate(held)
+    width = np.concatenate(widths).mean()
+
+    e = CoverageExplorer()
+    said = e.draw(**{**e.start, "snr": snr}).texts[0].get_text()
+    assert said.startswith(
+        f"20 runs, {held.size:,} sets counted\nat level 0.9: {held.mean():.2f} hold the truth"
+    )
+    assert said.endswith(f"mean size {width:.2g} nAm")
+
+
+# ---- brain
+
+
+@pytest.mark.parametrize("n, time, size", [(619, 90, 8), (1086, 140, -8)])
+def test_the_two_patches(n, time, size):
+    "Where and when the truth is largest, and that it is found there"
+    e = brain.simulated_estimate()
+    i = list(e.times).index(time)
+    assert np.abs(e.truth[:, i]).argmax() == n
+    assert np.abs(e.mean[:, 0, i]).argmax() == n
+    assert e.truth[n, i] == pytest.approx(size, abs=1e-3)
+    assert abs(e.mean[n, 0, i] - size) < 2 * e.std[n]
+
+
+def test_half_of_the_sources_are_pruned():
+    assert 0.5 < (brain.simulated_estimate().std == 0).mean() < 0.6
+
+
+def test_probability():
+    "Two tails of a Gaussian; the map that is drawn"
+    e = brain.simulated_estimate()
+    p, how = brain.map_values(e, "exceedance", 18, 2)
+    seen = e.std > 0
+    at = dict(loc=e.mean[seen, 0, 18], scale=e.std[seen])
+    np.testing.assert_allclose(p[seen], norm.sf(2, **at) + norm.cdf(-2, **at), atol=1e-9)
+    assert not p[~seen].any()
+    assert how["limits"] == (0, 1)
+    assert (p > 0.95).sum() == 6  # as the page says
+    assert (np.abs(e.truth[p > 0.95, 18]) > 2).all()
