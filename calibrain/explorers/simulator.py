@@ -34,10 +34,11 @@ def _even(n: int) -> np.ndarray:  # Unit vectors, `(n, 3)`
 # %% ../../nbs/api/explorers/02_simulator.ipynb #169c0deb
 def _sources(sphere, n: int, seed: int) -> dict:  # For `setup_volume_source_space`: m
     "Where sources lie in a sphere, and where they point"
-    radius = sphere["layers"][0]["rad"] - 0.015
+    inner_skull = sphere["layers"][0]["rad"]
+    positions = sphere["r0"] + (inner_skull - 0.015) * _even(n)
     along = np.random.default_rng(seed).normal(size=(n, 3))
     along /= np.linalg.norm(along, axis=1, keepdims=True)
-    return dict(rr=sphere["r0"] + radius * _even(n), nn=along)
+    return dict(rr=positions, nn=along)
 
 # %% ../../nbs/api/explorers/02_simulator.ipynb #68b133f6
 @functools.lru_cache(maxsize=4)
@@ -68,17 +69,6 @@ BANDS = MappingProxyType(
 )  # What the menu says → edges, Hz
 TIMINGS = MappingProxyType(dict(fixed=False, random=True))  # … → whether timing is drawn
 
-
-@dataclass(frozen=True, eq=False)
-class Trial:
-    "A simulated trial, with all that is known about it"
-
-    times: np.ndarray  # Times of the samples, `(n_times,)`, s
-    x: np.ndarray  # Sources, `(n_sources, n_times)`, nAm
-    active: np.ndarray  # The active ones, `(nnz,)`
-    clean: np.ndarray  # Recording without noise, `(n_sensors, n_times)`, µV
-    y: np.ndarray  # Recording, `(n_sensors, n_times)`, µV
-
 # %% ../../nbs/api/explorers/02_simulator.ipynb #d86498dd
 def _simulator(band: str, timing: str, amplitude: float) -> SourceSimulator:
     "What draws the sources of a trial"
@@ -95,6 +85,17 @@ def _simulator(band: str, timing: str, amplitude: float) -> SourceSimulator:
         amplitude_distribution=amplitudes,
     )
     return SourceSimulator(responses)
+
+# %% ../../nbs/api/explorers/02_simulator.ipynb #2ba169a5
+@dataclass(frozen=True, eq=False)
+class Trial:
+    "A simulated trial, with all that is known about it"
+
+    times: np.ndarray  # Times of the samples, `(n_times,)`, s
+    x: np.ndarray  # Sources, `(n_sources, n_times)`, nAm
+    active: np.ndarray  # The active ones, `(nnz,)`
+    clean: np.ndarray  # Recording without noise, `(n_sensors, n_times)`, µV
+    y: np.ndarray  # Recording, `(n_sensors, n_times)`, µV
 
 # %% ../../nbs/api/explorers/02_simulator.ipynb #f370fb2a
 @functools.lru_cache(maxsize=64)

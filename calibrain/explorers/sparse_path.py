@@ -45,6 +45,21 @@ def record(
     x *= np.sqrt(10 ** (snr / 10) / np.square(G @ x).mean())
     return G, x, G @ x + e
 
+# %% ../../nbs/api/explorers/04_sparse_path.ipynb #4a7f5796
+def _solve(snr, n_active, rule, n_iter, tol=0.0) -> Result:
+    "A solve of at most so many iterations, without the warning that it was stopped"
+    G, _, y = record(snr, n_active)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return gamma_map(G, y, 1.0, max_iter=n_iter, tol=tol, update_mode=rule)
+
+
+def _explained(G, y, ev: Evidence) -> float:
+    "Share of the recording's power that the posterior mean explains"
+    Sigma_y = ev.R @ ev.R.T
+    mean = ev.gamma[:, None] * (G.T @ np.linalg.solve(Sigma_y, y))
+    return 1 - np.square(y - G @ mean).sum() / np.square(y).sum()
+
 # %% ../../nbs/api/explorers/04_sparse_path.ipynb #47f8013f
 RULES = MappingProxyType(
     {"MacKay": "mackay", "convex bounding": "convex", "EM": "em"}
@@ -64,21 +79,6 @@ class Stopped:
     @property
     def violation(self) -> np.ndarray:
         return kkt_violation(self.ev)
-
-# %% ../../nbs/api/explorers/04_sparse_path.ipynb #4a7f5796
-def _solve(snr, n_active, rule, n_iter, tol=0.0) -> Result:
-    "A solve of at most so many iterations, without the warning that it was stopped"
-    G, _, y = record(snr, n_active)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        return gamma_map(G, y, 1.0, max_iter=n_iter, tol=tol, update_mode=rule)
-
-
-def _explained(G, y, ev: Evidence) -> float:
-    "Share of the recording's power that the posterior mean explains"
-    Sigma_y = ev.R @ ev.R.T
-    mean = ev.gamma[:, None] * (G.T @ np.linalg.solve(Sigma_y, y))
-    return 1 - np.square(y - G @ mean).sum() / np.square(y).sum()
 
 # %% ../../nbs/api/explorers/04_sparse_path.ipynb #798ae03a
 @lru_cache(512)
@@ -106,10 +106,13 @@ def courses(
     n_active: int,  # Active sources
 ) -> tuple[dict, float]:  # Rule → ℒ at iterations 0, 1, …; ℒ at the optimum
     "The cost by iterations, for each rule"
-    found = {rule: _solve(snr, n_active, mode, LAST) for rule, mode in RULES.items()}
-    best = _solve(snr, n_active, "fast", 1000, 1e-9)
-    lowest = min(best.cost, *(result.cost for result in found.values()))
-    return {rule: result.history["cost"] for rule, result in found.items()}, lowest
+    course = {}
+    lowest = _solve(snr, n_active, "fast", 1000, 1e-9).cost
+    for rule, mode in RULES.items():
+        result = _solve(snr, n_active, mode, LAST)
+        course[rule] = result.history["cost"]
+        lowest = min(lowest, result.cost)
+    return course, lowest
 
 # %% ../../nbs/api/explorers/04_sparse_path.ipynb #15e5645e
 def _small(v: float) -> str:
