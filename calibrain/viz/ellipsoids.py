@@ -15,10 +15,9 @@ from calibrain.calibration.credible_sets import (
     Ellipsoid,
     credible_ellipsoid,
     membership,
-    moments,
-    truth_like,
 )
 from ..core.checks import check_count, refuse
+from ..posterior.moments import as_moments, truth_like
 from calibrain.viz.pictures import (
     OKABE_ITO,
     TRUTH,
@@ -40,7 +39,7 @@ def _set_and_truth(
     result, truth, source, sample, level, basis
 ) -> tuple[Ellipsoid, np.ndarray, bool]:  # True vector `(n_dims,)`, nAm; whether it is inside
     "The credible set of one source and what it is to hold"
-    m = moments(result)
+    m = as_moments(result)
     x = truth_like(truth, m.mean, "truth")
     n = check_count("source", source, least=0, most=len(m.mean) - 1)
     ellipsoid = credible_ellipsoid(m, n, level, sample, basis)
