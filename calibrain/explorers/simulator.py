@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from ..core.checks import check_choice
 from .base import Control, Explorer
-from ..head.forward import Leadfield
+from ..head.leadfield import Leadfield
 from ..simulation.sensors import SensorSimulator, alpha_from_db
 from ..simulation.sources import SourceSimulator
 from ..viz.cortex import _bar, _topographies
