@@ -9,11 +9,9 @@ __all__ = ['Leadfield']
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from fastcore.basics import patch
-from mne.io.constants import FIFF
 
 from ..core.archive import read_arrays, write_arrays
 from calibrain.core.checks import (
@@ -26,7 +24,8 @@ from calibrain.core.checks import (
     refuse,
 )
 from ..core.tables import html_table
-from ..core.units import NAM_PER_AM, UNIT_OF_KIND, UNIT_OF_LEADFIELD, check_metres
+from ..core.units import UNIT_OF_KIND, UNIT_OF_LEADFIELD, check_metres
+from .files import fields_from_arrays, fields_from_published, leadfield_arrays
 
 # %% ../../nbs/api/head/01_leadfield.ipynb #39c69da1
 def _modality(units: Sequence[str]) -> str:
@@ -414,53 +413,5 @@ def load(
     "Read a leadfield from a file"
     arrays = read_arrays(path)
     if "leadfield" in arrays:
-        return cls(**_published(arrays, Path(path).name))
-    return cls(**leadfield_of_arrays(arrays, path))
-
-# %% ../../nbs/api/head/01_leadfield.ipynb #9722cbba
-_KIND = "calibrain leadfield 1"
-
-
-def leadfield_arrays(lf: Leadfield) -> dict:
-    "What a file holds of a leadfield"
-    names = ("data", "coords", "normals", "unit", "ch_names", "basis", "origin")
-    fields = {name: getattr(lf, name) for name in names}
-    there = {name: value for name, value in fields.items() if value is not None}
-    return dict(kind=_KIND) | there
-
-
-def leadfield_of_arrays(arrays: dict, path: str | Path) -> dict[str, Any]:  # Fields by name
-    "The fields of a leadfield from what a file holds"
-    fields = dict(arrays)
-    if str(fields.pop("kind", "")) != _KIND:
-        got = f"{path} with {', '.join(fields) or 'nothing'}"
-        refuse(ValueError, "path", "a file with a leadfield", got)
-    unit = fields["unit"]
-    texts = dict(unit=str(unit) if unit.ndim == 0 else unit, origin=str(fields["origin"]))
-    return fields | texts
-
-# %% ../../nbs/api/head/01_leadfield.ipynb #d56e6930
-_SENSORS = {int(FIFF.FIFFV_EEG_CH): FIFF.FIFF_UNIT_V, int(FIFF.FIFFV_MEG_CH): FIFF.FIFF_UNIT_T}
-_KINDS = {FIFF.FIFF_UNIT_V: "eeg", FIFF.FIFF_UNIT_T: "mag", FIFF.FIFF_UNIT_T_M: "grad"}
-_PER_NAM = {("eeg", -6): 1, ("mag", -15): 1, ("grad", -15): 1e-2}  # a power of ten: per nAm
-
-
-def _published(a: dict, name: str) -> dict:  # Fields by name
-    "What a file of the published package holds, in our units"
-    guess = _SENSORS.get(int(a.get("sensor_kind", 0)), 0)
-    units = int(a.get("sensor_units", a.get("units", guess)))
-    power = int(a.get("sensor_unitmult", 0))
-    kind = _KINDS.get(units)
-    if kind is None or not (power == 0 or (kind, power) in _PER_NAM):
-        must = "volt (0, -6), tesla or tesla per metre (0, -15)"
-        cure = f"{name} does not say what it measures"
-        refuse(ValueError, "sensor_units, sensor_unitmult", must, f"{units}, {power}", cure)
-    sensor = UNIT_OF_KIND[kind]
-    scale = _PER_NAM[kind, power] if power else sensor.from_si / NAM_PER_AM
-    return dict(
-        data=a["leadfield"] * scale,
-        coords=a.get("src_coords"),
-        basis=a.get("Q_basis"),
-        unit=sensor.leadfield,
-        origin=f"{name}, × {scale:g} to {sensor.leadfield}",
-    )
+        return cls(**fields_from_published(arrays, Path(path).name))
+    return cls(**fields_from_arrays(arrays, path))
