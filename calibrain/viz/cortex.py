@@ -449,7 +449,7 @@ def _scene(ax, views, panels, gap=17) -> Axes:
             x, middle = (2 * j - len(row) + 1) * half, y - gap - tall
             ax.add_collection(
                 PolyCollection(
-                    [*cells, x, middle],
+                    cells + np.array([x, middle]),
                     facecolors=rgb,
                     edgecolors=rgb,
                     linewidths=0.3,
