@@ -74,7 +74,7 @@ def child(which, name, mode, N, T):
 def runs(n, N):
     "Seconds to count and to join `n` runs of `N` sources, and the peak memory of the process"
     from calibrain.calibration.coverage import combine, coverage_curve
-    from calibrain.calibration.credible_sets import Moments
+    from calibrain.posterior.moments import Moments
 
     from .work import peak
 

@@ -7,23 +7,14 @@ __all__ = ['DEFAULT_LEVELS', 'STRATA', 'check_levels', 'strata_masks', 'Stratum'
            'coverage_curve', 'combine', 'Band', 'CalibrationError', 'calibration_error']
 
 # %% ../../nbs/api/calibration/02_coverage.ipynb #b1fee26d
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from fastcore.basics import patch
 
-from calibrain.calibration.credible_sets import (
-    REGIONS,
-    Moments,
-    Scores,
-    _variances,
-    moments,
-    reach,
-    scores,
-    truth_like,
-)
+from .credible_sets import REGIONS, Distances, mahalanobis, reach
 from calibrain.core.checks import (
     check_array,
     check_choice,
@@ -32,144 +23,135 @@ from calibrain.core.checks import (
     generator,
     refuse,
 )
+from ..core.tables import html_table
+from ..posterior.moments import as_moments, truth_like, variances_of
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # %% ../../nbs/api/calibration/02_coverage.ipynb #7a03bd44
-DEFAULT_LEVELS = (
-    0.0,
-    0.01,
-    0.05,
-    0.1,
-    0.2,
-    0.3,
-    0.4,
-    0.5,
-    0.6,
-    0.7,
-    0.8,
-    0.9,
-    0.95,
-    0.99,
-    1.0,
-)  # Where curves are evaluated
+# Where curves are evaluated
+DEFAULT_LEVELS = (0.0, 0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
 
 
 def check_levels(
-    levels: np.ndarray,  # Levels within 0 and 1, in any order
+    levels: np.ndarray | Sequence[float],  # Levels within 0 and 1, in any order
 ) -> np.ndarray:  # The same, ascending and each once, `(n_levels,)`
     "Levels of a curve"
-    c = np.unique(
-        np.atleast_1d(check_array("levels", levels, cure="pass probabilities such as 0.5 and 0.9"))
-    )
+    c = check_array("levels", levels, cure="pass probabilities such as 0.5 and 0.9")
+    c = np.unique(np.atleast_1d(c))
     if c[0] < 0 or c[-1] > 1:
-        refuse(
-            ValueError,
-            "levels",
-            "within 0 and 1",
-            f"{c[0] if c[0] < 0 else c[-1]:g}",
-            "a level is a probability, not a percentage",
-        )
+        wrong = c[0] if c[0] < 0 else c[-1]
+        cure = "a level is a probability, not a percentage"
+        refuse(ValueError, "levels", "within 0 and 1", f"{wrong:g}", cure)
     return c
 
 # %% ../../nbs/api/calibration/02_coverage.ipynb #19b478fe
-STRATA = (
-    "all",
-    "active",
-    "silent",
-    "detected",
-    "pruned",
-)  # Those that every curve has unless told otherwise
+# Those that every curve has unless told otherwise
+STRATA = ("all", "active", "silent", "detected", "pruned")
 
 
 def strata_masks(
     x_true: np.ndarray,  # True sources, `(n_sources[, n_orient], n_times)` or flattened source-major, nAm
-    result: object,  # What a solver returned, or a `Posterior`, or `Moments`
+    result: Any,  # What a solver returned, or a `Posterior`, or `Moments`
 ) -> dict:  # Name → mask, `(n_sources,)`
     "The sources by what is true of them and by what is claimed"
-    m = moments(result, joint=False)
-    return _masks(truth_like(x_true, m.mean), (_variances(m.cov) <= 0).all(1))
+    m = as_moments(result, joint=False)
+    pruned = (variances_of(m.cov) <= 0).all(1)
+    return _masks(truth_like(x_true, m.mean), pruned)
 
 
-def _masks(x: np.ndarray, pruned: np.ndarray) -> dict:
+def _masks(
+    x: np.ndarray,  # True sources, `(n_sources, n_orient, n_times)`
+    pruned: np.ndarray,  # `(n_sources,)`
+) -> dict[str, np.ndarray]:  # Name → mask, `(n_sources,)`
+    "The five strata"
     active = x.any((1, 2))
-    return dict(
-        all=np.ones(len(x), bool), active=active, silent=~active, detected=~pruned, pruned=pruned
-    )
+    everywhere = np.ones(len(x), bool)
+    return dict(all=everywhere, active=active, silent=~active, detected=~pruned, pruned=pruned)
 
 # %% ../../nbs/api/calibration/02_coverage.ipynb #56b62bad
 _MANY = 50  # More values than this are measurements, not labels
 
 
-def _labelled(name: str, value, n: int) -> dict:  # Name → mask
-    "The strata that a mask or an array of labels makes"
+def _check_labels(name: str, value: Any, n: int) -> np.ndarray:
+    "A mask or labels, one for each of `n` sources or one for all"
+    argument = f"strata[{name!r}]"
     v = np.asarray(value)
     if v.shape not in ((), (n,)):
-        refuse(
-            ValueError,
-            f"strata[{name!r}]",
-            f"one value for each of {n} sources, or one for all",
-            f"shape {v.shape}",
-        )
+        must = f"one value for each of {n} sources, or one for all"
+        refuse(ValueError, argument, must, f"shape {v.shape}")
     if v.dtype.kind == "f" and np.isnan(v).any():
-        refuse(
-            ValueError,
-            f"strata[{name!r}]",
-            "without NaN",
-            f"{np.isnan(v).sum()} of them",
-            "give those sources a label of their own",
-        )
+        cure = "give those sources a label of their own"
+        refuse(ValueError, argument, "without NaN", f"{np.isnan(v).sum()} of them", cure)
+    n_values = len(np.unique(v))
+    if n_values > _MANY:
+        must = f"labels, {_MANY} different ones at most"
+        cure = "put them into a few bins: np.digitize(values, edges)"
+        refuse(ValueError, argument, must, f"{n_values} of them", cure)
+    return v
+
+
+def _labelled(name: str, value: Any, n: int) -> dict[str, np.ndarray]:  # Name → mask
+    "The strata that a mask or an array of labels makes"
+    v = _check_labels(name, value, n)
     if v.dtype == bool:
         return {name: np.broadcast_to(v, (n,))}
-    values = np.unique(v)
-    if len(values) > _MANY:
-        refuse(
-            ValueError,
-            f"strata[{name!r}]",
-            f"labels, {_MANY} different ones at most",
-            f"{len(values)} of them",
-            "put them into a few bins: np.digitize(values, edges)",
-        )
-    return {f"{name}: {u}": np.broadcast_to(v == u, (n,)) for u in values}
+    return {f"{name}: {label}": np.broadcast_to(v == label, (n,)) for label in np.unique(v)}
 
 # %% ../../nbs/api/calibration/02_coverage.ipynb #30f521ce
-def _strata(strata, x: np.ndarray, pruned: np.ndarray) -> dict:  # Name → mask
+def _check_active(known: dict) -> None:
+    "There must be an active source where their stratum is asked for"
+    if not known["active"].any():
+        cure = (
+            'for a run without any pass strata=("all", "silent", "detected", "pruned"), '
+            "or masks to count_coverage"
+        )
+        must = "with at least one active source"
+        refuse(ValueError, "x_true", must, "zeros throughout", cure)
+
+
+def _strata(
+    strata: Mapping | Iterable | str | None,  # As `coverage_curve` takes them
+    x: np.ndarray,  # True sources, `(n_sources, n_orient, n_times)`
+    pruned: np.ndarray,  # `(n_sources,)`
+) -> dict[str, np.ndarray]:  # Name → mask
     "The masks of the strata that were asked for"
-    known, more = _masks(x, pruned), strata if isinstance(strata, Mapping) else {}
+    names, own = STRATA, {}
     if isinstance(strata, str):
-        strata = (strata,)
-    names = STRATA if strata is None or isinstance(strata, Mapping) else tuple(strata)
+        names = (strata,)
+    elif isinstance(strata, Mapping):
+        own = strata
+    elif strata is not None:
+        names = tuple(strata)
     if not names:
         refuse(ValueError, "strata", "at least one", "none", "leave it out for all five")
-    out = {name: check_choice("strata", name, known) for name in names}
-    if "active" in out and not known["active"].any():
-        refuse(
-            ValueError,
-            "x_true",
-            "with at least one active source",
-            "zeros throughout",
-            'for a run without any pass strata=("all", "silent", "detected", "pruned"), or masks to count_coverage',
-        )
-    for name, value in more.items():
+
+    known = _masks(x, pruned)
+    masks = {name: check_choice("strata", name, known) for name in names}
+    if "active" in masks:
+        _check_active(known)
+    for name, value in own.items():
         new = _labelled(name, value, len(x))
-        if taken := new.keys() & out.keys():
-            refuse(
-                ValueError,
-                "strata",
-                "named differently from those that are there",
-                ", ".join(sorted(taken)),
-            )
-        out |= new
-    return out
+        taken = new.keys() & masks.keys()
+        if taken:
+            must = "named differently from those that are there"
+            refuse(ValueError, "strata", must, ", ".join(sorted(taken)))
+        masks |= new
+    return masks
 
 # %% ../../nbs/api/calibration/02_coverage.ipynb #73a372e8
-def _histogram(s: Scores, levels: np.ndarray) -> np.ndarray:  # `(n_sources, n_levels + 1)`
-    "How many of a source's scores each level is the first to cover; the last column: none is"
-    far, n = reach(levels), len(levels) + 1
+def _histogram(s: Distances, levels: np.ndarray) -> np.ndarray:  # `(n_sources, n_levels + 1)`
+    "How many of a source's distances each level is the first to cover; the last column: none is"
+    far = reach(levels)
+    n_bins = len(levels) + 1
     first = np.empty(s.d2.shape, np.intp)
-    for r in np.unique(s.rank):
-        here = s.rank == r
-        first[here] = np.searchsorted(far[r], s.d2[here])
-    first += n * np.arange(len(first))[:, None, None]
-    return np.bincount(first.ravel(), minlength=n * len(first)).reshape(-1, n)
+    for rank in np.unique(s.rank):
+        here = s.rank == rank
+        first[here] = np.searchsorted(far[rank], s.d2[here])
+    n_sources = len(first)
+    bins = first + n_bins * np.arange(n_sources)[:, None, None]  # a row of bins for each source
+    return np.bincount(bins.ravel(), minlength=n_bins * n_sources).reshape(-1, n_bins)
 
 # %% ../../nbs/api/calibration/02_coverage.ipynb #e14b8535
 class Stratum(NamedTuple):
@@ -198,7 +180,8 @@ class CoverageCurve:
         return len(self.totals)
 
     @property
-    def total(self) -> np.ndarray:
+    def total(self) -> np.ndarray:  # `(n_strata,)`
+        "Number counted, over all runs"
         return self.totals.sum(0)
 
     @property
@@ -209,7 +192,8 @@ class CoverageCurve:
 
 def _share(counts: np.ndarray, totals: np.ndarray) -> np.ndarray:
     "Counts over totals, `nan` over zero"
-    return np.where(totals > 0, 1, np.nan)[..., None] * counts / np.maximum(totals, 1)[..., None]
+    known = np.where(totals > 0, 1, np.nan)[..., None]
+    return known * counts / np.maximum(totals, 1)[..., None]
 
 # %% ../../nbs/api/calibration/02_coverage.ipynb #b0afa3a7
 @patch
@@ -218,104 +202,103 @@ def __getitem__(
     stratum: str,  # Name of a stratum
 ) -> Stratum:  # Its curve over all runs
     "The curve of one stratum"
-    i = check_choice("stratum", stratum, {name: i for i, name in enumerate(self.strata)})
+    places = {name: i for i, name in enumerate(self.strata)}
+    i = check_choice("stratum", stratum, places)
     return Stratum(self.nominal, self.empirical[i], self.counts[:, i].sum(0), int(self.total[i]))
+
+
+def _kind(curve: CoverageCurve) -> str:
+    "What was counted, and over how many runs"
+    plural = "s" if curve.n_runs != 1 else ""
+    return f"{curve.mode} {curve.region}, {curve.n_runs} run{plural}"
 
 
 @patch
 def __repr__(self: CoverageCurve) -> str:  # Text
     "One line"
-    return f"<CoverageCurve: {self.mode} {self.region}, {self.n_runs} run{'s' * (self.n_runs != 1)}, strata {', '.join(self.strata)}>"
+    return f"<CoverageCurve: {_kind(self)}, strata {', '.join(self.strata)}>"
 
 # %% ../../nbs/api/calibration/02_coverage.ipynb #b419c581
 def count_coverage(
-    s: Scores,  # What `scores` returned
+    s: Distances,  # What `mahalanobis` returned
     masks: Mapping,  # Name → mask, `(n_sources,)`
-    levels: np.ndarray = DEFAULT_LEVELS,  # Levels within 0 and 1
+    levels: np.ndarray | Sequence[float] = DEFAULT_LEVELS,  # Levels within 0 and 1
 ) -> CoverageCurve:  # Of one run
-    "The curve of scores that are there already"
-    c, names = check_levels(levels), tuple(masks)
-    found, idle = _histogram(s, c), (~s.informative).sum((1, 2))
-    M = np.array([masks[n] for n in names], int)
-    counts, left_out = (M @ found).cumsum(1)[:, :-1], M @ idle * [n != "pruned" for n in names]
-    return CoverageCurve(
-        c,
-        (counts - left_out[:, None])[None],
-        (M @ found.sum(1) - left_out)[None],
-        left_out[None],
-        names,
-        s.mode,
-        s.region,
-    )
+    "The curve of distances that are there already"
+    c = check_levels(levels)
+    names = tuple(masks)
+    in_stratum = np.array([masks[name] for name in names], int)  # `(n_strata, n_sources)`
+    found = _histogram(s, c)
+    counts = (in_stratum @ found).cumsum(1)[:, :-1]
+    totals = in_stratum @ found.sum(1)
+
+    # points that are the truth say nothing; only "pruned" counts them
+    idle = (~s.informative).sum((1, 2))
+    left_out = in_stratum @ idle * [name != "pruned" for name in names]
+    counts = counts - left_out[:, None]
+    totals = totals - left_out
+    return CoverageCurve(c, counts[None], totals[None], left_out[None], names, s.mode, s.region)
 
 # %% ../../nbs/api/calibration/02_coverage.ipynb #221d5597
 def coverage_curve(
     x_true: np.ndarray,  # True sources, `(n_sources[, n_orient], n_times)` or flattened source-major, nAm
-    result: object,  # What a solver returned, or a `Posterior`, or `Moments`
-    levels: np.ndarray = DEFAULT_LEVELS,  # Levels within 0 and 1
+    result: Any,  # What a solver returned, or a `Posterior`, or `Moments`
+    levels: np.ndarray | Sequence[float] = DEFAULT_LEVELS,  # Levels within 0 and 1
     mode: str = "pointwise",  # `"pointwise"`: every sample; `"aggregated"`: the average over time
     region: str = "marginal",  # `"marginal"`: components, pooled; `"ellipsoid"`: a source's components together
     strata: Mapping
     | Iterable
-    | None = None,  # Names among the five; or your own beside these, name → mask or labels, `(n_sources,)` or one for all
+    | None = None,  # Names among the five, or own ones besides, name → mask or labels
 ) -> CoverageCurve:  # Of one run; join runs with `combine`
     "Empirical against nominal coverage, by stratum"
-    m = moments(result, joint=check_choice("region", region, REGIONS) == "ellipsoid")
-    s = scores(x_true, m, mode, region)
-    return count_coverage(s, _strata(strata, truth_like(x_true, m.mean), s.pruned), levels)
+    check_choice("region", region, REGIONS)
+    m = as_moments(result, joint=region == "ellipsoid")
+    s = mahalanobis(x_true, m, mode, region)
+    masks = _strata(strata, truth_like(x_true, m.mean), s.pruned)
+    return count_coverage(s, masks, levels)
 
 # %% ../../nbs/api/calibration/02_coverage.ipynb #b0522190
+def _check_curves(curves: list) -> None:
+    "Curves that count the same thing at the same levels"
+    if not curves or not all(isinstance(c, CoverageCurve) for c in curves):
+        got = repr(sorted({type(c).__name__ for c in curves}))
+        refuse(TypeError, "curves", "one CoverageCurve at least, and nothing else", got)
+    first = curves[0]
+    for i, curve in enumerate(curves):
+        if not np.array_equal(curve.nominal, first.nominal):
+            cure = "count all runs with the same levels"
+            refuse(ValueError, "curves", "at the same levels", f"others in number {i}", cure)
+        if (curve.mode, curve.region) != (first.mode, first.region):
+            must = f"{first.mode} {first.region}, like the first"
+            got = f"{curve.mode} {curve.region} in number {i}"
+            cure = "they count different things: keep them apart"
+            refuse(ValueError, "curves", must, got, cure)
+
+# %% ../../nbs/api/calibration/02_coverage.ipynb #4b79b270
 def combine(
     curves: Iterable,  # `CoverageCurve`s at the same levels, of the same mode and region
 ) -> CoverageCurve:  # With the runs of all
     "Join the runs of several curves"
     curves = list(curves)
-    if not curves or not all(isinstance(c, CoverageCurve) for c in curves):
-        refuse(
-            TypeError,
-            "curves",
-            "one CoverageCurve at least, and nothing else",
-            repr(sorted({type(c).__name__ for c in curves})),
-        )
-    a, names = (
-        curves[0],
-        tuple(dict.fromkeys(n for s in dict.fromkeys(c.strata for c in curves) for n in s)),
-    )
-    for i, b in enumerate(curves):
-        if not np.array_equal(b.nominal, a.nominal):
-            refuse(
-                ValueError,
-                "curves",
-                "at the same levels",
-                f"others in number {i}",
-                "count all runs with the same levels",
-            )
-        if (b.mode, b.region) != (a.mode, a.region):
-            refuse(
-                ValueError,
-                "curves",
-                f"{a.mode} {a.region}, like the first",
-                f"{b.mode} {b.region} in number {i}",
-                "they count different things: keep them apart",
-            )
-    at = {s: [names.index(n) for n in s] for s in {c.strata for c in curves}}
-    runs = np.cumsum([0, *(c.n_runs for c in curves)])
+    _check_curves(curves)
+    first = curves[0]
+    kinds = dict.fromkeys(curve.strata for curve in curves)  # usually one for all runs
+    names = tuple(dict.fromkeys(name for strata in kinds for name in strata))
+    columns = {strata: [names.index(name) for name in strata] for strata in kinds}
 
-    def joined(field, shape):
-        out = np.zeros((runs[-1], len(names), *shape), int)
-        for c, first, last in zip(curves, runs, runs[1:]):
-            out[first:last, at[c.strata]] = getattr(c, field)
-        return out
-
-    return CoverageCurve(
-        a.nominal,
-        joined("counts", a.nominal.shape),
-        joined("totals", ()),
-        joined("left_out", ()),
-        names,
-        a.mode,
-        a.region,
-    )
+    n_runs = sum(curve.n_runs for curve in curves)
+    counts = np.zeros((n_runs, len(names), len(first.nominal)), int)
+    totals = np.zeros((n_runs, len(names)), int)
+    left_out = np.zeros((n_runs, len(names)), int)
+    start = 0
+    for curve in curves:
+        runs = slice(start, start + curve.n_runs)
+        at = columns[curve.strata]
+        counts[runs, at] = curve.counts
+        totals[runs, at] = curve.totals
+        left_out[runs, at] = curve.left_out
+        start = runs.stop
+    return CoverageCurve(first.nominal, counts, totals, left_out, names, first.mode, first.region)
 
 # %% ../../nbs/api/calibration/02_coverage.ipynb #fcc2b979
 class Band(NamedTuple):
@@ -333,26 +316,21 @@ def band(
     seed: int | np.random.Generator = 0,  # Seed of the draws
 ) -> Band:  # Lower and upper shares
     "Percentile band by bootstrap over runs"
-    tail, R = (1 - check_number("level", level, least=0, most=1)) / 2, self.n_runs
+    tail = (1 - check_number("level", level, least=0, most=1)) / 2
+    R = self.n_runs
     if R < 2:
-        refuse(
-            ValueError,
-            "n_runs",
-            "at least 2 for a bootstrap",
-            R,
-            "sources of one run are dependent: simulate more runs and combine their curves",
-        )
-    w = (
-        generator(seed)
-        .multinomial(R, np.full(R, 1 / R), size=check_count("n_boot", n_boot))
-        .astype(float)
-    )
-    share = _share(
-        (w @ self.counts.reshape(R, -1)).reshape(-1, *self.counts.shape[1:]), w @ self.totals
-    )
-    out, there = np.full((2, *share.shape[1:]), np.nan), self.total > 0
-    out[:, there] = np.nanquantile(share[:, there], [tail, 1 - tail], axis=0)
-    return Band(*out)
+        cure = "sources of one run are dependent: simulate more runs and combine their curves"
+        refuse(ValueError, "n_runs", "at least 2 for a bootstrap", R, cure)
+    n_boot = check_count("n_boot", n_boot)
+    w = generator(seed).multinomial(R, np.full(R, 1 / R), size=n_boot).astype(float)
+    n_strata, n_levels = self.counts.shape[1:]
+    counts = (w @ self.counts.reshape(R, -1)).reshape(n_boot, n_strata, n_levels)
+    share = _share(counts, w @ self.totals)
+
+    quantiles = np.full((2, n_strata, n_levels), np.nan)
+    counted = self.total > 0
+    quantiles[:, counted] = np.nanquantile(share[:, counted], [tail, 1 - tail], axis=0)
+    return Band(lower=quantiles[0], upper=quantiles[1])
 
 # %% ../../nbs/api/calibration/02_coverage.ipynb #95bc63f5
 class CalibrationError(NamedTuple):
@@ -367,179 +345,64 @@ class CalibrationError(NamedTuple):
 
 
 def calibration_error(
-    curve: object,  # A `CoverageCurve`, or anything with `nominal` and `empirical`, `(n_levels,)` each, such as a `Stratum`
+    curve: Any,  # A `CoverageCurve`, or what has `nominal` and `empirical`, `(n_levels,)`, such as a `Stratum`
     stratum: str = "all",  # Which of a `CoverageCurve`'s strata
 ) -> CalibrationError:  # All `nan` where nothing was counted
     "Deviations of empirical from nominal coverage"
     of = curve[stratum] if isinstance(curve, CoverageCurve) else curve
     delta = np.asarray(of.empirical) - of.nominal
     return CalibrationError(
-        *map(
-            float,
-            (
-                abs(delta).mean(),
-                delta.mean(),
-                np.maximum(-delta, 0).max(),
-                np.maximum(delta, 0).max(),
-            ),
-        )
+        mean_absolute=float(abs(delta).mean()),
+        mean_signed=float(delta.mean()),
+        under_coverage=float(np.maximum(-delta, 0).max()),
+        over_coverage=float(np.maximum(delta, 0).max()),
     )
 
 # %% ../../nbs/api/calibration/02_coverage.ipynb #5e8cbb0f
 _SHOWN = (0.5, 0.8, 0.9, 0.95)  # Levels in the short table, where the curve has them
 
 
+def _show(share: float) -> str:
+    "Three digits, or a dash for what is not known"
+    return "–" if np.isnan(share) else f"{share:.3f}"
+
+
 @patch
 def _repr_html_(self: CoverageCurve) -> str:  # HTML
     "A short table: a row for each stratum"
-    at = [i for i, c in enumerate(self.nominal) if c in _SHOWN] or range(len(self.nominal))
-    show = lambda v: "–" if np.isnan(v) else f"{v:.3f}"
-    head = [
-        "stratum",
-        "counted",
-        "left out",
-        *(f"{self.nominal[i]:g}" for i in at),
-        "mean signed deviation",
-    ]
-    rows = [
-        [
-            n,
-            int(self[n].total),
-            int(self.left_out[:, j].sum()),
-            *(show(self[n].empirical[i]) for i in at),
-            show(calibration_error(self, n).mean_signed),
-        ]
-        for j, n in enumerate(self.strata)
-    ]
-    line = lambda cells, tag: (
-        "<tr>" + "".join(f"<{tag} style='text-align:left'>{c}</{tag}>" for c in cells) + "</tr>"
-    )
-    return f"<table><caption>Coverage, {self.mode} {self.region}, {self.n_runs} run{'s' * (self.n_runs != 1)}</caption>{line(head, 'th')}{''.join(line(r, 'td') for r in rows)}</table>"
+    shown = np.flatnonzero(np.isin(self.nominal, _SHOWN))
+    if not len(shown):
+        shown = np.arange(len(self.nominal))
+    levels = [f"{self.nominal[i]:g}" for i in shown]
+    head = ["stratum", "counted", "left out", *levels, "mean signed deviation"]
+
+    left_out = self.left_out.sum(0)
+    rows = {}
+    for j, name in enumerate(self.strata):
+        of = self[name]
+        shares = [_show(of.empirical[i]) for i in shown]
+        bias = _show(calibration_error(of).mean_signed)
+        rows[name] = [of.total, int(left_out[j]), *shares, bias]
+    return html_table(f"Coverage, {_kind(self)}", rows, head)
 
 # %% ../../nbs/api/calibration/02_coverage.ipynb #eb5ad063
 @patch
 def to_frame(
     self: CoverageCurve,
-) -> object:  # A `pandas.DataFrame`: stratum, nominal, empirical, count, total, left_out
+) -> "pd.DataFrame":  # stratum, nominal, empirical, count, total, left_out
     "One row for each stratum and level"
     try:
         import pandas as pd
     except ImportError as e:
         raise ImportError("to_frame needs pandas: pip install 'calibrain[frames]'") from e
-    n, L = len(self.strata), len(self.nominal)
-    return pd.DataFrame(
-        dict(
-            stratum=np.repeat(self.strata, L),
-            nominal=np.tile(self.nominal, n),
-            empirical=self.empirical.ravel(),
-            count=self.counts.sum(0).ravel(),
-            total=np.repeat(self.total, L),
-            left_out=np.repeat(self.left_out.sum(0), L),
-        )
+    n_strata = len(self.strata)
+    n_levels = len(self.nominal)
+    columns = dict(
+        stratum=np.repeat(self.strata, n_levels),
+        nominal=np.tile(self.nominal, n_strata),
+        empirical=self.empirical.ravel(),
+        count=self.counts.sum(0).ravel(),
+        total=np.repeat(self.total, n_levels),
+        left_out=np.repeat(self.left_out.sum(0), n_levels),
     )
-
-# %% ../../nbs/api/calibration/02_coverage.ipynb #373108d4
-_STYLES = dict(
-    all=("#000000", "-", "o"),
-    active=("#D55E00", "-", "s"),
-    silent=("#0072B2", "--", "^"),
-    detected=("#009E73", "-.", "D"),
-    pruned=("#CC79A7", ":", "v"),
-)  # Stratum → colour, line, marker
-_OTHERS = [
-    ("#E69F00", "-", "P"),
-    ("#56B4E9", "--", "X"),
-    ("#009E73", ":", "<"),
-    ("#D55E00", "-.", ">"),
-    ("#0072B2", ":", "h"),
-    ("#CC79A7", "-", "*"),
-]  # Own strata, in turn
-
-
-def _new_axes():
-    "The axes of a figure that shows itself in a notebook and that pyplot does not know"
-    import io
-
-    from matplotlib.figure import Figure
-
-    class Picture(Figure):
-        def _repr_png_(self):
-            self.savefig(out := io.BytesIO(), format="png")
-            return out.getvalue()
-
-    return Picture(figsize=(5.4, 3.6), layout="constrained").add_subplot()
-
-# %% ../../nbs/api/calibration/02_coverage.ipynb #3e4301dc
-def _promise(ax) -> object:  # The axes
-    "Axes for coverage curves, with the diagonal"
-    ax = ax or _new_axes()
-    ax.plot([0, 1], [0, 1], color="#8C8C8C", lw=3, label="as promised")
-    ax.set(
-        xlabel="nominal coverage",
-        ylabel="empirical coverage",
-        xlim=(0, 1),
-        ylim=(0, 1),
-        aspect="equal",
-    )
-    ax.spines[["top", "right"]].set_visible(False)
-    return ax
-
-
-def _bands(curve: CoverageCurve, level: float):
-    return curve.band(level) if curve.n_runs > 1 else None
-
-
-def _line(
-    ax,
-    curve: CoverageCurve,
-    stratum: str,
-    bands: Band,
-    label: str,
-    color: str,
-    ls: str,
-    marker: str,
-    lw: float = 1.2,
-) -> None:
-    "One stratum of one curve, with its band where there are several runs"
-    i = curve.strata.index(stratum)
-    if bands:
-        ax.fill_between(
-            curve.nominal, bands.lower[i], bands.upper[i], color=color, alpha=0.15, lw=0
-        )
-    ax.plot(
-        curve.nominal,
-        curve.empirical[i],
-        ls,
-        marker=marker,
-        color=color,
-        ms=4,
-        lw=lw,
-        label=label,
-        clip_on=False,
-    )
-
-# %% ../../nbs/api/calibration/02_coverage.ipynb #bde0b0c5
-@patch
-def plot(
-    self: CoverageCurve,
-    ax: object = None,  # Matplotlib axes to draw into, or a new figure
-    strata: Iterable | None = None,  # Which strata; `None`: all in which something was counted
-    level: float = 0.95,  # Probability that the bands should hold
-) -> object:  # The matplotlib figure
-    "Empirical against nominal coverage"
-    ax, bands, others = _promise(ax), _bands(self, level), iter(_OTHERS * len(self.strata))
-    for name in (
-        self.strata if strata is None else ([strata] if isinstance(strata, str) else strata)
-    ):
-        if self[name].total:
-            _line(
-                ax,
-                self,
-                name,
-                bands,
-                f"{name} ({self[name].total:,})",
-                *(_STYLES.get(name) or next(others)),
-                lw=3 if name == "all" else 1.2,
-            )
-    ax.legend(loc="upper left", bbox_to_anchor=(1.04, 1), frameon=False, borderaxespad=0)
-    return ax.figure
+    return pd.DataFrame(columns)

@@ -7,16 +7,17 @@ __all__ = ['source_variances', 'mean_posterior_std', 'sharpness', 'Record', 'eva
 
 # %% ../../nbs/api/evaluation/03_evaluate.ipynb #6c615eba
 import math
+from typing import Any
 
 import numpy as np
 from fastcore.basics import patch
 from scipy.special import ndtri
 
 from ..calibration.coverage import calibration_error, count_coverage, strata_masks
-from ..calibration.credible_sets import moments, scores
+from ..calibration.credible_sets import mahalanobis
+from ..core.tables import html_table
 from calibrain.evaluation.errors import (
     amplitude_error,
-    as_posterior,
     auc,
     detection,
     emd,
@@ -33,52 +34,53 @@ from calibrain.evaluation.errors import (
 )
 from .scores import check_level, crps, energy_score, interval_score, log_score
 from ..posterior.gaussian import Posterior
+from ..posterior.moments import as_moments, as_posterior
 
 # %% ../../nbs/api/evaluation/03_evaluate.ipynb #1f7777bf
 def source_variances(
-    p: Posterior,  # Posterior of the sources
+    posterior: Posterior,  # Posterior of the sources
 ) -> np.ndarray:  # Variance of each component, `(n_sources, n_orient)`, nAm²
     "Marginal variances by source, refused where one is negative beyond rounding"
-    return np.maximum(moments(p, joint=False).cov, 0)
+    return np.maximum(as_moments(posterior, joint=False).cov, 0)
 
 # %% ../../nbs/api/evaluation/03_evaluate.ipynb #599d52c1
-def _over(values: np.ndarray, where) -> float:
+def _over(values: np.ndarray, where: np.ndarray | None) -> float:
     "Mean over some sources; `nan` where there are none, infinite where one is"
-    v = values if where is None else values[where]
-    if not len(v):
+    if where is not None:
+        values = values[where]
+    if not len(values):
         return math.nan
-    return math.inf if np.isposinf(v).any() else float(v.mean())
+    return math.inf if np.isposinf(values).any() else float(values.mean())
 
 # %% ../../nbs/api/evaluation/03_evaluate.ipynb #7ceece0a
 def mean_posterior_std(
-    result: object,  # What a solver returned, or a `Posterior`
+    result: Any,  # What a solver returned, or a `Posterior`
     aggregated: bool = False,  # That of the average over time instead of that of a sample
-    where: np.ndarray = None,  # Mask or indices of sources; `None`: all
+    where: np.ndarray | None = None,  # Mask or indices of sources; `None`: all
 ) -> float:  # nAm; `nan` for no sources
     "Mean over sources of the posterior standard deviation"
-    p = as_posterior(result)
-    return _over(np.sqrt(source_variances(p).mean(1) / (p.n_times if aggregated else 1)), where)
+    posterior = as_posterior(result)
+    n_averaged = posterior.n_times if aggregated else 1
+    variance = source_variances(posterior).mean(1) / n_averaged
+    return _over(np.sqrt(variance), where)
 
 
 def sharpness(
-    result: object,  # What a solver returned, or a `Posterior`
+    result: Any,  # What a solver returned, or a `Posterior`
     level: float = 0.9,  # Probability that the interval should hold
-    where: np.ndarray = None,  # Mask or indices of sources; `None`: all
+    where: np.ndarray | None = None,  # Mask or indices of sources; `None`: all
 ) -> float:  # nAm; `nan` for no sources
     "Mean width of the central credible interval"
-    return _over(
-        2
-        * ndtri((1 + check_level(level)) / 2)
-        * np.sqrt(source_variances(as_posterior(result))).mean(1),
-        where,
-    )
+    half = ndtri((1 + check_level(level)) / 2)  # in standard deviations
+    std = np.sqrt(source_variances(as_posterior(result))).mean(1)
+    return _over(2 * half * std, where)
 
 # %% ../../nbs/api/evaluation/03_evaluate.ipynb #ae919e66
 class Record(dict):
     "Measures by name, with their units"
 
 
-_MEASURES = dict(
+_UNITS = dict(  # Of every measure
     mse="nAm²",
     mae="nAm",
     rmse="nAm",
@@ -103,151 +105,172 @@ _MEASURES = dict(
     energy_score="nAm",
     calibration_error="",
     calibration_bias="",
-)  # Name → unit
+)
 _STRATA = ("active", "silent", "detected", "pruned")  # Suffixes; none for all sources
 
 # %% ../../nbs/api/evaluation/03_evaluate.ipynb #bbadb3b3
+def _show(value: Any) -> str:
+    "Four digits, or a dash for what is not known"
+    if isinstance(value, float) and not math.isnan(value):
+        return f"{value:.4g}"
+    unknown = value is None or value != value
+    return "—" if unknown else str(value)
+
+
 @patch
 def _repr_html_(self: Record) -> str:  # HTML
     "A table of measures, and one of scores by stratum"
-    show = lambda v: "—" if v is None or v != v else f"{v:.4g}" if isinstance(v, float) else str(v)
-    row = lambda name, cells: (
-        f"<tr><th style='text-align:left'>{name}</th>"
-        + "".join(f"<td>{c}</td>" for c in cells)
-        + "</tr>"
-    )
-    split = [n for n in _MEASURES if f"{n}_active" in self]
-    of = {n for s in split for n in (s, *(f"{s}_{t}" for t in _STRATA))} | {
-        f"n_{t}" for t in _STRATA
-    }
-    plain = [row(n, [show(v), _MEASURES.get(n, "")]) for n, v in self.items() if n not in of]
-    head = row("by stratum", ["all", *_STRATA, ""]) + row(
-        "sources", [self.get("n_sources", ""), *(self.get(f"n_{t}", "") for t in _STRATA), ""]
-    )
-    body = [
-        row(n, [show(self.get(n)), *(show(self.get(f"{n}_{t}")) for t in _STRATA), _MEASURES[n]])
-        for n in split
-    ]
-    return (
-        "<table><caption>Against the truth</caption>"
-        + "".join(plain)
-        + "</table>"
-        + ("<table>" + head + "".join(body) + "</table>" if split else "")
-    )
+    by_stratum = [name for name in _UNITS if f"{name}_active" in self]
+    elsewhere = {f"n_{stratum}" for stratum in _STRATA}
+    for name in by_stratum:
+        elsewhere |= {name, *(f"{name}_{stratum}" for stratum in _STRATA)}
+    facts = {}
+    for name, value in self.items():
+        if name not in elsewhere:
+            facts[name] = [_show(value), _UNITS.get(name, "")]
+    table = html_table("Against the truth", facts)
+    if not by_stratum:
+        return table
+
+    counts = [self.get("n_sources", ""), *(self.get(f"n_{s}", "") for s in _STRATA)]
+    rows = {"sources": [*counts, ""]}
+    for name in by_stratum:
+        values = [self.get(name), *(self.get(f"{name}_{s}") for s in _STRATA)]
+        rows[name] = [*map(_show, values), _UNITS[name]]
+    return table + html_table("By stratum", rows, ["", "all", *_STRATA, "unit"])
 
 
 @patch
 def __repr__(self: Record) -> str:  # Text
     "The measures to four digits"
-    return f"Record({', '.join(f'{k}={v:.4g}' if isinstance(v, float) else f'{k}={v!r}' for k, v in self.items())})"
+    shown = []
+    for name, value in self.items():
+        digits = f"{value:.4g}" if isinstance(value, float) else repr(value)
+        shown.append(f"{name}={digits}")
+    return f"Record({', '.join(shown)})"
 
 # %% ../../nbs/api/evaluation/03_evaluate.ipynb #7257517d
 def _by_source(
-    x: np.ndarray, mean: np.ndarray, p: Posterior, level: float
-) -> dict:  # Name → `(n_sources,)`
+    x: np.ndarray,  # True sources, `(n_sources, n_orient, n_times)`
+    mean: np.ndarray,  # Posterior means, the same shape
+    posterior: Posterior,
+    level: float,
+) -> dict[str, np.ndarray]:  # Name → `(n_sources,)`
     "What is averaged by stratum"
-    var = source_variances(p)
-    std, args = np.sqrt(var), (x, mean, var[:, :, None])
-    log = log_score(*args)
+    var = source_variances(posterior)
+    at_all_times = var[:, :, None]
+    log = log_score(x, mean, at_all_times)
+    certain_and_wrong = np.isposinf(log).any((1, 2))
+    half = ndtri((1 + level) / 2)
     out = dict(
         mse=np.square(x - mean).mean((1, 2)),
         mean_posterior_std=np.sqrt(var.mean(1)),
-        sharpness=2 * ndtri((1 + level) / 2) * std.mean(1),
-        crps=crps(*args).mean((1, 2)),
-        interval_score=interval_score(*args, level).mean((1, 2)),
-        log_score=np.where(np.isposinf(log).any((1, 2)), math.inf, log.mean((1, 2))),
+        sharpness=2 * half * np.sqrt(var).mean(1),
+        crps=crps(x, mean, at_all_times).mean((1, 2)),
+        interval_score=interval_score(x, mean, at_all_times, level).mean((1, 2)),
+        log_score=np.where(certain_and_wrong, math.inf, log.mean((1, 2))),
     )
-    if p.n_orient > 1:
-        out["energy_score"] = energy_score(x, mean, p.blocks).mean(1)
+    if posterior.n_orient > 1:
+        out["energy_score"] = energy_score(x, mean, posterior.blocks).mean(1)
     return out
 
 # %% ../../nbs/api/evaluation/03_evaluate.ipynb #0fdeb683
-def _of_the_mean(x: np.ndarray, result, k: int) -> dict:  # Name → number
-    "Errors of amplitude, direction and choice"
+def _of_the_mean(x: np.ndarray, result: Any) -> dict:  # Name → number
+    "Errors of amplitude and direction"
     out = dict(mse=mse(x, result), mae=mae(x, result), rmse=rmse(x, result), rmae=rmae(x, result))
-    more = dict(
-        relative_error=relative_error,
-        amplitude_error=amplitude_error,
-        amplitude_bias=lambda x, r: amplitude_error(x, r, signed=True),
-    )
-    if k > 1:
-        more["orientation_error"] = orientation_error
-    more["auc"] = auc
-    out |= {name: f(x, result) if x.any() else math.nan for name, f in more.items()}
-    found = (
-        detection(x, result)
-        if x.any()
-        else dict(
-            precision=math.nan,
-            recall=math.nan,
-            f1=math.nan,
-            n_found=int(support(result).sum()),
-            rule="evidence",
-        )
-    )
-    return out | dict(
+    some_active = x.any()
+    out["relative_error"] = relative_error(x, result) if some_active else math.nan
+    out["amplitude_error"] = amplitude_error(x, result) if some_active else math.nan
+    out["amplitude_bias"] = amplitude_error(x, result, signed=True) if some_active else math.nan
+    if x.shape[1] > 1:
+        out["orientation_error"] = orientation_error(x, result) if some_active else math.nan
+    return out
+
+
+def _of_the_choice(x: np.ndarray, result: Any) -> dict:  # Name → number
+    "Which sources are said to be active"
+    if x.any():
+        found = detection(x, result)
+        strength = auc(x, result)
+        f1_rank = detection(x, result, "rank")["f1"]
+    else:
+        n_found = int(support(result).sum())
+        found = dict(precision=math.nan, recall=math.nan, f1=math.nan)
+        found |= dict(n_found=n_found, rule="evidence")
+        strength = math.nan
+        f1_rank = math.nan
+    return dict(
+        auc=strength,
         precision=found["precision"],
         recall=found["recall"],
         f1=found["f1"],
         n_found=found["n_found"],
         found_by=found["rule"],
-        f1_rank=detection(x, result, "rank")["f1"] if x.any() else math.nan,
+        f1_rank=f1_rank,
     )
 
 # %% ../../nbs/api/evaluation/03_evaluate.ipynb #482618af
-def _of_places(x: np.ndarray, result, leadfield, with_emd: bool) -> dict:  # Name → number
+def _of_places(x: np.ndarray, result: Any, leadfield: Any, with_emd: bool) -> dict:  # Name → number
     "Errors that need a leadfield"
-    out = dict(explained_variance=explained_variance)
+    measures = dict(explained_variance=explained_variance)
     if getattr(leadfield, "coords", None) is not None:
-        out |= dict(localisation_error=localisation_error) | (dict(emd=emd) if with_emd else {})
-    return {name: f(x, result, leadfield) if x.any() else math.nan for name, f in out.items()}
+        measures["localisation_error"] = localisation_error
+        if with_emd:
+            measures["emd"] = emd
+    if not x.any():
+        return dict.fromkeys(measures, math.nan)
+    return {name: measure(x, result, leadfield) for name, measure in measures.items()}
 
 # %% ../../nbs/api/evaluation/03_evaluate.ipynb #bee535df
-def _of_coverage(x: np.ndarray, p: Posterior, masks: dict) -> dict:  # Name → number
+def _of_coverage(x: np.ndarray, posterior: Posterior, masks: dict) -> dict:  # Name → number
     "Deviations from nominal coverage by stratum"
-    curve = count_coverage(scores(x, p, region="ellipsoid"), masks)
-    off = {s: calibration_error(curve, s) for s in masks if s != "pruned"}
-    return {
-        name if s == "all" else f"{name}_{s}": getattr(off[s], of) if s in off else math.nan
-        for name, of in (
-            ("calibration_error", "mean_absolute"),
-            ("calibration_bias", "mean_signed"),
-        )
-        for s in masks
-    }
+    curve = count_coverage(mahalanobis(x, posterior, region="ellipsoid"), masks)
+    out = {}
+    for measure, of in (
+        ("calibration_error", "mean_absolute"),
+        ("calibration_bias", "mean_signed"),
+    ):
+        for stratum in masks:
+            deviation = getattr(calibration_error(curve, stratum), of)
+            states_a_level = stratum != "pruned"
+            out[_name(measure, stratum)] = deviation if states_a_level else math.nan
+    return out
+
+
+def _name(measure: str, stratum: str) -> str:
+    "What a measure of a stratum is called"
+    return measure if stratum == "all" else f"{measure}_{stratum}"
 
 # %% ../../nbs/api/evaluation/03_evaluate.ipynb #19e22b8e
 def evaluate(
-    x_true: np.ndarray,  # True sources, `(n_sources, n_times)`, `(n_sources, n_orient, n_times)` or `(n_sources * n_orient, n_times)`, nAm
-    result: object,  # What a solver returned, or a `Posterior`
-    leadfield: object = None,  # A `Leadfield`: adds explained variance, and with positions localisation error and EMD
+    x_true: np.ndarray,  # True sources, `(n_sources[, n_orient], n_times)` or flattened source-major, nAm
+    result: Any,  # What a solver returned, or a `Posterior`
+    leadfield: Any = None,  # A `Leadfield`: adds explained variance, with positions localisation error and EMD
     level: float = 0.9,  # Level of the intervals that sharpness and interval score are about
     with_emd: bool = True,  # Whether to compute the earth mover's distance, which needs POT
 ) -> Record:  # Measures by name; scores by stratum as `crps`, `crps_active`, …
     "Everything that applies, in one flat record"
-    p, level = as_posterior(result), check_level(level)
-    if leadfield is not None and p.n_orient < 3 and np.shape(x_true)[:2] == (p.n_sources, 3):
+    posterior = as_posterior(result)
+    level = check_level(level)
+    in_space = np.shape(x_true)[:2] == (posterior.n_sources, 3)
+    if leadfield is not None and posterior.n_orient < 3 and in_space:
         x_true = leadfield.project(x_true)
-    x, mean = paired(x_true, p)
-    masks = strata_masks(x, p)
+    x, mean = paired(x_true, posterior)
+    masks = strata_masks(x, posterior)
+
     out = Record(
-        n_sources=p.n_sources,
-        n_orient=p.n_orient,
-        n_times=p.n_times,
-        **{f"n_{s}": int(masks[s].sum()) for s in _STRATA},
-        n_pruned_active=int((masks["pruned"] & masks["active"]).sum()),
-        level=level,
+        n_sources=posterior.n_sources, n_orient=posterior.n_orient, n_times=posterior.n_times
     )
-    out.update(
-        _of_the_mean(x, result, p.n_orient)
-        | ({} if leadfield is None else _of_places(x, result, leadfield, with_emd))
-    )
-    for name, values in _by_source(x, mean, p, level).items():
-        out.update(
-            {
-                name if s == "all" else f"{name}_{s}": _over(values, mask)
-                for s, mask in masks.items()
-            }
-        )
-    out.update(_of_coverage(x, p, masks))
+    for stratum in _STRATA:
+        out[f"n_{stratum}"] = int(masks[stratum].sum())
+    out["n_pruned_active"] = int((masks["pruned"] & masks["active"]).sum())
+    out["level"] = level
+    out.update(_of_the_mean(x, result))
+    out.update(_of_the_choice(x, result))
+    if leadfield is not None:
+        out.update(_of_places(x, result, leadfield, with_emd))
+    for measure, values in _by_source(x, mean, posterior, level).items():
+        for stratum, mask in masks.items():
+            out[_name(measure, stratum)] = _over(values, mask)
+    out.update(_of_coverage(x, posterior, masks))
     return out

@@ -19,10 +19,10 @@ from calibrain.calibration.coverage import (
     combine,
     coverage_curve,
 )
-from ..calibration.credible_sets import moments
 from ..core.checks import check_choice
 from .bands import solve_at
 from .base import Control, Explorer, Impossible, legend_below
+from ..posterior.moments import as_moments
 from ..solvers.registry import SOLVERS
 from ..viz.calibration import draw_calibration, draw_set_size, mean_set_size
 from ..viz.pictures import Panel, Picture, legend_entries
@@ -39,7 +39,7 @@ def runs_at(
     "Simulated runs and what a solver makes of them"
     mode = "adaptive joint learning" if SOLVERS[solver].learns_noise else "oracle"
     runs = (solve_at("free", solver, mode, snr, seed) for seed in range(N_RUNS))
-    return tuple((run.problem.x, moments(run.result)) for run in runs)
+    return tuple((run.problem.x, as_moments(run.result)) for run in runs)
 
 # %% ../../nbs/api/explorers/07_curves.ipynb #10e76468
 SETS = MappingProxyType(

@@ -12,44 +12,61 @@ from scipy.special import ndtr
 from ..core.checks import check_array, check_number, refuse
 
 # %% ../../nbs/api/posterior/03_exceedance.ipynb #3d697dbb
-_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(40)
+_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(40)  # on −1 to 1
+_FAR = 7.5  # Standard deviations beyond which a Gaussian holds nothing, to 13 digits
 
 
-def _inside(m: np.ndarray, s: np.ndarray, r: np.ndarray) -> np.ndarray:  # `(n,)`
-    "Probability that independent Gaussians, narrowest first, lie within balls of radius `r` around zero"
-    first, sd = m[:, 0], s[:, 0]
-    if m.shape[1] == 1:
-        return ndtr((r - first) / sd) - ndtr((-r - first) / sd)
-    low, high = (np.arcsin(np.clip((first + side * 7.5 * sd) / r, -1, 1)) for side in (-1, 1))
-    t = low[:, None] + (high - low)[:, None] * (_NODES + 1) / 2
-    x, rest = r[:, None] * np.sin(t), r[:, None] * np.cos(t)
-    density = np.exp(-(((x - first[:, None]) / sd[:, None]) ** 2) / 2) / (
-        np.sqrt(2 * np.pi) * sd[:, None]
-    )
-    inner = _inside(
-        np.repeat(m[:, 1:], len(_NODES), axis=0),
-        np.repeat(s[:, 1:], len(_NODES), axis=0),
-        rest.ravel(),
-    ).reshape(t.shape)
-    return (high - low) / 2 * ((density * rest * inner) @ _WEIGHTS)
+def _inside(
+    mean: np.ndarray,  # Along each axis, narrowest first, `(n, n_axes)`
+    std: np.ndarray,  # Along each axis, `(n, n_axes)`
+    radius: np.ndarray,  # `(n,)`
+) -> np.ndarray:  # `(n,)`
+    "Probability that independent Gaussians lie within balls around zero"
+    m, s = mean[:, 0], std[:, 0]
+    if mean.shape[1] == 1:
+        return ndtr((radius - m) / s) - ndtr((-radius - m) / s)
+
+    # the range of the first axis, t0 to t1, and the points within it, `(n, n_nodes)`
+    t0 = np.arcsin(np.clip((m - _FAR * s) / radius, -1, 1))
+    t1 = np.arcsin(np.clip((m + _FAR * s) / radius, -1, 1))
+    t = t0[:, None] + (t1 - t0)[:, None] * (_NODES + 1) / 2
+    x = radius[:, None] * np.sin(t)
+    rest = radius[:, None] * np.cos(t)  # radius of the ball in the other axes
+
+    z = (x - m[:, None]) / s[:, None]
+    density = np.exp(-(z**2) / 2) / (np.sqrt(2 * np.pi) * s[:, None])
+    other_means = np.repeat(mean[:, 1:], len(_NODES), axis=0)
+    other_stds = np.repeat(std[:, 1:], len(_NODES), axis=0)
+    inner = _inside(other_means, other_stds, rest.ravel()).reshape(t.shape)
+    return (t1 - t0) / 2 * ((density * rest * inner) @ _WEIGHTS)
 
 # %% ../../nbs/api/posterior/03_exceedance.ipynb #5f1bf9ae
 def exceedance(
     mean: np.ndarray,  # Means, `(n_sources, n_orient, n_times)`
-    cov: np.ndarray,  # Covariance of each source's components, the same at every sample, `(n_sources, n_orient, n_orient)`
+    cov: np.ndarray,  # Covariance of each source's components, at every sample, `(n_sources, n_orient, n_orient)`
     threshold: float,  # The value to exceed, in the unit of `mean`, > 0
 ) -> np.ndarray:  # Probabilities, `(n_sources, n_times)`
     "Probability that the length of a Gaussian vector exceeds a value"
-    mean, cov = check_array("mean", mean, (None, None, None)), check_array("cov", cov)
-    (N, k, _), r = mean.shape, check_number("threshold", threshold, above=0)
-    if cov.shape != (N, k, k):
-        refuse(ValueError, "cov", f"of shape {(N, k, k)}", f"shape {cov.shape}")
-    s2, U = np.linalg.eigh(cov)
-    m, s = U.transpose(0, 2, 1) @ mean, np.sqrt(np.maximum(s2, 0))
-    gap = np.linalg.norm(m, axis=1) - r
-    out, near = np.where(gap > 0, 1.0, 0.0), np.abs(gap) < 7.5 * s[:, -1:]
-    n, t = np.nonzero(near)
-    for some in np.array_split(np.arange(len(n)), len(n) // 4000 + 1):
-        a, sd = m[n[some], :, t[some]], np.maximum(s[n[some]], 1e-9 * (r + s[n[some], -1:]))
-        out[n[some], t[some]] = 1 - _inside(a, sd, np.full(len(some), r))
-    return np.clip(out, 0, 1)
+    mean = check_array("mean", mean, (None, None, None))
+    cov = check_array("cov", cov)
+    radius = check_number("threshold", threshold, above=0)
+    n_sources, k, _ = mean.shape
+    if cov.shape != (n_sources, k, k):
+        refuse(ValueError, "cov", f"of shape {(n_sources, k, k)}", f"shape {cov.shape}")
+
+    # mean and standard deviation along the axes of each ellipsoid, narrowest first
+    variances, axes = np.linalg.eigh(cov)
+    along = axes.transpose(0, 2, 1) @ mean
+    std = np.sqrt(np.maximum(variances, 0))
+    widest = std[:, -1:]
+
+    beyond = np.linalg.norm(along, axis=1) - radius
+    probability = np.where(beyond > 0, 1.0, 0.0)
+    sources, times = np.nonzero(np.abs(beyond) < _FAR * widest)
+    n_parts = len(sources) // 4000 + 1
+    for part in np.array_split(np.arange(len(sources)), n_parts):
+        n, t = sources[part], times[part]
+        least = 1e-9 * (radius + widest[n])  # an axis without width would divide by zero
+        inside = _inside(along[n, :, t], np.maximum(std[n], least), np.full(len(part), radius))
+        probability[n, t] = 1 - inside
+    return np.clip(probability, 0, 1)

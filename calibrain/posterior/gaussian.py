@@ -15,6 +15,7 @@ from fastcore.basics import patch
 from scipy import linalg, sparse
 
 from ..core.checks import check_array, check_count, generator, refuse
+from ..core.tables import html_table
 
 # %% ../../nbs/api/posterior/01_gaussian.ipynb #2bd1c20d
 @dataclass(frozen=True, eq=False, repr=False)
@@ -42,26 +43,35 @@ def mean(self: Posterior) -> np.ndarray:  # `(n_sources * n_orient, n_times)`, s
     return self.S @ self.coeff_mean
 
 # %% ../../nbs/api/posterior/01_gaussian.ipynb #cbb4cec1
+class _Slice(NamedTuple):
+    "Some whole sources of a posterior"
+
+    rows: slice  # Which source coefficients
+    S: sparse.csr_array  # Their rows of S
+    SVt: np.ndarray  # Their rows of SVᵀ
+
+
 @patch
 def _slices(
-    self: Posterior, floats: int = 2**23
-) -> Iterator[
-    tuple[slice, sparse.csr_array, np.ndarray]
-]:  # Rows, their part of S, their part of SVᵀ
-    "Runs of whole sources, small enough that a run's SVᵀ holds some `floats` numbers"
+    self: Posterior,
+    floats: int = 2**23,  # How many numbers the SVᵀ of a slice may hold, about
+) -> Iterator[_Slice]:
+    "Runs of whole sources, small enough for memory"
     Vt = np.ascontiguousarray(self.V.T)
-    step = self.n_orient * max(1, floats // (self.n_orient * max(1, Vt.shape[1])))
-    for a in range(0, self.S.shape[0], step):
-        S = self.S[a : a + step]
-        yield slice(a, a + S.shape[0]), S, S @ Vt
+    n_sensors = max(1, Vt.shape[1])
+    sources_at_once = max(1, floats // (self.n_orient * n_sensors))
+    step = self.n_orient * sources_at_once
+    for first in range(0, self.S.shape[0], step):
+        S = self.S[first : first + step]
+        yield _Slice(slice(first, first + S.shape[0]), S, S @ Vt)
 
 # %% ../../nbs/api/posterior/01_gaussian.ipynb #8724254e
 @patch(as_prop=True)
 def var(self: Posterior) -> np.ndarray:  # `(n_sources * n_orient,)`, nAm²
     "Marginal posterior variance of every source coefficient"
     out = np.empty(self.S.shape[0])
-    for rows, S, U in self._slices():
-        out[rows] = S.power(2) @ self.gamma - np.einsum("im,im->i", U, U)
+    for rows, S, SVt in self._slices():
+        out[rows] = S.power(2) @ self.gamma - np.einsum("im,im->i", SVt, SVt)
     return np.maximum(out, 0)
 
 # %% ../../nbs/api/posterior/01_gaussian.ipynb #e95bc268
@@ -74,11 +84,15 @@ def std(self: Posterior) -> np.ndarray:  # `(n_sources * n_orient,)`, nAm
 @patch(as_prop=True)
 def blocks(self: Posterior) -> np.ndarray:  # `(n_sources, n_orient, n_orient)`, nAm²
     "Posterior covariance of each source's own components"
-    k, out = self.n_orient, np.empty((self.n_sources, self.n_orient, self.n_orient))
-    for rows, S, U in self._slices():
-        U, part = U.reshape(-1, k, U.shape[1]), slice(rows.start // k, rows.stop // k)
-        prior = [[S[a::k].multiply(S[b::k]) @ self.gamma for b in range(k)] for a in range(k)]
-        out[part] = np.moveaxis(prior, 2, 0) - U @ U.transpose(0, 2, 1)
+    k = self.n_orient
+    out = np.empty((self.n_sources, k, k))
+    for rows, S, SVt in self._slices():
+        sources = slice(rows.start // k, rows.stop // k)
+        for a in range(k):
+            for b in range(k):
+                out[sources, a, b] = S[a::k].multiply(S[b::k]) @ self.gamma
+        U = SVt.reshape(-1, k, SVt.shape[1])
+        out[sources] -= U @ U.transpose(0, 2, 1)
     return out
 
 # %% ../../nbs/api/posterior/01_gaussian.ipynb #de368513
@@ -89,13 +103,14 @@ class Gaussian(NamedTuple):
     cov: np.ndarray  # `(n, n)`, the same at every sample
 
 
-def _read(p: Posterior, B: sparse.csr_array) -> Gaussian:
+def _read(posterior: Posterior, B: np.ndarray | sparse.csr_array) -> Gaussian:
     "Mean and covariance of Bc"
-    U, half = B @ p.V.T, B * np.sqrt(p.gamma)[None]
-    prior = half @ half.T  # symmetric to the last bit, as U @ U.T is
-    return Gaussian(
-        B @ p.coeff_mean, (prior.toarray() if sparse.issparse(prior) else prior) - U @ U.T
-    )
+    root = B * np.sqrt(posterior.gamma)[None]
+    prior = root @ root.T  # symmetric to the last bit, as BV @ BV.T is
+    if sparse.issparse(prior):
+        prior = prior.toarray()
+    BV = B @ posterior.V.T
+    return Gaussian(B @ posterior.coeff_mean, prior - BV @ BV.T)
 
 # %% ../../nbs/api/posterior/01_gaussian.ipynb #6aec8164
 @patch
@@ -104,33 +119,29 @@ def read_out(
     A: np.ndarray,  # Weights of the read-outs, dense or sparse, `(n, n_sources * n_orient)`
 ) -> Gaussian:  # Mean `(n, n_times)` and covariance `(n, n)` of Ax
     "The joint posterior of linear read-outs"
-    K, A = (
-        self.S.shape[0],
-        sparse.csr_array(A) if sparse.issparse(A) else check_array("A", np.atleast_2d(A)),
-    )
-    if sparse.issparse(A) and A.nnz:
-        check_array("A", A.data)
+    if sparse.issparse(A):
+        A = sparse.csr_array(A)
+        if A.nnz:
+            check_array("A", A.data)
+    else:
+        A = check_array("A", np.atleast_2d(A))
+    K = self.S.shape[0]
     if A.shape[1:] != (K,):
-        refuse(
-            ValueError,
-            "A",
-            f"of shape (n, {K})",
-            f"shape {A.shape}",
-            "one column for each source coefficient, source-major",
-        )
+        cure = "one column for each source coefficient, source-major"
+        refuse(ValueError, "A", f"of shape (n, {K})", f"shape {A.shape}", cure)
     return _read(self, A @ self.S)
 
 # %% ../../nbs/api/posterior/01_gaussian.ipynb #5462c332
-def _rows(p: Posterior, sources: np.ndarray) -> np.ndarray:  # Rows of S
+def _rows(posterior: Posterior, sources: np.ndarray) -> np.ndarray:  # Rows of S
     "The coefficients of some sources, checked"
     s = np.atleast_1d(sources)
     if s.dtype.kind not in "iu" or s.ndim != 1 or s.size == 0:
         raise TypeError(f"sources must be whole numbers, got {sources!r}: pass indices of sources")
-    if s.min() < 0 or s.max() >= p.n_sources:
-        raise ValueError(
-            f"sources must be within 0 and {p.n_sources - 1}, got {s.min()} to {s.max()}"
-        )
-    return (s.astype(np.intp)[:, None] * p.n_orient + np.arange(p.n_orient)).ravel()
+    if s.min() < 0 or s.max() >= posterior.n_sources:
+        last = posterior.n_sources - 1
+        raise ValueError(f"sources must be within 0 and {last}, got {s.min()} to {s.max()}")
+    first = s.astype(np.intp)[:, None] * posterior.n_orient
+    return (first + np.arange(posterior.n_orient)).ravel()
 
 # %% ../../nbs/api/posterior/01_gaussian.ipynb #bbe9238f
 @patch
@@ -142,12 +153,20 @@ def region(
     return _read(self, self.S[_rows(self, sources)])
 
 # %% ../../nbs/api/posterior/01_gaussian.ipynb #83708bcd
+class _Contraction(NamedTuple):
+    "(I − WᵀW)^½ = I − WᵀCW"
+
+    W: np.ndarray  # VΓ^−½, `(n_sensors, n_active)`
+    C: np.ndarray  # `(n_sensors, n_sensors)`
+
+
 @patch(as_prop=True)
-def _contraction(self: Posterior) -> tuple:  # W and C with (I − WᵀW)^½ = I − WᵀCW
+def _contraction(self: Posterior) -> _Contraction:
     "The two factors of the symmetric root"
     W = self.V / np.sqrt(self.gamma)
     s2, U = linalg.eigh(W @ W.T)
-    return W, (U / (1 + np.sqrt(np.clip(1 - s2, 0, 1)))) @ U.T
+    rest = np.sqrt(np.clip(1 - s2, 0, 1))
+    return _Contraction(W, (U / (1 + rest)) @ U.T)
 
 # %% ../../nbs/api/posterior/01_gaussian.ipynb #d15f5ce0
 @patch
@@ -155,21 +174,32 @@ def sample(
     self: Posterior,
     n: int,  # Number of samples
     seed: int | np.random.Generator,  # Seed of the draw
-    sources: np.ndarray = None,  # Indices of sources, or all
+    sources: np.ndarray | None = None,  # Indices of sources, or all
 ) -> np.ndarray:  # `(n, n_sources * n_orient, n_times)`, nAm
     "Draws from the posterior"
-    n, rng = check_count("n", n), generator(seed)
+    n = check_count("n", n)
+    rng = generator(seed)
     if sources is not None:
-        g = self.region(sources)
-        w, U = linalg.eigh(g.cov)
-        return g.mean + (U * np.sqrt(np.maximum(w, 0))) @ rng.standard_normal((n, *g.mean.shape))
-    (W, C), out = self._contraction, np.empty((n, self.S.shape[0], self.n_times))
-    for draw in out:
+        return _sample_gaussian(self.region(sources), n, rng)
+    W, C = self._contraction
+    prior_std = np.sqrt(self.gamma)[:, None]
+    draws = np.empty((n, self.S.shape[0], self.n_times))
+    for i in range(n):
         z = rng.standard_normal(self.coeff_mean.shape)
-        draw[:] = self.S @ (
-            self.coeff_mean + np.sqrt(self.gamma)[:, None] * (z - W.T @ (C @ (W @ z)))
-        )
-    return out
+        coefficients = self.coeff_mean + prior_std * (z - W.T @ (C @ (W @ z)))
+        draws[i] = self.S @ coefficients
+    return draws
+
+
+def _sample_gaussian(
+    of: Gaussian,
+    n: int,  # Number of samples
+    rng: np.random.Generator,
+) -> np.ndarray:  # `(n, *of.mean.shape)`
+    "Draws of a few quantities"
+    w, U = linalg.eigh(of.cov)
+    root = U * np.sqrt(np.maximum(w, 0))
+    return of.mean + root @ rng.standard_normal((n, *of.mean.shape))
 
 # %% ../../nbs/api/posterior/01_gaussian.ipynb #3be22272
 @patch
@@ -190,20 +220,18 @@ def selection(
 @patch
 def _repr_html_(self: Posterior) -> str:  # HTML
     "A short table"
-    s = self.std
+    std = self.std
     rows = {
         "sources × orientations": f"{self.n_sources} × {self.n_orient}",
         "samples": self.n_times,
         "active coefficients": f"{len(self.gamma)} (the others are zero for certain)",
-        "posterior std, median and largest": f"{np.median(s):.3g}, {s.max():.3g} nAm",
+        "posterior std, median and largest": f"{np.median(std):.3g}, {std.max():.3g} nAm",
     }
-    body = "".join(
-        f"<tr><th style='text-align:left'>{k}</th><td>{v}</td></tr>" for k, v in rows.items()
-    )
-    return f"<table><caption>Posterior</caption>{body}</table>"
+    return html_table("Posterior", rows)
 
 
 @patch
 def __repr__(self: Posterior) -> str:  # Text
     "One line"
-    return f"<Posterior: {self.n_sources} sources × {self.n_orient}, {self.n_times} samples, {len(self.gamma)} active coefficients>"
+    size = f"{self.n_sources} sources × {self.n_orient}, {self.n_times} samples"
+    return f"<Posterior: {size}, {len(self.gamma)} active coefficients>"

@@ -9,16 +9,18 @@ __all__ = ['Result', 'shared_entries', 'with_posterior', 'result_to_arrays', 'ac
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 from fastcore.basics import patch
 from scipy import sparse
 
+from ..core.tables import html_table
 from .gaussian import Posterior, selection
 
 # %% ../../nbs/api/posterior/02_result.ipynb #f180919f
-def _freeze(value):
-    "An array, made read-only"
+def _freeze(value: Any) -> Any:
+    "The value; if it is an array it has been made read-only"
     if isinstance(value, np.ndarray):
         value.flags.writeable = False
     return value
@@ -30,24 +32,30 @@ class Result(Mapping):
 
     solver: str  # Name of the solver
     posterior: Posterior  # Posterior of the sources
-    entries: dict = field(
-        repr=False
-    )  # Key → value, or a function of no arguments that makes it when first read
+    entries: dict  # Key → value, or a function of no arguments that makes it when first read
     cost: float  # Type-II cost ℒ per time sample, lower is better
     log_evidence: float  # Log evidence of the recording, in its own units
-    noise_var: float  # Noise variance that was given or learned (its mean over sensors), µV² or fT²; with a `noise_cov` in units of that covariance
+    noise_var: float  # Noise variance, given or learned, mean over sensors, µV² or fT²; with a `noise_cov` in its units
     n_iter: int  # Iterations used
     converged: bool  # Whether the tolerance was met within `max_iter`
     kkt_violation: float  # Largest relative violation of the optimality conditions, over all groups
     noise_at_boundary: bool = False  # Whether a learned noise variance ran to zero
     history: dict = field(default_factory=dict)  # What was recorded at each iteration
+    coords: np.ndarray | None = None  # Positions of the sources, where known, `(n_sources, 3)`, m
+    times: np.ndarray | None = None  # Times of the samples, where known, `(n_times,)`, s
+    unit: str = "nAm"  # Unit of the amplitudes, that is of `mean` and `std`
     _made: dict = field(default_factory=dict, init=False)
 
-    __eq__, __hash__ = object.__eq__, object.__hash__
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
 
     def __post_init__(self):
         for value in self.entries.values():
             _freeze(value)
+        for name in ("coords", "times"):
+            if getattr(self, name) is not None:
+                own_view = np.asarray(getattr(self, name), dtype=float).view()
+                object.__setattr__(self, name, _freeze(own_view))
 
     def __iter__(self) -> Iterator:
         return iter(self.entries)
@@ -58,13 +66,37 @@ class Result(Mapping):
     def __getitem__(
         self,
         key: str,  # Name of an entry
-    ) -> object:  # Its value, made when it is first read
+    ) -> Any:  # Its value, made when it is first read
         value = self.entries[key]
         if not callable(value):
             return value
         if key not in self._made:
             self._made[key] = _freeze(value())
         return self._made[key]
+
+# %% ../../nbs/api/posterior/02_result.ipynb #6f7fae7f
+@patch(as_prop=True)
+def mean(self: Result) -> np.ndarray:  # `(n_sources * n_orient, n_times)`, source-major, in `unit`
+    "Posterior mean of the sources"
+    return _freeze(self.posterior.mean)
+
+
+@patch(as_prop=True)
+def std(self: Result) -> np.ndarray:  # `(n_sources * n_orient,)`, in `unit`
+    "Marginal posterior standard deviation, the same at every sample"
+    return _freeze(self.posterior.std)
+
+
+@patch(as_prop=True)
+def gamma(self: Result) -> float:  # In the square of `unit`
+    "Prior variance, its mean over all coefficients; by coefficient: `posterior.gamma`"
+    return self["gamma"]
+
+
+@patch(as_prop=True)
+def active(self: Result) -> np.ndarray:  # `(n_active,)`
+    "Indices of the active coefficients, whose prior variance is above zero"
+    return self["active_indices"]
 
 # %% ../../nbs/api/posterior/02_result.ipynb #a008c242
 def shared_entries(
@@ -85,9 +117,8 @@ def shared_entries(
         source_indices=np.arange(posterior.n_sources),
     )
     if posterior.n_orient > 1:
-        out["posterior_mean_reshaped"] = out["posterior_mean"].reshape(
-            posterior.n_sources, posterior.n_orient, -1
-        )
+        shape = (posterior.n_sources, posterior.n_orient, -1)
+        out["posterior_mean_reshaped"] = out["posterior_mean"].reshape(shape)
     return out
 
 # %% ../../nbs/api/posterior/02_result.ipynb #a217a6d6
@@ -106,7 +137,7 @@ def with_posterior(
     return replace(result, posterior=posterior, entries=result.entries | shared)
 
 # %% ../../nbs/api/posterior/02_result.ipynb #2463c197
-_FACTS = (
+_FACTS = (  # Fields that are one value
     "solver",
     "cost",
     "log_evidence",
@@ -115,122 +146,140 @@ _FACTS = (
     "converged",
     "kkt_violation",
     "noise_at_boundary",
-)  # Fields that are one value
+)
+_PARTS = ("data", "indices", "indptr")  # What a sparse array is made of, besides its shape
 
 
-def _flat(name: str, value) -> dict:  # Name → array
+def _to_arrays(name: str, value: Any) -> dict:  # Name → array
     "An array, or the parts of a sparse one"
     if not sparse.issparse(value):
         return {name: np.asarray(value)}
-    v = sparse.csr_array(value)
-    return {
-        f"{name}:data": v.data,
-        f"{name}:indices": v.indices,
-        f"{name}:indptr": v.indptr,
-        f"{name}:shape": np.array(v.shape),
-    }
+    value = sparse.csr_array(value)
+    arrays = {f"{name}:{part}": getattr(value, part) for part in _PARTS}
+    return arrays | {f"{name}:shape": np.array(value.shape)}
 
 
-def _whole(arrays: dict, name: str):
+def _from_arrays(arrays: dict, name: str) -> np.ndarray | sparse.csr_array:
     "An array again, or a sparse one from its parts"
     if name in arrays:
         return arrays[name]
-    return sparse.csr_array(
-        tuple(arrays[f"{name}:{part}"] for part in ("data", "indices", "indptr")),
-        shape=tuple(arrays[f"{name}:shape"]),
-    )
+    parts = tuple(arrays[f"{name}:{part}"] for part in _PARTS)
+    return sparse.csr_array(parts, shape=tuple(arrays[f"{name}:shape"]))
+
+
+def _names_below(arrays: dict, folder: str) -> list[str]:
+    "What is stored in a folder, without it and without the parts of sparse arrays"
+    inside = [name.removeprefix(folder) for name in arrays if name.startswith(folder)]
+    return list(dict.fromkeys(name.split(":")[0] for name in inside))
 
 # %% ../../nbs/api/posterior/02_result.ipynb #e34f4b9b
 def result_to_arrays(
     result: Result,  # A solver's answer
 ) -> dict:  # Name → array
     "A result as plain arrays"
-    p, out = result.posterior, {f"fact/{k}": getattr(result, k) for k in _FACTS}
+    arrays = {f"fact/{k}": getattr(result, k) for k in (*_FACTS, "unit")}
+    for k in ("coords", "times"):
+        if getattr(result, k) is not None:
+            arrays[f"where/{k}"] = getattr(result, k)
     for k in ("gamma", "V", "coeff_mean", "S", "n_orient"):
-        out |= _flat(f"posterior/{k}", getattr(p, k))
+        arrays |= _to_arrays(f"posterior/{k}", getattr(result.posterior, k))
+    covariances = [k for k in result if k.startswith("posterior_cov")]
     for k in result:
-        if not k.startswith("posterior_cov"):
-            out |= _flat(f"entry/{k}", result[k])
-    return (
-        out
-        | {f"history/{k}": v for k, v in result.history.items()}
-        | dict(covariances=np.array([k for k in result if k.startswith("posterior_cov")]))
-    )
+        if k not in covariances:
+            arrays |= _to_arrays(f"entry/{k}", result[k])
+    for k, course in result.history.items():
+        arrays[f"history/{k}"] = course
+    arrays["covariances"] = np.array(covariances)
+    return arrays
 
 # %% ../../nbs/api/posterior/02_result.ipynb #e3913376
 def active_cov(
-    p: Posterior,  # A posterior of sources or of coefficients
+    posterior: Posterior,  # A posterior of sources or of coefficients
     active: np.ndarray,  # Indices of the active ones
 ) -> np.ndarray:  # `(n, n)`, nAm²
     "Covariance of the active sources only"
-    return p.region(active).cov if len(active) else np.zeros((0, 0))
+    if not len(active):
+        return np.zeros((0, 0))
+    return posterior.region(active).cov
 
-
+# %% ../../nbs/api/posterior/02_result.ipynb #df7c7cf2
 def _covariances(
-    p: Posterior, active: np.ndarray, n_coeff: int
+    posterior: Posterior, active: np.ndarray, n_coeff: int
 ) -> dict:  # Entries made when they are read
     "The dense covariances that entries are made of"
-    c, sources = replace(p, S=selection(active, n_coeff)), np.unique(active // p.n_orient)
+    coefficients = replace(posterior, S=selection(active, n_coeff))
+    sources = np.unique(active // posterior.n_orient)
     return dict(
-        posterior_cov=p.dense,
-        posterior_cov_coeff=c.dense,
-        posterior_cov_active=partial(active_cov, p, sources),
-        posterior_cov_active_coeff=partial(active_cov, c, sources),
+        posterior_cov=posterior.dense,
+        posterior_cov_coeff=coefficients.dense,
+        posterior_cov_active=partial(active_cov, posterior, sources),
+        posterior_cov_active_coeff=partial(active_cov, coefficients, sources),
     )
 
 
-def _value(key: str, a):
+def _as_it_was(key: str, value: Any) -> Any:
     "An entry as it was: numbers are numbers, courses are lists"
-    if sparse.issparse(a):
-        return a
-    return a.item() if a.ndim == 0 else a.tolist() if key.endswith("_hist") else a
+    if sparse.issparse(value):
+        return value
+    if value.ndim == 0:
+        return value.item()
+    return value.tolist() if key.endswith("_hist") else value
 
 # %% ../../nbs/api/posterior/02_result.ipynb #f79458ee
 def result_from_arrays(
     arrays: dict,  # What `result_to_arrays` made
 ) -> Result:  # The result
     "A result from plain arrays"
-    below = lambda part: {n[len(part) :].split(":")[0]: None for n in arrays if n.startswith(part)}
-    p = Posterior(**{k: _whole(arrays, f"posterior/{k}") for k in below("posterior/")})
-    p = replace(p, n_orient=int(p.n_orient))
-    entries = {k: _value(k, _whole(arrays, f"entry/{k}")) for k in below("entry/")}
-    lazy = _covariances(p, entries["active_indices"], len(entries["coefficient_indices"]))
-    entries |= {str(k): lazy[str(k)] for k in arrays["covariances"]}
+    fields = {k: _from_arrays(arrays, f"posterior/{k}") for k in _names_below(arrays, "posterior/")}
+    posterior = Posterior(**fields)
+    posterior = replace(posterior, n_orient=int(posterior.n_orient))
+
+    entries = {}
+    for key in _names_below(arrays, "entry/"):
+        entries[key] = _as_it_was(key, _from_arrays(arrays, f"entry/{key}"))
+    made_when_read = _covariances(
+        posterior, entries["active_indices"], len(entries["coefficient_indices"])
+    )
+    for key in arrays["covariances"]:
+        entries[str(key)] = made_when_read[str(key)]
+
+    facts = {k: np.asarray(arrays[f"fact/{k}"]).item() for k in _FACTS}
     return Result(
-        posterior=p,
+        posterior=posterior,
         entries=entries,
-        history={k: arrays[f"history/{k}"] for k in below("history/")},
-        **{k: np.asarray(arrays[f"fact/{k}"]).item() for k in _FACTS},
+        history={k: arrays[f"history/{k}"] for k in _names_below(arrays, "history/")},
+        coords=arrays.get("where/coords"),
+        times=arrays.get("where/times"),
+        unit=str(arrays.get("fact/unit", "nAm")),
+        **facts,
     )
 
 # %% ../../nbs/api/posterior/02_result.ipynb #bde1f286
 @patch
 def _repr_html_(self: Result) -> str:  # HTML
     "A short table"
-    noise = f"{self.noise_var:.4g}" + (
-        " — at the boundary: the data do not determine it" if self.noise_at_boundary else ""
-    )
+    noise = f"{self.noise_var:.4g}"
+    if self.noise_at_boundary:
+        noise += " — at the boundary: the data do not determine it"
+    iterations = f"{self.n_iter}" + ("" if self.converged else " — not converged")
+    below = self.kkt_violation < 1e-6
+    n_active = f"{len(self.posterior.gamma)}"
+    if "coefficient_indices" in self:
+        n_active += f" of {len(self['coefficient_indices'])}"
     rows = {
         "cost ℒ": f"{self.cost:.6g}",
         "log evidence": f"{self.log_evidence:.6g}",
         "noise variance": noise,
-        "iterations": f"{self.n_iter}" + ("" if self.converged else " — not converged"),
-        "largest KKT violation": "below 1e-6"
-        if self.kkt_violation < 1e-6
-        else f"{self.kkt_violation:.1e}",
-        "active coefficients": f"{len(self.posterior.gamma)} of {len(self['coefficient_indices'])}"
-        if "coefficient_indices" in self
-        else len(self.posterior.gamma),
-        "entries": ", ".join(f"<code>{k}</code>" for k in sorted(self)),
+        "iterations": iterations,
+        "largest KKT violation": "below 1e-6" if below else f"{self.kkt_violation:.1e}",
+        "active coefficients": n_active,
+        "entries": ", ".join(sorted(self)),
     }
-    body = "".join(
-        f"<tr><th style='text-align:left'>{k}</th><td style='text-align:left'>{v}</td></tr>"
-        for k, v in rows.items()
-    )
-    return f"<table><caption>{self.solver}</caption>{body}</table>"
+    return html_table(self.solver, rows)
 
 
 @patch
 def __repr__(self: Result) -> str:  # Text
     "One line"
-    return f"<{self.solver}: ℒ = {self.cost:.6g}, {self.n_iter} iterations, {'converged' if self.converged else 'not converged'}>"
+    converged = "converged" if self.converged else "not converged"
+    return f"<{self.solver}: ℒ = {self.cost:.6g}, {self.n_iter} iterations, {converged}>"

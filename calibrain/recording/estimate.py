@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from ..core.checks import check_array, check_choice, check_count, check_number, refuse
 from ..estimator import in_data_units
-from ..head.forward import Leadfield
+from ..head.leadfield import Leadfield
 from ..head.prepared import Prepared, prepare
 from ..head.whitening import Whitener
 from ..posterior.result import Result, with_posterior

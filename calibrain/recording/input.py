@@ -12,7 +12,7 @@ import mne
 import numpy as np
 
 from ..core.checks import check_array, check_number, refuse
-from ..head.forward import _picked
+from ..head.forward import picked_channels
 
 # %% ../../nbs/api/recording/01_input.ipynb #cf081818
 def _conditions(evoked) -> list:  # Of mne.Evoked
@@ -53,7 +53,10 @@ def _names(conditions: list, fwd: mne.Forward, picks) -> list:
             "of the same kind of channels",
             f"{', '.join(sorted(kinds(conditions[0].info))) or 'neither EEG nor MEG'} and {', '.join(sorted(kinds(fwd['info'])))}",
         )
-    found = [set(_picked(e.info, shared if picks is None else picks, "evoked")) for e in conditions]
+    found = [
+        set(picked_channels(e.info, shared if picks is None else picks, "evoked"))
+        for e in conditions
+    ]
     for names in found:
         if odd := sorted(names ^ found[0]):
             refuse(
