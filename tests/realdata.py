@@ -54,7 +54,7 @@ def covariance():
 
 def explorer_files():
     "The recording of the brain explorer"
-    from calibrain.explorers.brain import RecordingFiles
+    from calibrain.explorers import RecordingFiles
 
     return RecordingFiles(
         evoked=BESIDE / "test-ave.fif.gz",

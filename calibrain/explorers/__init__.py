@@ -9,5 +9,5 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "sflex": ["SflexExplorer"],
     "bands": ["PosteriorExplorer"],
     "curves": ["CoverageExplorer"],
-    "brain": ["BrainExplorer"],
+    "brain": ["BrainExplorer", "RecordingFiles"],
 })
