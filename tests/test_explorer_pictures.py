@@ -71,7 +71,7 @@ def test_every_combination_has_a_picture_or_a_sentence(kind):
     "A random sample: a small picture, the same when drawn again, or a sentence"
     e = kind()
     possible = [c for c in choices(e) if c.get("recording") != "real"]
-    sample = random.Random(0).sample(possible, number(routine=8, everything=16))
+    sample = random.Random(0).sample(possible, number(routine=4, everything=16))
     sizes = []
     for values in sample:
         try:
@@ -95,7 +95,7 @@ def test_every_combination_has_a_picture_or_a_sentence(kind):
 @pytest.mark.parametrize("kind", [EvidenceExplorer, SparsePathExplorer])
 def test_combinations_look_different(kind):
     e = kind()
-    sample = random.Random(2).sample(choices(e), 8)
+    sample = random.Random(2).sample(choices(e), number(routine=4, everything=12))
     assert len({png(drawn(e, values)) for values in sample}) == len(sample)
 
 
