@@ -427,7 +427,7 @@ def main(
         args = parser().parse_args(argv)
         return demo_command(args.out, args.seed)
     except SystemExit as e:
-        return e.code or 0
+        return e.code if isinstance(e.code, int) else 0
     except KeyboardInterrupt:
         return _complain("interrupted", 130)
     except OSError as e:

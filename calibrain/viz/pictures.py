@@ -44,20 +44,25 @@ def line_styles() -> Iterator[dict]:  # `color`, `ls` and `marker`, without end
         yield dict(color=colour, ls=line, marker=marker)
 
 # %% ../../nbs/api/viz/01_pictures.ipynb #bf14002a
+def _png(figure) -> bytes:
+    "A figure as a PNG file"
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
 class Picture(Figure):
     "A figure that a notebook shows, with or without pyplot"
 
     def _repr_png_(self) -> bytes:  # PNG
-        buffer = io.BytesIO()
-        self.savefig(buffer, format="png")
-        return buffer.getvalue()
+        return _png(self)
 
 
 class Panel(Axes):
     "Axes that a notebook shows, with the figure they are in"
 
     def _repr_png_(self) -> bytes:  # PNG
-        return self.figure._repr_png_()
+        return _png(self.figure)
 
 # %% ../../nbs/api/viz/01_pictures.ipynb #c85974c9
 def axes_or_new(
@@ -138,8 +143,9 @@ def small_multiples(
         ax.set_title(label, fontsize="medium")
         for handle, name in legend_entries(ax):
             named.setdefault(name, handle)
-        if ax.get_legend():
-            ax.get_legend().remove()
+        own_legend = ax.get_legend()
+        if own_legend is not None:
+            own_legend.remove()
 
     _outer_labels(axes, len(results))
     if named:
