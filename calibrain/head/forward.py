@@ -39,7 +39,7 @@ _KINDS = dict(
 )  # What may be picked, and the kinds of channel it stands for
 
 
-def _picked(info: mne.Info, picks, where: str = "the forward solution") -> list:  # Names
+def picked_channels(info: mne.Info, picks, where: str = "the forward solution") -> list:  # Names
     "Names of the channels that were asked for"
     wanted = (
         [picks]
@@ -133,7 +133,7 @@ def from_forward(
     reduce = check_choice(
         "orientation", orientation, dict(fixed=cls.fixed, free=lambda lf: lf, meg2=cls.reduce_meg)
     )
-    names = _picked(fwd["info"], picks)
+    names = picked_channels(fwd["info"], picks)
     kinds = np.array(_types(fwd["info"], names))
     if orientation == "meg2" and "eeg" in kinds:
         refuse(
