@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 
 import pytest
+import routine
 
 ROOT = Path(__file__).resolve().parent.parent
 CHROMIUM = next(
@@ -84,3 +85,22 @@ def site(docs):
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
+
+
+# ---- what a run left out
+
+
+def pytest_sessionfinish(session):
+    "A worker of pytest-xdist tells its controller what it left out"
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["left"] = routine.LEFT
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node):
+    routine.LEFT.update(getattr(node, "workeroutput", {}).get("left", {}))
+
+
+def pytest_terminal_summary(terminalreporter):
+    if line := routine.left_out(routine.LEFT):
+        terminalreporter.write_line(line, yellow=True)

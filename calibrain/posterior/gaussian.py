@@ -15,6 +15,7 @@ from fastcore.basics import patch
 from scipy import linalg, sparse
 
 from ..core.checks import check_array, check_count, generator, refuse
+from ..core.tables import html_table
 
 # %% ../../nbs/api/posterior/01_gaussian.ipynb #2bd1c20d
 @dataclass(frozen=True, eq=False, repr=False)
@@ -190,17 +191,14 @@ def selection(
 @patch
 def _repr_html_(self: Posterior) -> str:  # HTML
     "A short table"
-    s = self.std
+    std = self.std
     rows = {
         "sources × orientations": f"{self.n_sources} × {self.n_orient}",
         "samples": self.n_times,
         "active coefficients": f"{len(self.gamma)} (the others are zero for certain)",
-        "posterior std, median and largest": f"{np.median(s):.3g}, {s.max():.3g} nAm",
+        "posterior std, median and largest": f"{np.median(std):.3g}, {std.max():.3g} nAm",
     }
-    body = "".join(
-        f"<tr><th style='text-align:left'>{k}</th><td>{v}</td></tr>" for k, v in rows.items()
-    )
-    return f"<table><caption>Posterior</caption>{body}</table>"
+    return html_table("Posterior", rows)
 
 
 @patch

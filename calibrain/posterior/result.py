@@ -14,6 +14,7 @@ import numpy as np
 from fastcore.basics import patch
 from scipy import sparse
 
+from ..core.tables import html_table
 from .gaussian import Posterior, selection
 
 # %% ../../nbs/api/posterior/02_result.ipynb #f180919f
@@ -41,13 +42,21 @@ class Result(Mapping):
     kkt_violation: float  # Largest relative violation of the optimality conditions, over all groups
     noise_at_boundary: bool = False  # Whether a learned noise variance ran to zero
     history: dict = field(default_factory=dict)  # What was recorded at each iteration
+    coords: np.ndarray | None = None  # Positions of the sources, where known, `(n_sources, 3)`, m
+    times: np.ndarray | None = None  # Times of the samples, where known, `(n_times,)`, s
+    unit: str = "nAm"  # Unit of the amplitudes, that is of `mean` and `std`
     _made: dict = field(default_factory=dict, init=False)
 
-    __eq__, __hash__ = object.__eq__, object.__hash__
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
 
     def __post_init__(self):
         for value in self.entries.values():
             _freeze(value)
+        for name in ("coords", "times"):
+            if getattr(self, name) is not None:
+                own_view = np.asarray(getattr(self, name), dtype=float).view()
+                object.__setattr__(self, name, _freeze(own_view))
 
     def __iter__(self) -> Iterator:
         return iter(self.entries)
@@ -65,6 +74,30 @@ class Result(Mapping):
         if key not in self._made:
             self._made[key] = _freeze(value())
         return self._made[key]
+
+# %% ../../nbs/api/posterior/02_result.ipynb #6f7fae7f
+@patch(as_prop=True)
+def mean(self: Result) -> np.ndarray:  # `(n_sources * n_orient, n_times)`, source-major, in `unit`
+    "Posterior mean of the sources"
+    return _freeze(self.posterior.mean)
+
+
+@patch(as_prop=True)
+def std(self: Result) -> np.ndarray:  # `(n_sources * n_orient,)`, in `unit`
+    "Marginal posterior standard deviation, the same at every sample"
+    return _freeze(self.posterior.std)
+
+
+@patch(as_prop=True)
+def gamma(self: Result) -> float:  # In the square of `unit`
+    "Prior variance, its mean over all coefficients; by coefficient: `posterior.gamma`"
+    return self["gamma"]
+
+
+@patch(as_prop=True)
+def active(self: Result) -> np.ndarray:  # `(n_active,)`
+    "Indices of the active coefficients, whose prior variance is above zero"
+    return self["active_indices"]
 
 # %% ../../nbs/api/posterior/02_result.ipynb #a008c242
 def shared_entries(
@@ -145,7 +178,11 @@ def result_to_arrays(
     result: Result,  # A solver's answer
 ) -> dict:  # Name → array
     "A result as plain arrays"
-    p, out = result.posterior, {f"fact/{k}": getattr(result, k) for k in _FACTS}
+    p = result.posterior
+    out = {f"fact/{k}": getattr(result, k) for k in (*_FACTS, "unit")}
+    for k in ("coords", "times"):
+        if getattr(result, k) is not None:
+            out[f"where/{k}"] = getattr(result, k)
     for k in ("gamma", "V", "coeff_mean", "S", "n_orient"):
         out |= _flat(f"posterior/{k}", getattr(p, k))
     for k in result:
@@ -196,11 +233,15 @@ def result_from_arrays(
     entries = {k: _value(k, _whole(arrays, f"entry/{k}")) for k in below("entry/")}
     lazy = _covariances(p, entries["active_indices"], len(entries["coefficient_indices"]))
     entries |= {str(k): lazy[str(k)] for k in arrays["covariances"]}
+    facts = {k: np.asarray(arrays[f"fact/{k}"]).item() for k in _FACTS}
     return Result(
         posterior=p,
         entries=entries,
         history={k: arrays[f"history/{k}"] for k in below("history/")},
-        **{k: np.asarray(arrays[f"fact/{k}"]).item() for k in _FACTS},
+        coords=arrays.get("where/coords"),
+        times=arrays.get("where/times"),
+        unit=str(arrays.get("fact/unit", "nAm")),
+        **facts,
     )
 
 # %% ../../nbs/api/posterior/02_result.ipynb #bde1f286
@@ -221,13 +262,9 @@ def _repr_html_(self: Result) -> str:  # HTML
         "active coefficients": f"{len(self.posterior.gamma)} of {len(self['coefficient_indices'])}"
         if "coefficient_indices" in self
         else len(self.posterior.gamma),
-        "entries": ", ".join(f"<code>{k}</code>" for k in sorted(self)),
+        "entries": ", ".join(sorted(self)),
     }
-    body = "".join(
-        f"<tr><th style='text-align:left'>{k}</th><td style='text-align:left'>{v}</td></tr>"
-        for k, v in rows.items()
-    )
-    return f"<table><caption>{self.solver}</caption>{body}</table>"
+    return html_table(self.solver, rows)
 
 
 @patch
