@@ -24,7 +24,7 @@ from ..simulation.sensors import SensorSimulator, alpha_from_db
 from ..solvers.registry import SOLVERS
 from ..viz.ellipsoids import draw_ellipse
 from ..viz.estimates import draw_waveform, source_energy
-from ..viz.pictures import OKABE_ITO, _found, _Panel, _Picture
+from ..viz.pictures import OKABE_ITO, Panel, Picture, legend_entries
 
 # %% ../../nbs/api/explorers/06_bands.ipynb #d69cd7c3
 @functools.lru_cache(maxsize=256)
@@ -168,10 +168,10 @@ def _moment(p, n) -> int:  # Sample
 def _panels(k: int) -> tuple:  # Figure and grid
     "An empty picture, whose panels are at the same place for all settings"
     if k == 1:
-        return (fig := _Picture(figsize=(8, 3.4))), fig.add_gridspec(
+        return (fig := Picture(figsize=(8, 3.4))), fig.add_gridspec(
             1, 1, left=0.085, right=0.975, top=0.86, bottom=0.23
         )
-    return (fig := _Picture(figsize=(8, 4.5))), fig.add_gridspec(
+    return (fig := Picture(figsize=(8, 4.5))), fig.add_gridspec(
         2, k, left=0.085, right=0.975, top=0.885, bottom=0.185, hspace=0.42, wspace=0.36
     )
 
@@ -191,7 +191,7 @@ def draw_estimate(
             source,
             j,
             _LEVEL,
-            ax=fig.add_subplot(grid[0, j], axes_class=_Panel),
+            ax=fig.add_subplot(grid[0, j], axes_class=Panel),
         )
         ax.set(
             ylim=(-reach, reach),
@@ -201,7 +201,7 @@ def draw_estimate(
         ax.get_legend().remove()
         if k > 1:
             ax.axvline(p.times[_moment(p, source)], color=OKABE_ITO["vermillion"], lw=1, ls="--")
-    named = _found(ax) + (_shadows(fig, grid, run, source, reach) if k > 1 else [])
+    named = legend_entries(ax) + (_shadows(fig, grid, run, source, reach) if k > 1 else [])
     fig.text(0.01, 0.985, _said(run, source), va="top")
     fig.legend(
         *zip(*named),
@@ -225,12 +225,12 @@ def _shadows(fig, grid, run, source, reach) -> list:  # What a legend has to nam
             _moment(run.problem, source),
             _LEVEL,
             dims,
-            ax=fig.add_subplot(grid[1, i], axes_class=_Panel),
+            ax=fig.add_subplot(grid[1, i], axes_class=Panel),
         )
         ax.set(xlim=(-reach, reach), ylim=(-reach, reach))
         ax.set_aspect("equal", adjustable="box")
         ax.get_legend().remove()
-    return [pair for pair in _found(ax) if pair[1] != "posterior mean"]
+    return [pair for pair in legend_entries(ax) if pair[1] != "posterior mean"]
 
 # %% ../../nbs/api/explorers/06_bands.ipynb #f959a9cd
 class PosteriorExplorer(Explorer):

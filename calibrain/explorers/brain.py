@@ -25,7 +25,7 @@ from ..solvers.gamma_map import gamma_map_sflex
 from ..viz.cortex import Cortex, cortex_from_src
 from ..viz.estimates import draw_course
 from ..viz.painted import draw_cortex_image
-from ..viz.pictures import _Picture
+from ..viz.pictures import Picture
 
 # %% ../../nbs/api/explorers/08_brain.ipynb #e5c53f5d
 @dataclass(frozen=True, eq=False)
@@ -206,7 +206,7 @@ class BrainExplorer(Explorer):
         if quantity == "truth" and e.truth is None:
             raise Impossible("Nobody knows the true sources of a real recording.")
         values, how = _values(e, quantity, np.abs(e.times - time).argmin(), threshold)
-        fig = _Picture(figsize=(8, 3.9), layout="constrained")
+        fig = Picture(figsize=(8, 3.9), layout="constrained")
         left, right = (part.subplots() for part in fig.subfigures(1, 2, width_ratios=[2, 1]))
         draw_cortex_image(values, e.cortex, ring=e.strongest, ax=left, **how)
         mean, std = e.course

@@ -25,7 +25,7 @@ from .bands import solve_at
 from .base import Control, Explorer, Impossible
 from ..solvers.registry import SOLVERS
 from ..viz.calibration import draw_calibration, draw_set_size, mean_set_size
-from ..viz.pictures import _found, _Panel, _Picture
+from ..viz.pictures import Panel, Picture, legend_entries
 
 # %% ../../nbs/api/explorers/07_curves.ipynb #67e11e75
 N_RUNS = 20
@@ -92,18 +92,18 @@ def draw_coverage(
     "A coverage curve, and the size of its sets beside it"
     size = mean_set_size(runs, curve.nominal, curve.mode, curve.region, stratum)
     fig, end = (
-        _Picture(figsize=(8, 4.2)),
+        Picture(figsize=(8, 4.2)),
         _SIZE / (runs[0][0].shape[-1] ** 0.5 if curve.mode == "aggregated" else 1),
     )
     left, right = (
-        fig.add_axes(at, axes_class=_Panel)
+        fig.add_axes(at, axes_class=Panel)
         for at in ((0.09, 0.2, 0.335, 0.638), (0.59, 0.2, 0.385, 0.638))
     )
     draw_calibration({f"{stratum} sources": curve}, stratum, ax=left)
     draw_set_size({stratum: size}, curve.nominal, ax=right).set(ylim=(0, end))
     for ax in (left, right):
         ax.get_legend().remove()
-    handles, labels = zip(*_found(left))
+    handles, labels = zip(*legend_entries(left))
     fig.legend(
         handles,
         ["as promised", f"{stratum} sources, with a band of 95 %"],

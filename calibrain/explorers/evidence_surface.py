@@ -20,7 +20,7 @@ from ..head.prepared import prepare
 from ..posterior.result import Result
 from ..solvers.bmn import BMN_joint, Spectrum, spectrum
 from ..viz.convergence import draw_courses, draw_evidence_surface
-from ..viz.pictures import _Picture
+from ..viz.pictures import Picture
 
 # %% ../../nbs/api/explorers/03_evidence_surface.ipynb #59099eaa
 N_SENSORS = 16  # Sensors of the example
@@ -190,7 +190,7 @@ def draw_surface(
     s: Surface,  # What to show
 ) -> Figure:  # The figure
     "Surface and paths, and the pace of each rule"
-    fig = _Picture(figsize=(8, 4.5))
+    fig = Picture(figsize=(8, 4.5))
     left, right = fig.subplots(
         1,
         2,

@@ -21,7 +21,7 @@ from ..solvers.gamma_map import gamma_map_sflex
 from ..viz.cortex import Cortex
 from ..viz.painted import draw_cortex_image
 from ..viz.patches import draw_bump, draw_widths
-from ..viz.pictures import _Picture
+from ..viz.pictures import Picture
 
 # %% ../../nbs/api/explorers/05_sflex.ipynb #aa2eac65
 @functools.lru_cache(maxsize=1)
@@ -105,7 +105,7 @@ class SflexExplorer(Explorer):
     ) -> Figure:  # The picture
         "Map, weights and costs"
         (head, brain), n, how = _head(), _PLACES[place], _NORMALIZE[normalize]
-        r, fig = head.record.coords, _Picture(figsize=(8, 4.5), layout="constrained")
+        r, fig = head.record.coords, Picture(figsize=(8, 4.5), layout="constrained")
         axes = fig.subplot_mosaic(
             [["map", "bump"], ["cost", "cost"]], width_ratios=[1.5, 1], height_ratios=[1.5, 1]
         )

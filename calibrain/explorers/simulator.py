@@ -20,7 +20,7 @@ from ..head.forward import Leadfield
 from ..simulation.sensors import SensorSimulator, alpha_from_db
 from ..simulation.sources import SourceSimulator
 from ..viz.cortex import _bar, _topographies
-from ..viz.pictures import OKABE_ITO, _Panel, _Picture
+from ..viz.pictures import OKABE_ITO, Panel, Picture
 from ..viz.signals import draw_sensors, draw_sources
 
 # %% ../../nbs/api/explorers/02_simulator.ipynb #5c9674fd
@@ -111,17 +111,17 @@ _REACH, _LADDER = (
 
 def _panels() -> tuple:  # Figure, axes for sources and sensors, axes for two maps
     "An empty picture"
-    fig = _Picture(figsize=(8, 4.4))
+    fig = Picture(figsize=(8, 4.4))
     left, right = (
         fig.add_gridspec(2, 1, left=0.085, right=0.525, top=0.97, bottom=0.12, hspace=0.1),
         fig.add_gridspec(2, 1, left=0.715, right=0.935, top=0.93, bottom=0.03, hspace=0.18),
     )
-    top = fig.add_subplot(left[0], axes_class=_Panel)
+    top = fig.add_subplot(left[0], axes_class=Panel)
     return (
         fig,
         top,
-        fig.add_subplot(left[1], sharex=top, axes_class=_Panel),
-        [fig.add_subplot(right[i], axes_class=_Panel) for i in range(2)],
+        fig.add_subplot(left[1], sharex=top, axes_class=Panel),
+        [fig.add_subplot(right[i], axes_class=Panel) for i in range(2)],
     )
 
 

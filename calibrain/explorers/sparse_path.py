@@ -20,7 +20,7 @@ from ..posterior.result import Result
 from ..solvers.evidence import Evidence, Problem, data_root, evaluate, kkt_violation
 from ..solvers.gamma_map import gamma_map, start_scale
 from ..viz.convergence import draw_courses, draw_gamma, draw_kkt
-from ..viz.pictures import _Picture
+from ..viz.pictures import Picture
 
 # %% ../../nbs/api/explorers/04_sparse_path.ipynb #ecbab719
 N_SENSORS, N_SOURCES, N_TIMES = 16, 40, 30  # Size of the example
@@ -130,7 +130,7 @@ def draw_path(
     n_iter: int,  # The iteration shown
 ) -> Figure:  # The figure
     "γ and its certificate by source, and the course of ℒ"
-    fig = _Picture(figsize=(8, 4.5))
+    fig = Picture(figsize=(8, 4.5))
     grid = fig.add_gridspec(
         2,
         2,

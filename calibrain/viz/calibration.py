@@ -33,7 +33,7 @@ from calibrain.calibration.credible_sets import (
     scores,
 )
 from ..core.checks import check_array, check_choice, refuse
-from .pictures import _axes, _legend, _styles
+from .pictures import axes_or_new, line_styles, put_legend
 
 # %% ../../nbs/api/viz/07_calibration.ipynb #021fc322
 def _several(curves, stratum) -> Mapping:  # Label → `CoverageCurve`
@@ -70,11 +70,11 @@ def draw_calibration(
     ax: Axes = None,  # Where to draw, or a new figure
 ) -> Axes:  # The axes
     "Empirical against nominal coverage of several curves"
-    curves, ax = _several(curves, stratum), _promise(_axes(ax, size=(6, 3.6)))
-    for (label, c), style in zip(curves.items(), _styles()):
+    curves, ax = _several(curves, stratum), _promise(axes_or_new(ax, size=(6, 3.6)))
+    for (label, c), style in zip(curves.items(), line_styles()):
         runs = f"{c[stratum].total:,} sets, {c.n_runs} run{'s' * (c.n_runs > 1)}"
         _line(ax, c, stratum, _bands(c, level), f"{label}\n{runs}".strip(), **style)
-    _legend(ax).get_legend().set_bbox_to_anchor((1.05, 1), ax.transAxes)
+    put_legend(ax).get_legend().set_bbox_to_anchor((1.05, 1), ax.transAxes)
     return ax
 
 # %% ../../nbs/api/viz/07_calibration.ipynb #ac9dafe7
@@ -138,9 +138,9 @@ def draw_set_size(
         )
         for label, s in sizes.items()
     }
-    ax = _axes(ax, size=(6, 3.2))
-    for (label, s), style in zip(sizes.items(), _styles()):
+    ax = axes_or_new(ax, size=(6, 3.2))
+    for (label, s), style in zip(sizes.items(), line_styles()):
         ax.plot(c[c < 1], s, ms=4, lw=1.2, label=label, clip_on=False, **style)
     ax.set(xlabel="level of the sets", ylabel="mean size (nAm)", xlim=(0, 1), ylim=(0, None))
-    _legend(ax).get_legend().set_bbox_to_anchor((1.03, 1), ax.transAxes)
+    put_legend(ax).get_legend().set_bbox_to_anchor((1.03, 1), ax.transAxes)
     return ax

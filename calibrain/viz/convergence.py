@@ -15,12 +15,19 @@ from matplotlib.patches import Rectangle
 
 from ..core.checks import check_array, check_choice, check_number, refuse
 from ..posterior.result import Result
-from .pictures import OKABE_ITO, TRUTH, _axes, _labelled, _legend, _styles
+from calibrain.viz.pictures import (
+    OKABE_ITO,
+    TRUTH,
+    axes_or_new,
+    check_results,
+    line_styles,
+    put_legend,
+)
 
 # %% ../../nbs/api/viz/05_convergence.ipynb #5c1057fd
 def _courses(ax, courses, floor, converged) -> Axes:
     "One curve for each label, with a dot at its end, or a cross where the search was stopped before"
-    for (label, (at, values)), style in zip(courses.items(), _styles()):
+    for (label, (at, values)), style in zip(courses.items(), line_styles()):
         values, line = np.maximum(values, floor), dict(color=style["color"], ls=style["ls"])
         ax.plot(at, values, **line, lw=1.6, label=label)
         ax.plot(
@@ -44,7 +51,7 @@ def draw_courses(
 ) -> Axes:  # The axes
     "Values that fall, against iterations, each down to the floor (a dot) or to where it was stopped (a cross)"
     courses, floor = (
-        {label: check_array(label, v, (None,)) for label, v in _labelled(courses).items()},
+        {label: check_array(label, v, (None,)) for label, v in check_results(courses).items()},
         check_number("floor", floor, above=0),
     )
     down = {label: bool((v <= floor).any()) for label, v in courses.items()}
@@ -52,14 +59,14 @@ def draw_courses(
         label: np.argmax(v <= floor) + 1 if down[label] else len(v) for label, v in courses.items()
     }
     ax = _courses(
-        _axes(ax),
+        axes_or_new(ax),
         {label: (np.arange(ends[label]), v[: ends[label]]) for label, v in courses.items()},
         floor,
         down,
     )
     ax.set(yscale="log", ylabel=ylabel)
     ax.minorticks_off()
-    return _legend(ax)
+    return put_legend(ax)
 
 # %% ../../nbs/api/viz/05_convergence.ipynb #c2d1cd18
 _QUANTITIES = {
@@ -97,7 +104,7 @@ def draw_convergence(
     ax: Axes = None,  # Where to draw, or a new figure
 ) -> Axes:  # The axes; a cross ends a curve that has not converged
     "The course of one or several solves"
-    results = _labelled({results.solver: results} if isinstance(results, Result) else results)
+    results = check_results({results.solver: results} if isinstance(results, Result) else results)
     key, ylabel = check_choice("quantity", quantity, _QUANTITIES)
     values, floor = (
         {label: _history(label, r, key) for label, r in results.items()},
@@ -108,7 +115,7 @@ def draw_convergence(
         values = {label: v - lowest for label, v in values.items()}
     first = key != "cost"  # a change belongs to the iteration that made it
     ax = _courses(
-        _axes(ax),
+        axes_or_new(ax),
         {label: (np.arange(len(v)) + first, v) for label, v in values.items()},
         0 if key == "n_active" else floor,
         {label: r.converged for label, r in results.items()},
@@ -118,7 +125,7 @@ def draw_convergence(
         ylabel=ylabel,
         **(dict(ylim=(0, None)) if key == "n_active" else {}),
     )
-    return _legend(ax)
+    return put_legend(ax)
 
 # %% ../../nbs/api/viz/05_convergence.ipynb #0c9eac70
 _LEVELS = (0, 0.1, 0.3, 1, 3, 10, 30, 100, 300)
@@ -146,7 +153,10 @@ def draw_evidence_surface(
 ) -> Axes:  # The axes
     "A cost surface with points and paths on it"
     gamma, noise = (_rising(name, v) for name, v in (("gamma", gamma), ("noise", noise)))
-    height, ax = check_array("height", height, (len(noise), len(gamma))), _axes(ax, size=(6, 3.6))
+    height, ax = (
+        check_array("height", height, (len(noise), len(gamma))),
+        axes_or_new(ax, size=(6, 3.6)),
+    )
     ax.set(
         xscale="log",
         yscale="log",
@@ -166,7 +176,7 @@ def draw_evidence_surface(
         extend="max",
     )
     ax.figure.colorbar(filled, ax=ax, label="ℒ above the optimum", pad=0.02, format="%g")
-    for (label, path), style in zip((paths or {}).items(), _styles()):
+    for (label, path), style in zip((paths or {}).items(), line_styles()):
         path = check_array(label, path, (None, 2))
         ax.plot(*path.T, color=style["color"], ls=style["ls"], lw=1.8, label=label)
     for (label, point), (mark, face) in zip(
@@ -224,7 +234,7 @@ def draw_gamma(
         np.zeros(len(gamma)) if energy is None else check_array("energy", energy, gamma.shape),
         np.arange(len(gamma)),
     )
-    ax, on = _axes(ax), gamma >= floor
+    ax, on = axes_or_new(ax), gamma >= floor
     if (true := energy > floor).any():
         ax.vlines(n[true], floor, energy[true], color=TRUTH, lw=5, label="true energy")
     if on.any():
@@ -247,7 +257,7 @@ def draw_gamma(
         ylabel="γ (nAm²)",
     )
     ax.minorticks_off()
-    return _legend(ax)
+    return put_legend(ax)
 
 # %% ../../nbs/api/viz/05_convergence.ipynb #f99f3c93
 def draw_kkt(
@@ -258,7 +268,11 @@ def draw_kkt(
 ) -> Axes:  # The axes
     "By how much each source violates its optimality condition"
     v, floor = check_array("violation", violation, (None,)), check_number("floor", floor, above=0)
-    grow, n, ax = check_array("grow", grow, v.shape).astype(bool), np.arange(len(v)), _axes(ax)
+    grow, n, ax = (
+        check_array("grow", grow, v.shape).astype(bool),
+        np.arange(len(v)),
+        axes_or_new(ax),
+    )
     for which, label, colour, hatch in (
         (grow, "γ should grow", OKABE_ITO["vermillion"], None),
         (~grow, "γ should shrink", OKABE_ITO["sky"], "////"),
@@ -277,4 +291,4 @@ def draw_kkt(
         ylabel="violation (relative)",
     )
     ax.minorticks_off()
-    return _legend(ax)
+    return put_legend(ax)

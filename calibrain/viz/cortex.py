@@ -20,7 +20,7 @@ from scipy import sparse
 from scipy.sparse import csgraph, linalg
 
 from ..core.checks import check_array, check_choice, check_number, refuse
-from .pictures import _axes, _Panel, _Picture, small_multiples
+from .pictures import Panel, Picture, axes_or_new, small_multiples
 
 # %% ../../nbs/api/viz/03_cortex.ipynb #eb3cc732
 EDGES = [[0, 1], [1, 2], [2, 0]]  # Of a triangle
@@ -438,10 +438,10 @@ def _scene(ax, views, panels, gap=17) -> Axes:
     )
     height = sum(gap + 2 * max(size[1] for *_, size in row) for row in panels) + 3
     if ax is None:
-        ax = _Picture(
+        ax = Picture(
             figsize=(3.2 * wide + 1.2, 3.2 * height / (2 * half) + 0.2), layout="constrained"
-        ).add_subplot(axes_class=_Panel)
-    ax = _axes(ax)
+        ).add_subplot(axes_class=Panel)
+    ax = axes_or_new(ax)
     ax.axis("off")
     for names, row in zip(views, panels):
         tall = max(size[1] for *_, size in row)
@@ -611,7 +611,7 @@ def draw_topography(
 ) -> Axes:  # The axes
     "A map over the sensors"
     (values,), scale, draw = _topographies({"values": values}, info, limits)
-    draw(values, ax=(ax := _axes(ax, size=(3.8, 2.8))))
+    draw(values, ax=(ax := axes_or_new(ax, size=(3.8, 2.8))))
     return _bar(ax, ax, scale, unit, label)
 
 # %% ../../nbs/api/viz/03_cortex.ipynb #19080063

@@ -19,7 +19,15 @@ from calibrain.calibration.credible_sets import (
     truth_like,
 )
 from ..core.checks import check_count, refuse
-from .pictures import OKABE_ITO, TRUTH, _axes, _found, _legend, _Panel, _Picture
+from calibrain.viz.pictures import (
+    OKABE_ITO,
+    TRUTH,
+    Panel,
+    Picture,
+    axes_or_new,
+    legend_entries,
+    put_legend,
+)
 
 # %% ../../nbs/api/viz/06_ellipsoids.ipynb #a6d7c637
 def _at(
@@ -101,7 +109,7 @@ def draw_ellipse(
             "draw_waveform shows its interval",
         )
     i, j = (check_count("dims", d, least=0, most=len(e.centre) - 1) for d in dims)
-    ax, blue, rim = _axes(ax, size=(5.4, 3.4)), OKABE_ITO["blue"], _rim(e, (i, j))
+    ax, blue, rim = axes_or_new(ax, size=(5.4, 3.4)), OKABE_ITO["blue"], _rim(e, (i, j))
     ax.axhline(0, color="0.8", lw=0.8, zorder=0)
     ax.axvline(0, color="0.8", lw=0.8, zorder=0)
     ax.fill(*rim.T, color=OKABE_ITO["sky"], alpha=0.35, lw=0)
@@ -115,7 +123,7 @@ def draw_ellipse(
     ax.plot(*v[[i, j]], **_truth_mark(inside))
     ax.set(xlabel=_names(e, basis)[i], ylabel=_names(e, basis)[j])
     ax.set_aspect("equal", adjustable="datalim")
-    return _legend(ax)
+    return put_legend(ax)
 
 # %% ../../nbs/api/viz/06_ellipsoids.ipynb #1b63f940
 def draw_ellipses(
@@ -136,7 +144,7 @@ def draw_ellipses(
             f"{len(e.centre)}",
             "draw_ellipse draws one plane",
         )
-    fig = _Picture(figsize=(8, 3.1), layout="constrained")
+    fig = Picture(figsize=(8, 3.1), layout="constrained")
     half = 1.08 * max(np.linalg.norm(e.axes * e.radii, axis=1).max(), abs(v - e.centre).max())
     for i, dims in enumerate(((0, 1), (0, 2), (1, 2))):
         ax = draw_ellipse(
@@ -147,12 +155,12 @@ def draw_ellipses(
             level,
             dims,
             basis,
-            ax=fig.add_subplot(1, 3, i + 1, axes_class=_Panel),
+            ax=fig.add_subplot(1, 3, i + 1, axes_class=Panel),
         )
         ax.set(**{f"{a}lim": (c - half, c + half) for a, c in zip("xy", e.centre[list(dims)])})
         ax.set_aspect("equal", adjustable="box")
         ax.get_legend().remove()
-    fig.legend(*zip(*_found(ax)), loc="outside lower center", ncols=3, frameon=False)
+    fig.legend(*zip(*legend_entries(ax)), loc="outside lower center", ncols=3, frameon=False)
     return fig
 
 # %% ../../nbs/api/viz/06_ellipsoids.ipynb #0591deaa
@@ -166,7 +174,7 @@ class _Space(Axes3D):
 def _space(ax) -> Axes3D:
     "The axes in space that were passed, or those of a new figure"
     if ax is None:
-        ax = _Picture(figsize=(5.6, 3.8)).add_axes((0.0, 0.04, 0.66, 0.94), axes_class=_Space)
+        ax = Picture(figsize=(5.6, 3.8)).add_axes((0.0, 0.04, 0.66, 0.94), axes_class=_Space)
     if not isinstance(ax, Axes3D):
         refuse(
             TypeError,
@@ -215,4 +223,4 @@ def draw_ellipsoid(
     )
     ax.set_box_aspect((1, 1, 1), zoom=0.85)
     ax.locator_params(nbins=4)
-    return _legend(ax)
+    return put_legend(ax)

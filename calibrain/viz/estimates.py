@@ -20,10 +20,10 @@ from ..posterior.result import Result
 from calibrain.viz.pictures import (
     OKABE_ITO,
     TRUTH,
-    _axes,
-    _labelled,
-    _legend,
-    _styles,
+    axes_or_new,
+    check_results,
+    line_styles,
+    put_legend,
     small_multiples,
 )
 
@@ -93,10 +93,10 @@ def draw_waveform(
         NormalDist().inv_cdf((1 + check_number("level", level, above=0, most=1 - 1e-12)) / 2)
         * p.std[n * p.n_orient + j],
     )
-    ax = _axes(ax)
+    ax = axes_or_new(ax)
     _band(ax, t, mean[n, j], half, x[n, j], level)
     ax.set(xlabel="time (s)", ylabel="amplitude (nAm)")
-    return _legend(ax)
+    return put_legend(ax)
 
 # %% ../../nbs/api/viz/02_estimates.ipynb #2f21aaa3
 def draw_waveforms(
@@ -129,7 +129,7 @@ def draw_course(
         check_array("mean", mean, times.shape, "pass one value for each time"),
         check_number("std", std, least=0),
     )
-    ax = _axes(ax, size=(5, 2.6))
+    ax = axes_or_new(ax, size=(5, 2.6))
     ax.axhline(0, color="0.7", lw=0.6)
     _band(
         ax,
@@ -197,7 +197,7 @@ def draw_variance(
         source_variance(result),
         check_number("floor", floor, above=0),
     )
-    n, ax, blue = np.arange(len(var)), _axes(ax), OKABE_ITO["blue"]
+    n, ax, blue = np.arange(len(var)), axes_or_new(ax), OKABE_ITO["blue"]
     at = np.where(var >= floor, var, floor / 6)
     ax.vlines(
         n[energy > floor], floor, energy[energy > floor], color=TRUTH, lw=4, label="true energy"
@@ -211,7 +211,7 @@ def draw_variance(
             ax.plot(n[which], at[which], marker, color=blue, mfc=face, ms=4.5, label=name)
     ax.set(yscale="log", xlabel="source", ylabel="energy, variance (nAm²)")
     _foot(ax, floor)
-    return _legend(ax)
+    return put_legend(ax)
 
 # %% ../../nbs/api/viz/02_estimates.ipynb #e953a1a3
 def _foot(ax, floor) -> None:
@@ -244,16 +244,16 @@ def draw_norms(
 ) -> Axes:  # The axes
     "Length of one source's vector over time, truth against several estimates"
     pairs, ax = (
-        {label: _truth_and_mean(truth, r) for label, r in _labelled(results).items()},
-        _axes(ax),
+        {label: _truth_and_mean(truth, r) for label, r in check_results(results).items()},
+        axes_or_new(ax),
     )
     x = next(iter(pairs.values()))[0]
     t, n = _times(times, x.shape[2]), check_count("source", source, least=0, most=len(x) - 1)
     ax.plot(t, np.linalg.norm(x[n], axis=0), color=TRUTH, lw=4, label="truth")
-    for (label, (_, mean)), style in zip(pairs.items(), _styles()):
+    for (label, (_, mean)), style in zip(pairs.items(), line_styles()):
         ax.plot(t, np.linalg.norm(mean[n], axis=0), lw=1.4, label=label, **style | dict(marker=""))
     ax.set(xlabel="time (s)", ylabel="norm of the vector (nAm)", ylim=(0, None))
-    return _legend(ax)
+    return put_legend(ax)
 
 # %% ../../nbs/api/viz/02_estimates.ipynb #96b08e17
 def draw_source_norms(
@@ -263,13 +263,13 @@ def draw_source_norms(
 ) -> Axes:  # The axes
     "Norm of each source over orientations and time, truth against several estimates"
     pairs, ax = (
-        {label: _truth_and_mean(truth, r) for label, r in _labelled(results).items()},
-        _axes(ax),
+        {label: _truth_and_mean(truth, r) for label, r in check_results(results).items()},
+        axes_or_new(ax),
     )
     norm = lambda x: np.linalg.norm(x, axis=(1, 2))
     x = norm(next(iter(pairs.values()))[0])
     ax.bar(np.arange(len(x)), x, color=TRUTH, alpha=0.6, label="truth")
-    for (label, (_, mean)), style in zip(pairs.items(), _styles()):
+    for (label, (_, mean)), style in zip(pairs.items(), line_styles()):
         ax.plot(
             np.arange(len(x)),
             norm(mean),
@@ -281,4 +281,4 @@ def draw_source_norms(
             **style | dict(ls=""),
         )
     ax.set(xlabel="source", ylabel="norm over orientations and time (nAm)", ylim=(0, None))
-    return _legend(ax)
+    return put_legend(ax)

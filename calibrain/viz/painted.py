@@ -29,7 +29,7 @@ from calibrain.viz.cortex import (
     _scene,
     spread,
 )
-from .pictures import _axes
+from .pictures import axes_or_new
 
 # %% ../../nbs/api/viz/09_painted.ipynb #4aee929e
 @dataclass(frozen=True, eq=False)
@@ -150,7 +150,7 @@ def draw_cortex_image(
     everywhere, scale = spread(values, cortex), _scale(np.asarray(values, float), limits, diverging)
     threshold = 0 if threshold is None else check_number("threshold", threshold, least=0)
     p = _painting(cortex, (views,) if isinstance(views, str) else tuple(views), resolution)
-    ax = _axes(ax, size=p.size)
+    ax = axes_or_new(ax, size=p.size)
     ax.axis("off")
     ax.imshow(
         _coloured(p, everywhere, scale, threshold), extent=p.extent, interpolation="antialiased"

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 
 from ..core.checks import check_array, check_count, check_number, refuse
 from ..head.basis import sflex_basis
-from .pictures import OKABE_ITO, TRUTH, _axes, _legend
+from .pictures import OKABE_ITO, TRUTH, axes_or_new, put_legend
 
 # %% ../../nbs/api/viz/08_patches.ipynb #80a45172
 def draw_bump(
@@ -33,7 +33,7 @@ def draw_bump(
         sflex_basis(r, sigma, normalize=normalize)[:, [centre]].toarray().ravel(),
         np.linalg.norm(r - r[centre], axis=1),
     )
-    ax, d, near = _axes(ax, size=(4, 2.4)), np.linspace(0, reach, 300), away <= reach
+    ax, d, near = axes_or_new(ax, size=(4, 2.4)), np.linspace(0, reach, 300), away <= reach
     ax.plot(
         1e3 * d,
         np.where(d <= 3 * sigma, weight[centre] * np.exp(-((d / sigma) ** 2) / 2), 0),
@@ -67,7 +67,7 @@ def draw_widths(
     ) - cost.min()
     top, ax = (
         check_number("top", 1.1 * above.max() or 1 if top is None else top, above=0),
-        _axes(ax, size=(6.5, 2.6)),
+        axes_or_new(ax, size=(6.5, 2.6)),
     )
     if now is not None and now not in widths:
         refuse(ValueError, "now", "one of the widths", f"{now:g}", "add it to them")
@@ -100,4 +100,4 @@ def draw_widths(
         ylim=(-0.08 * top, top),
         xlim=(0, 1.05e3 * widths.max()),
     )
-    return _legend(ax)
+    return put_legend(ax)

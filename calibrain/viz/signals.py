@@ -15,7 +15,15 @@ from matplotlib.lines import Line2D
 
 from ..core.checks import check_array, check_number, refuse
 from .cortex import _bar, _topographies
-from .pictures import OKABE_ITO, TRUTH, _axes, _legend, _Panel, _Picture, _styles
+from calibrain.viz.pictures import (
+    OKABE_ITO,
+    TRUTH,
+    Panel,
+    Picture,
+    axes_or_new,
+    line_styles,
+    put_legend,
+)
 
 # %% ../../nbs/api/viz/04_signals.ipynb #aa9e85bd
 _MOST = 7  # Sources with a colour of their own
@@ -61,7 +69,7 @@ def _stimulus(ax, stim_onset) -> None:
 def _components(ax, k) -> Axes:  # The axes
     "Sources and, where there are several, their components in a legend beside the axes"
     if k == 1:
-        return _legend(ax)
+        return put_legend(ax)
     handles, labels = ax.get_legend_handles_labels()
     lines = [Line2D([], [], color="black", lw=1.4, ls=ls) for ls in ("-", "--", ":")[:k]]
     ax.legend(
@@ -95,9 +103,9 @@ def draw_sources(
             "of shape (n_sources, n_times) or (n_sources, 1, 2 or 3, n_times)",
             f"shape {x.shape}",
         )
-    t, which, ax = _times(times, x.shape[2]), _shown(x, sources), _axes(ax)
+    t, which, ax = _times(times, x.shape[2]), _shown(x, sources), axes_or_new(ax)
     named, rest = sorted(which[:_MOST]), which[_MOST:]
-    for n, style in zip(named, _styles()):
+    for n, style in zip(named, line_styles()):
         for j, ls in enumerate(("-", "--", ":")[: x.shape[1]]):
             ax.plot(
                 t, x[n, j], color=style["color"], lw=1.4, ls=ls, label="" if j else f"source {n}"
@@ -140,12 +148,12 @@ def draw_sensors(
         )
     else:
         parts[0][2].update(color=OKABE_ITO["blue"])
-    t, ax = _times(times, y.shape[1]), _axes(ax)
+    t, ax = _times(times, y.shape[1]), axes_or_new(ax)
     for values, name, style in parts:
         ax.plot(t, values.T, **style, label=[name] + [""] * (len(y) - 1) if len(y) > 1 else name)
     _stimulus(ax, stim_onset)
     ax.set(xlabel="time (s)", ylabel=f"{_quantity(unit) if label is None else label} ({unit})")
-    return _legend(ax) if clean is not None else ax
+    return put_legend(ax) if clean is not None else ax
 
 # %% ../../nbs/api/viz/04_signals.ipynb #992509bc
 def _quantity(unit) -> str:
@@ -195,7 +203,7 @@ def draw_butterfly(
     values, scale, draw = _topographies(
         {f"y at {t[i]:.3g} s": y[:, i] for i in moments}, info, None
     )
-    fig = _Picture(figsize=(7, 4.8), layout="constrained")
+    fig = Picture(figsize=(7, 4.8), layout="constrained")
     grid = fig.add_gridspec(2, len(moments), height_ratios=(1.2, 1))
     top = draw_sensors(
         y,
@@ -203,9 +211,9 @@ def draw_butterfly(
         unit=unit,
         clean=clean,
         stim_onset=stim_onset,
-        ax=fig.add_subplot(grid[0, :], axes_class=_Panel),
+        ax=fig.add_subplot(grid[0, :], axes_class=Panel),
     )
-    maps = [fig.add_subplot(grid[1, j], axes_class=_Panel) for j in range(len(moments))]
+    maps = [fig.add_subplot(grid[1, j], axes_class=Panel) for j in range(len(moments))]
     for ax, v, i in zip(maps, values, moments):
         draw(v, ax=ax)
         ax.set_title(f"{t[i]:.2f} s", fontsize="medium")
