@@ -50,15 +50,26 @@ def in_data_units(
         history=history,
     )
 
-# %% ../../nbs/api/solvers/22_solve.ipynb #2e1aef72
+# %% ../../nbs/api/solvers/22_solve.ipynb #974ca6e3
+def _located(result: Result, recording: MatchedRecording) -> Result:
+    "The result with positions of its sources and times of its samples, where they are known"
+    record = recording.leadfield.record
+    known = dict(coords=None if record is None else record.coords, times=recording.times)
+    new = {k: v for k, v in known.items() if v is not None and getattr(result, k) is None}
+    return replace(result, **new) if new else result
+
+# %% ../../nbs/api/solvers/22_solve.ipynb #7d05e758
 def solve_recording(
     bound: Bound,  # The solver, with its parameters
     recording: MatchedRecording,  # What it is to explain
 ) -> Result:  # Its answer, in the units of the data
     "Run a bound solver on a matched recording"
-    if recording.whitener is not None:
+    w = recording.whitener
+    if w is not None:
         bound = bound.with_white_noise(recording.noise_var)
     result = bound(recording.leadfield, recording.data)
-    if recording.whitener is None or not isinstance(result, Result):
+    if not isinstance(result, Result):
         return result
-    return in_data_units(result, recording.whitener, recording.n_times)
+    if w is not None:
+        result = in_data_units(result, w, recording.n_times)
+    return _located(result, recording)
