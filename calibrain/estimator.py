@@ -89,16 +89,19 @@ def _bind(self: SourceEstimator, record: Leadfield | None = None) -> Bound:
     return bound
 
 # %% ../nbs/api/estimator/01_estimator.ipynb #f31b96fd
+def _n_sensors(L: np.ndarray, n_orient: int) -> int:
+    "Sensors of a leadfield in any form"
+    if isinstance(L, Leadfield | Prepared):
+        return L.n_sensors
+    return len(check_leadfield(L, n_orient))
+
+
 @patch
 def _whitener(self: SourceEstimator, L: np.ndarray) -> Whitener | None:
     "What whitens the noise at the sensors of a leadfield"
     if self.noise_cov is None:
         return None
-    if isinstance(L, Leadfield | Prepared):
-        n_sensors = L.n_sensors
-    else:
-        n_sensors = len(check_leadfield(L, self.n_orient))
-    return noise_whitener(self.noise_cov, n_sensors, record_of(L))
+    return noise_whitener(self.noise_cov, _n_sensors(L, self.n_orient), record_of(L))
 
 
 @patch

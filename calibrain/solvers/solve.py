@@ -51,10 +51,11 @@ def in_data_units(
     )
 
 # %% ../../nbs/api/solvers/22_solve.ipynb #974ca6e3
-def _located(result: Result, recording: MatchedRecording) -> Result:
+def _located(result: Result, bound: Bound, recording: MatchedRecording) -> Result:
     "The result with positions of its sources and times of its samples, where they are known"
     record = recording.leadfield.record
-    known = dict(coords=None if record is None else record.coords, times=recording.times)
+    coords = bound.arguments.get("src_coords", None if record is None else record.coords)
+    known = dict(coords=coords, times=recording.times)
     new = {k: v for k, v in known.items() if v is not None and getattr(result, k) is None}
     return replace(result, **new) if new else result
 
@@ -72,4 +73,4 @@ def solve_recording(
         return result
     if w is not None:
         result = in_data_units(result, w, recording.n_times)
-    return _located(result, recording)
+    return _located(result, bound, recording)
