@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['refuse', 'check_number', 'check_count', 'check_choice', 'check_array', 'check_orient', 'check_leadfield',
-           'check_recording', 'check_logger', 'generator']
+           'check_recording', 'check_logger', 'generator', 'few_names']
 
 # %% ../../nbs/api/core/02_checks.ipynb #c0de0203
 import logging
 import numbers
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -215,3 +216,11 @@ def generator(
     return np.random.default_rng(
         check_count("seed", seed, least=0, cure="pass a whole number or a numpy Generator")
     )
+
+# %% ../../nbs/api/core/02_checks.ipynb #bc25c009
+def few_names(
+    names: Sequence,  # Any number of names
+) -> str:  # Text
+    "The first names of a list, and how many more there are"
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(names[:5]) + more

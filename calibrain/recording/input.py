@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import mne
 import numpy as np
 
-from ..core.checks import check_array, check_number, refuse
+from ..core.checks import check_array, check_number, few_names, refuse
 from ..core.units import UNIT_OF_KIND
 from ..head.forward import picked_channels
 
@@ -36,12 +36,6 @@ def as_conditions(
     return [condition for one in evoked for condition in as_conditions(one)]
 
 # %% ../../nbs/api/recording/01_input.ipynb #40396c87
-def _few(names: Sequence) -> str:
-    "The first names of a list, and how many more there are"
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return ", ".join(names[:5]) + more
-
-
 def _kinds(info: mne.Info) -> set:  # Of "eeg", "mag" and "grad"
     "The kinds of EEG and MEG channels"
     return set(UNIT_OF_KIND) & set(info.get_channel_types(unique=True))
@@ -95,7 +89,7 @@ def check_channels(
             ValueError,
             what,
             "about channels of evoked",
-            f"none of them; it has {_few(list(there))}, evoked has {_few(names)}",
+            f"none of them; it has {few_names(list(there))}, evoked has {few_names(names)}",
             "were the names changed?",
         )
     if missing:
@@ -103,7 +97,7 @@ def check_channels(
             ValueError,
             what,
             "complete for the good channels of evoked",
-            f"none for {_few(missing)}",
+            f"none for {few_names(missing)}",
             "mark them as bad in evoked.info['bads'], or pick other channels",
         )
     if bad := [n for n in names if n in set(bads)]:
@@ -111,7 +105,7 @@ def check_channels(
             ValueError,
             what,
             "good for the good channels of evoked",
-            f"{_few(bad)} marked as bad",
+            f"{few_names(bad)} marked as bad",
             "add them to evoked.info['bads']",
         )
 
