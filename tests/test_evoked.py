@@ -9,7 +9,7 @@ import realdata
 
 from calibrain import BMN, EvokedPosterior, estimate_evoked
 from calibrain.head.basis import sflex_basis
-from calibrain.recording.estimate import _depth_weights, _head
+from calibrain.recording.whitened import depth_weights, whitened_forward
 from calibrain.solvers.registry import SOLVERS
 
 TO_DATA_UNITS, TO_SI = dict(eeg=1e6, mag=1e15, grad=1e13), 1e-9
@@ -256,7 +256,7 @@ def test_auto_orientation():
 def test_depth_weights_are_mne_s(depth, kind):
     "MNE's depth prior of the whitened leadfield, a variance; its limit counts before the exponent, and is one of the sources' own sizes there"
     evoked, fwd, cov = problem(kind)
-    h = _head([evoked], fwd, cov, None, "free", depth, None)
+    h = whitened_forward([evoked], fwd, cov, None, "free", depth, None)
     size = np.linalg.norm(h.plain.L.reshape(len(h.plain.L), 25, 3), axis=(0, 2))
     white = fwd.copy()
     white["sol"]["data"] = h.plain.L
@@ -282,7 +282,7 @@ def test_depth_weights_are_mne_s(depth, kind):
     np.testing.assert_allclose(ours[~clipped], theirs[~clipped], rtol=1e-6)
     np.testing.assert_allclose(ours[clipped], 10**depth, rtol=1e-6)
     np.testing.assert_allclose(theirs[clipped], 10**depth, rtol=0.3)
-    np.testing.assert_allclose(np.median(_depth_weights(h.plain, depth)), 1)
+    np.testing.assert_allclose(np.median(depth_weights(h.plain, depth)), 1)
 
 
 # What must not matter
@@ -367,7 +367,7 @@ def test_baseline_noise_recovers_its_variance():
         / np.sqrt(6)
         * rng.normal(size=e.data.shape)
     )
-    white = _head([e], fwd, None, None, "free", None, None).whitener.W * [
+    white = whitened_forward([e], fwd, None, None, "free", None, None).whitener.W * [
         TO_DATA_UNITS[k] for k in e.get_channel_types()
     ]
     np.testing.assert_allclose(
@@ -469,7 +469,7 @@ def no_solver(monkeypatch):
         raise AssertionError("a solver ran")
 
     for where in (
-        "calibrain.recording.estimate._solve",
+        "calibrain.recording.estimate.solve_recording",
         "calibrain.solvers.bmn._bmn",
         "calibrain.solvers.search.evaluate",
         "calibrain.solvers.gamma_map.minimise",
@@ -1093,7 +1093,7 @@ def test_intervals_hold_what_they_promise(kind, orientation):
     "On data drawn from the model of minimum norm, at 50 and 90 %"
     (_, fwd, cov), rng, nave = problem(kind), np.random.default_rng(5), 6
     info, T = sensors(kind), 200
-    h = _head([problem(kind)[0]], fwd, cov, None, orientation, None, None)
+    h = whitened_forward([problem(kind)[0]], fwd, cov, None, orientation, None, None)
     x = 20 * rng.normal(size=(25, h.leadfield.n_orient, T))
     clean = (h.leadfield.matrix() @ x.reshape(-1, T)) / h.leadfield.from_si[:, None]
     noise = (

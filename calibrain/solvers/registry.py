@@ -45,18 +45,24 @@ def takes(self: Solver) -> dict:  # Parameters by name
     return dict(inspect.signature(self.function).parameters)
 
 # %% ../../nbs/api/solvers/20_registry.ipynb #1b35364b
-_direct = dict(cost_falls=False, sparse=False)  # Found without iterations, one γ for all sources
 _package = (
     Solver(gamma_map, False, "sparse sources"),
     Solver(gamma_map_sflex, False, "sparse patches"),
     Solver(gamma_lambda_map, True, "sparse sources, noise of each sensor"),
     Solver(gamma_lambda_map_sflex, True, "sparse patches, noise of each sensor"),
-    Solver(BMN, False, "one variance for all sources, found directly", **_direct),
+    Solver(
+        BMN,
+        False,
+        "one variance for all sources, found directly",
+        cost_falls=False,
+        sparse=False,
+    ),
     Solver(
         BMN_joint,
         True,
         "one variance for all sources, one for the noise, found directly",
-        **_direct,
+        cost_falls=False,
+        sparse=False,
     ),
 )
 _solvers = {s.name: s for s in _package}
@@ -71,7 +77,7 @@ def describe(
         return check_choice("solver", solver, SOLVERS)
     if not callable(solver):
         raise TypeError(f"solver must be a function or one of {', '.join(SOLVERS)}, got {solver!r}")
-    known = SOLVERS.get(getattr(solver, "__name__", None))
+    known = SOLVERS.get(getattr(solver, "__name__", ""))
     if known is not None and known.function is solver:
         return known
     noise = inspect.signature(solver).parameters.get("noise_var")

@@ -55,9 +55,10 @@ def _located(result: Result, bound: Bound, recording: MatchedRecording) -> Resul
     "The result with positions of its sources and times of its samples, where they are known"
     record = recording.leadfield.record
     coords = bound.arguments.get("src_coords", None if record is None else record.coords)
-    known = dict(coords=coords, times=recording.times)
-    new = {k: v for k, v in known.items() if v is not None and getattr(result, k) is None}
-    return replace(result, **new) if new else result
+    if result.coords is not None:
+        coords = result.coords
+    times = recording.times if result.times is None else result.times
+    return replace(result, coords=coords, times=times)
 
 # %% ../../nbs/api/solvers/22_solve.ipynb #7d05e758
 def solve_recording(
