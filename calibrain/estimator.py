@@ -120,13 +120,18 @@ def _check_recordings(y: np.ndarray, n_sensors: int) -> np.ndarray:
     return np.stack([check_recording(one, n_sensors) for one in y])
 
 # %% ../nbs/api/estimator/01_estimator.ipynb #4f0ecd63
-def _solve(bound: Bound, L: Prepared, w: Whitener | None, y: np.ndarray) -> Result | list[Result]:
-    "Solve one recording, or each of several"
-    if y.ndim == 3:
-        each = tqdm(y, desc=bound.name, unit="recording", disable=None)
-        return [_solve(bound, L, w, one) for one in each]
+def _solve_one(bound: Bound, L: Prepared, w: Whitener | None, y: np.ndarray) -> Result:
+    "Solve one recording"
     data = y if w is None else w.W @ y
     return solve_recording(bound, MatchedRecording(L, data, w))
+
+
+def _solve(bound: Bound, L: Prepared, w: Whitener | None, y: np.ndarray) -> Result | list[Result]:
+    "Solve one recording, or each of several"
+    if y.ndim == 2:
+        return _solve_one(bound, L, w, y)
+    each = tqdm(y, desc=bound.name, unit="recording", disable=None)
+    return [_solve_one(bound, L, w, one) for one in each]
 
 # %% ../nbs/api/estimator/01_estimator.ipynb #326429a2
 @patch

@@ -69,11 +69,11 @@ def _scales(C: np.ndarray, units: Sequence) -> np.ndarray:  # `(n_sensors,)`
 
 def _blocks(C: np.ndarray, units: Sequence) -> list:  # Indices of the sensors of each
     "The sensors of each unit, or all together where units go together"
-    units = np.asarray(units)
-    together = C[units[:, None] != units].any()
+    kinds = np.asarray(units)
+    together = C[kinds[:, None] != kinds].any()
     if together:
         return [np.arange(len(C))]
-    return [np.flatnonzero(units == unit) for unit in np.unique(units)]
+    return [np.flatnonzero(kinds == kind) for kind in np.unique(kinds)]
 
 # %% ../../nbs/api/head/07_whitening.ipynb #1e68ebf9
 def _eigen(C: np.ndarray, blocks: list) -> tuple[np.ndarray, np.ndarray]:
@@ -223,13 +223,14 @@ def sensor_covariance(
     return C * lf.from_si[:, None] * lf.from_si
 
 # %% ../../nbs/api/head/07_whitening.ipynb #6818b995
-def _check_known_channels(lf: Leadfield | None) -> None:
-    "Refuse a covariance that goes by names where there are none"
+def _check_known_channels(lf: Leadfield | None) -> Leadfield:
+    "The leadfield whose channels a covariance knows by name; without one there are none"
     if lf is None:
         must = "a Leadfield where noise_cov knows channels by name"
         got = "an array without names and units"
         cure = "pass a Leadfield, or noise_cov as an array in squared data units"
         refuse(TypeError, "L", must, got, cure)
+    return lf
 
 # %% ../../nbs/api/head/07_whitening.ipynb #afe2d338
 def noise_whitener(
@@ -244,7 +245,6 @@ def noise_whitener(
             refuse(ValueError, "noise_cov", must, f"a whitener of {noise_cov.n_sensors}")
         return noise_cov
     if isinstance(noise_cov, Mapping):
-        _check_known_channels(lf)
-        noise_cov = sensor_covariance(noise_cov, lf, "noise_cov")
+        noise_cov = sensor_covariance(noise_cov, _check_known_channels(lf), "noise_cov")
     _check_cov("noise_cov", noise_cov, n_sensors)
     return whitener(noise_cov, units=None if lf is None else lf.units, name="noise_cov")

@@ -7,7 +7,7 @@ __all__ = ['estimate_evoked']
 
 # %% ../../nbs/api/recording/02_estimate.ipynb #f5bb4d3e
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import mne
 import numpy as np
@@ -77,17 +77,25 @@ def _baseline_power(e: mne.Evoked, white: np.ndarray, noise: str) -> float | Non
     return None
 
 
-def _match(
-    e: mne.Evoked, head: WhitenedForward, window: slice, noise: str
-) -> tuple[MatchedRecording, float | None]:
-    "What the solver is to explain of a condition, and the power of its baseline"
+@dataclass(frozen=True, eq=False)
+class _Condition:
+    "One condition, and what the solver is to explain of it"
+
+    evoked: mne.Evoked  # The condition
+    recording: MatchedRecording  # Its window, whitened
+    tmin: float  # Where the window begins, s
+    baseline: float | None  # Power of its baseline, in multiples of the noise of one epoch
+
+
+def _match(e: mne.Evoked, head: WhitenedForward, window: slice, noise: str) -> _Condition:
+    "A condition as the record that a solver takes"
     white = head.whiten(e)
     baseline = _baseline_power(e, white, noise)
-    size = baseline if noise == "baseline" else 1
-    recording = MatchedRecording(
-        head.weighted, white[:, window], head.whitener, size / e.nave, e.times[window]
-    )
-    return recording, baseline
+    size = 1.0 if noise != "baseline" or baseline is None else baseline
+    data = white[:, window]
+    times = e.times[window]
+    recording = MatchedRecording(head.weighted, data, head.whitener, size / e.nave, times)
+    return _Condition(e, recording, float(times[0]), baseline)
 
 # %% ../../nbs/api/recording/02_estimate.ipynb #355fff09
 def _residual_power(L: np.ndarray, y: np.ndarray, result: Result) -> tuple[float, float]:
@@ -100,13 +108,19 @@ def _residual_power(L: np.ndarray, y: np.ndarray, result: Result) -> tuple[float
 
 
 def _power(
-    e: mne.Evoked, head: WhitenedForward, y: np.ndarray, baseline: float | None, result: Result
+    condition: _Condition, head: WhitenedForward, result: Result
 ) -> dict:  # By name, in multiples of the noise of one epoch
     "How strong baseline and data are, and what is left of them"
+    nave = condition.evoked.nave
+    y = condition.recording.data
     residual, expected = _residual_power(head.plain.L, y, result)
-    power = dict(data=float(np.mean(y**2)), residual=residual, expected_residual=expected)
-    power = {name: e.nave * value for name, value in power.items()}
-    return power if baseline is None else dict(baseline=baseline) | power
+    power = {}
+    if condition.baseline is not None:
+        power["baseline"] = condition.baseline
+    power["data"] = nave * float(np.mean(y**2))
+    power["residual"] = nave * residual
+    power["expected_residual"] = nave * expected
+    return power
 
 # %% ../../nbs/api/recording/02_estimate.ipynb #f4015e60
 def _space(src: mne.SourceSpaces) -> str:
@@ -120,9 +134,13 @@ def _space(src: mne.SourceSpaces) -> str:
 def _vertices(src: mne.SourceSpaces) -> list:  # Of arrays
     "The vertices of each part; a cortex has two hemispheres, if one of them without sources"
     cortex = {s["id"]: s["vertno"] for s in src if s["type"] == "surf"}
-    sides = [FIFF.FIFFV_MNE_SURF_LEFT_HEMI, FIFF.FIFFV_MNE_SURF_RIGHT_HEMI] if cortex else []
-    hemispheres = [cortex.get(side, np.array([], int)) for side in sides]
-    return hemispheres + [s["vertno"] for s in src if s["type"] != "surf"]
+    volumes = [s["vertno"] for s in src if s["type"] != "surf"]
+    if not cortex:
+        return volumes
+    none = np.array([], int)
+    left = cortex.get(FIFF.FIFFV_MNE_SURF_LEFT_HEMI, none)
+    right = cortex.get(FIFF.FIFFV_MNE_SURF_RIGHT_HEMI, none)
+    return [left, right, *volumes]
 
 
 def _check_result(result: Result, name: str) -> None:
@@ -133,15 +151,11 @@ def _check_result(result: Result, name: str) -> None:
 
 
 def _posterior(
-    bound: Bound,
-    e: mne.Evoked,
-    head: WhitenedForward,
-    src: mne.SourceSpaces,
-    recording: MatchedRecording,
-    baseline: float | None,
+    bound: Bound, condition: _Condition, head: WhitenedForward, src: mne.SourceSpaces
 ) -> EvokedPosterior:
     "Solve one condition"
-    result = solve_recording(bound, recording)
+    e = condition.evoked
+    result = solve_recording(bound, condition.recording)
     _check_result(result, bound.name)
     result = head.unweighted(result)
     return EvokedPosterior(
@@ -150,12 +164,12 @@ def _posterior(
         vertices=_vertices(src),
         coords=head.leadfield.coords,
         basis=head.leadfield.basis,
-        tmin=float(recording.times[0]),
+        tmin=condition.tmin,
         tstep=1 / e.info["sfreq"],
         subject=src[0].get("subject_his_id"),
         comment=e.comment or "",
         nave=e.nave,
-        power=_power(e, head, recording.data, baseline, result),
+        power=_power(condition, head, result),
     )
 
 
@@ -182,7 +196,7 @@ def estimate_evoked(
     rank: dict | str | None = None,  # Rank of the noise, as `compute_whitener` takes it
     solver_params: dict | None = None,  # Further arguments of the solver
     progress: bool = True,  # Whether to show progress
-) -> EvokedPosterior:  # Of the sources; a list of them where there are several conditions
+) -> EvokedPosterior:  # Of the sources; a list of them where there is a list of conditions
     "Sources of an evoked response, with error bars"
     conditions = as_conditions(evoked)
     bound = _bind(solver, solver_params, noise)
@@ -193,11 +207,7 @@ def estimate_evoked(
     lf = head.leadfield
     bound = bound.told(lf.n_orient, lf.coords, None, progress and not many, "orientation")
     matched = [_match(e, head, window, noise) for e, window in zip(conditions, windows)]
-    each = tqdm(
-        list(zip(conditions, matched)),
-        desc=bound.name,
-        unit="condition",
-        disable=not (progress and many),
-    )
-    found = [_posterior(bound, e, head, forward["src"], *one) for e, one in each]
-    return found[0] if isinstance(evoked, mne.Evoked | mne.BaseEpochs) else found
+    each = tqdm(matched, desc=bound.name, unit="condition", disable=not (progress and many))
+    found = [_posterior(bound, one, head, forward["src"]) for one in each]
+    alone = isinstance(evoked, mne.Evoked | mne.BaseEpochs)
+    return found[0] if alone else found  # type: ignore[return-value]

@@ -211,11 +211,15 @@ def save(
     path: str | Path,  # Where to, ending in `.npz`
 ) -> Path:  # Where it is
     "Write the posterior to a file"
-    fields = {name: getattr(self, name) for name in (*_TEXTS, *_NUMBERS, "coords", "basis")}
-    own = dict(kind=_KIND) | {name: v for name, v in fields.items() if v is not None}
-    own |= {f"vertices/{i}": np.asarray(v) for i, v in enumerate(self.vertices)}
-    own |= {f"power/{name}": v for name, v in self.power.items()}
-    return write_arrays(path, own | result_to_arrays(self.result))
+    out: dict[str, object] = dict(kind=_KIND)
+    for name in (*_TEXTS, *_NUMBERS, "coords", "basis"):
+        if getattr(self, name) is not None:
+            out[name] = getattr(self, name)
+    for i, vertices in enumerate(self.vertices):
+        out[f"vertices/{i}"] = np.asarray(vertices)
+    for name, value in self.power.items():
+        out[f"power/{name}"] = value
+    return write_arrays(path, out | result_to_arrays(self.result))
 
 
 @patch(cls_method=True)
