@@ -11,7 +11,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "solvers.gamma_lambda_map": ["gamma_lambda_map", "gamma_lambda_map_sflex"],
     "solvers.bmn": ["BMN", "BMN_joint"],
     "estimator": ["SourceEstimator"],
-    "head.forward": ["Leadfield"],  # there it gets from_forward
+    "head.leadfield": ["Leadfield"],
     "head.template": ["template_leadfield"],
     "recording.estimate": ["estimate_evoked"],
     "recording.posterior": ["EvokedPosterior"],

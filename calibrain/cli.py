@@ -14,31 +14,35 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 # %% ../nbs/api/commands/01_cli.ipynb #e63c62ba
 class _Parser(argparse.ArgumentParser):
     "A parser that answers a mistake with one line"
 
-    def __init__(self, *args, **kw):
-        super().__init__(*args, allow_abbrev=False, **kw)
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, allow_abbrev=False, **kwargs)
 
-    def error(self, message):
-        self.exit(2, f"{self.prog}: {' '.join(message.split())}; see {self.prog} --help\n")
+    def error(self, message) -> NoReturn:
+        line = " ".join(message.split())
+        self.exit(2, f"{self.prog}: {line}; see {self.prog} --help\n")
 
 
-def _whole(text) -> int:
+_LARGEST_SEED = 2**32 - 2
+
+
+def _seed(text) -> int:
     "The seed as a number"
     try:
         seed = int(text)
     except ValueError:
         seed = -1
-    if not 0 <= seed <= 2**32 - 2:
-        raise argparse.ArgumentTypeError(
-            f"must be a whole number from 0 to {2**32 - 2}, got {text[:40]!r}"
-        )
+    if not 0 <= seed <= _LARGEST_SEED:
+        must = f"must be a whole number from 0 to {_LARGEST_SEED}"
+        raise argparse.ArgumentTypeError(f"{must}, got {text[:40]!r}")
     return seed
 
 
@@ -51,16 +55,17 @@ def _folder(text) -> Path:
 # %% ../nbs/api/commands/01_cli.ipynb #1a96dceb
 def parser() -> argparse.ArgumentParser:  # The parser
     "What can be said to `calibrain`"
-    p = _Parser(
-        "calibrain", description="Brain sources from EEG and MEG, with calibrated error bars."
-    )
-    p.add_argument(
-        "--version", action="version", version=f"calibrain {sys.modules['calibrain'].__version__}"
-    )
-    commands = p.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    text = "Solve the tutorial's problem with nine pairs of solver and noise mode; print a table, and write four pictures and a page."
+    version = f"calibrain {sys.modules['calibrain'].__version__}"
+    about = "Brain sources from EEG and MEG, with calibrated error bars."
+    top = _Parser("calibrain", description=about)
+    top.add_argument("--version", action="version", version=version)
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
     demo = commands.add_parser(
-        "demo", help="solve the tutorial's problem and show what comes out", description=text
+        "demo",
+        help="solve the tutorial's problem and show what comes out",
+        description="Solve the tutorial's problem with nine pairs of solver and noise mode; "
+        "print a table, and write four pictures and a page.",
     )
     demo.add_argument(
         "--out",
@@ -72,11 +77,11 @@ def parser() -> argparse.ArgumentParser:  # The parser
     demo.add_argument(
         "--seed",
         metavar="N",
-        type=_whole,
+        type=_seed,
         default=41,
         help="seed of the simulated problem (default: 41, the tutorial's)",
     )
-    return p
+    return top
 
 # %% ../nbs/api/commands/01_cli.ipynb #e0882d12
 def text_table(
@@ -85,24 +90,24 @@ def text_table(
     "The runs as aligned text, a block for each orientation"
     from calibrain.demo import COLUMNS, KINDS, footnotes, row
 
-    rows, heads = {id(r): row(r) for r in demo.runs}, list(zip(*(c.head for c in COLUMNS)))
-    widths = [max(map(len, column)) for column in zip(*heads, *rows.values())]
-    line = lambda cells: "  ".join(
-        c.ljust(w) if i < 2 else c.rjust(w) for i, (c, w) in enumerate(zip(cells, widths))
-    ).rstrip()
-    rule = "-" * (sum(widths) + 2 * len(widths) - 2)
-    blocks = [
-        [
-            str(runs[0].problem).capitalize(),
-            rule,
-            *map(line, heads),
-            rule,
-            *(line(rows[id(r)]) for r in runs),
-            "",
-        ]
-        for runs in map(demo.of, KINDS)
-    ]
-    return "\n".join(sum(blocks, []) + footnotes(demo))
+    heads = list(zip(*(column.head for column in COLUMNS)))
+    cells_by_column = zip(*heads, *map(row, demo.runs))
+    widths = [max(map(len, cells)) for cells in cells_by_column]
+    rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
+
+    def line(cells) -> str:
+        words = [cell.ljust(width) for cell, width in zip(cells[:2], widths)]
+        numbers = [cell.rjust(width) for cell, width in zip(cells[2:], widths[2:])]
+        return "  ".join(words + numbers).rstrip()
+
+    lines = []
+    for kind in KINDS:
+        runs = demo.of(kind)
+        lines += [str(runs[0].problem).capitalize(), rule]
+        lines += [*map(line, heads), rule]
+        lines += [line(row(run)) for run in runs]
+        lines += [""]
+    return "\n".join(lines + footnotes(demo))
 
 # %% ../nbs/api/commands/01_cli.ipynb #55095732
 @dataclass(frozen=True)
@@ -115,7 +120,8 @@ class Panel:
     draw: Callable  # Makes the figure
 
 
-DPI, FILES = 150, ("waveforms.png", "variances.png", "vector-norms.png", "source-norms.png")
+DPI = 150
+FILES = ("waveforms.png", "variances.png", "vector-norms.png", "source-norms.png")
 
 # %% ../nbs/api/commands/01_cli.ipynb #8e3590d8
 def panels(
@@ -124,91 +130,168 @@ def panels(
     "The tutorial's four pictures"
     from calibrain import viz
 
-    fixed, free = demo.of("fixed")[0].problem, demo.of("free")[0].problem
-    n, m = fixed.active[0], free.active[0]
-    texts = (
-        (
+    fixed = demo.of("fixed")[0].problem
+    free = demo.of("free")[0].problem
+    one_fixed = fixed.active[0]
+    one_free = free.active[0]
+    return [
+        Panel(
+            "waveforms.png",
             "A waveform and its error band",
-            f"Source {n} of the problem with fixed orientation, one panel for each estimate. Grey: truth. Blue: posterior mean, with the band that should hold the truth at 95 % of the samples.",
-            lambda: viz.draw_waveforms(demo.results("fixed"), fixed.x, fixed.times, n),
+            f"Source {one_fixed} of the problem with fixed orientation, one panel for each "
+            "estimate. Grey: truth. Blue: posterior mean, with the band that should hold the "
+            "truth at 95 % of the samples.",
+            lambda: viz.draw_waveforms(demo.results("fixed"), fixed.x, fixed.times, one_fixed),
         ),
-        (
+        Panel(
+            "variances.png",
             "True energy and posterior variance",
-            "Fixed orientation, source by source. Grey bars: mean square of the true amplitude. Dots: posterior variance. "
-            "Below the dotted line: variances under 10⁻⁶ nAm² as triangles, pruned sources (variance zero) as open circles.",
+            "Fixed orientation, source by source. Grey bars: mean square of the true amplitude. "
+            "Dots: posterior variance. Below the dotted line: variances under 10⁻⁶ nAm² as "
+            "triangles, pruned sources (variance zero) as open circles.",
             lambda: viz.draw_variances(demo.results("fixed"), fixed.x),
         ),
-        (
+        Panel(
+            "vector-norms.png",
             "The length of a vector",
-            f"Source {m} of the problem with free orientation: norm of its three components over time, truth and posterior means.",
-            lambda: viz.draw_norms(demo.results("free"), free.x, free.times, m).figure,
+            f"Source {one_free} of the problem with free orientation: norm of its three "
+            "components over time, truth and posterior means.",
+            lambda: viz.draw_norms(demo.results("free"), free.x, free.times, one_free).figure,
         ),
-        (
+        Panel(
+            "source-norms.png",
             "All sources at once",
-            "Free orientation: norm of each source over orientations and time. Grey bars: truth. A mark above an empty place is energy where there is none.",
+            "Free orientation: norm of each source over orientations and time. Grey bars: truth. "
+            "A mark above an empty place is energy where there is none.",
             lambda: viz.draw_source_norms(demo.results("free"), free.x).figure,
         ),
-    )
-    return [Panel(file, *t) for file, t in zip(FILES, texts)]
+    ]
 
 # %% ../nbs/api/commands/01_cli.ipynb #ecdd2473
 STYLE = """
 :root { color-scheme: light; }
-body { font: 1rem/1.5 system-ui, sans-serif; max-width: 72rem; margin: 0 auto; padding: 1rem; color: #1a1a1a; background: #fff; }
-h1, h2 { line-height: 1.2; } h2 { margin-top: 2.5rem; } .wide { overflow-x: auto; }
-table { border-collapse: collapse; width: 100%; margin: 1.5rem 0; font-variant-numeric: tabular-nums; font-size: .9rem; }
+body {
+  font: 1rem/1.5 system-ui, sans-serif;
+  max-width: 72rem; margin: 0 auto; padding: 1rem;
+  color: #1a1a1a; background: #fff;
+}
+h1, h2 { line-height: 1.2; }
+h2 { margin-top: 2.5rem; }
+.wide { overflow-x: auto; }
+
+table {
+  border-collapse: collapse; width: 100%; margin: 1.5rem 0;
+  font-variant-numeric: tabular-nums; font-size: .9rem;
+}
 caption { text-align: left; font-weight: bold; padding: .3rem 0; }
-th, td { text-align: right; padding: .3rem .5rem; border-bottom: 1px solid #ddd; } th { vertical-align: bottom; }
-td { white-space: nowrap; } th:nth-child(-n+2), td:nth-child(-n+2) { text-align: left; }
-figure { margin: 1rem 0; } img { display: block; max-width: 100%; height: auto; } figcaption, .note { color: #444; font-size: .9rem; }
+th, td { text-align: right; padding: .3rem .5rem; border-bottom: 1px solid #ddd; }
+th { vertical-align: bottom; }
+td { white-space: nowrap; }
+th:nth-child(-n+2), td:nth-child(-n+2) { text-align: left; }
+
+figure { margin: 1rem 0; }
+img { display: block; max-width: 100%; height: auto; }
+figcaption, .note { color: #444; font-size: .9rem; }
+
 @media (max-width: 48rem) {
   thead { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
-  tbody tr { display: block; border: 1px solid #bbb; border-radius: .4rem; margin: .6rem 0; padding: .3rem .6rem; }
-  tbody td { display: flex; justify-content: space-between; gap: 1rem; border: 0; padding: .1rem 0; white-space: normal; }
-  td::before { content: attr(data-label); color: #555; text-align: left; } td:first-child { font-weight: bold; }
+  tbody tr {
+    display: block; border: 1px solid #bbb; border-radius: .4rem;
+    margin: .6rem 0; padding: .3rem .6rem;
+  }
+  tbody td {
+    display: flex; justify-content: space-between; gap: 1rem;
+    border: 0; padding: .1rem 0; white-space: normal;
+  }
+  td::before { content: attr(data-label); color: #555; text-align: left; }
+  td:first-child { font-weight: bold; }
   img { max-width: none; width: calc(var(--w) * .67px); }
 }
 """
 
+# %% ../nbs/api/commands/01_cli.ipynb #1fb91ee4
+_PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>CaliBrain demo</title>
+<style>{style}</style>
+</head>
+<body>
+<h1>CaliBrain demo</h1>
+<p>One simulated recording with fixed source orientation and one with free (seed {seed}), \
+and what six and three pairs of solver and noise mode make of them.</p>
+{parts}
+<footer><p class="note">Made by calibrain {version}.</p></footer>
+</body>
+</html>
+"""
+
 # %% ../nbs/api/commands/01_cli.ipynb #7cbeb4d0
+_TABLE = """<div class="wide">
+<table>
+<caption>{caption}</caption>
+<thead><tr>{head}</tr></thead>
+<tbody>
+{body}
+</tbody>
+</table>
+</div>"""
+
+
 def _html_table(runs) -> str:
     "The runs of one problem as an HTML table"
     from calibrain.demo import COLUMNS, row
 
-    names = [html.escape(c.name) for c in COLUMNS]
-    head = "".join(f'<th scope="col">{n}</th>' for n in names)
-    body = "\n".join(
-        "<tr>"
-        + "".join(f'<td data-label="{n}">{html.escape(c)}</td>' for n, c in zip(names, row(r)))
-        + "</tr>"
-        for r in runs
+    names = [html.escape(column.name) for column in COLUMNS]
+    rows = []
+    for run in runs:
+        cells = zip(names, map(html.escape, row(run)))
+        tags = [f'<td data-label="{name}">{cell}</td>' for name, cell in cells]
+        rows.append("<tr>" + "".join(tags) + "</tr>")
+    return _TABLE.format(
+        caption=html.escape(str(runs[0].problem).capitalize()),
+        head="".join(f'<th scope="col">{name}</th>' for name in names),
+        body="\n".join(rows),
     )
-    return f'<div class="wide">\n<table>\n<caption>{html.escape(str(runs[0].problem).capitalize())}</caption>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>\n</div>'
 
 # %% ../nbs/api/commands/01_cli.ipynb #23251217
+_NOTES = """<details>
+<summary>What the solvers warned of ({count})</summary>
+<ul>
+{items}
+</ul>
+</details>"""
+
+
 def _html_notes(demo) -> str:
     "What the solvers said, as a list that can be opened"
     notes = [
-        f"<li>{html.escape(f'{r.mode}, {r.problem.kind} orientation. {note}')}</li>"
-        for r in demo.runs
-        for note in r.notes
+        f"{run.mode}, {run.problem.kind} orientation. {note}"
+        for run in demo.runs
+        for note in run.notes
     ]
-    return (
-        f"<details>\n<summary>What the solvers warned of ({len(notes)})</summary>\n<ul>\n"
-        + "\n".join(notes)
-        + "\n</ul>\n</details>"
-        if notes
-        else ""
-    )
+    if not notes:
+        return ""
+    items = "\n".join(f"<li>{html.escape(note)}</li>" for note in notes)
+    return _NOTES.format(count=len(notes), items=items)
+
+# %% ../nbs/api/commands/01_cli.ipynb #a064f955
+_FIGURE = """<h2>{title}</h2>
+<figure>
+<div class="wide" tabindex="0" role="group" aria-label="{title}">{image}</div>
+<figcaption>{caption}</figcaption>
+</figure>"""
+_IMAGE = '<img src="{file}" width="{w}" height="{h}" style="--w: {w}" alt="{title}. {caption}">'
 
 
 def _html_figure(panel, size) -> str:
     "A picture with its heading, description and caption"
-    alt, (w, h) = html.escape(f"{panel.title}. {panel.caption}"), size
-    return (
-        f'<h2>{html.escape(panel.title)}</h2>\n<figure>\n<div class="wide" tabindex="0" role="group" aria-label="{html.escape(panel.title)}">'
-        f'<img src="{panel.file}" width="{w}" height="{h}" style="--w: {w}" alt="{alt}"></div>\n<figcaption>{html.escape(panel.caption)}</figcaption>\n</figure>'
-    )
+    words = dict(title=html.escape(panel.title), caption=html.escape(panel.caption))
+    width, height = size
+    image = _IMAGE.format(file=panel.file, w=width, h=height, **words)
+    return _FIGURE.format(image=image, **words)
 
 # %% ../nbs/api/commands/01_cli.ipynb #6584896a
 def page(
@@ -219,34 +302,26 @@ def page(
     "Table and pictures as one page"
     from calibrain.demo import KINDS, footnotes
 
-    intro = (
-        f"One simulated recording with fixed source orientation and one with free (seed {demo.runs[0].problem.seed}), "
-        "and what six and three pairs of solver and noise mode make of them."
-    )
-    parts = [
-        f"<h1>CaliBrain demo</h1>\n<p>{intro}</p>",
-        *(_html_table(demo.of(kind)) for kind in KINDS),
-        *(f'<p class="note">{html.escape(note)}</p>' for note in footnotes(demo)),
-        _html_notes(demo),
-        *map(_html_figure, shown, sizes),
-        f'<footer><p class="note">Made by calibrain {sys.modules["calibrain"].__version__}.</p></footer>',
-    ]
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>CaliBrain demo</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
-        + "\n".join(filter(None, parts))
-        + "\n</body>\n</html>\n"
+    parts = [_html_table(demo.of(kind)) for kind in KINDS]
+    parts += [f'<p class="note">{html.escape(note)}</p>' for note in footnotes(demo)]
+    parts += [_html_notes(demo)]
+    parts += map(_html_figure, shown, sizes)
+    return _PAGE.format(
+        style=STYLE,
+        seed=demo.runs[0].problem.seed,
+        parts="\n".join(filter(None, parts)),
+        version=sys.modules["calibrain"].__version__,
     )
 
 # %% ../nbs/api/commands/01_cli.ipynb #925d1d4f
 def _check_folder(out, files) -> None:
     "Raise an `OSError` where the files cannot go"
-    there = next(p for p in (out, *out.parents) if os.path.lexists(p))
+    there = next(path for path in (out, *out.parents) if os.path.lexists(path))
     if not there.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, f"{there} is not a folder", str(out))
-    for f in files:
-        if (out / f).is_dir():
-            raise IsADirectoryError(errno.EISDIR, f"{out / f} is a folder", str(out))
+    for file in files:
+        if (out / file).is_dir():
+            raise IsADirectoryError(errno.EISDIR, f"{out / file} is a folder", str(out))
 
 # %% ../nbs/api/commands/01_cli.ipynb #2303c8c4
 @contextmanager
@@ -255,33 +330,35 @@ def staging(
     files: Sequence[str],  # Names of the files, in the order in which they are put in place
 ) -> Iterator[Path]:  # A folder to make the files in
     "Make files aside, and put them in place when all are done"
-    out, made, aside = out.absolute(), [], None
+    out = out.absolute()
+    made: list[Path] = []
+    aside = None
     try:
         _check_folder(out, files)
-        made = [p for p in (out, *out.parents) if not p.exists()]
+        made = [path for path in (out, *out.parents) if not path.exists()]
         out.mkdir(parents=True, exist_ok=True)
         aside = Path(tempfile.mkdtemp(prefix=".calibrain-", dir=out))
         yield aside
-        for f in files:
-            os.replace(aside / f, out / f)
+        for file in files:
+            os.replace(aside / file, out / file)
     finally:
         if aside is not None:
             shutil.rmtree(aside, ignore_errors=True)
-        for p in made:
-            try:
-                p.rmdir()
-            except OSError:
-                pass  # it holds our files, or never came to be
+        for path in made:
+            with suppress(OSError):  # it holds our files, or never came to be
+                path.rmdir()
 
 # %% ../nbs/api/commands/01_cli.ipynb #9097aecb
 def _draw(demo, aside, step) -> None:
     "The pictures and the page, into a folder"
-    shown, sizes = panels(demo), []
-    for p in shown:
-        step(p.file)
-        fig = p.draw()
-        fig.savefig(aside / p.file, dpi=DPI)
-        sizes.append(tuple(round(100 * inches) for inches in fig.get_size_inches()))
+    shown = panels(demo)
+    sizes = []
+    for panel in shown:
+        step(panel.file)
+        figure = panel.draw()
+        figure.savefig(aside / panel.file, dpi=DPI)
+        width, height = figure.get_size_inches()
+        sizes.append((round(100 * width), round(100 * height)))
     (aside / "index.html").write_text(page(demo, shown, sizes), encoding="utf-8")
 
 # %% ../nbs/api/commands/01_cli.ipynb #11e2a6ee
@@ -300,6 +377,26 @@ def _complain(text, status) -> int:  # The exit status
     return status
 
 # %% ../nbs/api/commands/01_cli.ipynb #52b10148
+def _one_thread() -> None:
+    "Ask numpy for one thread, unless it has been loaded or the environment says otherwise"
+    if "numpy" not in sys.modules:
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def _progress(stack, n_steps) -> Callable:  # Called with a line about each step
+    "A bar on stderr where that is a terminal, gone at the end of `stack`"
+    from tqdm import tqdm
+
+    bar = tqdm(total=n_steps, unit="step", mininterval=0, leave=False, disable=None)
+    stack.enter_context(bar)
+
+    def step(text) -> None:
+        bar.set_postfix_str(text, refresh=False)
+        bar.update()
+
+    return step
+
+# %% ../nbs/api/commands/01_cli.ipynb #21c8d2a2
 def demo_command(
     out: Path,  # Folder for pictures and page
     seed: int,  # Seed of the problem
@@ -309,25 +406,13 @@ def demo_command(
         try:
             aside = stack.enter_context(staging(out, [*FILES, "index.html"]))
         except OSError as e:
-            return _complain(
-                f"cannot write to {out}: {e.strerror or e}; choose another folder with --out", 2
-            )
-        if "numpy" not in sys.modules:
-            os.environ.setdefault("OMP_NUM_THREADS", "1")
-        from tqdm import tqdm
-
+            why = e.strerror or e
+            return _complain(f"cannot write to {out}: {why}; choose another folder with --out", 2)
+        _one_thread()
         from calibrain.demo import PAIRS, run_demo
 
-        bar = stack.enter_context(
-            tqdm(
-                total=sum(map(len, PAIRS.values())) + len(FILES),
-                unit="step",
-                mininterval=0,
-                leave=False,
-                disable=None,
-            )
-        )
-        step = lambda text: (bar.set_postfix_str(text, refresh=False), bar.update())
+        n_runs = sum(map(len, PAIRS.values()))
+        step = _progress(stack, n_runs + len(FILES))
         demo = run_demo(seed, step)
         _draw(demo, aside, step)
     _say(f"{text_table(demo)}\n\nPage and pictures: {out.absolute() / 'index.html'}")

@@ -24,7 +24,10 @@ from .simulation.sensors import SensorSimulator, noise_variance
 from .simulation.sources import SourceSimulator
 
 # %% ../nbs/api/commands/02_demo.ipynb #bbcd3c2c
-N_SENSORS, N_SOURCES, N_ACTIVE, ALPHA_SNR = 16, 32, 4, 0.7
+N_SENSORS = 16
+N_SOURCES = 32
+N_ACTIVE = 4
+ALPHA_SNR = 0.7  # How much of the recording is signal, 0 to 1
 ERP = MappingProxyType(
     dict(
         tmin=-0.1,
@@ -52,9 +55,7 @@ class TutorialProblem:
 
     kind: str  # `"fixed"` or `"free"` orientation
     seed: int  # Seed that all of it was made from
-    leadfield: (
-        np.ndarray
-    )  # `(n_sensors, n_sources)`, or with free orientation `(n_sensors, n_sources, 3)`, µV/nAm
+    leadfield: np.ndarray  # `(n_sensors, n_sources)`, free: `(n_sensors, n_sources, 3)`, µV/nAm
     src_coords: np.ndarray  # Positions of the sources, `(n_sources, 3)`, m
     times: np.ndarray  # Times of the samples, `(n_times,)`, s
     x: np.ndarray  # True sources, `(n_sources, n_times)` or `(n_sources, 3, n_times)`, nAm
@@ -64,18 +65,23 @@ class TutorialProblem:
     eta: float  # Factor that the noise was scaled by
 
     @property
-    def n_orient(self) -> int:
+    def n_orient(self) -> int:  # 1 or 3
+        "Components of a source"
         return KINDS[self.kind]["n_orient"]
 
 # %% ../nbs/api/commands/02_demo.ipynb #f104d269
+def _unit_columns(L) -> np.ndarray:
+    "A leadfield whose columns have length 1"
+    return L / np.linalg.norm(L, axis=0)
+
+
 def _geometry(seed) -> tuple[np.ndarray, dict]:  # Positions, m, and leadfields by kind, µV/nAm
     "Random positions, and leadfields whose columns have equal length"
     rng = np.random.default_rng(seed)
     coords = rng.normal(scale=0.04, size=(N_SOURCES, 3))
     fixed = rng.normal(scale=0.03, size=(N_SENSORS, N_SOURCES))
     free = rng.normal(scale=0.015, size=(N_SENSORS, N_SOURCES, 3))
-    unit = lambda L: L / np.linalg.norm(L, axis=0)
-    return coords, dict(fixed=0.6 * unit(fixed), free=0.4 * unit(free))
+    return coords, dict(fixed=0.6 * _unit_columns(fixed), free=0.4 * _unit_columns(free))
 
 # %% ../nbs/api/commands/02_demo.ipynb #7855afa7
 def tutorial_problem(
@@ -83,15 +89,16 @@ def tutorial_problem(
     seed: int = 41,  # Seed of everything, 0 to 2**32 - 2; 41 is the tutorial's
 ) -> TutorialProblem:  # Truth and recording
     "The source-estimation tutorial's problem"
-    k = check_choice("kind", kind, KINDS)
-    seed = check_count(
-        "seed", seed, least=0, most=2**32 - 2, cure="pass a whole number from 0 to 2**32 - 2"
-    )
+    about = check_choice("kind", kind, KINDS)
+    cure = "pass a whole number from 0 to 2**32 - 2"
+    seed = check_count("seed", seed, least=0, most=2**32 - 2, cure=cure)
     coords, leadfields = _geometry(seed)
-    L, sources, own = leadfields[kind], SourceSimulator(ERP), seed + k["shift"]
-    x, active = sources.simulate(N_SOURCES, N_ACTIVE, orientation_type=kind, seed=own)
+    L = leadfields[kind]
+    own_seed = seed + about["shift"]
+    sources = SourceSimulator(ERP)
+    x, active = sources.simulate(N_SOURCES, N_ACTIVE, orientation_type=kind, seed=own_seed)
     _, y, noise, eta = SensorSimulator().simulate(
-        x, L, alpha_SNR=ALPHA_SNR, sensor_white_noise_std=k["noise_std"], seed=own
+        x, L, alpha_SNR=ALPHA_SNR, sensor_white_noise_std=about["noise_std"], seed=own_seed
     )
     return TutorialProblem(kind, seed, L, coords, sources.times, x, active, y, noise, eta)
 
@@ -102,16 +109,19 @@ def noise_var(
     mode: str,  # `"oracle"`, `"baseline"` or `"adaptive_joint_learning"`
 ) -> float | None:  # Noise variance, µV²; `None` where it is to be learned
     "The noise variance that a solver is given"
-    return noise_variance(
-        mode, noise=self.noise, y=self.y, **{k: ERP[k] for k in ("tmin", "stim_onset", "sfreq")}
-    )
+    clock = {name: ERP[name] for name in ("tmin", "stim_onset", "sfreq")}
+    return noise_variance(mode, noise=self.noise, y=self.y, **clock)
 
 # %% ../nbs/api/commands/02_demo.ipynb #5ac121c3
 @patch
 def __str__(self: TutorialProblem) -> str:  # Text
     "One line"
+    n_sensors, n_times = self.y.shape
     each = "" if self.n_orient == 1 else f" × {self.n_orient} orientations"
-    return f"{self.kind} orientation: {len(self.y)} sensors, {len(self.x)} sources{each}, {len(self.active)} active, {len(self.times)} samples, seed {self.seed}"
+    return (
+        f"{self.kind} orientation: {n_sensors} sensors, {len(self.x)} sources{each}, "
+        f"{len(self.active)} active, {n_times} samples, seed {self.seed}"
+    )
 
 # %% ../nbs/api/commands/02_demo.ipynb #9fb202ee
 PAIRS = MappingProxyType(
@@ -138,11 +148,9 @@ def parameters(
     problem: TutorialProblem,  # What it is to solve
 ) -> dict:  # Arguments beyond L, y and the noise variance
     "The tutorial's settings of a solver"
-    return (
-        dict(max_iter=150, tol=1e-7, sigma=0.01, src_coords=problem.src_coords)
-        if solver.endswith("_sflex")
-        else dict(max_iter=300, tol=1e-7)
-    )
+    if solver.endswith("_sflex"):
+        return dict(max_iter=150, tol=1e-7, sigma=0.01, src_coords=problem.src_coords)
+    return dict(max_iter=300, tol=1e-7)
 
 # %% ../nbs/api/commands/02_demo.ipynb #c87757dc
 @dataclass(frozen=True, eq=False)
@@ -157,15 +165,16 @@ class Run:
     notes: tuple = ()  # What the solver warned of
 
     @property
-    def label(self) -> str:
+    def label(self) -> str:  # Two lines
+        "What it is called in pictures"
         return f"{self.solver}\n{self.mode}"
 
     @property
-    def error(self) -> float:
-        return float(
-            np.linalg.norm(self.result.posterior.mean.ravel() - self.problem.x.ravel())
-            / np.linalg.norm(self.problem.x)
-        )
+    def error(self) -> float:  # 0 is perfect
+        "Relative error of the posterior mean"
+        x = self.problem.x.ravel()
+        mean = self.result.posterior.mean.ravel()
+        return float(np.linalg.norm(mean - x) / np.linalg.norm(x))
 
 # %% ../nbs/api/commands/02_demo.ipynb #dd715d2a
 def run_pair(
@@ -174,36 +183,34 @@ def run_pair(
     mode: str,  # Noise mode: `"oracle"`, `"baseline"` or `"adaptive_joint_learning"`
 ) -> Run:  # The answer and how it came about
     "Solve a problem with one solver and one noise mode"
-    estimator = SourceEstimator(
-        solver, parameters(solver, problem), problem.noise_var(mode), problem.n_orient
-    )
-    start, ours = time.perf_counter(), (ConvergenceWarning, NoiseBoundaryWarning)
+    settings = parameters(solver, problem)
+    estimator = SourceEstimator(solver, settings, problem.noise_var(mode), problem.n_orient)
+    kept = (ConvergenceWarning, NoiseBoundaryWarning)
+    start = time.perf_counter()
     with warnings.catch_warnings(record=True) as caught:
-        for category in ours:
+        for category in kept:
             warnings.simplefilter("always", category)
         result = estimator.fit(problem.leadfield, problem.y).predict()
     seconds = time.perf_counter() - start
-    for w in caught:
-        if not issubclass(w.category, ours):
-            warnings.warn_explicit(w.message, w.category, w.filename, w.lineno)
-    return Run(
-        problem,
-        solver,
-        mode,
-        result,
-        seconds,
-        tuple(str(w.message) for w in caught if issubclass(w.category, ours)),
-    )
+
+    notes = []
+    for warning in caught:
+        if issubclass(warning.category, kept):
+            notes.append(str(warning.message))
+        else:
+            place = warning.filename, warning.lineno
+            warnings.warn_explicit(warning.message, warning.category, *place)
+    return Run(problem, solver, mode, result, seconds, tuple(notes))
 
 # %% ../nbs/api/commands/02_demo.ipynb #8de82bcf
 def _noise_text(run) -> str:
     "The noise variance used, or that none was determined"
-    v, r = f"{run.result.noise_var:.6f}", run.result
-    if not r.noise_at_boundary:
-        return v
-    return (
-        "→ 0, undetermined" if r.noise_var <= 1e-6 * np.mean(run.problem.y**2) else f"{v}, part → 0"
-    )
+    result = run.result
+    used = f"{result.noise_var:.6f}"
+    if not result.noise_at_boundary:
+        return used
+    power = np.mean(run.problem.y**2)
+    return "→ 0, undetermined" if result.noise_var <= 1e-6 * power else f"{used}, part → 0"
 
 # %% ../nbs/api/commands/02_demo.ipynb #b06997b3
 @dataclass(frozen=True)
@@ -215,20 +222,21 @@ class Column:
     cell: Callable  # Run → text
 
 
+def _true_noise(run) -> str:
+    "The variance of the noise itself"
+    return f"{run.problem.noise_var('oracle'):.6f}"
+
+
 COLUMNS = (
-    Column("solver", ("solver", ""), lambda r: r.solver),
-    Column("noise mode", ("noise mode", ""), lambda r: r.mode),
+    Column("solver", ("solver", ""), lambda run: run.solver),
+    Column("noise mode", ("noise mode", ""), lambda run: run.mode),
     Column("noise variance used (µV²)", ("noise variance", "used, µV²"), _noise_text),
-    Column(
-        "true noise variance (µV²)",
-        ("true", "µV²"),
-        lambda r: f"{r.problem.noise_var('oracle'):.6f}",
-    ),
-    Column("cost ℒ", ("cost", "ℒ"), lambda r: f"{r.result.cost:.4f}"),
-    Column("iterations", ("iter-", "ations"), lambda r: str(r.result.n_iter)),
-    Column("converged", ("con-", "verged"), lambda r: "yes" if r.result.converged else "no"),
-    Column("relative error", ("relative", "error"), lambda r: f"{r.error:.4f}"),
-    Column("time (s)", ("time", "s"), lambda r: f"{r.seconds:.3f}"),
+    Column("true noise variance (µV²)", ("true", "µV²"), _true_noise),
+    Column("cost ℒ", ("cost", "ℒ"), lambda run: f"{run.result.cost:.4f}"),
+    Column("iterations", ("iter-", "ations"), lambda run: str(run.result.n_iter)),
+    Column("converged", ("con-", "verged"), lambda run: "yes" if run.result.converged else "no"),
+    Column("relative error", ("relative", "error"), lambda run: f"{run.error:.4f}"),
+    Column("time (s)", ("time", "s"), lambda run: f"{run.seconds:.3f}"),
 )
 
 
@@ -236,7 +244,7 @@ def row(
     run: Run,  # The run
 ) -> tuple:  # Its cells as text, in the order of `COLUMNS`
     "A run as a row of the table"
-    return tuple(c.cell(run) for c in COLUMNS)
+    return tuple(column.cell(run) for column in COLUMNS)
 
 # %% ../nbs/api/commands/02_demo.ipynb #a8ab7e9b
 @dataclass(frozen=True, eq=False, repr=False)
@@ -249,16 +257,18 @@ class Demo:
         self,
         kind: str,  # `"fixed"` or `"free"`
     ) -> list[Run]:  # The runs with that orientation
-        return [r for r in self.runs if r.problem.kind == kind]
-
-    def __repr__(self):
-        return f"<Demo: {len(self.runs)} runs>"
+        "The runs of one problem"
+        return [run for run in self.runs if run.problem.kind == kind]
 
     def results(
         self,
         kind: str,  # `"fixed"` or `"free"`
     ) -> dict:  # Label → `Result`, as the pictures take it
-        return {r.label: r.result for r in self.of(kind)}
+        "The results of one problem by label"
+        return {run.label: run.result for run in self.of(kind)}
+
+    def __repr__(self):
+        return f"<Demo: {len(self.runs)} runs>"
 
 # %% ../nbs/api/commands/02_demo.ipynb #7b28dcc6
 def run_demo(
@@ -266,11 +276,13 @@ def run_demo(
     progress: Callable | None = None,  # Called before each run with a line about it
 ) -> Demo:  # The nine runs
     "The tutorial's nine pairs of solver and noise mode"
-    problems, runs = {kind: tutorial_problem(kind, seed) for kind in KINDS}, []
-    for kind, solver, mode in [(kind, *pair) for kind in KINDS for pair in PAIRS[kind]]:
-        if progress is not None:
-            progress(f"{solver}, {mode}, {kind} orientation")
-        runs.append(run_pair(problems[kind], solver, mode))
+    problems = {kind: tutorial_problem(kind, seed) for kind in KINDS}
+    runs = []
+    for kind, problem in problems.items():
+        for solver, mode in PAIRS[kind]:
+            if progress is not None:
+                progress(f"{solver}, {mode}, {kind} orientation")
+            runs.append(run_pair(problem, solver, mode))
     return Demo(tuple(runs))
 
 # %% ../nbs/api/commands/02_demo.ipynb #225bf444
@@ -278,33 +290,40 @@ def footnotes(
     demo: Demo,  # The nine runs
 ) -> list[str]:  # Sentences
     "What the words in the table mean, where they occur"
-    out = [
-        "Relative error: ‖estimate − truth‖ / ‖truth‖ over all sources, orientations and samples; an estimate of zero has 1."
+    notes = [
+        "Relative error: ‖estimate − truth‖ / ‖truth‖ over all sources, orientations and samples; "
+        "an estimate of zero has 1."
     ]
-    if any(not r.result.converged for r in demo.runs):
-        out.append(
-            "Not converged: stopped after the tutorial's number of iterations; all else is exact for the variances reached."
+    if not all(run.result.converged for run in demo.runs):
+        notes.append(
+            "Not converged: stopped after the tutorial's number of iterations; "
+            "all else is exact for the variances reached."
         )
-    if any(r.result.noise_at_boundary for r in demo.runs):
-        out.append(
-            "→ 0: the evidence is highest without noise; the data do not tell noise from sources, and no value counts as learned."
+    if any(run.result.noise_at_boundary for run in demo.runs):
+        notes.append(
+            "→ 0: the evidence is highest without noise; "
+            "the data do not tell noise from sources, and no value counts as learned."
         )
-    return out
+    return notes
 
 # %% ../nbs/api/commands/02_demo.ipynb #3ffaba1b
+_NOT_KEPT = ("iterations", "time (s)")
+
+
+def _markdown_row(cells) -> str:
+    "A row of a table, without the columns that a notebook leaves out"
+    kept = [cell for cell, column in zip(cells, COLUMNS) if column.name not in _NOT_KEPT]
+    return "| " + " | ".join(kept) + " |"
+
+# %% ../nbs/api/commands/02_demo.ipynb #65df1f7e
 @patch
 def _repr_markdown_(self: Demo) -> str:  # Markdown
     "A table for each orientation"
-    line = lambda cells: (
-        "| "
-        + " | ".join(
-            c for c, column in zip(cells, COLUMNS) if column.name not in ("iterations", "time (s)")
-        )
-        + " |"
-    )
-    head = [line(c.name for c in COLUMNS), line(["---"] * 2 + ["--:"] * (len(COLUMNS) - 2))]
-    tables = [
-        "\n".join([f"**{runs[0].problem}**\n", *head, *(line(row(r)) for r in runs)])
-        for runs in map(self.of, KINDS)
-    ]
-    return "\n\n".join(tables + footnotes(self))
+    names = [column.name for column in COLUMNS]
+    ranks = ["---"] * 2 + ["--:"] * (len(COLUMNS) - 2)
+    blocks = []
+    for kind in KINDS:
+        runs = self.of(kind)
+        rows = [_markdown_row(cells) for cells in (names, ranks, *map(row, runs))]
+        blocks.append(f"**{runs[0].problem}**\n\n" + "\n".join(rows))
+    return "\n\n".join(blocks + footnotes(self))

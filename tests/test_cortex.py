@@ -38,7 +38,7 @@ def sphere(n=N):
 U, TRIS = sphere()
 EGG = U * [0.03, 0.08, 0.05]
 BOTH = Cortex(
-    np.concatenate([EGG - [0.035, 0, 0], [*EGG, 0.035, 0, 0]]),
+    np.concatenate([EGG - [0.035, 0, 0], EGG + np.array([0.035, 0, 0])]),
     np.concatenate([TRIS, N + TRIS]),
     np.arange(2 * N) < N,
     np.arange(0, 2 * N, 6),
@@ -166,7 +166,7 @@ def test_spread_follows_the_mesh(gap):
         np.c_[np.zeros(n), np.arange(n) * step], np.c_[np.full(n, gap), np.arange(n)[::-1] * step]
     ]
     m, i = len(line), np.arange(2 * n - 1)[:, None]
-    tris = np.concatenate([[*i, 0, 1, m], [*i, 1, m + 1, m]])
+    tris = np.concatenate([i + np.array([0, 1, m]), i + np.array([1, m + 1, m])])
     rr = np.concatenate([np.c_[line, np.full(m, z)] for z in (0, step)])
     x = spread([1, 0], Cortex(rr, tris, np.zeros(2 * m, bool), [0, n]))
     assert x[0] == 1 and (x[n:m] == 0).all() and 0 < x[n // 2] < 1
@@ -176,7 +176,7 @@ def test_spread_goes_by_length_not_by_steps():
     "Halfway between two sources the value is halfway, though one half has ten steps and the other two"
     along = np.r_[np.arange(10) * 0.001, 0.01, 0.015, 0.02]
     m, i = len(along), np.arange(len(along) - 1)[:, None]
-    tris = np.concatenate([[*i, 0, 1, m], [*i, 1, m + 1, m]])
+    tris = np.concatenate([i + np.array([0, 1, m]), i + np.array([1, m + 1, m])])
     strip = Cortex(
         np.concatenate([np.c_[along, np.zeros(m), np.full(m, z)] for z in (0, 0.001)]),
         tris,
@@ -322,7 +322,7 @@ def surface(side, **more):
         dict(
             type="surf",
             id=101 if side == "left" else 102,
-            rr=[*EGG, x, 0, 0],
+            rr=EGG + np.array([x, 0, 0]),
             tris=TRIS,
             use_tris=None,
             vertno=np.arange(0, N, 6),

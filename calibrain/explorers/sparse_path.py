@@ -10,12 +10,13 @@ __all__ = ['N_SENSORS', 'N_SOURCES', 'N_TIMES', 'ACTIVE', 'RULES', 'LAST', 'reco
 import warnings
 from dataclasses import dataclass
 from functools import lru_cache
+from types import MappingProxyType
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from ..core.warnings import ConvergenceWarning
-from .base import Control, Explorer
+from .base import Control, Explorer, legend_below
 from ..posterior.result import Result
 from ..solvers.evidence import Evidence, Problem, data_root, evaluate, kkt_violation
 from ..solvers.gamma_map import gamma_map, start_scale
@@ -23,7 +24,9 @@ from ..viz.convergence import draw_courses, draw_gamma, draw_kkt
 from ..viz.pictures import Picture
 
 # %% ../../nbs/api/explorers/04_sparse_path.ipynb #ecbab719
-N_SENSORS, N_SOURCES, N_TIMES = 16, 40, 30  # Size of the example
+N_SENSORS = 16
+N_SOURCES = 40
+N_TIMES = 30
 ACTIVE = (27, 8, 16, 35, 3, 21, 12, 31)  # Active sources, as many as asked for from the left
 
 
@@ -31,27 +34,21 @@ ACTIVE = (27, 8, 16, 35, 3, 21, 12, 31)  # Active sources, as many as asked for 
 def record(
     snr: float,  # Signal-to-noise ratio, dB
     n_active: int,  # Active sources
-) -> tuple[
-    np.ndarray, np.ndarray, np.ndarray
-]:  # Leadfield, `(n_sensors, n_sources)`; sources, `(n_sources, n_times)`, nAm; recording, `(n_sensors, n_times)`, µV
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # Leadfield; sources, nAm; recording, µV
     "A few active sources and noise of variance 1 µV²"
     rng = np.random.default_rng(0)
-    G, waves, e = (
-        rng.normal(size=(N_SENSORS, N_SOURCES)),
-        rng.normal(size=(len(ACTIVE), N_TIMES)),
-        rng.normal(size=(N_SENSORS, N_TIMES)),
-    )
+    G = rng.normal(size=(N_SENSORS, N_SOURCES))
+    waves = rng.normal(size=(len(ACTIVE), N_TIMES))
+    e = rng.normal(size=(N_SENSORS, N_TIMES))
     x = np.zeros((N_SOURCES, N_TIMES))
     x[list(ACTIVE[:n_active])] = waves[:n_active]
     x *= np.sqrt(10 ** (snr / 10) / np.square(G @ x).mean())
     return G, x, G @ x + e
 
 # %% ../../nbs/api/explorers/04_sparse_path.ipynb #47f8013f
-RULES = {
-    "MacKay": "mackay",
-    "convex bounding": "convex",
-    "EM": "em",
-}  # Names of the rules → `update_mode`
+RULES = MappingProxyType(
+    {"MacKay": "mackay", "convex bounding": "convex", "EM": "em"}
+)  # Names of the rules → `update_mode`
 LAST = 500  # Iterations of a whole course
 
 
@@ -62,7 +59,7 @@ class Stopped:
     x: np.ndarray  # True sources, `(n_sources, n_times)`, nAm
     ev: Evidence  # γ and the statistics by source
     explained: float  # Share of the recording's power that the posterior mean explains
-    result: Result = None  # The solver's answer; `None` before the first iteration
+    result: Result | None = None  # The solver's answer; `None` before the first iteration
 
     @property
     def violation(self) -> np.ndarray:
@@ -76,6 +73,13 @@ def _solve(snr, n_active, rule, n_iter, tol=0.0) -> Result:
         warnings.simplefilter("ignore", ConvergenceWarning)
         return gamma_map(G, y, 1.0, max_iter=n_iter, tol=tol, update_mode=rule)
 
+
+def _explained(G, y, ev: Evidence) -> float:
+    "Share of the recording's power that the posterior mean explains"
+    Sigma_y = ev.R @ ev.R.T
+    mean = ev.gamma[:, None] * (G.T @ np.linalg.solve(Sigma_y, y))
+    return 1 - np.square(y - G @ mean).sum() / np.square(y).sum()
+
 # %% ../../nbs/api/explorers/04_sparse_path.ipynb #798ae03a
 @lru_cache(512)
 def stopped(
@@ -86,26 +90,26 @@ def stopped(
 ) -> Stopped:  # Where they led
     "Gamma-MAP after some iterations; none is the start"
     G, x, y = record(snr, n_active)
-    result = _solve(snr, n_active, RULES[rule], n_iter) if n_iter else None
-    gamma = result["gammas_full"] if n_iter else np.full(N_SOURCES, start_scale(G, y)[0])
+    if n_iter == 0:
+        result = None
+        gamma = np.full(N_SOURCES, start_scale(G, y)[0])
+    else:
+        result = _solve(snr, n_active, RULES[rule], n_iter)
+        gamma = result["gammas_full"]
     ev = evaluate(Problem(G, data_root(y)), gamma, np.ones(N_SENSORS))
-    mean = gamma[:, None] * (G.T @ np.linalg.solve(ev.R @ ev.R.T, y))
-    return Stopped(x, ev, 1 - np.square(y - G @ mean).sum() / np.square(y).sum(), result)
+    return Stopped(x, ev, _explained(G, y, ev), result)
 
-
+# %% ../../nbs/api/explorers/04_sparse_path.ipynb #255e13d5
 @lru_cache(64)
 def courses(
     snr: float,  # Signal-to-noise ratio, dB
     n_active: int,  # Active sources
-) -> tuple[
-    dict, float
-]:  # Rule → ℒ at iterations 0, 1, …; the optimum, lowest ℒ that any search found
+) -> tuple[dict, float]:  # Rule → ℒ at iterations 0, 1, …; ℒ at the optimum
     "The cost by iterations, for each rule"
     found = {rule: _solve(snr, n_active, mode, LAST) for rule, mode in RULES.items()}
     best = _solve(snr, n_active, "fast", 1000, 1e-9)
-    return {rule: r.history["cost"] for rule, r in found.items()}, min(
-        best.cost, *(r.cost for r in found.values())
-    )
+    lowest = min(best.cost, *(result.cost for result in found.values()))
+    return {rule: result.history["cost"] for rule, result in found.items()}, lowest
 
 # %% ../../nbs/api/explorers/04_sparse_path.ipynb #15e5645e
 def _small(v: float) -> str:
@@ -114,12 +118,56 @@ def _small(v: float) -> str:
 
 def _words(s: Stopped, rule: str, n_iter: int, above: float) -> str:  # Two lines
     "What the picture says, in words"
+    name = rule[0].upper() + rule[1:]
+    moment = f"iteration {n_iter}" if n_iter else "start"
     on = int((s.ev.gamma > 0).sum())
-    first = f"{rule[0].upper()}{rule[1:]}, {f'iteration {n_iter}' if n_iter else 'start'}: ℒ = {s.ev.cost:.3f}, {_small(above)} above the optimum; largest violation {_small(s.violation.max())}."
-    return (
-        first
-        + f"\n{on} of {N_SOURCES} variances are not zero; the mean explains {100 * s.explained:.0f} % of the recording's power."
-    ).replace("-", "−")
+    said = (
+        f"{name}, {moment}: ℒ = {s.ev.cost:.3f}, {_small(above)} above the optimum; "
+        f"largest violation {_small(s.violation.max())}.\n"
+        f"{on} of {N_SOURCES} variances are not zero; "
+        f"the mean explains {100 * s.explained:.0f} % of the recording's power."
+    )
+    return said.replace("-", "−")
+
+# %% ../../nbs/api/explorers/04_sparse_path.ipynb #73c39faa
+_FLOOR = 1e-6  # Lower end of the logarithmic axes
+
+
+def _panels() -> tuple:  # Figure, axes for γ, for violations and for the cost
+    "An empty picture"
+    fig = Picture(figsize=(8, 4.5))
+    place = dict(left=0.09, right=0.975, bottom=0.215, top=0.86, wspace=0.27, hspace=0.14)
+    grid = fig.add_gridspec(2, 2, width_ratios=(1.9, 1), **place)
+    above = fig.add_subplot(grid[0, 0])
+    below = fig.add_subplot(grid[1, 0])
+    right = fig.add_subplot(grid[:, 1])
+    return fig, above, below, right
+
+
+def _draw_sources(s: Stopped, above, below) -> None:
+    "γ by source, and its certificate"
+    draw_gamma(s.ev.gamma, np.square(s.x).mean(1), ax=above)
+    above.set(xlabel="", ylim=(_FLOOR / 15, 100))
+    above.tick_params(labelbottom=False)
+    draw_kkt(s.violation, s.ev.q > s.ev.d, ax=below)
+    below.set(ylim=(_FLOOR, 1e3))
+
+
+def _draw_cost(above: dict, n_iter: int, here: float, ax) -> None:
+    "ℒ above the optimum, with a ring at the iteration shown"
+    draw_courses(above, floor=_FLOOR, ax=ax)
+    ring = dict(ms=10, mfc="none", mec="black", mew=2, zorder=5, clip_on=False)
+    ax.plot(n_iter, max(here, _FLOOR), "o", label="shown", **ring)
+    ax.set(xlim=(0, 1.3 * LAST), ylim=(_FLOOR, 1e3))
+
+
+def _entries(*axes) -> list:  # Pairs of handle and label
+    "What is named on any of some axes, once"
+    found = {}
+    for ax in axes:
+        for handle, label in zip(*ax.get_legend_handles_labels()):
+            found[label] = handle
+    return [(handle, label) for label, handle in found.items()]
 
 # %% ../../nbs/api/explorers/04_sparse_path.ipynb #0c192c04
 def draw_path(
@@ -130,76 +178,36 @@ def draw_path(
     n_iter: int,  # The iteration shown
 ) -> Figure:  # The figure
     "γ and its certificate by source, and the course of ℒ"
-    fig = Picture(figsize=(8, 4.5))
-    grid = fig.add_gridspec(
-        2,
-        2,
-        width_ratios=(1.9, 1),
-        left=0.09,
-        right=0.975,
-        bottom=0.215,
-        top=0.86,
-        wspace=0.27,
-        hspace=0.14,
-    )
-    above, below, right = (
-        fig.add_subplot(grid[0, 0]),
-        fig.add_subplot(grid[1, 0]),
-        fig.add_subplot(grid[:, 1]),
-    )
-    draw_gamma(s.ev.gamma, np.square(s.x).mean(1), ax=above).set(xlabel="", ylim=(1e-6 / 15, 100))
-    above.tick_params(labelbottom=False)
-    draw_kkt(s.violation, s.ev.q > s.ev.d, ax=below).set(ylim=(1e-6, 1e3))
-    draw_courses({name: cost - lowest for name, cost in course.items()}, floor=1e-6, ax=right)
-    above_lowest = course[rule][min(n_iter, len(course[rule]) - 1)] - lowest
-    right.plot(
-        n_iter,
-        max(above_lowest, 1e-6),
-        "o",
-        ms=10,
-        mfc="none",
-        mec="black",
-        mew=2,
-        zorder=5,
-        label="shown",
-        clip_on=False,
-    )
-    right.set(xlim=(0, 1.3 * LAST), ylim=(1e-6, 1e3))
-    found = {
-        label: handle
-        for ax in (right, above, below)
-        for handle, label in zip(*ax.get_legend_handles_labels())
-    }
-    for ax in (above, below, right):
-        ax.get_legend().remove()
-    fig.legend(
-        found.values(),
-        found,
-        loc="lower center",
-        ncols=5,
-        frameon=False,
-        columnspacing=1.2,
-        handlelength=1.6,
-        fontsize="small",
-    )
-    fig.text(0.015, 0.985, _words(s, rule, n_iter, above_lowest), va="top")
+    fig, above, below, right = _panels()
+    _draw_sources(s, above, below)
+    distance = {name: cost - lowest for name, cost in course.items()}
+    here = distance[rule][min(n_iter, len(course[rule]) - 1)]
+    _draw_cost(distance, n_iter, here, right)
+    looks = dict(columnspacing=1.2, handlelength=1.6, fontsize="small")
+    legend_below(fig, _entries(right, above, below), n_cols=5, **looks)
+    fig.text(0.015, 0.985, _words(s, rule, n_iter, here), va="top")
     return fig
 
 # %% ../../nbs/api/explorers/04_sparse_path.ipynb #dfd47124
 class SparsePathExplorer(Explorer):
     "The iterations of gamma-MAP"
 
-    title = "Gamma-MAP at one of its iterations: variance γ and violation of the optimality condition by source, and the cost ℒ of three update rules against iterations."
-    controls = dict(
-        n_iter=Control(
-            "iteration",
-            (0, 1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100, 150, 200, 300, LAST),
-            start=10,
-            static=(0, 3, 10, 30, 100, LAST),
-        ),
-        rule=Control("update rule", tuple(RULES), start="convex bounding"),
-        snr=Control("SNR", (-10, -5, 0, 5, 10, 15, 20), start=10, unit="dB", static=(-5, 10)),
-        n_active=Control("active sources", tuple(range(1, 9)), start=3, static=(1, 3, 8)),
+    title = (
+        "Gamma-MAP at one of its iterations: variance γ and violation of the optimality condition "
+        "by source, and the cost ℒ of three update rules against iterations."
+    )
+    controls = MappingProxyType(
+        dict(
+            n_iter=Control(
+                "iteration",
+                (0, 1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100, 150, 200, 300, LAST),
+                start=10,
+                static=(0, 3, 10, 30, 100, LAST),
+            ),
+            rule=Control("update rule", tuple(RULES), start="convex bounding"),
+            snr=Control("SNR", (-10, -5, 0, 5, 10, 15, 20), start=10, unit="dB", static=(-5, 10)),
+            n_active=Control("active sources", tuple(range(1, 9)), start=3, static=(1, 3, 8)),
+        )
     )
 
     def draw(
@@ -210,6 +218,5 @@ class SparsePathExplorer(Explorer):
         n_active: int,  # Active sources
     ) -> Figure:  # The picture
         "Variances, violations and cost at one iteration"
-        return draw_path(
-            stopped(snr, n_active, rule, n_iter), *courses(snr, n_active), rule, n_iter
-        )
+        course, lowest = courses(snr, n_active)
+        return draw_path(stopped(snr, n_active, rule, n_iter), course, lowest, rule, n_iter)

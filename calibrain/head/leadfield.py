@@ -6,12 +6,12 @@
 __all__ = ['Leadfield']
 
 # %% ../../nbs/api/head/01_leadfield.ipynb #2cee9d3e
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from fastcore.basics import patch
-from mne.io.constants import FIFF
 
 from ..core.archive import read_arrays, write_arrays
 from calibrain.core.checks import (
@@ -23,100 +23,98 @@ from calibrain.core.checks import (
     generator,
     refuse,
 )
+from ..core.tables import html_table
+from ..core.units import UNIT_OF_KIND, UNIT_OF_LEADFIELD, check_metres
+from .files import fields_from_arrays, fields_from_published, leadfield_arrays
 
 # %% ../../nbs/api/head/01_leadfield.ipynb #39c69da1
-_MODALITIES = {
-    "µV/nAm": "eeg",
-    "fT/nAm": "mag",
-    "fT/cm/nAm": "grad",
-}  # What a unit says of a sensor
-_FROM_SI = {
-    "µV/nAm": 1e6,
-    "fT/nAm": 1e15,
-    "fT/cm/nAm": 1e13,
-}  # From V, T and T/m to what a unit measures
-
-
-def _modality(units: tuple) -> str:
+def _modality(units: Sequence[str]) -> str:
     "What kind of sensors these are together"
-    kinds = {_MODALITIES[u] for u in units}
+    kinds = {UNIT_OF_LEADFIELD[unit].kind for unit in units}
     if len(kinds) == 1:
         return kinds.pop()
     return "meg" if kinds == {"mag", "grad"} else "meg+eeg"
 
-# %% ../../nbs/api/head/01_leadfield.ipynb #503ffc76
-@dataclass(frozen=True, eq=False, repr=False)
-class Leadfield:
-    "What the sensors see of unit sources"
-
-    data: np.ndarray  # `(n_sensors, n_sources, n_orient)`, or `(n_sensors, n_sources)` for fixed orientation, in `unit`
-    coords: np.ndarray = None  # Positions of the sources, `(n_sources, 3)`, m
-    normals: np.ndarray = None  # Directions across the cortex, unit vectors, `(n_sources, 3)`
-    unit: str | tuple = (
-        None  # "µV/nAm", "fT/nAm" or "fT/cm/nAm"; one for each sensor where they differ
-    )
-    modality: str = None  # "eeg", "mag", "grad", "meg" or "meg+eeg": what the unit says
-    ch_names: tuple = None  # Names of the sensors, `(n_sensors,)`
-    basis: np.ndarray = None  # Q, directions of each source's components, orthonormal, `(n_sources, 3, n_orient)`; `None`: x, y, z
-    origin: str = ""  # Where it comes from
-
-    def __post_init__(self):
-        vars(self).update(_checked(self))
-
-    n_sensors = property(lambda self: self.data.shape[0], doc="Number of sensors")
-    n_sources = property(lambda self: self.data.shape[1], doc="Number of sources")
-    n_orient = property(lambda self: self.data.shape[2], doc="Components of a source: 1, 2 or 3")
-    units = property(
-        lambda self: (self.unit,) * self.n_sensors if isinstance(self.unit, str) else self.unit,
-        doc="The unit of each sensor",
-    )
-    from_si = property(
-        lambda self: np.array([_FROM_SI[u] for u in self.units]),
-        doc="What turns V, T and T/m into the units of the sensors, `(n_sensors,)`",
-    )
-
-# %% ../../nbs/api/head/01_leadfield.ipynb #6acaceee
-def _checked(lf: Leadfield) -> dict:  # Fields by name
-    "The fields of a record, checked against each other"
-    data = check_array("data", lf.data)
+# %% ../../nbs/api/head/01_leadfield.ipynb #7ff64ecd
+def _check_data(data) -> np.ndarray:  # `(n_sensors, n_sources, n_orient)`
+    "What the sensors see, with an axis for the components"
+    data = check_array("data", data)
     if data.ndim == 2:
         data = data[:, :, None]
     if data.ndim != 3 or data.shape[2] not in (1, 2, 3):
-        refuse(
-            ValueError, "data", "of shape (n_sensors, n_sources, 1, 2 or 3)", f"shape {data.shape}"
-        )
-    M, N, k = data.shape
-    coords = (
-        None
-        if lf.coords is None
-        else check_array("coords", lf.coords, (N, 3), "one row of x, y, z in m for each source")
-    )
-    if coords is not None and np.ptp(coords, axis=0).max() > 1:
-        refuse(
-            ValueError,
-            "coords",
-            "in m",
-            f"sources {np.ptp(coords, axis=0).max():.3g} apart",
-            "divide millimetres by 1000",
-        )
-    normals = (
-        None
-        if lf.normals is None
-        else _directions("normals", check_array("normals", lf.normals, (N, 3))[:, :, None])[:, :, 0]
-    )
-    basis = (
-        None
-        if lf.basis is None
-        else _directions("basis", check_array("basis", lf.basis, (N, 3, k)))
-    )
-    frozen = {
-        name: _read_only(a)
-        for name, a in dict(data=data, coords=coords, normals=normals, basis=basis).items()
-    }
-    return frozen | _sensors(lf, M)
+        must = "of shape (n_sensors, n_sources, 1, 2 or 3)"
+        refuse(ValueError, "data", must, f"shape {data.shape}")
+    return data
 
 
-def _read_only(a):
+def _check_directions(name: str, Q: np.ndarray) -> None:
+    "Orthonormal directions of each source"
+    gram = Q.transpose(0, 2, 1) @ Q
+    off = np.abs(gram - np.eye(Q.shape[2])).max()
+    if off > 1e-5:
+        got = f"lengths or angles that are off by {off:.2g}"
+        refuse(ValueError, name, "orthonormal", got, "divide each direction by its length")
+
+
+def _check_units(unit, modality: str | None, n_sensors: int) -> tuple:  # One for each sensor
+    "Units of the sensors, which agree with the modality"
+    if unit is None:
+        units = (check_choice("modality", modality or "eeg", UNIT_OF_KIND).leadfield,) * n_sensors
+    elif isinstance(unit, str):
+        units = (unit,) * n_sensors
+    else:
+        units = tuple(map(str, unit))
+    for one in set(units):
+        check_choice("unit", one, UNIT_OF_LEADFIELD)
+    if len(units) != n_sensors:
+        must = f"one text, or one for each of {n_sensors} sensors"
+        refuse(ValueError, "unit", must, f"{len(units)} of them")
+    if modality not in (None, _modality(units)):
+        must = f"{_modality(units)!r}, as the unit says"
+        refuse(ValueError, "modality", must, repr(modality), "leave it out")
+    return units
+
+
+def _check_names(ch_names: Sequence[str] | None, n_sensors: int) -> tuple:
+    "Names of the sensors, made up where there are none"
+    if ch_names is None:
+        return tuple(f"S{i + 1:03d}" for i in range(n_sensors))
+    names = tuple(map(str, ch_names))
+    different = len(set(names))
+    if len(names) != n_sensors or different != n_sensors:
+        got = f"{len(names)} names, {different} of them different"
+        refuse(ValueError, "ch_names", f"{n_sensors} different names", got)
+    return names
+
+# %% ../../nbs/api/head/01_leadfield.ipynb #6acaceee
+def _checked(
+    lf,  # A `Leadfield` as it was filled in
+) -> dict:  # Fields by name
+    "The fields of a record, checked against each other"
+    data = _check_data(lf.data)
+    n_sensors, n_sources, n_orient = data.shape
+    arrays = dict(data=data, coords=lf.coords, normals=lf.normals, basis=lf.basis)
+    if lf.coords is not None:
+        layout = "one row of x, y, z in m for each source"
+        coords = check_array("coords", lf.coords, (n_sources, 3), layout)
+        arrays["coords"] = check_metres("coords", coords)
+    if lf.normals is not None:
+        normals = check_array("normals", lf.normals, (n_sources, 3))
+        _check_directions("normals", normals[:, :, None])
+        arrays["normals"] = normals
+    if lf.basis is not None:
+        arrays["basis"] = check_array("basis", lf.basis, (n_sources, 3, n_orient))
+        _check_directions("basis", arrays["basis"])
+    frozen = {name: _read_only(a) for name, a in arrays.items()}
+    units = _check_units(lf.unit, lf.modality, n_sensors)
+    return frozen | dict(
+        unit=units[0] if len(set(units)) == 1 else units,
+        modality=_modality(units),
+        ch_names=_check_names(lf.ch_names, n_sensors),
+    )
+
+
+def _read_only(a: np.ndarray | None) -> np.ndarray | None:
     "A view that cannot be written to"
     if a is None:
         return None
@@ -124,58 +122,51 @@ def _read_only(a):
     a.flags.writeable = False
     return a
 
-# %% ../../nbs/api/head/01_leadfield.ipynb #7ff64ecd
-def _directions(name: str, Q: np.ndarray) -> np.ndarray:
-    "Orthonormal directions of each source"
-    off = np.abs(Q.transpose(0, 2, 1) @ Q - np.eye(Q.shape[2])).max()
-    if off > 1e-5:
-        refuse(
-            ValueError,
-            name,
-            "orthonormal",
-            f"lengths or angles that are off by {off:.2g}",
-            "divide each direction by its length",
-        )
-    return Q
+# %% ../../nbs/api/head/01_leadfield.ipynb #503ffc76
+@dataclass(frozen=True, eq=False, repr=False)
+class Leadfield:
+    "What the sensors see of unit sources"
 
+    data: (
+        np.ndarray
+    )  # `(n_sensors, n_sources, n_orient)`, in `unit`; without the last axis: fixed orientation
+    coords: np.ndarray = None  # Positions of the sources, `(n_sources, 3)`, m
+    normals: np.ndarray = None  # Directions across the cortex, unit vectors, `(n_sources, 3)`
+    unit: str | tuple = None  # "µV/nAm", "fT/nAm" or "fT/cm/nAm"; where they differ, one a sensor
+    modality: str = None  # "eeg", "mag", "grad", "meg" or "meg+eeg": what the unit says
+    ch_names: tuple = None  # Names of the sensors, `(n_sensors,)`
+    basis: np.ndarray = (
+        None  # Q, orthonormal directions of components, `(n_sources, 3, n_orient)`; `None`: x, y, z
+    )
+    origin: str = ""  # Where it comes from
 
-def _sensors(lf: Leadfield, M: int) -> dict:
-    "Unit, modality and names of the sensors"
-    if lf.unit is None:
-        units = (
-            check_choice("modality", lf.modality or "eeg", {m: u for u, m in _MODALITIES.items()}),
-        ) * M
-    else:
-        units = (lf.unit,) * M if isinstance(lf.unit, str) else tuple(map(str, lf.unit))
-    for u in set(units):
-        check_choice("unit", u, _MODALITIES)
-    if len(units) != M:
-        refuse(
-            ValueError, "unit", f"one text, or one for each of {M} sensors", f"{len(units)} of them"
-        )
-    if lf.modality not in (None, _modality(units)):
-        refuse(
-            ValueError,
-            "modality",
-            f"{_modality(units)!r}, as the unit says",
-            repr(lf.modality),
-            "leave it out",
-        )
-    names = (
-        tuple(f"S{i + 1:03d}" for i in range(M))
-        if lf.ch_names is None
-        else tuple(map(str, lf.ch_names))
-    )
-    if len(names) != M or len(set(names)) != M:
-        refuse(
-            ValueError,
-            "ch_names",
-            f"{M} different names",
-            f"{len(names)} names, {len(set(names))} of them different",
-        )
-    return dict(
-        unit=units[0] if len(set(units)) == 1 else units, modality=_modality(units), ch_names=names
-    )
+    def __post_init__(self):
+        vars(self).update(_checked(self))
+
+    @property
+    def n_sensors(self) -> int:
+        "Number of sensors"
+        return self.data.shape[0]
+
+    @property
+    def n_sources(self) -> int:
+        "Number of sources"
+        return self.data.shape[1]
+
+    @property
+    def n_orient(self) -> int:
+        "Components of a source: 1, 2 or 3"
+        return self.data.shape[2]
+
+    @property
+    def units(self) -> tuple:
+        "The unit of each sensor"
+        return (self.unit,) * self.n_sensors if isinstance(self.unit, str) else self.unit
+
+    @property
+    def from_si(self) -> np.ndarray:
+        "What turns V, T and T/m into the units of the sensors, `(n_sensors,)`"
+        return np.array([UNIT_OF_LEADFIELD[unit].from_si for unit in self.units])
 
 # %% ../../nbs/api/head/01_leadfield.ipynb #300bc981
 @patch(cls_method=True)
@@ -189,49 +180,38 @@ def random(
     norm: float = 1.0,  # Length of each column, in `unit`
 ) -> Leadfield:  # The leadfield
     "A leadfield of random numbers"
-    M, N, k, rng = (
-        check_count("n_sensors", n_sensors),
-        check_count("n_sources", n_sources),
-        check_orient(n_orient),
-        generator(seed),
-    )
-    normals = rng.normal(size=(N, 3))
+    check_count("n_sensors", n_sensors)
+    check_count("n_sources", n_sources)
+    k = check_orient(n_orient)
+    rng = generator(seed)
+    normals = rng.normal(size=(n_sources, 3))
     normals[:, 2] = np.abs(normals[:, 2])
     normals /= np.linalg.norm(normals, axis=1, keepdims=True)
-    data = rng.normal(size=(M, N, k))
+    data = rng.normal(size=(n_sensors, n_sources, k))
     data *= check_number("norm", norm, above=0) / np.linalg.norm(data, axis=0)
-    Q = np.linalg.svd(normals[:, :, None])[
-        0
-    ]  # first the normal, then two directions along the cortex
-    return cls(
-        data,
-        0.07 * normals,
-        normals,
-        unit,
-        basis={1: Q[:, :, :1], 2: Q[:, :, 1:], 3: None}[k],
-        origin="random",
-    )
+    Q, _, _ = np.linalg.svd(normals[:, :, None])  # the normal, then two directions across it
+    basis = {1: Q[:, :, :1], 2: Q[:, :, 1:], 3: None}[k]
+    return cls(data, 0.07 * normals, normals, unit, basis=basis, origin="random")
 
 # %% ../../nbs/api/head/01_leadfield.ipynb #052fe6f0
 @patch
 def __repr__(self: Leadfield) -> str:  # Text
     "One line"
-    unit = self.unit if isinstance(self.unit, str) else ", ".join(sorted(set(self.units)))
-    return f"<Leadfield {self.modality}: {self.n_sensors} sensors, {self.n_sources} sources × {self.n_orient}, {unit}>"
+    unit = ", ".join(sorted(set(self.units)))
+    size = f"{self.n_sensors} sensors, {self.n_sources} sources × {self.n_orient}"
+    return f"<Leadfield {self.modality}: {size}, {unit}>"
 
 
 @patch
 def _repr_html_(self: Leadfield) -> str:  # HTML
     "A short table"
-    strength = [
-        f"{np.median(np.linalg.norm(self.data[np.array(self.units) == u], axis=(0, 2))):.3g} {u}"
-        for u in sorted(set(self.units))
-    ]
-    extent = (
-        "unknown"
-        if self.coords is None
-        else " × ".join(f"{1e3 * e:.0f}" for e in np.ptp(self.coords, axis=0)) + " mm"
-    )
+    strength = []
+    for unit in sorted(set(self.units)):
+        seen = self.data[np.array(self.units) == unit]
+        strength.append(f"{np.median(np.linalg.norm(seen, axis=(0, 2))):.3g} {unit}")
+    extent = "unknown"
+    if self.coords is not None:
+        extent = " × ".join(f"{1e3 * e:.0f}" for e in np.ptp(self.coords, axis=0)) + " mm"
     rows = {
         "sensors": f"{self.n_sensors} ({self.modality}): {', '.join(self.ch_names[:3])} …",
         "sources": f"{self.n_sources} × {self.n_orient}",
@@ -240,14 +220,7 @@ def _repr_html_(self: Leadfield) -> str:  # HTML
         "normals": "yes" if self.normals is not None else "no",
         "origin": self.origin or "not said",
     }
-    return (
-        "<table><caption>Leadfield</caption>"
-        + "".join(
-            f"<tr><th style='text-align:left'>{k}</th><td style='text-align:left'>{v}</td></tr>"
-            for k, v in rows.items()
-        )
-        + "</table>"
-    )
+    return html_table("Leadfield", rows)
 
 # %% ../../nbs/api/head/01_leadfield.ipynb #ed9207df
 @patch
@@ -258,7 +231,9 @@ def matrix(self: Leadfield) -> np.ndarray:  # `(n_sensors, n_sources * n_orient)
 
 @patch
 def __array__(
-    self: Leadfield, dtype=None, copy=None
+    self: Leadfield,
+    dtype=None,  # As NumPy asks
+    copy=None,  # As NumPy asks
 ) -> np.ndarray:  # `(n_sensors, n_sources, n_orient)`
     "The leadfield as NumPy sees it"
     return np.array(self.data, dtype, copy=copy) if copy else np.asarray(self.data, dtype)
@@ -270,145 +245,155 @@ def fixed(self: Leadfield) -> Leadfield:  # One component for each source
     if self.n_orient == 1:
         return self
     if self.normals is None:
-        refuse(
-            ValueError,
-            "normals",
-            "known for fixed orientation",
-            "None",
-            "use a surface source space, or free orientation",
-        )
-    n = self.normals[:, :, None]
-    along = n if self.basis is None else self.basis.transpose(0, 2, 1) @ n
+        cure = "use a surface source space, or free orientation"
+        refuse(ValueError, "normals", "known for fixed orientation", "None", cure)
+    normals = self.normals[:, :, None]
+    along = normals if self.basis is None else self.basis.transpose(0, 2, 1) @ normals
     data = np.einsum("mnk,nk->mn", self.data, along[:, :, 0], optimize=True)
-    return replace(self, data=data, basis=n)
+    return replace(self, data=data, basis=normals)
 
 # %% ../../nbs/api/head/01_leadfield.ipynb #3e0dc2e4
 @patch
 def reduce_meg(self: Leadfield) -> Leadfield:  # Two components for each source
     "The two components of each source that MEG sees"
-    if "eeg" in self.modality:
-        refuse(
-            ValueError,
-            "modality",
-            "MEG for two components",
-            repr(self.modality),
-            "EEG sees all three components of a source: keep them, or use fixed()",
-        )
-    if self.n_orient != 3:
-        refuse(ValueError, "n_orient", "3 to be reduced to two", self.n_orient)
-    size = {u: np.linalg.norm(self.data[np.array(self.units) == u]) for u in set(self.units)}
-    weighted = self.data / np.array([size[u] for u in self.units])[:, None, None]
-    Q = np.linalg.eigh(np.einsum("mni,mnj->nij", weighted, weighted, optimize=True))[1][:, :, :0:-1]
+    _check_reducible(self)
+    sizes = {}
+    for unit in set(self.units):
+        sizes[unit] = np.linalg.norm(self.data[np.array(self.units) == unit])
+    weighted = self.data / np.array([sizes[unit] for unit in self.units])[:, None, None]
+    gram = np.einsum("mni,mnj->nij", weighted, weighted, optimize=True)
+    _, vectors = np.linalg.eigh(gram)  # in ascending order
+    Q = vectors[:, :, :0:-1]
     largest = np.take_along_axis(Q, np.abs(Q).argmax(1)[:, None], axis=1)
     Q = Q * np.sign(largest)
     data = np.einsum("mnk,nkj->mnj", self.data, Q, optimize=True)
     return replace(self, data=data, basis=Q if self.basis is None else self.basis @ Q)
 
+# %% ../../nbs/api/head/01_leadfield.ipynb #f368ef02
+def _check_reducible(lf: Leadfield) -> None:
+    "MEG with three components"
+    if "eeg" in lf.modality:
+        cure = "EEG sees all three components of a source: keep them, or use fixed()"
+        must = "MEG for two components"
+        refuse(ValueError, "modality", must, repr(lf.modality), cure)
+    if lf.n_orient != 3:
+        refuse(ValueError, "n_orient", "3 to be reduced to two", lf.n_orient)
+
+# %% ../../nbs/api/head/01_leadfield.ipynb #b3dd33ca
+ORIENTATIONS = dict(fixed=Leadfield.fixed, free=lambda lf: lf, meg2=Leadfield.reduce_meg)
+
 # %% ../../nbs/api/head/01_leadfield.ipynb #5356f0e8
 def _by_source(lf: Leadfield, x: np.ndarray, k: int) -> np.ndarray:  # `(n_sources, k, n_times)`
     "Amplitudes with sources and components along axes of their own"
     x = check_array("x", x)
-    if x.shape[:1] == (lf.n_sources * k,) and x.ndim == 2:
-        x = x.reshape(lf.n_sources, k, -1)
-    if x.ndim != 3 or x.shape[:2] != (lf.n_sources, k):
-        refuse(
-            ValueError,
-            "x",
-            f"of shape ({lf.n_sources}, {k}, n_times) or ({lf.n_sources * k}, n_times)",
-            f"shape {x.shape}",
-        )
+    n = lf.n_sources
+    if x.ndim == 2 and len(x) == n * k:
+        x = x.reshape(n, k, -1)
+    if x.ndim != 3 or x.shape[:2] != (n, k):
+        must = f"of shape ({n}, {k}, n_times) or ({n * k}, n_times)"
+        refuse(ValueError, "x", must, f"shape {x.shape}")
     return x
+
+
+def _check_basis(lf: Leadfield, wish: str) -> None:
+    "Directions of the components that are known"
+    if lf.basis is None and lf.n_orient != 3:
+        cure = "make the leadfield with fixed() or reduce_meg()"
+        refuse(ValueError, "basis", f"known to {wish} the components", "None", cure)
 
 # %% ../../nbs/api/head/01_leadfield.ipynb #4993ec08
 @patch
 def lift(
     self: Leadfield,
-    x: np.ndarray,  # Amplitudes of the components, `(n_sources, n_orient, n_times)` or `(n_sources * n_orient, n_times)`
-) -> np.ndarray:  # Amplitudes along x, y, z, `(n_sources, 3, n_times)`
+    x: np.ndarray,  # Of components, `(n_sources, n_orient, n_times)` or `(n_sources * n_orient, n_times)`, nAm
+) -> np.ndarray:  # Amplitudes along x, y, z, `(n_sources, 3, n_times)`, nAm
     "From components to space"
     x = _by_source(self, x, self.n_orient)
-    if self.basis is None and self.n_orient != 3:
-        refuse(
-            ValueError,
-            "basis",
-            "known to leave the components",
-            "None",
-            "make the leadfield with fixed() or reduce_meg()",
-        )
+    _check_basis(self, "leave")
     return x if self.basis is None else self.basis @ x
 
 
 @patch
 def project(
     self: Leadfield,
-    x: np.ndarray,  # Amplitudes along x, y, z, `(n_sources, 3, n_times)` or `(n_sources * 3, n_times)`
-) -> np.ndarray:  # Amplitudes of the components, `(n_sources, n_orient, n_times)`
+    x: np.ndarray,  # Along x, y, z, `(n_sources, 3, n_times)` or `(n_sources * 3, n_times)`, nAm
+) -> np.ndarray:  # Amplitudes of the components, `(n_sources, n_orient, n_times)`, nAm
     "From space to components"
     x = _by_source(self, x, 3)
-    if self.basis is None and self.n_orient != 3:
-        refuse(
-            ValueError,
-            "basis",
-            "known to reach the components",
-            "None",
-            "make the leadfield with fixed() or reduce_meg()",
-        )
+    _check_basis(self, "reach")
     return x if self.basis is None else self.basis.transpose(0, 2, 1) @ x
 
 # %% ../../nbs/api/head/01_leadfield.ipynb #5638d238
 def _chosen(name: str, which, n: int, names: tuple = ()) -> np.ndarray:  # Indices
     "Indices behind names, numbers or a mask"
-    w = np.atleast_1d(which)
-    if w.dtype.kind == "U":
-        if missing := sorted(set(w.tolist()) - set(names)):
-            refuse(
-                ValueError,
-                name,
-                "names of sensors",
-                ", ".join(missing),
-                f"the leadfield has {', '.join(names[:5])} …",
-            )
-        return np.array([names.index(x) for x in w.tolist()], int)
-    if w.dtype == bool:
-        w = np.flatnonzero(check_array(name, w, (n,)).astype(bool))
-    if w.dtype.kind not in "iu" or w.ndim != 1:
+    which = np.atleast_1d(which)
+    if which.dtype.kind == "U":
+        return _of_names(name, which.tolist(), names)
+    if which.dtype == bool:
+        which = np.flatnonzero(check_array(name, which, (n,)))
+    if which.dtype.kind not in "iu" or which.ndim != 1:
         refuse(TypeError, name, "names, whole numbers or a mask", repr(which))
-    if w.size == 0 or w.min() < 0 or w.max() >= n:
-        refuse(
-            ValueError,
-            name,
-            f"at least one of 0 to {n - 1}",
-            "none" if w.size == 0 else f"{w.min()} to {w.max()}",
-        )
-    return w
+    if which.size == 0:
+        refuse(ValueError, name, f"at least one of 0 to {n - 1}", "none")
+    if which.min() < 0 or which.max() >= n:
+        got = f"{which.min()} to {which.max()}"
+        refuse(ValueError, name, f"at least one of 0 to {n - 1}", got)
+    return which
+
+
+def _of_names(name: str, wanted: list, names: tuple) -> np.ndarray:  # Indices
+    "Where sensors stand by their names"
+    if missing := sorted(set(wanted) - set(names)):
+        cure = f"the leadfield has {', '.join(names[:5])} …"
+        refuse(ValueError, name, "names of sensors", ", ".join(missing), cure)
+    return np.array([names.index(x) for x in wanted], int)
 
 # %% ../../nbs/api/head/01_leadfield.ipynb #0a2e387f
 @patch
 def select(
     self: Leadfield,
-    sensors: np.ndarray = None,  # "eeg", "mag" or "grad", or names, indices or a mask; `None`: all
-    sources: np.ndarray = None,  # Indices or a mask; `None`: all
+    sensors: np.ndarray
+    | Sequence
+    | str
+    | None = None,  # "eeg", "mag" or "grad", names, indices or a mask; `None`: all
+    sources: np.ndarray | Sequence | None = None,  # Indices or a mask; `None`: all
 ) -> Leadfield:  # The part, in the order given
     "Some sensors, some sources"
-    if isinstance(sensors, str) and sensors in _MODALITIES.values():
-        sensors = [_MODALITIES[u] == sensors for u in self.units]
-    m = (
-        np.arange(self.n_sensors)
-        if sensors is None
-        else _chosen("sensors", sensors, self.n_sensors, self.ch_names)
-    )
-    n = slice(None) if sources is None else _chosen("sources", sources, self.n_sources)
-    of = lambda a: None if a is None else a[n]
+    if isinstance(sensors, str) and sensors in UNIT_OF_KIND:
+        sensors = [unit == UNIT_OF_KIND[sensors].leadfield for unit in self.units]
+    if sensors is None:
+        rows = np.arange(self.n_sensors)
+    else:
+        rows = _chosen("sensors", sensors, self.n_sensors, self.ch_names)
+    some = slice(None) if sources is None else _chosen("sources", sources, self.n_sources)
+    by_source = {}
+    for name in ("coords", "normals", "basis"):
+        value = getattr(self, name)
+        by_source[name] = None if value is None else value[some]
     return replace(
         self,
-        data=self.data[m][:, n],
-        coords=of(self.coords),
-        normals=of(self.normals),
-        basis=of(self.basis),
+        data=self.data[rows][:, some],
+        unit=[self.units[i] for i in rows],
         modality=None,
-        ch_names=[self.ch_names[i] for i in m],
-        unit=[self.units[i] for i in m],
+        ch_names=[self.ch_names[i] for i in rows],
+        **by_source,
     )
+
+# %% ../../nbs/api/head/01_leadfield.ipynb #3e336f86
+@patch(cls_method=True)
+def from_forward(
+    cls: Leadfield,
+    fwd,  # `mne.Forward`, free orientation (or fixed, for "fixed")
+    orientation: str = "fixed",  # "fixed" along the normals, "free" along x, y, z, "meg2": two components that MEG sees
+    picks: str
+    | list
+    | None = None,  # "eeg", "meg", "mag", "grad", channels, or a list; `None`: all EEG and MEG
+) -> Leadfield:  # In µV/nAm, fT/nAm and fT/cm/nAm, EEG with average reference
+    "The leadfield of an MNE forward solution"
+    from calibrain.head.forward import leadfield_fields
+
+    turned = check_choice("orientation", orientation, ORIENTATIONS)
+    return turned(cls(**leadfield_fields(fwd, orientation, picks)))
 
 # %% ../../nbs/api/head/01_leadfield.ipynb #9cf06016
 @patch
@@ -417,12 +402,7 @@ def save(
     path: str | Path,  # Where to, ending in `.npz`
 ) -> Path:  # Where it is
     "Write the leadfield to a file"
-    there = {
-        k: v
-        for k in ("data", "coords", "normals", "unit", "ch_names", "basis", "origin")
-        if (v := getattr(self, k)) is not None
-    }
-    return write_arrays(path, dict(kind="calibrain leadfield 1") | there)
+    return write_arrays(path, leadfield_arrays(self))
 
 
 @patch(cls_method=True)
@@ -431,61 +411,7 @@ def load(
     path: str | Path,  # An `.npz` file, written by `save` or by calibrain 1.0
 ) -> Leadfield:  # The leadfield
     "Read a leadfield from a file"
-    a = read_arrays(path)
-    if "leadfield" in a:
-        return cls(**_published(a, Path(path).name))
-    if str(a.pop("kind", "")) != "calibrain leadfield 1":
-        refuse(
-            ValueError,
-            "path",
-            "a file with a leadfield",
-            f"{path} with {', '.join(a) or 'nothing'}",
-        )
-    return cls(
-        **a
-        | dict(unit=str(a["unit"]) if a["unit"].ndim == 0 else a["unit"], origin=str(a["origin"]))
-    )
-
-# %% ../../nbs/api/head/01_leadfield.ipynb #d56e6930
-_SCALES = {
-    (FIFF.FIFF_UNIT_V, 0): 1e-3,
-    (FIFF.FIFF_UNIT_V, -6): 1,
-    (FIFF.FIFF_UNIT_T, 0): 1e6,
-    (FIFF.FIFF_UNIT_T, -15): 1,
-    (FIFF.FIFF_UNIT_T_M, 0): 1e4,
-    (FIFF.FIFF_UNIT_T_M, -15): 1e-2,
-}  # To µV/nAm, fT/nAm and fT/cm/nAm
-
-
-def _published(a: dict, name: str) -> dict:  # Fields by name
-    "What a file of the published package holds, in our units"
-    kind = {int(FIFF.FIFFV_EEG_CH): FIFF.FIFF_UNIT_V, int(FIFF.FIFFV_MEG_CH): FIFF.FIFF_UNIT_T}.get(
-        int(a.get("sensor_kind", 0))
-    )
-    units, mult = (
-        int(a.get("sensor_units", a.get("units", kind or 0))),
-        int(a.get("sensor_unitmult", 0)),
-    )
-    if (units, mult) not in _SCALES:
-        refuse(
-            ValueError,
-            "sensor_units, sensor_unitmult",
-            "volt (0, -6), tesla or tesla per metre (0, -15)",
-            f"{units}, {mult}",
-            f"{name} does not say what it measures",
-        )
-    scale, unit = (
-        _SCALES[units, mult],
-        {
-            int(FIFF.FIFF_UNIT_V): "µV/nAm",
-            int(FIFF.FIFF_UNIT_T): "fT/nAm",
-            int(FIFF.FIFF_UNIT_T_M): "fT/cm/nAm",
-        }[units],
-    )
-    return dict(
-        data=a["leadfield"] * scale,
-        coords=a.get("src_coords"),
-        basis=a.get("Q_basis"),
-        unit=unit,
-        origin=f"{name}, × {scale:g} to {unit}",
-    )
+    arrays = read_arrays(path)
+    if "leadfield" in arrays:
+        return cls(**fields_from_published(arrays, Path(path).name))
+    return cls(**fields_from_arrays(arrays, path))

@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 
 from ..core.checks import check_choice, refuse
 from ..core.warnings import warn
-from .forward import Leadfield
+from .leadfield import Leadfield
 from ..viz.cortex import Cortex, _normals
 
 # %% ../../nbs/api/head/03_template.ipynb #dbc59a19

@@ -6,6 +6,7 @@
 __all__ = ['draw_courses', 'draw_convergence', 'draw_evidence_surface', 'draw_gamma', 'draw_kkt']
 
 # %% ../../nbs/api/viz/05_convergence.ipynb #0dba08bc
+import itertools
 from collections.abc import Mapping
 
 import numpy as np
@@ -25,19 +26,14 @@ from calibrain.viz.pictures import (
 )
 
 # %% ../../nbs/api/viz/05_convergence.ipynb #5c1057fd
-def _courses(ax, courses, floor, converged) -> Axes:
+def _draw_curves(ax, curves, floor, finished) -> Axes:
     "One curve for each label, with a dot at its end, or a cross where the search was stopped before"
-    for (label, (at, values)), style in zip(courses.items(), line_styles()):
-        values, line = np.maximum(values, floor), dict(color=style["color"], ls=style["ls"])
-        ax.plot(at, values, **line, lw=1.6, label=label)
-        ax.plot(
-            at[-1],
-            values[-1],
-            "o" if converged.get(label, True) else "x",
-            ms=7,
-            mew=2,
-            color=style["color"],
-        )
+    for (label, (iterations, values)), style in zip(curves.items(), line_styles()):
+        values = np.maximum(values, floor)
+        colour = style["color"]
+        end = "o" if finished[label] else "x"
+        ax.plot(iterations, values, color=colour, ls=style["ls"], lw=1.6, label=label)
+        ax.plot(iterations[-1], values[-1], end, color=colour, ms=7, mew=2)
     ax.set_xscale("symlog", linthresh=1, linscale=0.4)
     ax.set(xlim=(0, None), xlabel="iteration")
     return ax
@@ -47,23 +43,20 @@ def draw_courses(
     courses: Mapping,  # Label → values at iterations 0, 1, …, `(n_iter + 1,)`
     floor: float = 1e-9,  # Values below this are not told apart
     ylabel: str = "ℒ above the optimum",  # What the values are
-    ax: Axes = None,  # Where to draw, or a new figure
+    ax: Axes | None = None,  # Where to draw, or a new figure
 ) -> Axes:  # The axes
     "Values that fall, against iterations, each down to the floor (a dot) or to where it was stopped (a cross)"
-    courses, floor = (
-        {label: check_array(label, v, (None,)) for label, v in check_results(courses).items()},
-        check_number("floor", floor, above=0),
-    )
-    down = {label: bool((v <= floor).any()) for label, v in courses.items()}
-    ends = {
-        label: np.argmax(v <= floor) + 1 if down[label] else len(v) for label, v in courses.items()
-    }
-    ax = _courses(
-        axes_or_new(ax),
-        {label: (np.arange(ends[label]), v[: ends[label]]) for label, v in courses.items()},
-        floor,
-        down,
-    )
+    courses = {label: check_array(label, v, (None,)) for label, v in check_results(courses).items()}
+    floor = check_number("floor", floor, above=0)
+    curves, arrived = {}, {}
+    for label, values in courses.items():
+        at_floor = np.flatnonzero(values <= floor)
+        arrived[label] = len(at_floor) > 0
+        if arrived[label]:
+            values = values[: at_floor[0] + 1]
+        curves[label] = (np.arange(len(values)), values)
+
+    ax = _draw_curves(axes_or_new(ax), curves, floor, arrived)
     ax.set(yscale="log", ylabel=ylabel)
     ax.minorticks_off()
     return put_legend(ax)
@@ -76,24 +69,16 @@ _QUANTITIES = {
 }
 
 
-def _history(label, result, key) -> np.ndarray:
+def _history(label, result, key) -> np.ndarray:  # `(n_iter,)`, or one more for the cost
     "One curve of a result's history"
     if not isinstance(result, Result):
-        refuse(
-            TypeError,
-            "results",
-            "a Result, or a dict of label → Result",
-            repr(type(result).__name__),
-            "pass what a solver returned",
-        )
+        must = "a Result, or a dict of label → Result"
+        got = repr(type(result).__name__)
+        refuse(TypeError, "results", must, got, "pass what a solver returned")
     if not len(result.history.get(key, ())):
-        refuse(
-            ValueError,
-            "results",
-            f"results whose history has {key!r}",
-            f"{label!r} without it",
-            "choose another quantity, or track_history=True where the solver has it",
-        )
+        must = f"results whose history has {key!r}"
+        cure = "choose another quantity, or track_history=True where the solver has it"
+        refuse(ValueError, "results", must, f"{label!r} without it", cure)
     return np.asarray(result.history[key], float)
 
 # %% ../../nbs/api/viz/05_convergence.ipynb #01f6b9d8
@@ -101,45 +86,46 @@ def draw_convergence(
     results: Result | Mapping,  # What a solver returned, or label → `Result` of the same recording
     quantity: str = "cost",  # "cost", "change" or "active"
     floor: float = 1e-9,  # Costs and changes below this are not told apart
-    ax: Axes = None,  # Where to draw, or a new figure
+    ax: Axes | None = None,  # Where to draw, or a new figure
 ) -> Axes:  # The axes; a cross ends a curve that has not converged
     "The course of one or several solves"
-    results = check_results({results.solver: results} if isinstance(results, Result) else results)
+    if isinstance(results, Result):
+        results = {results.solver: results}
+    results = check_results(results)
     key, ylabel = check_choice("quantity", quantity, _QUANTITIES)
-    values, floor = (
-        {label: _history(label, r, key) for label, r in results.items()},
-        check_number("floor", floor, above=0),
-    )
+    values = {label: _history(label, r, key) for label, r in results.items()}
+    floor = check_number("floor", floor, above=0)
+
+    first = 1  # a change belongs to the iteration that made it
     if key == "cost":
+        first = 0  # and a cost to a state, of which there is one before the first iteration
         lowest = min(r.cost for r in results.values())
         values = {label: v - lowest for label, v in values.items()}
-    first = key != "cost"  # a change belongs to the iteration that made it
-    ax = _courses(
-        axes_or_new(ax),
-        {label: (np.arange(len(v)) + first, v) for label, v in values.items()},
-        0 if key == "n_active" else floor,
-        {label: r.converged for label, r in results.items()},
-    )
-    ax.set(
-        yscale="linear" if key == "n_active" else "log",
-        ylabel=ylabel,
-        **(dict(ylim=(0, None)) if key == "n_active" else {}),
-    )
+    curves = {label: (first + np.arange(len(v)), v) for label, v in values.items()}
+    converged = {label: r.converged for label, r in results.items()}
+
+    ax = axes_or_new(ax)
+    if key == "n_active":
+        _draw_curves(ax, curves, 0, converged)
+        ax.set(yscale="linear", ylim=(0, None))
+    else:
+        _draw_curves(ax, curves, floor, converged)
+        ax.set(yscale="log")
+    ax.set(ylabel=ylabel)
     return put_legend(ax)
 
 # %% ../../nbs/api/viz/05_convergence.ipynb #0c9eac70
 _LEVELS = (0, 0.1, 0.3, 1, 3, 10, 30, 100, 300)
+_ARROWS = {(0, -1): "v", (0, 1): "^", (-1, 0): "<", (1, 0): ">"}  # by the side that is left
 
 
-def _at_edge(
-    point, gamma, noise
-) -> tuple[float, float, str]:  # Where to draw a point, and with which marker
+def _at_edge(point, gamma, noise) -> tuple[float, float, str | None]:
     "A point inside the axes, or the nearest on the edge with an arrow's head that points out"
-    inside = np.clip(point, [gamma[0], noise[0]], [gamma[-1], noise[-1]])
-    out = np.sign(np.subtract(point, inside))
-    return *inside, {(0, -1): "v", (0, 1): "^", (-1, 0): "<", (1, 0): ">"}.get(
-        tuple(out), "D" if out.any() else "o"
-    )
+    lowest, highest = (gamma[0], noise[0]), (gamma[-1], noise[-1])
+    inside = np.clip(point, lowest, highest)
+    left_by = tuple(np.sign(point - inside))
+    arrow = _ARROWS.get(left_by, "D") if any(left_by) else None
+    return inside[0], inside[1], arrow
 
 # %% ../../nbs/api/viz/05_convergence.ipynb #091ccf62
 def draw_evidence_surface(
@@ -149,113 +135,80 @@ def draw_evidence_surface(
     points: Mapping | None = None,  # Label → (γ, λ), such as an optimum or a truth
     paths: Mapping | None = None,  # Label → rows of (γ, λ)
     unit: str = "µV²",  # Unit of the noise variance
-    ax: Axes = None,  # Where to draw, or a new figure
+    ax: Axes | None = None,  # Where to draw, or a new figure
 ) -> Axes:  # The axes
     "A cost surface with points and paths on it"
-    gamma, noise = (_rising(name, v) for name, v in (("gamma", gamma), ("noise", noise)))
-    height, ax = (
-        check_array("height", height, (len(noise), len(gamma))),
-        axes_or_new(ax, size=(6, 3.6)),
-    )
-    ax.set(
-        xscale="log",
-        yscale="log",
-        xlim=gamma[[0, -1]],
-        ylim=noise[[0, -1]],
-        xlabel="prior variance γ (nAm²)",
-        ylabel=f"noise variance λ ({unit})",
-    )
-    shades = ListedColormap([str(v) for v in np.linspace(1, 0.5, len(_LEVELS))])
-    filled = ax.contourf(
-        gamma,
-        noise,
-        height,
-        levels=_LEVELS,
-        cmap=shades,
-        norm=BoundaryNorm([*_LEVELS, np.inf], len(_LEVELS)),
-        extend="max",
-    )
-    ax.figure.colorbar(filled, ax=ax, label="ℒ above the optimum", pad=0.02, format="%g")
+    gamma = _check_rising("gamma", gamma)
+    noise = _check_rising("noise", noise)
+    height = check_array("height", height, (len(noise), len(gamma)))
+    ax = axes_or_new(ax, size=(6, 3.6))
+    ax.set(xscale="log", xlim=(gamma[0], gamma[-1]), xlabel="prior variance γ (nAm²)")
+    ax.set(yscale="log", ylim=(noise[0], noise[-1]), ylabel=f"noise variance λ ({unit})")
+
+    _shade(ax, gamma, noise, height)
     for (label, path), style in zip((paths or {}).items(), line_styles()):
         path = check_array(label, path, (None, 2))
         ax.plot(*path.T, color=style["color"], ls=style["ls"], lw=1.8, label=label)
-    for (label, point), (mark, face) in zip(
-        (points or {}).items(), (("o", "white"), ("+", "black"), ("X", "black"), ("s", "white"))
-    ):
-        g, l, edge = _at_edge(check_array(label, point, (2,)), gamma, noise)
-        ax.plot(
-            g,
-            l,
-            mark if edge == "o" else edge,
-            mfc=face,
-            mec="black",
-            ms=8,
-            ls="none",
-            mew=1.8 if mark == "+" and edge == "o" else 1,
-            label=label,
-            clip_on=False,
-            zorder=5,
-        )
+    for (label, point), marker in zip((points or {}).items(), itertools.cycle("o+Xs")):
+        x, y, arrow = _at_edge(check_array(label, point, (2,)), gamma, noise)
+        face = "white" if marker in "os" else "black"
+        edge = 1.8 if marker == "+" and not arrow else 1
+        style = dict(mfc=face, mec="black", mew=edge, ms=8, ls="none", clip_on=False, zorder=5)
+        ax.plot(x, y, marker=arrow or marker, label=label, **style)
+
     ax.minorticks_off()  # at every decade is enough
-    ax.legend(
-        loc="upper center",
-        bbox_to_anchor=(0.5, -0.24),
-        ncols=3,
-        frameon=False,
-        columnspacing=1.2,
-        handlelength=1.8,
-    )
+    below = dict(loc="upper center", bbox_to_anchor=(0.5, -0.24), frameon=False)
+    ax.legend(ncols=3, columnspacing=1.2, handlelength=1.8, **below)
     return ax
 
+
+def _shade(ax, gamma, noise, height) -> None:
+    "The surface in steps of grey, with a colour bar"
+    greys = ListedColormap([str(v) for v in np.linspace(1, 0.5, len(_LEVELS))])
+    steps = BoundaryNorm([*_LEVELS, np.inf], len(_LEVELS))
+    shades = dict(levels=_LEVELS, cmap=greys, norm=steps, extend="max")
+    filled = ax.contourf(gamma, noise, height, **shades)
+    ax.figure.colorbar(filled, ax=ax, label="ℒ above the optimum", pad=0.02, format="%g")
+
 # %% ../../nbs/api/viz/05_convergence.ipynb #ec56382f
-def _rising(name, v) -> np.ndarray:
+def _check_rising(name, values) -> np.ndarray:
     "Grid values for a logarithmic axis"
-    v = check_array(name, v, (None,))
-    if len(v) < 2 or v[0] <= 0 or (np.diff(v) <= 0).any():
-        refuse(
-            ValueError,
-            name,
-            "rising values above 0, at least two",
-            f"{len(v)} values from {v[0]:g} to {v[-1]:g}" if len(v) else "none",
-            "use np.geomspace",
-        )
-    return v
+    values = check_array(name, values, (None,))
+    if len(values) < 2 or values[0] <= 0 or (np.diff(values) <= 0).any():
+        got = f"{len(values)} values from {values[0]:g} to {values[-1]:g}"
+        must = "rising values above 0, at least two"
+        refuse(ValueError, name, must, got, "use np.geomspace")
+    return values
 
 # %% ../../nbs/api/viz/05_convergence.ipynb #c96797f3
 def draw_gamma(
     gamma: np.ndarray,  # Prior variance of each source, `(n_sources,)`, nAm²
-    energy: np.ndarray = None,  # Mean square of each true source, `(n_sources,)`, nAm²
+    energy: np.ndarray | None = None,  # Mean square of each true source, `(n_sources,)`, nAm²
     floor: float = 1e-6,  # Variances below this are not told apart, nAm²
-    ax: Axes = None,  # Where to draw, or a new figure
+    ax: Axes | None = None,  # Where to draw, or a new figure
 ) -> Axes:  # The axes
     "γ by source, beside the energy of the truth"
-    gamma, floor = check_array("gamma", gamma, (None,)), check_number("floor", floor, above=0)
-    energy, n = (
-        np.zeros(len(gamma)) if energy is None else check_array("energy", energy, gamma.shape),
-        np.arange(len(gamma)),
-    )
-    ax, on = axes_or_new(ax), gamma >= floor
-    if (true := energy > floor).any():
-        ax.vlines(n[true], floor, energy[true], color=TRUTH, lw=5, label="true energy")
-    if on.any():
-        ax.plot(n[on], gamma[on], "o", color=OKABE_ITO["blue"], ms=5, label="γ")
-    if not on.all():
-        ax.plot(
-            n[~on],
-            np.full((~on).sum(), floor / 4),
-            "|",
-            color=OKABE_ITO["blue"],
-            ms=6,
-            label="zero, or below the line",
-        )
+    gamma = check_array("gamma", gamma, (None,))
+    floor = check_number("floor", floor, above=0)
+    if energy is None:
+        energy = np.zeros(len(gamma))
+    energy = check_array("energy", energy, gamma.shape)
+    ax = axes_or_new(ax)
+
+    true = np.flatnonzero(energy > floor)
+    if len(true):
+        ax.vlines(true, floor, energy[true], color=TRUTH, lw=5, label="true energy")
+    on, off = np.flatnonzero(gamma >= floor), np.flatnonzero(gamma < floor)
+    blue = OKABE_ITO["blue"]
+    if len(on):
+        ax.plot(on, gamma[on], "o", color=blue, ms=5, label="γ")
+    if len(off):
+        below = np.full(len(off), floor / 4)
+        ax.plot(off, below, "|", color=blue, ms=6, label="zero, or below the line")
+
     ax.axhline(floor, color="0.8", lw=0.8, zorder=0)
-    ax.set(
-        yscale="log",
-        ylim=(floor / 15, None),
-        xlim=(-1, len(gamma)),
-        xlabel="source",
-        ylabel="γ (nAm²)",
-    )
+    ax.set(xlim=(-1, len(gamma)), xlabel="source")
+    ax.set(yscale="log", ylim=(floor / 15, None), ylabel="γ (nAm²)")
     ax.minorticks_off()
     return put_legend(ax)
 
@@ -264,31 +217,26 @@ def draw_kkt(
     violation: np.ndarray,  # Violation of each source, as `kkt_violation` gives it, `(n_sources,)`
     grow: np.ndarray,  # Where there is more to explain than the source takes up, q > d, `(n_sources,)` of bool
     floor: float = 1e-6,  # Violations below this are not told apart
-    ax: Axes = None,  # Where to draw, or a new figure
+    ax: Axes | None = None,  # Where to draw, or a new figure
 ) -> Axes:  # The axes
     "By how much each source violates its optimality condition"
-    v, floor = check_array("violation", violation, (None,)), check_number("floor", floor, above=0)
-    grow, n, ax = (
-        check_array("grow", grow, v.shape).astype(bool),
-        np.arange(len(v)),
-        axes_or_new(ax),
-    )
-    for which, label, colour, hatch in (
-        (grow, "γ should grow", OKABE_ITO["vermillion"], None),
-        (~grow, "γ should shrink", OKABE_ITO["sky"], "////"),
-    ):
-        on = which & (v > floor)
-        style = dict(facecolor=colour, hatch=hatch, edgecolor="white" if hatch else colour, lw=0)
-        ax.bar(n[on], v[on] - floor, 0.8, bottom=floor, **style)
-        ax.add_patch(
-            Rectangle((0, floor), 0, 0, label=label, **style)
-        )  # for the legend, where no bar has the colour
-    ax.set(
-        yscale="log",
-        ylim=(floor, max(10, 2 * v.max(initial=0))),
-        xlim=(-1, len(v)),
-        xlabel="source",
-        ylabel="violation (relative)",
-    )
+    violation = check_array("violation", violation, (None,))
+    floor = check_number("floor", floor, above=0)
+    grow = check_array("grow", grow, violation.shape).astype(bool)
+    ax = axes_or_new(ax)
+
+    red, sky = OKABE_ITO["vermillion"], OKABE_ITO["sky"]
+    plain = dict(facecolor=red, edgecolor=red, lw=0)
+    hatched = dict(facecolor=sky, edgecolor="white", hatch="////", lw=0)
+    kinds = ((grow, "γ should grow", plain), (~grow, "γ should shrink", hatched))
+    for which, label, style in kinds:
+        n = np.flatnonzero(which & (violation > floor))
+        ax.bar(n, violation[n] - floor, 0.8, bottom=floor, **style)
+        # an empty one for the legend, where no bar has the colour
+        ax.add_patch(Rectangle((0, floor), 0, 0, label=label, **style))
+
+    highest = max(10, 2 * violation.max(initial=0))
+    ax.set(xlim=(-1, len(violation)), xlabel="source")
+    ax.set(yscale="log", ylim=(floor, highest), ylabel="violation (relative)")
     ax.minorticks_off()
     return put_legend(ax)

@@ -30,48 +30,55 @@ from calibrain.viz.pictures import (
 )
 
 # %% ../../nbs/api/viz/06_ellipsoids.ipynb #a6d7c637
-def _at(
+def _check_level(ellipsoid, level) -> None:
+    "An ellipsoid that fits into a picture"
+    if not np.isfinite(ellipsoid.radii).all():
+        refuse(ValueError, "level", "below 1 for a picture", level, "a set of level 1 is infinite")
+
+
+def _set_and_truth(
     result, truth, source, sample, level, basis
-) -> tuple:  # `Ellipsoid`, true vector `(n_dims,)` in nAm, whether it is inside
+) -> tuple[Ellipsoid, np.ndarray, bool]:  # True vector `(n_dims,)`, nAm; whether it is inside
     "The credible set of one source and what it is to hold"
     m = moments(result)
-    x, n = (
-        truth_like(truth, m.mean, "truth"),
-        check_count("source", source, least=0, most=len(m.mean) - 1),
-    )
-    e = credible_ellipsoid(m, n, level, sample, basis)
-    if not np.isfinite(e.radii).all():
-        refuse(ValueError, "level", "below 1 for a picture", level, "a set of level 1 is infinite")
-    inside = membership(x, m, level, "aggregated" if sample is None else "pointwise", "ellipsoid")[
-        n
-    ]
-    v = x[n].mean(1) if sample is None else x[n, :, sample]
-    return (
-        e,
-        v if basis is None else np.asarray(basis)[n] @ v,
-        bool(inside if sample is None else inside[sample]),
-    )
+    x = truth_like(truth, m.mean, "truth")
+    n = check_count("source", source, least=0, most=len(m.mean) - 1)
+    ellipsoid = credible_ellipsoid(m, n, level, sample, basis)
+    _check_level(ellipsoid, level)
+    mode = "aggregated" if sample is None else "pointwise"
+    inside = membership(x, m, level, mode, "ellipsoid")[n]
+    if sample is None:
+        vector = x[n].mean(1)
+    else:
+        vector, inside = x[n, :, sample], inside[sample]
+    if basis is not None:
+        vector = np.asarray(basis)[n] @ vector
+    return ellipsoid, vector, bool(inside)
 
 
-def _names(e: Ellipsoid, basis) -> list[str]:  # One for each dimension
+def _check_space(ellipsoid, cure) -> None:
+    "An ellipsoid in space"
+    if len(ellipsoid.centre) < 3:
+        must = "with three components, or basis of two in space"
+        refuse(ValueError, "result", must, f"{len(ellipsoid.centre)}", cure)
+
+
+def _axis_labels(ellipsoid) -> list[str]:  # One for each dimension
     "What the components are called"
-    return (
-        [f"{c} (nAm)" for c in "xyz"]
-        if len(e.centre) == 3
-        else [f"component {i + 1} (nAm)" for i in range(len(e.centre))]
-    )
+    n = len(ellipsoid.centre)
+    names = "xyz" if n == 3 else [f"component {i + 1}" for i in range(n)]
+    return [f"{name} (nAm)" for name in names]
 
 # %% ../../nbs/api/viz/06_ellipsoids.ipynb #a5872c0e
-def _rim(e: Ellipsoid, dims, n=121) -> np.ndarray:  # `(n, 2)`, nAm
+def _rim(ellipsoid, dims, n=121) -> np.ndarray:  # `(n, 2)`, nAm
     "Rim of the shadow on the plane of two components"
-    half, centre, around = (
-        (e.axes * e.radii)[list(dims)],
-        e.centre[list(dims)],
-        np.linspace(0, 2 * np.pi, n),
-    )
-    U, s, _ = np.linalg.svd(half)
-    s = np.pad(s, (0, 2 - len(s)))
-    return centre + (U * s @ [np.cos(around), np.sin(around)]).T
+    plane = list(dims)
+    A2 = (ellipsoid.axes * ellipsoid.radii)[plane]
+    U, S, _ = np.linalg.svd(A2)
+    S = np.pad(S, (0, 2 - len(S)))  # a line has no second one
+    angle = np.linspace(0, 2 * np.pi, n)
+    circle = np.array([np.cos(angle), np.sin(angle)])
+    return ellipsoid.centre[plane] + (U * S @ circle).T
 
 
 def _truth_mark(inside: bool) -> dict:
@@ -95,33 +102,32 @@ def draw_ellipse(
     sample: int | None = None,  # The sample in time, or the average over time
     level: float = 0.95,  # Probability that the set should hold
     dims: tuple = (0, 1),  # The two components that span the plane
-    basis: np.ndarray = None,  # Directions of the components in space, a leadfield's `basis`, `(n_sources, 3, n_orient)`
-    ax: Axes = None,  # Where to draw, or a new figure
+    basis: np.ndarray
+    | None = None,  # Directions of the components in space, a leadfield's `basis`, `(n_sources, 3, n_orient)`
+    ax: Axes | None = None,  # Where to draw, or a new figure
 ) -> Axes:  # The axes
     "Credible ellipse of one source, or its ellipsoid's shadow on a plane"
-    e, v, inside = _at(result, truth, source, sample, level, basis)
-    if len(e.centre) < 2:
-        refuse(
-            ValueError,
-            "result",
-            "of free orientation",
-            "one component",
-            "draw_waveform shows its interval",
-        )
-    i, j = (check_count("dims", d, least=0, most=len(e.centre) - 1) for d in dims)
-    ax, blue, rim = axes_or_new(ax, size=(5.4, 3.4)), OKABE_ITO["blue"], _rim(e, (i, j))
+    ellipsoid, vector, inside = _set_and_truth(result, truth, source, sample, level, basis)
+    n_dims = len(ellipsoid.centre)
+    if n_dims < 2:
+        cure = "draw_waveform shows its interval"
+        refuse(ValueError, "result", "of free orientation", "one component", cure)
+    plane = [check_count("dims", d, least=0, most=n_dims - 1) for d in dims]
+    i, j = plane
+
+    ax = axes_or_new(ax, size=(5.4, 3.4))
     ax.axhline(0, color="0.8", lw=0.8, zorder=0)
     ax.axvline(0, color="0.8", lw=0.8, zorder=0)
-    ax.fill(*rim.T, color=OKABE_ITO["sky"], alpha=0.35, lw=0)
-    ax.plot(
-        *rim.T,
-        color=blue,
-        lw=1.2,
-        label=f"{100 * level:g} % {'ellipse' if len(e.centre) == 2 else 'ellipsoid'}",
-    )
-    ax.plot(*e.centre[[i, j]], "o", color=blue, ms=5, label="posterior mean")
-    ax.plot(*v[[i, j]], **_truth_mark(inside))
-    ax.set(xlabel=_names(e, basis)[i], ylabel=_names(e, basis)[j])
+    x, y = _rim(ellipsoid, plane).T
+    blue = OKABE_ITO["blue"]
+    shape = "ellipse" if n_dims == 2 else "ellipsoid"
+    ax.fill(x, y, color=OKABE_ITO["sky"], alpha=0.35, lw=0)
+    ax.plot(x, y, color=blue, lw=1.2, label=f"{100 * level:g} % {shape}")
+    ax.plot(*ellipsoid.centre[plane], "o", color=blue, ms=5, label="posterior mean")
+    ax.plot(*vector[plane], **_truth_mark(inside))
+
+    labels = _axis_labels(ellipsoid)
+    ax.set(xlabel=labels[i], ylabel=labels[j])
     ax.set_aspect("equal", adjustable="datalim")
     return put_legend(ax)
 
@@ -132,36 +138,32 @@ def draw_ellipses(
     source: int,  # The source
     sample: int | None = None,  # The sample in time, or the average over time
     level: float = 0.95,  # Probability that the set should hold
-    basis: np.ndarray = None,  # Directions of two components in space, a leadfield's `basis`, `(n_sources, 3, 2)`
+    basis: np.ndarray
+    | None = None,  # Directions of two components in space, a leadfield's `basis`, `(n_sources, 3, 2)`
 ) -> Figure:  # The figure
     "Credible ellipsoid of one source, seen along each axis"
-    e, v, _ = _at(result, truth, source, sample, level, basis)
-    if len(e.centre) < 3:
-        refuse(
-            ValueError,
-            "result",
-            "with three components, or basis of two in space",
-            f"{len(e.centre)}",
-            "draw_ellipse draws one plane",
-        )
+    ellipsoid, vector, _ = _set_and_truth(result, truth, source, sample, level, basis)
+    _check_space(ellipsoid, "draw_ellipse draws one plane")
+    x, y, z = _limits(ellipsoid, vector, room=1.08)
+
     fig = Picture(figsize=(8, 3.1), layout="constrained")
-    half = 1.08 * max(np.linalg.norm(e.axes * e.radii, axis=1).max(), abs(v - e.centre).max())
-    for i, dims in enumerate(((0, 1), (0, 2), (1, 2))):
-        ax = draw_ellipse(
-            result,
-            truth,
-            source,
-            sample,
-            level,
-            dims,
-            basis,
-            ax=fig.add_subplot(1, 3, i + 1, axes_class=Panel),
-        )
-        ax.set(**{f"{a}lim": (c - half, c + half) for a, c in zip("xy", e.centre[list(dims)])})
+    planes = (((0, 1), x, y), ((0, 2), x, z), ((1, 2), y, z))
+    for place, (dims, xlim, ylim) in enumerate(planes, start=1):
+        ax = fig.add_subplot(1, 3, place, axes_class=Panel)
+        draw_ellipse(result, truth, source, sample, level, dims, basis, ax=ax)
+        ax.set(xlim=xlim, ylim=ylim)
         ax.set_aspect("equal", adjustable="box")
         ax.get_legend().remove()
-    fig.legend(*zip(*legend_entries(ax)), loc="outside lower center", ncols=3, frameon=False)
+    handles, labels = zip(*legend_entries(ax))
+    fig.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
     return fig
+
+
+def _limits(ellipsoid, vector, room) -> list[tuple]:  # One pair for each axis, nAm
+    "Limits of equal length that hold the ellipsoid and the truth, with some room"
+    reach = np.linalg.norm(ellipsoid.axes * ellipsoid.radii, axis=1).max()
+    half = room * max(reach, abs(vector - ellipsoid.centre).max())
+    return [(c - half, c + half) for c in ellipsoid.centre]
 
 # %% ../../nbs/api/viz/06_ellipsoids.ipynb #0591deaa
 class _Space(Axes3D):
@@ -171,18 +173,13 @@ class _Space(Axes3D):
         return self.figure._repr_png_()
 
 
-def _space(ax) -> Axes3D:
+def _space_or_new(ax) -> Axes3D:
     "The axes in space that were passed, or those of a new figure"
     if ax is None:
         ax = Picture(figsize=(5.6, 3.8)).add_axes((0.0, 0.04, 0.66, 0.94), axes_class=_Space)
     if not isinstance(ax, Axes3D):
-        refuse(
-            TypeError,
-            "ax",
-            "matplotlib axes with projection='3d'",
-            repr(type(ax).__name__),
-            "leave it out for a new figure",
-        )
+        must = "matplotlib axes with projection='3d'"
+        refuse(TypeError, "ax", must, repr(type(ax).__name__), "leave it out for a new figure")
     return ax
 
 # %% ../../nbs/api/viz/06_ellipsoids.ipynb #0bff1533
@@ -192,35 +189,27 @@ def draw_ellipsoid(
     source: int,  # The source
     sample: int | None = None,  # The sample in time, or the average over time
     level: float = 0.95,  # Probability that the set should hold
-    basis: np.ndarray = None,  # Directions of two components in space, a leadfield's `basis`, `(n_sources, 3, 2)`
-    ax: Axes = None,  # Axes with `projection="3d"`, or a new figure
+    basis: np.ndarray
+    | None = None,  # Directions of two components in space, a leadfield's `basis`, `(n_sources, 3, 2)`
+    ax: Axes | None = None,  # Axes with `projection="3d"`, or a new figure
 ) -> Axes:  # The axes
     "Credible ellipsoid of one source in space"
-    e, v, inside = _at(result, truth, source, sample, level, basis)
-    if len(e.centre) < 3:
-        refuse(
-            ValueError,
-            "result",
-            "with three components, or basis of two in space",
-            f"{len(e.centre)}",
-            "draw_ellipse draws a plane",
-        )
-    ax, surface = _space(ax), np.atleast_3d(e.surface(25))
-    lines = dict(
-        color=OKABE_ITO["blue"],
-        lw=0.6,
-        label=f"{100 * level:g} % {'ellipsoid' if len(e.radii) == 3 else 'ellipse'}",
-    )
-    ax.plot_wireframe(*np.moveaxis(surface, -1, 0), **lines) if len(e.radii) == 3 else ax.plot(
-        *e.surface().T, **lines
-    )
-    ax.plot(*e.centre[:, None], "o", color=OKABE_ITO["blue"], label="posterior mean")
-    ax.plot(*v[:, None], **_truth_mark(inside))
-    half = 1.05 * max(np.linalg.norm(e.axes * e.radii, axis=1).max(), abs(v - e.centre).max())
-    ax.set(
-        **{f"{a}label": f"{a} (nAm)" for a in "xyz"},
-        **{f"{a}lim": (c - half, c + half) for a, c in zip("xyz", e.centre)},
-    )
+    ellipsoid, vector, inside = _set_and_truth(result, truth, source, sample, level, basis)
+    _check_space(ellipsoid, "draw_ellipse draws a plane")
+
+    ax = _space_or_new(ax)
+    blue = OKABE_ITO["blue"]
+    percent = f"{100 * level:g} %"
+    if len(ellipsoid.radii) == 3:
+        mesh = np.moveaxis(ellipsoid.surface(25), -1, 0)
+        ax.plot_wireframe(*mesh, color=blue, lw=0.6, label=f"{percent} ellipsoid")
+    else:
+        ax.plot(*ellipsoid.surface().T, color=blue, lw=0.6, label=f"{percent} ellipse")
+    ax.plot(*ellipsoid.centre[:, None], "o", color=blue, label="posterior mean")
+    ax.plot(*vector[:, None], **_truth_mark(inside))
+
+    x, y, z = _limits(ellipsoid, vector, room=1.05)
+    ax.set(xlim=x, ylim=y, zlim=z, xlabel="x (nAm)", ylabel="y (nAm)", zlabel="z (nAm)")
     ax.set_box_aspect((1, 1, 1), zoom=0.85)
     ax.locator_params(nbins=4)
     return put_legend(ax)

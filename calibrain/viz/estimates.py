@@ -22,55 +22,42 @@ from calibrain.viz.pictures import (
     TRUTH,
     axes_or_new,
     check_results,
+    check_times,
     line_styles,
     put_legend,
     small_multiples,
 )
 
 # %% ../../nbs/api/viz/02_estimates.ipynb #72bb370a
-def _truth_and_mean(
-    truth, result
-) -> tuple[np.ndarray, np.ndarray]:  # Both `(n_sources, n_orient, n_times)`
-    "Truth and posterior mean with the orientations along an axis of their own"
+def _true_sources(truth, result) -> np.ndarray:  # `(n_sources, n_orient, n_times)`, nAm
+    "The truth about a result, with the orientations along an axis of their own"
     if not isinstance(result, Result):
-        refuse(
-            TypeError,
-            "result",
-            "a Result",
-            repr(type(result).__name__),
-            "pass what a solver returned",
-        )
-    p, truth = result.posterior, check_array("truth", truth)
-    shape = p.n_sources, p.n_orient, p.n_times
-    if truth.shape not in (shape, (shape[0] * shape[1], shape[2])):
-        refuse(
-            ValueError,
-            "truth",
-            f"of shape {shape} like the posterior",
-            f"shape {truth.shape}",
-            "pass the sources that were recorded",
-        )
-    return truth.reshape(shape), p.mean.reshape(shape)
+        got = repr(type(result).__name__)
+        refuse(TypeError, "result", "a Result", got, "pass what a solver returned")
+    truth = check_array("truth", truth)
+    posterior = result.posterior
+    shape = (posterior.n_sources, posterior.n_orient, posterior.n_times)
+    flat = (posterior.n_sources * posterior.n_orient, posterior.n_times)
+    if truth.shape not in (shape, flat):
+        must = f"of shape {shape} like the posterior"
+        got = f"shape {truth.shape}"
+        refuse(ValueError, "truth", must, got, "pass the sources that were recorded")
+    return truth.reshape(shape)
 
-# %% ../../nbs/api/viz/02_estimates.ipynb #f222c299
-def _times(times, n):
-    return check_array("times", times, (n,), cure="pass the time of each sample in s")
+
+def _mean(result) -> np.ndarray:  # `(n_sources, n_orient, n_times)`, nAm
+    "The posterior mean, with the orientations along an axis of their own"
+    posterior = result.posterior
+    return posterior.mean.reshape(posterior.n_sources, posterior.n_orient, posterior.n_times)
 
 # %% ../../nbs/api/viz/02_estimates.ipynb #cb4919e6
-def _band(ax, t, mean, half, truth, level) -> None:
-    "An error band, the truth where it is known, and the mean"
-    ax.fill_between(
-        t,
-        mean - half,
-        mean + half,
-        color=OKABE_ITO["sky"],
-        alpha=0.4,
-        lw=0,
-        label=f"{100 * level:g} % band",
-    )
+def _draw_band(ax, times, mean, half, truth, level) -> None:
+    "An error band of a given half width, the truth where it is known, and the mean"
+    band = dict(color=OKABE_ITO["sky"], alpha=0.4, lw=0, label=f"{100 * level:g} % band")
+    ax.fill_between(times, mean - half, mean + half, **band)
     if truth is not None:
-        ax.plot(t, truth, color=TRUTH, lw=3, label="truth")
-    ax.plot(t, mean, color=OKABE_ITO["blue"], lw=1.2, label="posterior mean")
+        ax.plot(times, truth, color=TRUTH, lw=3, label="truth")
+    ax.plot(times, mean, color=OKABE_ITO["blue"], lw=1.2, label="posterior mean")
 
 # %% ../../nbs/api/viz/02_estimates.ipynb #79a67279
 def draw_waveform(
@@ -80,21 +67,20 @@ def draw_waveform(
     source: int,  # The source to show
     orientation: int = 0,  # Which of its components
     level: float = 0.95,  # Probability that the band should hold
-    ax: Axes = None,  # Where to draw, or a new figure
+    ax: Axes | None = None,  # Where to draw, or a new figure
 ) -> Axes:  # The axes
     "One true waveform, its posterior mean and its error band"
-    (x, mean), p = _truth_and_mean(truth, result), result.posterior
-    n, j = (
-        check_count("source", source, least=0, most=len(x) - 1),
-        check_count("orientation", orientation, least=0, most=x.shape[1] - 1),
-    )
-    t, half = (
-        _times(times, p.n_times),
-        NormalDist().inv_cdf((1 + check_number("level", level, above=0, most=1 - 1e-12)) / 2)
-        * p.std[n * p.n_orient + j],
-    )
+    x = _true_sources(truth, result)
+    n_sources, n_orient, n_times = x.shape
+    n = check_count("source", source, least=0, most=n_sources - 1)
+    j = check_count("orientation", orientation, least=0, most=n_orient - 1)
+    times = check_times(times, n_times)
+    level = check_number("level", level, above=0, most=1 - 1e-12)
+
+    std = result.posterior.std[n * n_orient + j]
+    half = NormalDist().inv_cdf((1 + level) / 2) * std
     ax = axes_or_new(ax)
-    _band(ax, t, mean[n, j], half, x[n, j], level)
+    _draw_band(ax, times, _mean(result)[n, j], half, x[n, j], level)
     ax.set(xlabel="time (s)", ylabel="amplitude (nAm)")
     return put_legend(ax)
 
@@ -107,9 +93,11 @@ def draw_waveforms(
     orientation: int = 0,  # Which of its components
 ) -> Figure:  # The figure
     "One source as each of several estimates sees it"
-    return small_multiples(
-        lambda r, ax: draw_waveform(r, truth, times, source, orientation, ax=ax), results
-    )
+
+    def draw(result, ax):
+        draw_waveform(result, truth, times, source, orientation, ax=ax)
+
+    return small_multiples(draw, results)
 
 # %% ../../nbs/api/viz/02_estimates.ipynb #15cab2f0
 def draw_course(
@@ -119,47 +107,39 @@ def draw_course(
     *,
     now: float | None = None,  # A moment to mark, ms
     threshold: float | None = None,  # An amplitude to mark, on both sides of zero, nAm
-    truth: np.ndarray = None,  # The true source, `(n_times,)`, nAm, where it is known
+    truth: np.ndarray | None = None,  # The true source, `(n_times,)`, nAm, where it is known
     limits: tuple | None = None,  # Lowest and highest amplitude of the axis, nAm
-    ax: Axes = None,  # Where to draw, or a new figure
+    ax: Axes | None = None,  # Where to draw, or a new figure
 ) -> Axes:  # The axes
     "A source over time with a band of 95 %"
     times = check_array("times", times, (None,), "pass the times in ms")
-    mean, std = (
-        check_array("mean", mean, times.shape, "pass one value for each time"),
-        check_number("std", std, least=0),
-    )
+    start, end = float(times.min()), float(times.max())
+    one_each = "pass one value for each time"
+    mean = check_array("mean", mean, times.shape, one_each)
+    std = check_number("std", std, least=0)
+    if truth is not None:
+        truth = check_array("truth", truth, times.shape, one_each)
+    if threshold is not None:
+        threshold = check_number("threshold", threshold, least=0)
+    if now is not None:
+        now = check_number("now", now, least=start, most=end)
+
     ax = axes_or_new(ax, size=(5, 2.6))
     ax.axhline(0, color="0.7", lw=0.6)
-    _band(
-        ax,
-        times,
-        mean,
-        1.96 * std,
-        truth
-        if truth is None
-        else check_array("truth", truth, times.shape, "pass one value for each time"),
-        0.95,
-    )
+    _draw_band(ax, times, mean, 1.96 * std, truth, 0.95)
     if threshold is not None:
-        for side in (-1, 1):
-            ax.axhline(
-                side * check_number("threshold", threshold, least=0),
-                color=OKABE_ITO["vermillion"],
-                ls="--",
-                lw=1,
-                label="threshold" if side > 0 else None,
-            )
+        dashed = dict(color=OKABE_ITO["vermillion"], ls="--", lw=1)
+        ax.axhline(-threshold, **dashed)
+        ax.axhline(threshold, **dashed, label="threshold")
     if now is not None:
-        ax.axvline(
-            check_number("now", now, least=float(times.min()), most=float(times.max())),
-            color="black",
-            lw=1,
-            label="moment",
-        )
-    ax.set(
-        xlabel="time (ms)", ylabel="amplitude (nAm)", xlim=(times.min(), times.max()), ylim=limits
-    )
+        ax.axvline(now, color="black", lw=1, label="moment")
+    ax.set(xlabel="time (ms)", ylabel="amplitude (nAm)", xlim=(start, end), ylim=limits)
+    _put_legend_above(ax)
+    return ax
+
+# %% ../../nbs/api/viz/02_estimates.ipynb #040dc884
+def _put_legend_above(ax) -> None:
+    "A legend in two columns above the axes"
     ax.legend(
         loc="lower center",
         bbox_to_anchor=(0.5, 1),
@@ -168,62 +148,68 @@ def draw_course(
         fontsize="small",
         borderaxespad=0.3,
     )
-    return ax
 
 # %% ../../nbs/api/viz/02_estimates.ipynb #b55c3120
 def source_energy(
     x: np.ndarray,  # Sources, `(n_sources, n_orient, n_times)`, nAm
 ) -> np.ndarray:  # `(n_sources,)`, nAm²
     "Mean square over time, summed over orientations"
-    return np.square(check_array("x", x, (None, None, None))).mean(2).sum(1)
+    x = check_array("x", x, (None, None, None))
+    return np.square(x).mean(2).sum(1)
 
 
 def source_variance(
     result: Result,  # What a solver returned
 ) -> np.ndarray:  # `(n_sources,)`, nAm²
     "Posterior variance, summed over orientations"
-    return result.posterior.var.reshape(-1, result.posterior.n_orient).sum(1)
+    posterior = result.posterior
+    return posterior.var.reshape(-1, posterior.n_orient).sum(1)
 
 # %% ../../nbs/api/viz/02_estimates.ipynb #0079cfb3
 def draw_variance(
     result: Result,  # What a solver returned
     truth: np.ndarray,  # True sources, `(n_sources, n_times)` or `(n_sources, n_orient, n_times)`, nAm
     floor: float = 1e-6,  # Variances below this are not told apart, nAm²
-    ax: Axes = None,  # Where to draw, or a new figure
+    ax: Axes | None = None,  # Where to draw, or a new figure
 ) -> Axes:  # The axes
     "True energy and posterior variance by source"
-    energy, var, floor = (
-        source_energy(_truth_and_mean(truth, result)[0]),
-        source_variance(result),
-        check_number("floor", floor, above=0),
+    energy = source_energy(_true_sources(truth, result))
+    variance = source_variance(result)
+    floor = check_number("floor", floor, above=0)
+    ax = axes_or_new(ax)
+
+    loud = np.flatnonzero(energy > floor)
+    ax.vlines(loud, floor, energy[loud], color=TRUTH, lw=4, label="true energy")
+
+    visible, pruned = variance >= floor, variance == 0
+    height = np.where(visible, variance, floor / 6)
+    marks = (
+        (visible, dict(marker="o", label="posterior variance")),
+        (~visible & ~pruned, dict(marker="v", label="variance below the line")),
+        (pruned, dict(marker="o", mfc="none", label="pruned: variance zero")),
     )
-    n, ax, blue = np.arange(len(var)), axes_or_new(ax), OKABE_ITO["blue"]
-    at = np.where(var >= floor, var, floor / 6)
-    ax.vlines(
-        n[energy > floor], floor, energy[energy > floor], color=TRUTH, lw=4, label="true energy"
-    )
-    for which, marker, face, name in (
-        (var >= floor, "o", blue, "posterior variance"),
-        ((var < floor) & (var > 0), "v", blue, "variance below the line"),
-        (var == 0, "o", "none", "pruned: variance zero"),
-    ):
-        if which.any():
-            ax.plot(n[which], at[which], marker, color=blue, mfc=face, ms=4.5, label=name)
+    for which, mark in marks:
+        n = np.flatnonzero(which)
+        if len(n):
+            ax.plot(n, height[n], ls="", color=OKABE_ITO["blue"], ms=4.5, **mark)
+
     ax.set(yscale="log", xlabel="source", ylabel="energy, variance (nAm²)")
-    _foot(ax, floor)
+    _make_foot(ax, floor)
     return put_legend(ax)
 
 # %% ../../nbs/api/viz/02_estimates.ipynb #e953a1a3
-def _foot(ax, floor) -> None:
+def _make_foot(ax, floor) -> None:
     "A line at `floor`, room for marks below it, and no numbers there"
+
+    def number(value, _) -> str:
+        return f"$10^{{{math.log10(value):.0f}}}$" if value > 0.99 * floor else ""
+
     ax.axhline(floor, color="black", lw=0.6, ls=":")
     ax.update_datalim([[0, floor / 12]], updatex=False)
     ax.autoscale_view()
     ax.minorticks_off()
     ax.tick_params(axis="y", length=0)
-    ax.yaxis.set_major_formatter(
-        lambda v, _: f"$10^{{{math.log10(v):.0f}}}$" if v > 0.99 * floor else ""
-    )
+    ax.yaxis.set_major_formatter(number)
 
 # %% ../../nbs/api/viz/02_estimates.ipynb #2c3fd384
 def draw_variances(
@@ -232,7 +218,11 @@ def draw_variances(
     floor: float = 1e-6,  # Variances below this are not told apart, nAm²
 ) -> Figure:  # The figure
     "True energy and the posterior variances of several estimates"
-    return small_multiples(lambda r, ax: draw_variance(r, truth, floor, ax=ax), results)
+
+    def draw(result, ax):
+        draw_variance(result, truth, floor, ax=ax)
+
+    return small_multiples(draw, results)
 
 # %% ../../nbs/api/viz/02_estimates.ipynb #c5508ef6
 def draw_norms(
@@ -240,45 +230,42 @@ def draw_norms(
     truth: np.ndarray,  # True sources, `(n_sources, n_orient, n_times)`, nAm
     times: np.ndarray,  # Times of the samples, `(n_times,)`, s
     source: int,  # The source to show
-    ax: Axes = None,  # Where to draw, or a new figure
+    ax: Axes | None = None,  # Where to draw, or a new figure
 ) -> Axes:  # The axes
     "Length of one source's vector over time, truth against several estimates"
-    pairs, ax = (
-        {label: _truth_and_mean(truth, r) for label, r in check_results(results).items()},
-        axes_or_new(ax),
-    )
-    x = next(iter(pairs.values()))[0]
-    t, n = _times(times, x.shape[2]), check_count("source", source, least=0, most=len(x) - 1)
-    ax.plot(t, np.linalg.norm(x[n], axis=0), color=TRUTH, lw=4, label="truth")
-    for (label, (_, mean)), style in zip(pairs.items(), line_styles()):
-        ax.plot(t, np.linalg.norm(mean[n], axis=0), lw=1.4, label=label, **style | dict(marker=""))
+    x, means = _truth_and_means(truth, results)
+    ax = axes_or_new(ax)
+    times = check_times(times, x.shape[2])
+    n = check_count("source", source, least=0, most=len(x) - 1)
+
+    ax.plot(times, np.linalg.norm(x[n], axis=0), color=TRUTH, lw=4, label="truth")
+    for (label, mean), style in zip(means.items(), line_styles()):
+        length = np.linalg.norm(mean[n], axis=0)
+        ax.plot(times, length, color=style["color"], ls=style["ls"], lw=1.4, label=label)
     ax.set(xlabel="time (s)", ylabel="norm of the vector (nAm)", ylim=(0, None))
     return put_legend(ax)
+
+
+def _truth_and_means(truth, results) -> tuple[np.ndarray, dict]:
+    "The truth, and each label's posterior mean, about the same sources"
+    truths = {label: _true_sources(truth, r) for label, r in check_results(results).items()}
+    means = {label: _mean(r) for label, r in results.items()}
+    return next(iter(truths.values())), means
 
 # %% ../../nbs/api/viz/02_estimates.ipynb #96b08e17
 def draw_source_norms(
     results: Mapping,  # Label → `Result`
     truth: np.ndarray,  # True sources, `(n_sources, n_times)` or `(n_sources, n_orient, n_times)`, nAm
-    ax: Axes = None,  # Where to draw, or a new figure
+    ax: Axes | None = None,  # Where to draw, or a new figure
 ) -> Axes:  # The axes
     "Norm of each source over orientations and time, truth against several estimates"
-    pairs, ax = (
-        {label: _truth_and_mean(truth, r) for label, r in check_results(results).items()},
-        axes_or_new(ax),
-    )
-    norm = lambda x: np.linalg.norm(x, axis=(1, 2))
-    x = norm(next(iter(pairs.values()))[0])
-    ax.bar(np.arange(len(x)), x, color=TRUTH, alpha=0.6, label="truth")
-    for (label, (_, mean)), style in zip(pairs.items(), line_styles()):
-        ax.plot(
-            np.arange(len(x)),
-            norm(mean),
-            mfc="none",
-            ms=6,
-            mew=1.4,
-            label=label,
-            clip_on=False,
-            **style | dict(ls=""),
-        )
+    x, means = _truth_and_means(truth, results)
+    ax = axes_or_new(ax)
+    n = np.arange(len(x))
+    ax.bar(n, np.linalg.norm(x, axis=(1, 2)), color=TRUTH, alpha=0.6, label="truth")
+    for (label, mean), style in zip(means.items(), line_styles()):
+        norm = np.linalg.norm(mean, axis=(1, 2))
+        mark = dict(color=style["color"], marker=style["marker"], mfc="none", ms=6, mew=1.4)
+        ax.plot(n, norm, ls="", label=label, clip_on=False, **mark)
     ax.set(xlabel="source", ylabel="norm over orientations and time (nAm)", ylim=(0, None))
     return put_legend(ax)

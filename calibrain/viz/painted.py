@@ -46,123 +46,151 @@ class _Painting:
     labels: tuple  # Place, words and colour of what is written
 
 # %% ../../nbs/api/viz/09_painted.ipynb #a11b7157
-def _numbers(scene, size) -> np.ndarray:  # `(height, width)`; 0 where nothing is
+def _as_colours(numbers) -> np.ndarray:  # `(n, 3)`, 0 to 1
+    "Whole numbers as red, green and blue, the lowest byte in red"
+    bytes_of = [numbers & 255, numbers >> 8 & 255, numbers >> 16]
+    return np.stack(bytes_of, axis=1) / 255
+
+
+def _as_numbers(rgb) -> np.ndarray:
+    "Red, green and blue, 0 to 255, as the numbers that they stand for"
+    return rgb.astype(int) @ [1, 256, 65536]
+
+# %% ../../nbs/api/viz/09_painted.ipynb #4c2e9530
+def _numbered_scene(known, tris, rows) -> Axes:
+    "All panels of a mesh, with a number for each vertex in each panel in the place of its colour"
+
+    def colour(vertex, light, *, first) -> np.ndarray:
+        return _as_colours(first + vertex)
+
+    first = 1
+    panels = []
+    for row in rows:
+        panels.append([])
+        for view, side in row:
+            panel = _panel(known, tris, view, side, functools.partial(colour, first=first))
+            panels[-1].append(panel)
+            first += len(known)
+    black = Figure(dpi=100, facecolor="black")
+    return _scene(black.add_axes([0, 0, 1, 1]), rows, panels)
+
+
+def _read_numbers(scene, extent, resolution) -> np.ndarray:  # `(height, width)`; 0 where nothing is
     "Paint a scene without smoothing, and read the numbers that its colours are"
-    scene.figure.set_size_inches(*size)
+    left, right, bottom, top = extent
+    pixels = [2 * round(resolution * length) for length in (right - left, top - bottom)]
+    scene.figure.set_size_inches(pixels[0] / 100, pixels[1] / 100)
     for panel in scene.collections:
         panel.set(antialiased=False, linewidth=1)
     for text in scene.texts:
         text.set_visible(False)
     canvas = FigureCanvasAgg(scene.figure)
     canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].astype(int) @ [1, 256, 65536]
+    return _as_numbers(np.asarray(canvas.buffer_rgba())[..., :3])
 
 # %% ../../nbs/api/viz/09_painted.ipynb #eb429a47
+_NORMAL = slice(3, 6)  # Columns of what is known of a vertex
+_SHADE = 7
+
+
+def _refined(cortex) -> tuple:  # Rows, triangles, and the ends of the edges that each round halved
+    "What is known of each vertex of a mesh that is fine enough to be painted"
+    n = len(cortex.rr)
+    shade = np.zeros(n) if cortex.shade is None else cortex.shade
+    normals = _normals(cortex.rr, cortex.tris)
+    no_value = np.zeros((n, 1))
+    known = np.c_[cortex.rr, normals, no_value, shade, cortex.left]
+    return _refine(known, cortex.tris)
+
+
 @functools.lru_cache(maxsize=8)
 def _painting(cortex, views, resolution) -> _Painting:
     "Paint the vertices of a cortex"
-    rows, shade = (
-        _rows(cortex, views),
-        np.zeros(len(cortex.rr)) if cortex.shade is None else cortex.shade,
-    )
-    known, tris, halved = _refine(
-        np.c_[
-            cortex.rr,
-            _normals(cortex.rr, cortex.tris),
-            np.zeros((len(shade), 1)),
-            shade,
-            cortex.left,
-        ],
-        cortex.tris,
-    )
-    n, panels = len(known), [view for row in rows for view in row]
-    code = lambda i: np.stack([i & 255, i >> 8 & 255, i >> 16], axis=1) / 255
-    numbered = [
-        [
-            _panel(
-                known, tris, *view, lambda vertex, light: code(1 + n * panels.index(view) + vertex)
-            )
-            for view in row
-        ]
-        for row in rows
-    ]
-    scene = _scene(Figure(dpi=100, facecolor="black").add_axes([0, 0, 1, 1]), rows, numbered)
-    (left, right), (bottom, top) = scene.get_xlim(), scene.get_ylim()
-    number = _numbers(
-        scene, [2 * round(resolution * span) / 100 for span in (right - left, top - bottom)]
-    )
-    some, seen = np.unique(number, return_inverse=True)
-    panel, vertex, width = *np.divmod(some[1:] - 1, n), 3.2 * max(map(len, rows))
-    light = np.stack([known[:, 3:6] @ _frame(*view).T @ LIGHT for view in panels])
+    rows = _rows(cortex, views)
+    known, tris, halved = _refined(cortex)
+    scene = _numbered_scene(known, tris, rows)
+    extent = (*scene.get_xlim(), *scene.get_ylim())
+    image = _read_numbers(scene, extent, resolution)
+
+    numbers, seen = np.unique(image, return_inverse=True)
+    panel, vertex = np.divmod(numbers[1:] - 1, len(known))  # the first number is 0: nothing
+    frames = [_frame(view, side) for row in rows for view, side in row]
+    light = np.stack([known[:, _NORMAL] @ frame.T @ LIGHT for frame in frames])
+
+    left, right, bottom, top = extent
+    width = 3.2 * max(map(len, rows))
+    height = width * (top - bottom) / (right - left)
+    labels = [(*text.get_position(), text.get_text(), text.get_color()) for text in scene.texts]
     return _Painting(
-        vertex,
-        known[vertex, 7],
-        light[panel, vertex],
-        seen.reshape(number.shape) - 1,
-        halved,
-        (left, right, bottom, top),
-        (width + 1.2, width * (top - bottom) / (right - left) + 0.2),
-        tuple((*t.get_position(), t.get_text(), t.get_color()) for t in scene.texts),
+        vertex=vertex,
+        shade=known[vertex, _SHADE],
+        light=light[panel, vertex],
+        seen=seen.reshape(image.shape) - 1,
+        halved=halved,
+        extent=extent,
+        size=(width + 1.2, height + 0.2),
+        labels=tuple(labels),
     )
 
 # %% ../../nbs/api/viz/09_painted.ipynb #bd54d41c
-def _coloured(p, everywhere, scale, threshold) -> np.ndarray:  # `(height, width, 3)`, 0 to 1
-    "An image in the colours of the values"
-    for ends in p.halved:
-        everywhere = np.concatenate([everywhere, everywhere[ends].mean(1)])
-    rgb = np.vstack(
-        [_colours(everywhere[p.vertex], p.shade, p.light, scale, threshold), np.ones(3)]
-    )[p.seen]
-    height, width = np.array(rgb.shape[:2]) // 2
-    return rgb.reshape(height, 2, width, 2, 3).mean((1, 3))
+def _coloured(painting, values, scale, threshold) -> np.ndarray:  # `(height, width, 3)`, 0 to 1
+    "An image in the colours of the values, one at each vertex before the mesh was refined"
+    for ends in painting.halved:
+        values = np.concatenate([values, values[ends].mean(1)])
+    seen = values[painting.vertex]
+    table = _colours(seen, painting.shade, painting.light, scale, threshold)
+    white = np.ones(3)  # the last row, which -1 looks up
+    fine = np.vstack([table, white])[painting.seen]
+    height, width, _ = fine.shape
+    fours = fine.reshape(height // 2, 2, width // 2, 2, 3)
+    return fours.mean((1, 3))
 
 # %% ../../nbs/api/viz/09_painted.ipynb #e6a0034f
-def _where(p, vertex) -> list:  # Pairs of x and y, mm
+def _places(painting, vertex) -> list[tuple[float, float]]:  # x and y, mm
     "Where a vertex is seen, once in each panel that shows it"
-    left, right, bottom, top = p.extent
-    places = [np.argwhere(p.seen == i).mean(0) + 0.5 for i in np.flatnonzero(p.vertex == vertex)]
-    return [
-        (left + j / p.seen.shape[1] * (right - left), top - i / p.seen.shape[0] * (top - bottom))
-        for i, j in places
-    ]
+    left, right, bottom, top = painting.extent
+    height, width = painting.seen.shape
+    places = []
+    for which in np.flatnonzero(painting.vertex == vertex):
+        row, column = np.argwhere(painting.seen == which).mean(0) + 0.5
+        x = left + column / width * (right - left)
+        y = top - row / height * (top - bottom)
+        places.append((x, y))
+    return places
 
 # %% ../../nbs/api/viz/09_painted.ipynb #5baa4c92
 def draw_cortex_image(
     values: np.ndarray,  # One number for each source, `(n_sources,)`
     cortex: Cortex,  # The cortex they sit on: the same object every time, as its pictures are kept
     *,
-    views: tuple = ("lateral", "medial"),  # Some of `VIEWS`
+    views: str | tuple = ("lateral", "medial"),  # Some of `VIEWS`
     unit: str = "nAm",  # Unit of the values
     label: str = "amplitude",  # What the values are
     threshold: float | None = None,  # Values smaller than this in size show bare cortex
-    limits: tuple
-    | None = None,  # Lowest and highest value of the colour scale, or all that there are
-    diverging: bool
-    | None = None,  # Whether colours diverge from zero, or only if some values are negative
+    limits: tuple | None = None,  # Lowest and highest value of the scale, or all that there are
+    diverging: bool | None = None,  # Colours diverge from zero, or only if some value is negative
     resolution: float = 1.0,  # Pixels per mm
     ring: int | None = None,  # Index of a source to point out
-    ax: Axes = None,  # Where to draw, or a new figure
+    ax: Axes | None = None,  # Where to draw, or a new figure
 ) -> Axes:  # The axes
     "What `draw_cortex` draws, as an image: the first takes as long, each later one of the same cortex is quick"
-    resolution = check_number(
-        "resolution", resolution, above=0, most=10, cure="in pixels per mm: 1 is good for a screen"
-    )
-    everywhere, scale = spread(values, cortex), _scale(np.asarray(values, float), limits, diverging)
+    cure = "in pixels per mm: 1 is good for a screen"
+    resolution = check_number("resolution", resolution, above=0, most=10, cure=cure)
+    everywhere = spread(values, cortex)
+    scale = _scale(np.asarray(values, float), limits, diverging)
     threshold = 0 if threshold is None else check_number("threshold", threshold, least=0)
-    p = _painting(cortex, (views,) if isinstance(views, str) else tuple(views), resolution)
-    ax = axes_or_new(ax, size=p.size)
+    if ring is not None:
+        ring = check_count("ring", ring, least=0, most=len(cortex.sources) - 1)
+    views = (views,) if isinstance(views, str) else tuple(views)
+    painting = _painting(cortex, views, resolution)
+
+    ax = axes_or_new(ax, size=painting.size)
     ax.axis("off")
-    ax.imshow(
-        _coloured(p, everywhere, scale, threshold), extent=p.extent, interpolation="antialiased"
-    )
-    for x, y, words, colour in p.labels:
+    image = _coloured(painting, everywhere, scale, threshold)
+    ax.imshow(image, extent=painting.extent, interpolation="antialiased")
+    for x, y, words, colour in painting.labels:
         ax.text(x, y, words, ha="center", color=colour)
-    for x, y in (
-        ()
-        if ring is None
-        else _where(
-            p, cortex.sources[check_count("ring", ring, least=0, most=len(cortex.sources) - 1)]
-        )
-    ):
-        ax.plot(x, y, "o", ms=9, mfc="none", mec="black")
+    if ring is not None:
+        for x, y in _places(painting, cortex.sources[ring]):
+            ax.plot(x, y, "o", ms=9, mfc="none", mec="black")
     return _bar(ax, ax, scale, unit, label, threshold)

@@ -18,36 +18,31 @@ def draw_bump(
     src_coords: np.ndarray,  # Positions of the sources, `(n_sources, 3)`, m
     centre: int,  # The source in the middle
     sigma: float = 0.01,  # Width σ, m
-    normalize: str = "sym",  # `"sym"`, `"row"` or `None`
+    normalize: str | None = "sym",  # `"sym"`, `"row"` or `None`
     *,
     reach: float = 0.06,  # Distance up to which to draw, m
-    ax: Axes = None,  # Where to draw, or a new figure
+    ax: Axes | None = None,  # Where to draw, or a new figure
 ) -> Axes:  # The axes
     "The weights of one bump by the distance from its middle"
-    r = check_array("src_coords", src_coords, (None, 3), "one row of x, y, z in m for each source")
-    centre, reach = (
-        check_count("centre", centre, least=0, most=len(r) - 1),
-        check_number("reach", reach, above=0, cure="a distance in m; 0.06 is 60 mm"),
-    )
-    weight, away = (
-        sflex_basis(r, sigma, normalize=normalize)[:, [centre]].toarray().ravel(),
-        np.linalg.norm(r - r[centre], axis=1),
-    )
-    ax, d, near = axes_or_new(ax, size=(4, 2.4)), np.linspace(0, reach, 300), away <= reach
-    ax.plot(
-        1e3 * d,
-        np.where(d <= 3 * sigma, weight[centre] * np.exp(-((d / sigma) ** 2) / 2), 0),
-        color=TRUTH,
-        lw=1.5,
-        label="Gaussian",
-    )
-    ax.plot(1e3 * away[near], weight[near], ".", color=OKABE_ITO["blue"], label="source")
-    ax.set(
-        xlabel="distance in space (mm)",
-        ylabel="weight",
-        xlim=(-0.02e3 * reach, 1.02e3 * reach),
-        ylim=(-0.05 * weight.max(), 1.1 * weight.max()),
-    )
+    each = "one row of x, y, z in m for each source"
+    coords = check_array("src_coords", src_coords, (None, 3), each)
+    centre = check_count("centre", centre, least=0, most=len(coords) - 1)
+    reach = check_number("reach", reach, above=0, cure="a distance in m; 0.06 is 60 mm")
+    basis = sflex_basis(coords, sigma, normalize=normalize)
+    weight = basis[:, [centre]].toarray().ravel()
+    distance = np.linalg.norm(coords - coords[centre], axis=1)
+    near = distance <= reach
+    d = np.linspace(0, reach, 300)
+    gaussian = weight[centre] * np.exp(-((d / sigma) ** 2) / 2)
+    gaussian[d > 3 * sigma] = 0
+
+    ax = axes_or_new(ax, size=(4, 2.4))
+    ax.plot(1e3 * d, gaussian, color=TRUTH, lw=1.5, label="Gaussian")
+    blue = OKABE_ITO["blue"]
+    ax.plot(1e3 * distance[near], weight[near], ".", color=blue, label="source")
+    mm, top = 1e3 * reach, weight.max()
+    ax.set(xlabel="distance in space (mm)", xlim=(-0.02 * mm, 1.02 * mm))
+    ax.set(ylabel="weight", ylim=(-0.05 * top, 1.1 * top))
     return ax
 
 # %% ../../nbs/api/viz/08_patches.ipynb #6fd4a737
@@ -58,46 +53,29 @@ def draw_widths(
     now: float | None = None,  # One of them to point out, m
     true: float | None = None,  # The width of the true patch, m, where it is known
     top: float | None = None,  # Where the axis ends, or above all values
-    ax: Axes = None,  # Where to draw, or a new figure
+    ax: Axes | None = None,  # Where to draw, or a new figure
 ) -> Axes:  # The axes
     "The cost by the width of the basis; its lowest is what the evidence prefers"
     widths = check_array("widths", widths, (None,), "pass widths in m")
-    above = (
-        cost := check_array("cost", cost, widths.shape, "pass one value for each width")
-    ) - cost.min()
-    top, ax = (
-        check_number("top", 1.1 * above.max() or 1 if top is None else top, above=0),
-        axes_or_new(ax, size=(6.5, 2.6)),
-    )
+    cost = check_array("cost", cost, widths.shape, "pass one value for each width")
+    above = cost - cost.min()
+    if top is None:
+        top = 1.1 * above.max() or 1.0
+    top = check_number("top", top, above=0)
     if now is not None and now not in widths:
         refuse(ValueError, "now", "one of the widths", f"{now:g}", "add it to them")
+
+    ax = axes_or_new(ax, size=(6.5, 2.6))
+    blue = OKABE_ITO["blue"]
     if true is not None:
-        ax.axvline(
-            1e3 * check_number("true", true, above=0), color=TRUTH, lw=4, alpha=0.6, label="truth"
-        )
-    ax.plot(1e3 * widths, above, "-", color=OKABE_ITO["blue"], marker=".", label="cost")
-    ax.plot(
-        1e3 * widths[cost.argmin()],
-        0,
-        "o",
-        ms=9,
-        mfc="none",
-        color=OKABE_ITO["blue"],
-        ls="none",
-        label="lowest",
-    )
+        true = check_number("true", true, above=0)
+        ax.axvline(1e3 * true, color=TRUTH, lw=4, alpha=0.6, label="truth")
+    ax.plot(1e3 * widths, above, "-", color=blue, marker=".", label="cost")
+    lowest = 1e3 * widths[cost.argmin()]
+    ax.plot(lowest, 0, "o", ms=9, mfc="none", color=blue, label="lowest")
     if now is not None:
-        ax.plot(
-            1e3 * now,
-            min(above[widths == now][0], 0.97 * top),
-            "D",
-            color=OKABE_ITO["vermillion"],
-            label="σ chosen",
-        )
-    ax.set(
-        xlabel="width of the basis σ (mm)",
-        ylabel="ℒ above its lowest",
-        ylim=(-0.08 * top, top),
-        xlim=(0, 1.05e3 * widths.max()),
-    )
+        height = min(above[widths == now][0], 0.97 * top)  # what is higher stands at the edge
+        ax.plot(1e3 * now, height, "D", color=OKABE_ITO["vermillion"], label="σ chosen")
+    ax.set(xlabel="width of the basis σ (mm)", xlim=(0, 1.05e3 * widths.max()))
+    ax.set(ylabel="ℒ above its lowest", ylim=(-0.08 * top, top))
     return put_legend(ax)

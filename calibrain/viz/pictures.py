@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['OKABE_ITO', 'TRUTH', 'line_styles', 'Picture', 'Panel', 'axes_or_new', 'legend_entries', 'put_legend',
-           'check_results', 'small_multiples']
+           'check_results', 'check_times', 'small_multiples']
 
 # %% ../../nbs/api/viz/01_pictures.ipynb #fd132d32
 import io
@@ -13,11 +13,12 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 
+import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..core.checks import check_count, refuse
+from ..core.checks import check_array, check_count, refuse
 
 # %% ../../nbs/api/viz/01_pictures.ipynb #21bd19dd
 OKABE_ITO = MappingProxyType(
@@ -107,6 +108,14 @@ def check_results(
     if not results:
         refuse(ValueError, "results", must, "an empty one", "pass at least one result")
     return results
+
+
+def check_times(
+    times: np.ndarray,  # Times of the samples, s
+    n_times: int,  # How many there must be
+) -> np.ndarray:  # `(n_times,)`, s
+    "The times of the samples, checked"
+    return check_array("times", times, (n_times,), cure="pass the time of each sample in s")
 
 # %% ../../nbs/api/viz/01_pictures.ipynb #2d8541f0
 def small_multiples(

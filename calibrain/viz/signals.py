@@ -21,6 +21,7 @@ from calibrain.viz.pictures import (
     Panel,
     Picture,
     axes_or_new,
+    check_times,
     line_styles,
     put_legend,
 )
@@ -29,57 +30,58 @@ from calibrain.viz.pictures import (
 _MOST = 7  # Sources with a colour of their own
 
 
-def _times(times, n):
-    return check_array("times", times, (n,), cure="pass the time of each sample in s")
+def _check_x(x) -> np.ndarray:  # `(n_sources, n_orient, n_times)`, nAm
+    "Sources with the orientations along an axis of their own"
+    x = check_array("x", x)
+    if x.ndim == 2:
+        x = x[:, None]
+    if x.ndim != 3 or x.shape[1] > 3:
+        must = "of shape (n_sources, n_times) or (n_sources, 1, 2 or 3, n_times)"
+        refuse(ValueError, "x", must, f"shape {x.shape}")
+    return x
 
 
-def _shown(x, sources) -> np.ndarray:  # Indices, the strongest first
-    "The sources to draw"
-    size, n = np.linalg.norm(x, axis=(1, 2)), len(x)
-    which = np.flatnonzero(size) if sources is None else np.atleast_1d(np.asarray(sources))
-    if (
-        which.ndim != 1
-        or which.dtype.kind not in "iu"
-        or (len(which) and not 0 <= which.min() <= which.max() < n)
-    ):
-        refuse(ValueError, "sources", f"indices from 0 to {n - 1}", repr(sources))
+def _check_sources(sources, n_sources) -> np.ndarray:  # Indices
+    "The sources that were asked for"
+    which = np.atleast_1d(np.asarray(sources))
+    whole = which.ndim == 1 and which.dtype.kind in "iu"
+    if not whole or ((which < 0) | (which >= n_sources)).any():
+        refuse(ValueError, "sources", f"indices from 0 to {n_sources - 1}", repr(sources))
+    return which
+
+
+def _strongest_first(x, sources) -> np.ndarray:  # Indices
+    "The sources to draw: those that were asked for, or all that are not silent"
+    size = np.linalg.norm(x, axis=(1, 2))
+    which = np.flatnonzero(size) if sources is None else _check_sources(sources, len(x))
     if not len(which):
-        refuse(
-            ValueError,
-            "x",
-            "different from zero somewhere",
-            "all zeros",
-            "pass active sources, or name those to draw in sources",
-        )
+        cure = "pass active sources, or name those to draw in sources"
+        refuse(ValueError, "x", "different from zero somewhere", "all zeros", cure)
     return which[np.argsort(-size[which], kind="stable")]
 
 # %% ../../nbs/api/viz/04_signals.ipynb #1cf6eb9b
-def _stimulus(ax, stim_onset) -> None:
+_COMPONENT_LINES = ("-", "--", ":")
+
+
+def _mark_stimulus(ax, stim_onset) -> None:
     "A dotted line at the stimulus"
-    if stim_onset is not None:
-        ax.axvline(
-            check_number("stim_onset", stim_onset, cure="pass the time of the stimulus in s"),
-            color="black",
-            lw=0.8,
-            ls=":",
-            zorder=0,
-        )
+    if stim_onset is None:
+        return
+    cure = "pass the time of the stimulus in s"
+    stim_onset = check_number("stim_onset", stim_onset, cure=cure)
+    ax.axvline(stim_onset, color="black", lw=0.8, ls=":", zorder=0)
 
 
-def _components(ax, k) -> Axes:  # The axes
+def _put_component_legend(ax, n_orient) -> Axes:  # The axes
     "Sources and, where there are several, their components in a legend beside the axes"
-    if k == 1:
+    if n_orient == 1:
         return put_legend(ax)
     handles, labels = ax.get_legend_handles_labels()
-    lines = [Line2D([], [], color="black", lw=1.4, ls=ls) for ls in ("-", "--", ":")[:k]]
-    ax.legend(
-        handles + lines,
-        labels + [f"component {j}" for j in range(k)],
-        loc="upper left",
-        bbox_to_anchor=(1.01, 1),
-        frameon=False,
-        borderaxespad=0,
-    )
+    for j, line in enumerate(_COMPONENT_LINES[:n_orient]):
+        handles.append(Line2D([], [], color="black", lw=1.4, ls=line))
+        labels.append(f"component {j}")
+    beside = dict(loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0)
+    ax.legend(handles, labels, frameon=False, **beside)
     return ax
 
 # %% ../../nbs/api/viz/04_signals.ipynb #908233e5
@@ -87,41 +89,30 @@ def draw_sources(
     x: np.ndarray,  # Sources, `(n_sources, n_times)` or `(n_sources, n_orient, n_times)`, nAm
     times: np.ndarray,  # Times of the samples, `(n_times,)`, s
     *,
-    sources: Sequence[int]
-    | None = None,  # Which to draw; `None`: those that are not zero all the time
+    sources: Sequence[int] | None = None,  # Which to draw, or those that are not zero all the time
     stim_onset: float | None = None,  # Time of the stimulus, s
-    ax: Axes = None,  # Where to draw, or a new figure
+    ax: Axes | None = None,  # Where to draw, or a new figure
 ) -> Axes:  # The axes
     "Waveforms of the active sources"
-    x = check_array("x", x)
-    if x.ndim == 2:
-        x = x[:, None]
-    if x.ndim != 3 or x.shape[1] > 3:
-        refuse(
-            ValueError,
-            "x",
-            "of shape (n_sources, n_times) or (n_sources, 1, 2 or 3, n_times)",
-            f"shape {x.shape}",
-        )
-    t, which, ax = _times(times, x.shape[2]), _shown(x, sources), axes_or_new(ax)
-    named, rest = sorted(which[:_MOST]), which[_MOST:]
-    for n, style in zip(named, line_styles()):
-        for j, ls in enumerate(("-", "--", ":")[: x.shape[1]]):
-            ax.plot(
-                t, x[n, j], color=style["color"], lw=1.4, ls=ls, label="" if j else f"source {n}"
-            )
-    for i, n in enumerate(rest):
-        ax.plot(
-            t,
-            x[n].T,
-            color=TRUTH,
-            lw=0.7,
-            zorder=1,
-            label=[f"{len(rest)} more"] + [""] * (len(x[n]) - 1) if not i else "",
-        )
-    _stimulus(ax, stim_onset)
+    x = _check_x(x)
+    n_orient = x.shape[1]
+    times = check_times(times, x.shape[2])
+    which = _strongest_first(x, sources)
+    ax = axes_or_new(ax)
+
+    coloured, grey = sorted(which[:_MOST]), which[_MOST:]
+    for n, style in zip(coloured, line_styles()):
+        for j, line in enumerate(_COMPONENT_LINES[:n_orient]):
+            label = "" if j else f"source {n}"
+            ax.plot(times, x[n, j], color=style["color"], lw=1.4, ls=line, label=label)
+    for n in grey:
+        lines = ax.plot(times, x[n].T, color=TRUTH, lw=0.7, zorder=1)
+        if n == grey[0]:
+            lines[0].set_label(f"{len(grey)} more")
+
+    _mark_stimulus(ax, stim_onset)
     ax.set(xlabel="time (s)", ylabel="amplitude (nAm)")
-    return _components(ax, x.shape[1])
+    return _put_component_legend(ax, n_orient)
 
 # %% ../../nbs/api/viz/04_signals.ipynb #bf28aa1a
 def draw_sensors(
@@ -129,59 +120,67 @@ def draw_sensors(
     times: np.ndarray,  # Times of the samples, `(n_times,)`, s
     *,
     unit: str,  # Unit of the recording: "µV", "fT" or "fT/cm"
-    clean: np.ndarray = None,  # Recording without noise, `(n_sensors, n_times)`, same unit
-    label: str
-    | None = None,  # What is measured; `None`: potential, field or gradient, as the unit says
+    clean: np.ndarray | None = None,  # Recording without noise, `(n_sensors, n_times)`, same unit
+    label: str | None = None,  # What is measured, or potential, field or gradient as the unit says
     stim_onset: float | None = None,  # Time of the stimulus, s
-    ax: Axes = None,  # Where to draw, or a new figure
+    ax: Axes | None = None,  # Where to draw, or a new figure
 ) -> Axes:  # The axes
     "All channels over time, with or without the signal beneath the noise"
     y = check_array("y", y, (None, None), "pass (n_sensors, n_times)")
-    parts = [(y, "recorded", dict(color=OKABE_ITO["sky"], lw=0.7))]
     if clean is not None:
-        parts.append(
-            (
-                check_array("clean", clean, y.shape, "pass what the simulator returned as y_clean"),
-                "without noise",
-                dict(color=OKABE_ITO["black"], lw=0.7),
-            )
-        )
-    else:
-        parts[0][2].update(color=OKABE_ITO["blue"])
-    t, ax = _times(times, y.shape[1]), axes_or_new(ax)
-    for values, name, style in parts:
-        ax.plot(t, values.T, **style, label=[name] + [""] * (len(y) - 1) if len(y) > 1 else name)
-    _stimulus(ax, stim_onset)
-    ax.set(xlabel="time (s)", ylabel=f"{_quantity(unit) if label is None else label} ({unit})")
-    return put_legend(ax) if clean is not None else ax
+        cure = "pass what the simulator returned as y_clean"
+        clean = check_array("clean", clean, y.shape, cure)
+    times = check_times(times, y.shape[1])
+    ax = axes_or_new(ax)
+
+    colour = OKABE_ITO["blue" if clean is None else "sky"]
+    _draw_channels(ax, times, y, "recorded", colour)
+    if clean is not None:
+        _draw_channels(ax, times, clean, "without noise", OKABE_ITO["black"])
+    _mark_stimulus(ax, stim_onset)
+    quantity = _quantity(unit) if label is None else label
+    ax.set(xlabel="time (s)", ylabel=f"{quantity} ({unit})")
+    return ax if clean is None else put_legend(ax)
+
+
+def _draw_channels(ax, times, y, label, colour) -> None:
+    "A thin line for each channel, all of them under one label"
+    lines = ax.plot(times, y.T, color=colour, lw=0.7)
+    lines[0].set_label(label)
 
 # %% ../../nbs/api/viz/04_signals.ipynb #992509bc
 def _quantity(unit) -> str:
     "What is measured in a unit"
     if not isinstance(unit, str) or not unit:
-        refuse(
-            TypeError, "unit", "the unit of the recording", repr(unit), 'pass "µV", "fT" or "fT/cm"'
-        )
-    return {"V": "potential", "T": "field"}.get(unit[-1:], "gradient" if "/" in unit else "signal")
+        cure = 'pass "µV", "fT" or "fT/cm"'
+        refuse(TypeError, "unit", "the unit of the recording", repr(unit), cure)
+    if unit.endswith("V"):
+        return "potential"
+    if unit.endswith("T"):
+        return "field"
+    return "gradient" if "/" in unit else "signal"
 
 # %% ../../nbs/api/viz/04_signals.ipynb #4466a102
-def _peaks(y, t, n=3) -> list[int]:  # Indices in order of time
+def _peaks(y, times, n=3) -> list[int]:  # Indices in order of time
     "The moments at which the channels differ most, not too near each other"
-    power, found = y.std(0), []
+    power = y.std(0)
+    apart = 0.1 * np.ptp(times)
+    peaks: list[int] = []
     for i in np.argsort(-power, kind="stable"):
-        if len(found) < n and all(abs(t[i] - t[j]) >= 0.1 * np.ptp(t) for j in found):
-            found.append(int(i))
-    return sorted(found)
+        if len(peaks) < n and all(abs(times[i] - times[j]) >= apart for j in peaks):
+            peaks.append(int(i))
+    return sorted(peaks)
 
 
-def _moments(y, t, at) -> list[int]:  # Indices
+def _moments(y, times, at) -> list[int]:  # Indices
     "The samples nearest to the moments asked for"
     if at is None:
-        return _peaks(y, t)
+        return _peaks(y, times)
     at = check_array("at", np.atleast_1d(at), (None,), "pass times in s")
-    if not len(at) or at.min() < t.min() or at.max() > t.max():
-        refuse(ValueError, "at", f"times from {t.min():g} to {t.max():g} s", repr(at.tolist()))
-    return [int(np.abs(t - a).argmin()) for a in at]
+    start, end = times.min(), times.max()
+    if not len(at) or at.min() < start or at.max() > end:
+        refuse(ValueError, "at", f"times from {start:g} to {end:g} s", repr(at.tolist()))
+    return [int(np.abs(times - moment).argmin()) for moment in at]
 
 # %% ../../nbs/api/viz/04_signals.ipynb #69ac362e
 def draw_butterfly(
@@ -190,32 +189,25 @@ def draw_butterfly(
     info,  # `mne.Info` of channels of one type, in the order of `y`
     *,
     unit: str,  # Unit of the recording: "µV", "fT" or "fT/cm"
-    at: float
-    | Sequence[float]
-    | None = None,  # Moments of the maps, s; `None`: the three at which the channels differ most
-    clean: np.ndarray = None,  # Recording without noise, `(n_sensors, n_times)`, same unit
+    at: float | Sequence[float] | None = None,  # Moments of the maps, s, or three that are chosen
+    clean: np.ndarray | None = None,  # Recording without noise, `(n_sensors, n_times)`, same unit
     stim_onset: float | None = None,  # Time of the stimulus, s
 ) -> Figure:  # The figure
     "All channels over time, and maps over the sensors at some moments"
     y = check_array("y", y, (None, None), "pass (n_sensors, n_times)")
-    t = _times(times, y.shape[1])
-    moments = _moments(y, t, at)
-    values, scale, draw = _topographies(
-        {f"y at {t[i]:.3g} s": y[:, i] for i in moments}, info, None
-    )
+    times = check_times(times, y.shape[1])
+    moments = _moments(y, times, at)
+    maps = {f"y at {times[i]:.3g} s": y[:, i] for i in moments}
+    values, scale, draw_map = _topographies(maps, info, None)
+
     fig = Picture(figsize=(7, 4.8), layout="constrained")
     grid = fig.add_gridspec(2, len(moments), height_ratios=(1.2, 1))
-    top = draw_sensors(
-        y,
-        t,
-        unit=unit,
-        clean=clean,
-        stim_onset=stim_onset,
-        ax=fig.add_subplot(grid[0, :], axes_class=Panel),
-    )
-    maps = [fig.add_subplot(grid[1, j], axes_class=Panel) for j in range(len(moments))]
-    for ax, v, i in zip(maps, values, moments):
-        draw(v, ax=ax)
-        ax.set_title(f"{t[i]:.2f} s", fontsize="medium")
-        top.axvline(t[i], color=OKABE_ITO["vermillion"], lw=1, ls="--")
-    return _bar(maps[0], maps, scale, unit, _quantity(unit)).figure
+    top = fig.add_subplot(grid[0, :], axes_class=Panel)
+    draw_sensors(y, times, unit=unit, clean=clean, stim_onset=stim_onset, ax=top)
+    below = [fig.add_subplot(grid[1, j], axes_class=Panel) for j in range(len(moments))]
+    for ax, value, i in zip(below, values, moments):
+        draw_map(value, ax=ax)
+        ax.set_title(f"{times[i]:.2f} s", fontsize="medium")
+        top.axvline(times[i], color=OKABE_ITO["vermillion"], lw=1, ls="--")
+    _bar(below[0], below, scale, unit, _quantity(unit))
+    return fig
