@@ -154,7 +154,7 @@ def draw_evidence_surface(
         x, y, arrow = _at_edge(check_array(label, point, (2,)), gamma, noise)
         face = "white" if marker in "os" else "black"
         edge = 1.8 if marker == "+" and not arrow else 1
-        style: dict[str, Any] = dict(
+        look: dict[str, Any] = dict(
             mfc=face, mec="black", mew=edge, ms=8, ls="none", clip_on=False, zorder=5
         )
         ax.plot(x, y, marker=arrow or marker, label=label, **look)

@@ -89,12 +89,13 @@ def legend_entries(
 
 def put_legend(
     ax: Axes,  # Axes with something drawn in them
+    left: float = 1.01,  # Where the legend begins, in widths of the axes
 ) -> Axes:  # The same axes
     "Put a legend to the right of the axes"
     ax.legend(
         *zip(*legend_entries(ax)),
         loc="upper left",
-        bbox_to_anchor=(1.01, 1),
+        bbox_to_anchor=(left, 1),
         frameon=False,
         borderaxespad=0,
         labelspacing=0.9,
