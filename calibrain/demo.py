@@ -9,9 +9,10 @@ __all__ = ['N_SENSORS', 'N_SOURCES', 'N_ACTIVE', 'ALPHA_SNR', 'ERP', 'KINDS', 'P
 # %% ../nbs/api/commands/02_demo.ipynb #e31f17b5
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from fastcore.basics import patch
@@ -28,7 +29,7 @@ N_SENSORS = 16
 N_SOURCES = 32
 N_ACTIVE = 4
 ALPHA_SNR = 0.7  # How much of the recording is signal, 0 to 1
-ERP = MappingProxyType(
+ERP: Mapping[str, Any] = MappingProxyType(
     dict(
         tmin=-0.1,
         tmax=0.8,
@@ -41,7 +42,7 @@ ERP = MappingProxyType(
         amplitude_distribution=dict(median=8.0, sigma=0.15, clip=(2.0, 20.0)),
     )
 )
-KINDS = MappingProxyType(
+KINDS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     dict(  # Orientations of a source, seed relative to that of the problem, noise before scaling
         fixed=MappingProxyType(dict(n_orient=1, shift=0, noise_std=0.2)),
         free=MappingProxyType(dict(n_orient=3, shift=1, noise_std=0.05)),

@@ -1,4 +1,4 @@
-"A real recording, where there is one: the project's test data beside it, or the sample data of MNE-Python where a user has them"
+"A real recording, where there is one: the project's test data beside the repository"
 
 from functools import cache
 from pathlib import Path
@@ -7,10 +7,8 @@ import mne
 import pytest
 
 BESIDE = Path(__file__).resolve().parent.parent.parent / "shared/realdata"
-KNOWN_BAD = [
-    "MEG 2443",
-    "EEG 053",
-]  # of this subject, as MNE-Python's documentation says; the small file does not
+# Of this subject, as MNE-Python's documentation says; the small file does not
+KNOWN_BAD = ["MEG 2443", "EEG 053"]
 needed = pytest.mark.skipif(
     not BESIDE.exists(), reason="no real recording here (../shared/realdata)"
 )
@@ -19,14 +17,10 @@ needed = pytest.mark.skipif(
 @cache
 def forward(kind):
     "The forward solution for MEG (one shell) or EEG (three), made once a session"
-    src, trans = (
-        mne.read_source_spaces(BESIDE / "sample-516-src.fif", verbose="ERROR"),
-        mne.read_trans(BESIDE / "sample-trans.fif"),
-    )
-    bem = mne.read_bem_solution(
-        BESIDE / ("sample-1280-bem-sol.fif" if kind == "meg" else "sample-320-320-320-bem-sol.fif"),
-        verbose="ERROR",
-    )
+    shells = "1280" if kind == "meg" else "320-320-320"
+    src = mne.read_source_spaces(BESIDE / "sample-516-src.fif", verbose="ERROR")
+    trans = mne.read_trans(BESIDE / "sample-trans.fif")
+    bem = mne.read_bem_solution(BESIDE / f"sample-{shells}-bem-sol.fif", verbose="ERROR")
     return mne.make_forward_solution(
         evoked("Right Auditory").info,
         trans,
@@ -40,9 +34,8 @@ def forward(kind):
 
 
 def evoked(condition):
-    e = mne.read_evokeds(
-        BESIDE / "test-ave.fif.gz", condition=condition, baseline=(None, 0), verbose="ERROR"
-    )
+    said = dict(condition=condition, baseline=(None, 0), verbose="ERROR")
+    e = mne.read_evokeds(BESIDE / "test-ave.fif.gz", **said)
     e.info["bads"] = KNOWN_BAD
     return e
 

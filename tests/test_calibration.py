@@ -1,7 +1,8 @@
 """Is the posterior the posterior?
 
-Data are drawn from the model itself, with γ and λ known, 2,000 times. Then the marginal 50, 80 and 95 % sets must contain the truth in 50, 80 and
-95 % of the draws, within four binomial standard errors, source by source: with the right mean and the right variance and in no other case.
+Data are drawn from the model itself, with γ and λ known, 2,000 times. Then the marginal 50, 80 and
+95 % sets must contain the truth in 50, 80 and 95 % of the draws, within four binomial standard
+errors, source by source: with the right mean and the right variance and in no other case.
 """
 
 import numpy as np
@@ -19,24 +20,30 @@ LEVELS = (0.5, 0.8, 0.95)
 def coverage(k, basis, scale=1.0):
     "Share of draws whose truth lies in the marginal set, by level and source coefficient"
     rng = np.random.default_rng(k)
-    M, N = 10, 12
-    L, coords = rng.normal(size=(M, N * k)), rng.normal(scale=0.015, size=(N, 3))
+    M = 10
+    N = 12
+    L = rng.normal(size=(M, N * k))
+    coords = rng.normal(scale=0.015, size=(N, 3))
     B = sflex_basis(coords) if basis else sparse.eye_array(N, format="csr")
-    S, G = expand(B, k), through_basis(L, sparse.csr_array(B), k)
-    gamma, noise = np.repeat(rng.lognormal(size=N), k), rng.uniform(0.2, 1, M)
-    c = np.sqrt(gamma)[:, None] * rng.normal(
-        size=(N * k, N_DRAWS)
-    )  # every column is a draw of its own
+    S = expand(B, k)
+    G = through_basis(L, sparse.csr_array(B), k)
+    gamma = np.repeat(rng.lognormal(size=N), k)
+    noise = rng.uniform(0.2, 1, M)
+    # every column is a draw of its own
+    c = np.sqrt(gamma)[:, None] * rng.normal(size=(N * k, N_DRAWS))
     y = G @ c + np.sqrt(noise)[:, None] * rng.normal(size=(M, N_DRAWS))
-    p = posterior_at(G, y, gamma, noise, S if basis else selection(np.arange(N * k), N * k), k)
+    seen = S if basis else selection(np.arange(N * k), N * k)
+    p = posterior_at(G, y, gamma, noise, seen, k)
     z = np.abs(S @ c - p.mean) / (scale * p.std[:, None])
-    return np.array([(z <= stats.norm.ppf((1 + level) / 2)).mean(1) for level in LEVELS])
+    within = [z <= stats.norm.ppf((1 + level) / 2) for level in LEVELS]
+    return np.array([held.mean(1) for held in within])
 
 
 def worst(found):
     "The largest deviation in binomial standard errors"
     level = np.array(LEVELS)[:, None]
-    return np.abs((found - level) / np.sqrt(level * (1 - level) / N_DRAWS)).max()
+    error = np.sqrt(level * (1 - level) / N_DRAWS)
+    return np.abs((found - level) / error).max()
 
 
 @pytest.mark.parametrize("basis", [False, True], ids=["sources", "sFLEX"])
@@ -54,20 +61,13 @@ def test_a_wrong_width_would_be_caught(scale):
 def test_joint_sets_cover(k):
     "The k components of a source together: their Mahalanobis distance is χ²"
     rng = np.random.default_rng(10 + k)
-    L, gamma, noise = (
-        rng.normal(size=(10, 12 * k)),
-        np.repeat(rng.lognormal(size=12), k),
-        np.full(10, 0.4),
-    )
+    L = rng.normal(size=(10, 12 * k))
+    gamma = np.repeat(rng.lognormal(size=12), k)
+    noise = np.full(10, 0.4)
     x = np.sqrt(gamma)[:, None] * rng.normal(size=(12 * k, N_DRAWS))
-    p = posterior_at(
-        L,
-        L @ x + np.sqrt(0.4) * rng.normal(size=(10, N_DRAWS)),
-        gamma,
-        noise,
-        selection(np.arange(12 * k), 12 * k),
-        k,
-    )
+    y = L @ x + np.sqrt(0.4) * rng.normal(size=(10, N_DRAWS))
+    p = posterior_at(L, y, gamma, noise, selection(np.arange(12 * k), 12 * k), k)
     e = (x - p.mean).reshape(12, k, N_DRAWS)
     d2 = np.einsum("nat,nat->nt", e, np.linalg.solve(p.blocks, e))
-    assert worst(np.array([(d2 <= stats.chi2.ppf(level, k)).mean(1) for level in LEVELS])) < 4
+    held = [(d2 <= stats.chi2.ppf(level, k)).mean(1) for level in LEVELS]
+    assert worst(np.array(held)) < 4

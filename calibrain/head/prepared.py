@@ -25,9 +25,7 @@ class Prepared:
     L: np.ndarray  # Leadfield, `(n_sensors, n_sources * n_orient)`
     n_orient: int  # Orientations of a source
     dtype: str = "float64"  # Precision in which the solvers' leadfield is stored
-    record: Leadfield = (
-        None  # What is known of sensors and sources, where it was prepared from a `Leadfield`
-    )
+    record: Leadfield | None = None  # What is known of sensors and sources, where it is
     _made: dict = field(default_factory=dict)
 
     @property
@@ -39,14 +37,17 @@ class Prepared:
         return self.L.shape[1] // self.n_orient
 
     def __repr__(self) -> str:
-        return f"<leadfield of {self.n_sensors} sensors and {self.n_sources} sources × {self.n_orient}, prepared>"
+        size = f"{self.n_sensors} sensors and {self.n_sources} sources × {self.n_orient}"
+        return f"<leadfield of {size}, prepared>"
 
 # %% ../../nbs/api/head/06_prepared.ipynb #40f469e4
 def record_of(
     L: np.ndarray,  # A leadfield in any form
-) -> Leadfield:  # The record, or `None`
+) -> Leadfield | None:  # The record, or `None`
     "The `Leadfield` that L is, or was prepared from"
-    return L if isinstance(L, Leadfield) else L.record if isinstance(L, Prepared) else None
+    if isinstance(L, Leadfield):
+        return L
+    return L.record if isinstance(L, Prepared) else None
 
 
 def _orient(L: np.ndarray, n_orient: int) -> int:
@@ -58,40 +59,33 @@ def _orient(L: np.ndarray, n_orient: int) -> int:
         return L.n_orient
     if isinstance(L, Leadfield):
         refuse(ValueError, "n_orient", f"{L.n_orient}, as the Leadfield has", k, "leave it out")
-    refuse(
-        ValueError,
-        "n_orient",
-        f"{L.n_orient}, as L was prepared",
-        k,
-        "prepare the leadfield again for another number of orientations",
-    )
+    cure = "prepare the leadfield again for another number of orientations"
+    refuse(ValueError, "n_orient", f"{L.n_orient}, as L was prepared", k, cure)
 
 # %% ../../nbs/api/head/06_prepared.ipynb #95904099
-def _one_unit(lf: Leadfield) -> None:
+def _check_one_unit(lf: Leadfield) -> None:
     "Refuse sensors of several units"
-    if len(units := sorted(set(lf.units))) > 1:
-        refuse(
-            ValueError,
-            "L",
-            "of one unit, as one noise variance serves all sensors",
-            " and ".join(units),
-            "give the covariance of the noise, SourceEstimator(…, noise_cov=…)",
-        )
+    units = sorted(set(lf.units))
+    if len(units) > 1:
+        must = "of one unit, as one noise variance serves all sensors"
+        cure = "give the covariance of the noise, SourceEstimator(…, noise_cov=…)"
+        refuse(ValueError, "L", must, " and ".join(units), cure)
 
 # %% ../../nbs/api/head/06_prepared.ipynb #4cbe6e9d
 def prepare(
-    L: np.ndarray,  # Leadfield, 2-D source-major or 3-D, or a `Leadfield`, or one that was prepared before
+    L: np.ndarray,  # Leadfield, 2-D source-major or 3-D, or a `Leadfield`, or prepared before
     n_orient: int = 1,  # Orientations of a source: 1, 2 or 3; a `Leadfield` brings its own
-    dtype: str = "float64",  # "float32" stores the leadfield that solvers see in half the memory; sums stay in double precision
-    W: np.ndarray = None,  # Whitens the sensors, `(rank, n_sensors)`; `None`: leaves them as they are
+    dtype: str = "float64",  # "float32" stores the solvers' leadfield in half the memory
+    W: np.ndarray | None = None,  # Whitens the sensors, `(rank, n_sensors)`; `None`: leaves them
 ) -> Prepared:  # Takes the place of `L` in every solver
     "Check a leadfield, and remember what is computed from it"
-    k, record = _orient(L, n_orient), record_of(L)
+    k = _orient(L, n_orient)
     if isinstance(L, Prepared):
         return L if W is None else replace(L, L=W @ L.L, _made={})
     dtype = check_choice("dtype", str(np.dtype(dtype)), {t: t for t in ("float64", "float32")})
+    record = record_of(L)
     if record is not None and W is None:
-        _one_unit(record)
+        _check_one_unit(record)
     L = check_leadfield(L if record is None else record.matrix(), k)
     return Prepared(L if W is None else W @ L, k, dtype, record)
 
@@ -113,33 +107,33 @@ def columns(
 
 # %% ../../nbs/api/head/06_prepared.ipynb #8d4b0c80
 @patch
-def patches(
-    self: Prepared,
-    src_coords: np.ndarray = None,  # Positions of the sources, `(n_sources, 3)`, m; `None`: those of the `Leadfield`
-    **shape,  # `sigma`, `threshold_factor` and `normalize` of `sflex_basis`
-) -> tuple[
-    sparse.csr_array, np.ndarray
-]:  # Basis, and leadfield of the patches with columns contiguous
-    "The sFLEX basis and the leadfield seen through it"
+def _positions(self: Prepared, src_coords: np.ndarray | None) -> np.ndarray:  # `(n_sources, 3)`
+    "Positions of the sources: those that were passed, or those of the record"
     cure = "the basis must know where the sources are: one position in m for each source of L"
     if src_coords is None and self.record is not None:
         src_coords = self.record.coords
     if src_coords is None:
-        refuse(
-            TypeError,
-            "src_coords",
-            f"an array of shape ({self.n_sources}, 3), in m",
-            "None" if self.record is None else "a Leadfield without coords",
-            cure,
-        )
-    r = check_array("src_coords", src_coords, (self.n_sources, 3), cure)
+        must = f"an array of shape ({self.n_sources}, 3), in m"
+        got = "None" if self.record is None else "a Leadfield without coords"
+        refuse(TypeError, "src_coords", must, got, cure)
+    return check_array("src_coords", src_coords, (self.n_sources, 3), cure)
+
+# %% ../../nbs/api/head/06_prepared.ipynb #10b6e4ba
+@patch
+def patches(
+    self: Prepared,
+    src_coords: np.ndarray | None = None,  # `(n_sources, 3)`, m; `None`: those of the `Leadfield`
+    **shape,  # `sigma`, `threshold_factor` and `normalize` of `sflex_basis`
+) -> tuple[sparse.csr_array, np.ndarray]:  # Basis, and leadfield of the patches by columns
+    "The sFLEX basis and the leadfield seen through it"
+    coords = self._positions(src_coords)
 
     def make():
-        B = sflex_basis(r, **shape)
-        G = through_basis(self.L, B, self.n_orient).astype(self.dtype, copy=False)
-        return B, G
+        B = sflex_basis(coords, **shape)
+        G = through_basis(self.L, B, self.n_orient)
+        return B, G.astype(self.dtype, copy=False)
 
-    return self._keep(("patches", r.tobytes(), *sorted(shape.items())), make)
+    return self._keep(("patches", coords.tobytes(), *sorted(shape.items())), make)
 
 # %% ../../nbs/api/head/06_prepared.ipynb #80c1cb45
 @dataclass(frozen=True, eq=False)
@@ -160,13 +154,14 @@ def eigenbasis(
     "What minimum norm needs to know of a leadfield"
 
     def make():
-        S = (
-            normalisation(self.L, self.n_orient)
-            if normalization
-            else sparse.eye_array(self.L.shape[1], format="csr")
-        )
-        G = self.L @ S if normalization else self.L
+        if normalization:
+            S = normalisation(self.L, self.n_orient)
+            G = self.L @ S
+        else:
+            S = sparse.eye_array(self.L.shape[1], format="csr")
+            G = self.L
         d, U = linalg.eigh(G @ G.T)
-        return Eigenbasis(S, G, np.where(d < max(G.shape) * np.finfo(float).eps * d[-1], 0, d), U)
+        rounding = max(G.shape) * np.finfo(float).eps * d[-1]
+        return Eigenbasis(S, G, np.where(d < rounding, 0, d), U)
 
     return self._keep(("eigenbasis", normalization), make)

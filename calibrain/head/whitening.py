@@ -13,7 +13,8 @@ import numpy as np
 from fastcore.basics import patch
 from scipy import linalg
 
-from ..core.checks import check_array, check_count, refuse
+from ..core.checks import check_array, check_count, few_names, refuse
+from ..core.tables import html_table
 from .leadfield import Leadfield
 
 # %% ../../nbs/api/head/07_whitening.ipynb #c8287d31
@@ -23,12 +24,21 @@ class Whitener:
 
     W: np.ndarray  # `(rank, n_sensors)`, WCWᵀ = I, in 1/µV, 1/fT or 1/(fT/cm)
 
-    rank = property(lambda self: self.W.shape[0], doc="Directions that the noise reaches")
-    n_sensors = property(lambda self: self.W.shape[1], doc="Number of sensors")
-    log_det = property(
-        lambda self: float(np.log(np.abs(linalg.qr(self.W.T, mode="r")[0].diagonal())).sum()),
-        doc="½ log|WWᵀ|: what whitening adds to the log evidence of a sample",
-    )
+    @property
+    def rank(self) -> int:
+        "Directions that the noise reaches"
+        return self.W.shape[0]
+
+    @property
+    def n_sensors(self) -> int:
+        "Number of sensors"
+        return self.W.shape[1]
+
+    @property
+    def log_det(self) -> float:
+        "½ log|WWᵀ|: what whitening adds to the log evidence of a sample"
+        R = linalg.qr(self.W.T, mode="r")[0]
+        return float(np.log(np.abs(R.diagonal())).sum())
 
 # %% ../../nbs/api/head/07_whitening.ipynb #f9222554
 @patch
@@ -47,217 +57,194 @@ def _repr_html_(self: Whitener) -> str:  # HTML
         "standard deviation of the noise along its axes": f"{size.min():.3g} to {size.max():.3g}",
         "log determinant": f"{self.log_det:.6g}",
     }
-    return (
-        "<table><caption>Whitener</caption>"
-        + "".join(
-            f"<tr><th style='text-align:left'>{k}</th><td style='text-align:left'>{v}</td></tr>"
-            for k, v in rows.items()
-        )
-        + "</table>"
-    )
+    return html_table("Whitener", rows)
 
 # %% ../../nbs/api/head/07_whitening.ipynb #b04f4468
 def _scales(C: np.ndarray, units: Sequence) -> np.ndarray:  # `(n_sensors,)`
     "Root mean variance of the sensors of the same unit"
     kinds = np.unique(np.asarray(units), return_inverse=True)[1]
-    return np.sqrt(np.bincount(kinds, np.maximum(C.diagonal(), 0)) / np.bincount(kinds))[kinds]
+    total = np.bincount(kinds, np.maximum(C.diagonal(), 0))
+    return np.sqrt(total / np.bincount(kinds))[kinds]
 
 
 def _blocks(C: np.ndarray, units: Sequence) -> list:  # Indices of the sensors of each
     "The sensors of each unit, or all together where units go together"
-    units = np.asarray(units)
-    apart = not C[units[:, None] != units].any()
-    return [np.flatnonzero(units == u) for u in np.unique(units)] if apart else [np.arange(len(C))]
+    kinds = np.asarray(units)
+    together = C[kinds[:, None] != kinds].any()
+    if together:
+        return [np.arange(len(C))]
+    return [np.flatnonzero(kinds == kind) for kind in np.unique(kinds)]
 
 # %% ../../nbs/api/head/07_whitening.ipynb #1e68ebf9
-def _eigen(
-    C: np.ndarray, blocks: list
-) -> tuple:  # Eigenvalues, and eigenvectors as columns, each within its block
-    "Eigenvalues and eigenvectors, block by block"
-    d, U = np.empty(len(C)), np.zeros_like(C)
-    for b in blocks:
-        d[b], U[np.ix_(b, b)] = linalg.eigh(C[np.ix_(b, b)])
+def _eigen(C: np.ndarray, blocks: list) -> tuple[np.ndarray, np.ndarray]:
+    "Eigenvalues, and eigenvectors as columns, each within its block"
+    d = np.empty(len(C))
+    U = np.zeros_like(C)
+    for block in blocks:
+        square = np.ix_(block, block)
+        d[block], U[square] = linalg.eigh(C[square])
     return d, U
 
 
 def _kept(
-    d: np.ndarray, tol: float, rank: int, name: str
+    d: np.ndarray, tol: float, rank: int | None, name: str
 ) -> np.ndarray:  # `(n_sensors,)`, true or false
     "The eigenvalues that are not zero, or the largest `rank` of them"
     if d.min() < -tol * d.max():
-        refuse(
-            ValueError,
-            name,
-            "without negative eigenvalues",
-            f"{d.min() / d.max():.3g} of the largest",
-            "a covariance is positive semi-definite; check how it was made",
-        )
-    kept = d > tol * d.max()
-    found = int(kept.sum())
-    rank = (
-        found
-        if rank is None
-        else check_count("rank", rank, most=found, cure=f"{name} has {found} directions with noise")
-    )
+        got = f"{d.min() / d.max():.3g} of the largest"
+        cure = "a covariance is positive semi-definite; check how it was made"
+        refuse(ValueError, name, "without negative eigenvalues", got, cure)
+    found = int((d > tol * d.max()).sum())
+    if rank is None:
+        rank = found
+    else:
+        cure = f"{name} has {found} directions with noise"
+        rank = check_count("rank", rank, most=found, cure=cure)
     return np.isin(np.arange(len(d)), np.argsort(d)[-rank:])
 
 # %% ../../nbs/api/head/07_whitening.ipynb #ee4e50d9
 def _root(
-    d: np.ndarray, U: np.ndarray, kept: np.ndarray, s: np.ndarray, block: np.ndarray
+    d: np.ndarray, U: np.ndarray, kept: np.ndarray, s: np.ndarray
 ) -> np.ndarray:  # Rows of W, zero where nothing is kept
     "The whitener of one block of sensors"
-    kept, s, U = kept[block], s[block], U[np.ix_(block, block)]
     W = np.zeros_like(U)
     if not kept.any():
         return W
-    W[kept] = (U / s[:, None])[:, kept].T / np.sqrt(d[block][kept])[:, None]
+    U_r = U[:, kept]
+    W[kept] = (U_r / s[:, None]).T / np.sqrt(d[kept])[:, None]
     if kept.all():
         return U @ W
-    Q = linalg.qr((s[:, None] * U)[:, kept], mode="economic")[0]
+    Q = linalg.qr(s[:, None] * U_r, mode="economic")[0]
     return (W @ Q) @ Q.T
 
 # %% ../../nbs/api/head/07_whitening.ipynb #0669b9e0
 def _check_cov(name: str, cov: np.ndarray, n_sensors: int | None = None) -> np.ndarray:
     "A symmetric matrix"
-    C = check_array(
-        name,
-        cov,
-        (n_sensors, n_sensors),
-        "pass the covariance of the noise, one row and one column for each sensor",
-    )
+    cure = "pass the covariance of the noise, one row and one column for each sensor"
+    C = check_array(name, cov, (n_sensors, n_sensors), cure)
     if C.shape[0] != C.shape[1]:
         refuse(ValueError, name, "square", f"shape {C.shape}")
     if not C.any():
-        refuse(
-            ValueError,
-            name,
-            "different from zero somewhere",
-            "all zeros",
-            "there is no noise to whiten",
-        )
+        cure = "there is no noise to whiten"
+        refuse(ValueError, name, "different from zero somewhere", "all zeros", cure)
     off = np.abs(C - C.T).max() / np.abs(C).max()
     if off > 1e-8:
-        refuse(
-            ValueError,
-            name,
-            "symmetric",
-            f"entries that differ by {off:.2g} of the largest from their mirror image",
-        )
+        got = f"entries that differ by {off:.2g} of the largest from their mirror image"
+        refuse(ValueError, name, "symmetric", got)
     return (C + C.T) / 2
+
+
+def _check_units(units: Sequence | None, n_sensors: int) -> list:
+    "A unit for each sensor"
+    units = [""] * n_sensors if units is None else list(units)
+    if len(units) != n_sensors:
+        must = f"{n_sensors} texts, one for each sensor"
+        refuse(ValueError, "units", must, f"{len(units)} of them")
+    return units
+
+
+def _check_variances(name: str, C: np.ndarray, s: np.ndarray, units: list) -> None:
+    "Refuse negative variances, and a unit without noise"
+    variances = C.diagonal()
+    if (variances < -1e-10 * s**2).any():
+        refuse(ValueError, name, "without negative variances", f"{variances.min():.3g}")
+    if s.min() == 0:
+        must = "different from zero somewhere in each unit"
+        got = f"all zeros for {units[s.argmin()]}"
+        refuse(ValueError, name, must, got, "leave those sensors out")
 
 # %% ../../nbs/api/head/07_whitening.ipynb #091bc035
 def whitener(
     cov: np.ndarray,  # Covariance of the noise, `(n_sensors, n_sensors)`, in squared data units
     rank: int | None = None,  # Directions to keep; `None`: all that the noise reaches
-    units: Sequence | None = None,  # Unit of each sensor, `(n_sensors,)`; `None`: the same for all
+    units: Sequence | None = None,  # Unit of each sensor, `(n_sensors,)`; `None`: one for all
     name: str = "cov",  # What the covariance is called, for the message
 ) -> Whitener:  # The whitener
     "The linear map that makes noise of a covariance white"
     C = _check_cov(name, cov)
-    units = [""] * len(C) if units is None else list(units)
-    if len(units) != len(C):
-        refuse(ValueError, "units", f"{len(C)} texts, one for each sensor", f"{len(units)} of them")
-    s, blocks = _scales(C, units), _blocks(C, units)
-    if (C.diagonal() < -1e-10 * s**2).any():
-        refuse(ValueError, name, "without negative variances", f"{C.diagonal().min():.3g}")
-    if s.min() == 0:
-        refuse(
-            ValueError,
-            name,
-            "different from zero somewhere in each unit",
-            f"all zeros for {units[s.argmin()]}",
-            "leave those sensors out",
-        )
+    units = _check_units(units, len(C))
+    s = _scales(C, units)
+    _check_variances(name, C, s, units)
+    blocks = _blocks(C, units)
     d, U = _eigen(C / np.outer(s, s), blocks)
-    tol = max(1e-10, len(C) * float(np.finfo(np.result_type(cov, np.float32)).eps))
-    kept, W = _kept(d, tol, rank, name), np.zeros_like(C)
-    for b in blocks:
-        W[np.ix_(b, b)] = _root(d, U, kept, s, b)
+    precision = np.finfo(np.result_type(cov, np.float32)).eps  # of what was stored
+    kept = _kept(d, max(1e-10, len(C) * float(precision)), rank, name)
+    W = np.zeros_like(C)
+    for block in blocks:
+        square = np.ix_(block, block)
+        W[square] = _root(d[block], U[square], kept[block], s[block])
     return Whitener(W[kept])
 
 # %% ../../nbs/api/head/07_whitening.ipynb #ada20aa2
+def _check_names(name: str, names: list, bads: set, lf: Leadfield) -> None:
+    "Refuse a covariance that does not know some of the leadfield's channels"
+    if not set(names) & set(lf.ch_names):
+        must = "a covariance of the leadfield's channels"
+        got = f"{few_names(names)} where the leadfield has {few_names(lf.ch_names)}"
+        cure = "the two must come from the same sensors, by the same names"
+        refuse(ValueError, name, must, got, cure)
+    leave_out = "leave them out with leadfield.select(…)"
+    if lost := [n for n in lf.ch_names if n not in names]:
+        must = f"for all {lf.n_sensors} channels of the leadfield"
+        refuse(ValueError, name, must, f"none for {few_names(lost)}", leave_out)
+    if bad := [n for n in lf.ch_names if n in bads]:
+        must = "good for all channels of the leadfield"
+        refuse(ValueError, name, must, f"{few_names(bad)} marked as bad", leave_out)
+
+
 def _rows(name: str, cov: Mapping, lf: Leadfield) -> list:  # Indices
     "Where the leadfield's channels are in a covariance"
-    names, bads = list(cov["names"]), set(cov.get("bads") or ())
+    names = list(cov["names"])
+    _check_names(name, names, set(cov.get("bads") or ()), lf)
     at = {n: i for i, n in enumerate(names)}
-    some = lambda them: (
-        ", ".join(list(them)[:5]) + (f" and {len(them) - 5} more" if len(them) > 5 else "")
-    )
-    if not at.keys() & set(lf.ch_names):
-        refuse(
-            ValueError,
-            name,
-            "a covariance of the leadfield's channels",
-            f"{some(names)} where the leadfield has {some(lf.ch_names)}",
-            "the two must come from the same sensors, by the same names",
-        )
-    if lost := [n for n in lf.ch_names if n not in at]:
-        refuse(
-            ValueError,
-            name,
-            f"for all {lf.n_sensors} channels of the leadfield",
-            f"none for {some(lost)}",
-            "leave them out with leadfield.select(…)",
-        )
-    if bad := [n for n in lf.ch_names if n in bads]:
-        refuse(
-            ValueError,
-            name,
-            "good for all channels of the leadfield",
-            f"{some(bad)} marked as bad",
-            "leave them out with leadfield.select(…)",
-        )
     return [at[n] for n in lf.ch_names]
 
 # %% ../../nbs/api/head/07_whitening.ipynb #6e732515
+def _check_mapping(name: str, cov: Mapping) -> np.ndarray:
+    "The data of a covariance that knows its channels, one or two dimensions"
+    if not {"names", "data"} <= set(cov):
+        must = "a mapping with names and data, as an mne.Covariance is"
+        refuse(TypeError, name, must, f"one with {', '.join(map(str, cov)) or 'nothing'}")
+    n = len(cov["names"])
+    shape = (n, n) if np.ndim(cov["data"]) == 2 else (n,)
+    cure = "one entry, or one row and one column, for each of its names"
+    return check_array(name, cov["data"], shape, cure)
+
+# %% ../../nbs/api/head/07_whitening.ipynb #328caeb0
 def sensor_covariance(
-    cov: Mapping,  # An `mne.Covariance`, or a mapping with `names` and `data` (and `bads`) like one, in V², T² and (T/m)²
+    cov: Mapping,  # An `mne.Covariance`, or a mapping with `names` and `data` like one, in SI units
     lf: Leadfield,  # Says which channels, in which order and units
     name: str = "cov",  # What the covariance is called, for the message
 ) -> np.ndarray:  # `(n_sensors, n_sensors)`, in squared data units
     "The part of a covariance that belongs to a leadfield, in its order and units"
-    if not {"names", "data"} <= set(cov):
-        refuse(
-            TypeError,
-            name,
-            "a mapping with names and data, as an mne.Covariance is",
-            f"one with {', '.join(map(str, cov)) or 'nothing'}",
-        )
-    n, full = len(cov["names"]), np.ndim(cov["data"]) == 2
-    data = check_array(
-        name,
-        cov["data"],
-        (n, n) if full else (n,),
-        "one entry, or one row and one column, for each of its names",
-    )
-    at, scale = _rows(name, cov, lf), lf.from_si
-    return (data[np.ix_(at, at)] if full else np.diag(data[at])) * scale[:, None] * scale
+    data = _check_mapping(name, cov)
+    at = _rows(name, cov, lf)
+    C = data[np.ix_(at, at)] if data.ndim == 2 else np.diag(data[at])
+    return C * lf.from_si[:, None] * lf.from_si
 
 # %% ../../nbs/api/head/07_whitening.ipynb #6818b995
+def _check_known_channels(lf: Leadfield | None) -> Leadfield:
+    "The leadfield whose channels a covariance knows by name; without one there are none"
+    if lf is None:
+        must = "a Leadfield where noise_cov knows channels by name"
+        got = "an array without names and units"
+        cure = "pass a Leadfield, or noise_cov as an array in squared data units"
+        refuse(TypeError, "L", must, got, cure)
+    return lf
+
+# %% ../../nbs/api/head/07_whitening.ipynb #afe2d338
 def noise_whitener(
-    noise_cov: np.ndarray,  # A covariance in squared data units, an `mne.Covariance`, or a `Whitener`
+    noise_cov: np.ndarray,  # In squared data units, or an `mne.Covariance`, or a `Whitener`
     n_sensors: int,  # Sensors of the leadfield
-    lf: Leadfield = None,  # What is known of the sensors, where it is
+    lf: Leadfield | None = None,  # What is known of the sensors, where it is
 ) -> Whitener:  # The whitener
     "The whitener behind any description of the noise"
     if isinstance(noise_cov, Whitener):
         if noise_cov.n_sensors != n_sensors:
-            refuse(
-                ValueError,
-                "noise_cov",
-                f"for {n_sensors} sensors, as L has",
-                f"a whitener of {noise_cov.n_sensors}",
-            )
+            must = f"for {n_sensors} sensors, as L has"
+            refuse(ValueError, "noise_cov", must, f"a whitener of {noise_cov.n_sensors}")
         return noise_cov
     if isinstance(noise_cov, Mapping):
-        if lf is None:
-            refuse(
-                TypeError,
-                "L",
-                "a Leadfield where noise_cov knows channels by name",
-                "an array without names and units",
-                "pass a Leadfield, or noise_cov as an array in squared data units",
-            )
-        noise_cov = sensor_covariance(noise_cov, lf, "noise_cov")
+        noise_cov = sensor_covariance(noise_cov, _check_known_channels(lf), "noise_cov")
     _check_cov("noise_cov", noise_cov, n_sensors)
     return whitener(noise_cov, units=None if lf is None else lf.units, name="noise_cov")

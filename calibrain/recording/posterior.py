@@ -17,7 +17,10 @@ from fastcore.basics import patch
 
 from ..core.archive import read_arrays, write_arrays
 from ..core.checks import check_choice, check_number, refuse
-from ..posterior.exceedance import exceedance
+from ..core.tables import html_table
+from ..core.units import NAM_PER_AM
+from ..posterior.exceedance import exceedance as probability_above
+from ..posterior.gaussian import Posterior
 from ..posterior.result import Result, result_from_arrays, result_to_arrays
 
 # %% ../../nbs/api/recording/03_posterior.ipynb #1a939103
@@ -32,40 +35,39 @@ _CLASSES = dict(
 class EvokedPosterior:
     "Posterior of the sources of an evoked response"
 
-    result: Result  # The solver's answer, in nAm; its noise variance is relative to the covariance of one epoch
+    result: Result  # The solver's answer, in nAm; noise in multiples of one epoch's covariance
     space: str  # "surface", "volume" or "mixed"
     vertices: list  # Vertices that are sources, one array for each part of the source space
     coords: np.ndarray  # Positions of the sources, `(n_sources, 3)`, m, head coordinates
-    basis: np.ndarray  # Q, directions of each source's components, `(n_sources, 3, n_orient)`, or `None` for x, y, z
+    basis: np.ndarray | None  # Q, directions of components, `(n_sources, 3, n_orient)`; `None`: xyz
     tmin: float  # Time of the first sample, s
     tstep: float  # Time between samples, s
-    subject: str = None  # Name of the subject
+    subject: str | None = None  # Name of the subject
     comment: str = ""  # Name of the condition
     nave: float = 1  # Epochs that were averaged
-    power: dict = field(
-        default_factory=dict
-    )  # Whitened power: `baseline`, `data`, `residual` and `expected_residual`; the noise has 1
+    power: dict = field(default_factory=dict)  # Whitened power by name; the noise has 1
 
-    posterior = property(lambda self: self.result.posterior, doc="The structured posterior, nAm")
-    n_orient = property(
-        lambda self: self.result.posterior.n_orient, doc="Components of a source: 1, 2 or 3"
-    )
-    times = property(
-        lambda self: self.tmin + self.tstep * np.arange(self.posterior.n_times),
-        doc="Times of the samples, s",
-    )
+    @property
+    def posterior(self) -> Posterior:
+        "The structured posterior, nAm"
+        return self.result.posterior
+
+    @property
+    def n_orient(self) -> int:
+        "Components of a source: 1, 2 or 3"
+        return self.posterior.n_orient
+
+    @property
+    def times(self) -> np.ndarray:
+        "Times of the samples, s"
+        return self.tmin + self.tstep * np.arange(self.posterior.n_times)
 
 # %% ../../nbs/api/recording/03_posterior.ipynb #e2fabb57
-def _estimate(e: EvokedPosterior, data: np.ndarray, scale: float = 1e-9):
+def _estimate(e: EvokedPosterior, data: np.ndarray, scale: float = 1 / NAM_PER_AM):
     "Values by source and time, or vectors `(n_sources, 3, n_times)`, as MNE-Python's object"
     make = _CLASSES[e.space][data.ndim - 2]
-    return make(
-        data * scale,
-        [np.asarray(v) for v in e.vertices],
-        tmin=e.tmin,
-        tstep=e.tstep,
-        subject=e.subject,
-    )
+    vertices = [np.asarray(v) for v in e.vertices]
+    return make(data * scale, vertices, tmin=e.tmin, tstep=e.tstep, subject=e.subject)
 
 
 @patch
@@ -78,6 +80,14 @@ def _components(
         return x[:, 0]
     return x if self.basis is None else self.basis @ x
 
+
+@patch
+def _directions(self: EvokedPosterior) -> np.ndarray:  # `(n_sources, 1 or 3, n_orient)`
+    "From components to space; the amplitude itself where there is only one"
+    if self.n_orient > 1 and self.basis is not None:
+        return self.basis
+    return np.tile(np.eye(self.n_orient), (self.posterior.n_sources, 1, 1))
+
 # %% ../../nbs/api/recording/03_posterior.ipynb #c99cc26d
 @patch(as_prop=True)
 def mean(self: EvokedPosterior) -> mne.SourceEstimate:  # Am
@@ -88,14 +98,10 @@ def mean(self: EvokedPosterior) -> mne.SourceEstimate:  # Am
 @patch(as_prop=True)
 def std(self: EvokedPosterior) -> mne.SourceEstimate:  # Am, the same at every sample
     "Posterior standard deviation, of each component in space"
-    Q = (
-        np.broadcast_to(np.eye(self.n_orient), (self.posterior.n_sources,) + (self.n_orient,) * 2)
-        if self.basis is None or self.n_orient == 1
-        else self.basis
-    )
-    var = np.einsum("nik,nkl,nil->ni", Q, self.posterior.blocks, Q, optimize=True)
-    s = np.sqrt(np.maximum(var, 0))[:, :, None] * np.ones(self.posterior.n_times)
-    return _estimate(self, s[:, 0] if self.n_orient == 1 else s)
+    Q = self._directions()
+    variance = np.einsum("nik,nkl,nil->ni", Q, self.posterior.blocks, Q, optimize=True)
+    std = np.sqrt(np.maximum(variance, 0))[:, :, None] * np.ones(self.posterior.n_times)
+    return _estimate(self, std[:, 0] if self.n_orient == 1 else std)
 
 # %% ../../nbs/api/recording/03_posterior.ipynb #4825fb22
 @patch
@@ -105,15 +111,17 @@ def interval(
 ) -> tuple:  # Lower and upper end, two estimates, Am
     "Credible interval of each amplitude, or of each component of a vector"
     level = check_number("level", level, above=0, most=1 - 1e-12, cure="0.95 for 95 %")
-    z, mean, std = NormalDist().inv_cdf((1 + level) / 2), self.mean, self.std
-    return mean - z * std.data, mean + z * std.data
+    half_width = NormalDist().inv_cdf((1 + level) / 2) * self.std.data
+    mean = self.mean
+    return mean - half_width, mean + half_width
 
 # %% ../../nbs/api/recording/03_posterior.ipynb #a7231eb2
 @patch
 def _exceeds(self: EvokedPosterior, threshold: float) -> np.ndarray:  # `(n_sources, n_times)`
     "Probability that amplitudes exceed a value in nAm"
     p = self.posterior
-    return exceedance(p.mean.reshape(p.n_sources, p.n_orient, -1), p.blocks, threshold)
+    mean = p.mean.reshape(p.n_sources, p.n_orient, -1)
+    return probability_above(mean, p.blocks, threshold)
 
 # %% ../../nbs/api/recording/03_posterior.ipynb #b0b067de
 @patch
@@ -122,14 +130,9 @@ def exceedance(
     threshold: float,  # Am; 10e-9 is 10 nAm
 ) -> mne.SourceEstimate:  # Probabilities
     "Probability that the amplitude exceeds a value"
-    threshold = check_number(
-        "threshold",
-        threshold,
-        above=0,
-        most=1e-3,
-        cure="it is in Am, as all estimates here: 10 nAm are 10e-9",
-    )
-    return _estimate(self, self._exceeds(1e9 * threshold), scale=1)
+    cure = "it is in Am, as all estimates here: 10 nAm are 10e-9"
+    threshold = check_number("threshold", threshold, above=0, most=1e-3, cure=cure)
+    return _estimate(self, self._exceeds(NAM_PER_AM * threshold), scale=1)
 
 # %% ../../nbs/api/recording/03_posterior.ipynb #ee61b202
 @patch(as_prop=True)
@@ -137,46 +140,43 @@ def explained_variance(self: EvokedPosterior) -> float:  # Share of the whitened
     "What the posterior mean explains of the whitened data"
     return float(1 - self.power["residual"] / self.power["data"])
 
+# %% ../../nbs/api/recording/03_posterior.ipynb #5b5113cd
+@patch
+def _strongest(self: EvokedPosterior) -> str:
+    "The largest amplitude of the mean, where and when it is"
+    p = self.posterior
+    by_source = self._components(p.mean).reshape(p.n_sources, -1, p.n_times)
+    amplitude = np.linalg.norm(by_source, axis=1)
+    source, sample = np.unravel_index(amplitude.argmax(), amplitude.shape)
+    at = ", ".join(f"{1e3 * c:.0f}" for c in self.coords[source])
+    when = f"{1e3 * self.times[sample]:.0f} ms"
+    return f"{amplitude[source, sample]:.3g} nAm at ({at}) mm, {when}"
 
+# %% ../../nbs/api/recording/03_posterior.ipynb #bcbdd8cf
 @patch
 def _repr_html_(self: EvokedPosterior) -> str:  # HTML
     "A short table"
-    p, peak = (
-        self.posterior,
-        np.linalg.norm(
-            self._components(self.posterior.mean).reshape(
-                self.posterior.n_sources, -1, self.posterior.n_times
-            ),
-            axis=1,
-        ),
-    )
-    n, t = np.unravel_index(peak.argmax(), peak.shape)
-    at = ", ".join(f"{1e3 * c:.0f}" for c in self.coords[n])
+    p = self.posterior
+    start, end = 1e3 * self.times[[0, -1]]
+    power = [f"{name.replace('_', ' ')} {value:.2f}" for name, value in self.power.items()]
     rows = {
         "solver": self.result.solver,
         "sources × components": f"{p.n_sources} × {p.n_orient}, {self.space}",
-        "window": f"{1e3 * self.times[0]:.0f} to {1e3 * self.times[-1]:.0f} ms, {p.n_times} samples",
+        "window": f"{start:.0f} to {end:.0f} ms, {p.n_times} samples",
         "epochs averaged": f"{self.nave:g}",
-        "strongest": f"{peak[n, t]:.3g} nAm at ({at}) mm, {1e3 * self.times[t]:.0f} ms",
+        "strongest": self._strongest(),
         "log evidence": f"{self.result.log_evidence:.1f}",
-        "whitened power": ", ".join(
-            f"{k.replace('_', ' ')} {v:.2f}" for k, v in self.power.items()
-        ),
+        "whitened power": ", ".join(power),
     }
-    return (
-        f"<table><caption>{self.comment or 'Evoked posterior'}</caption>"
-        + "".join(
-            f"<tr><th style='text-align:left'>{k}</th><td style='text-align:left'>{v}</td></tr>"
-            for k, v in rows.items()
-        )
-        + "</table>"
-    )
+    return html_table(self.comment or "Evoked posterior", rows)
 
 
 @patch
 def __repr__(self: EvokedPosterior) -> str:  # Text
     "One line"
-    return f"<EvokedPosterior {self.comment!r}: {self.result.solver}, {self.posterior.n_sources} sources × {self.n_orient}, {self.posterior.n_times} samples>"
+    p = self.posterior
+    size = f"{p.n_sources} sources × {p.n_orient}, {p.n_times} samples"
+    return f"<EvokedPosterior {self.comment!r}: {self.result.solver}, {size}>"
 
 # %% ../../nbs/api/recording/03_posterior.ipynb #f3f3cf6e
 @patch
@@ -186,28 +186,40 @@ def plot_3d(
     **kwargs,  # What `plot` of the estimate takes: `subjects_dir`, `hemi`, `initial_time` …
 ) -> object:  # MNE-Python's figure
     "Show an estimate in MNE-Python's 3-D viewer"
-    estimate = check_choice("what", what, dict(mean=lambda: self.mean, std=lambda: self.std))
+    which = check_choice("what", what, dict(mean="mean", std="std"))
     if missing := [m for m in ("pyvista", "pyvistaqt") if find_spec(m) is None]:
         raise ImportError(
-            f"MNE-Python's 3-D viewer needs {' and '.join(missing)}: pip install {' '.join(missing)}, or draw maps with calibrain.viz"
+            f"MNE-Python's 3-D viewer needs {' and '.join(missing)}: "
+            f"pip install {' '.join(missing)}, or draw maps with calibrain.viz"
         )
-    return estimate().plot(**kwargs)
+    return getattr(self, which).plot(**kwargs)
 
 # %% ../../nbs/api/recording/03_posterior.ipynb #6a6ca9c2
+_KIND = "calibrain evoked posterior 1"
+_TEXTS = ("space", "comment", "subject")
+_NUMBERS = ("tmin", "tstep", "nave")
+
+
+def _below(arrays: dict, part: str) -> dict:
+    "The arrays whose names begin with a part, without it"
+    return {name.removeprefix(part): a for name, a in arrays.items() if name.startswith(part)}
+
+# %% ../../nbs/api/recording/03_posterior.ipynb #c5e66622
 @patch
 def save(
     self: EvokedPosterior,
     path: str | Path,  # Where to, ending in `.npz`
 ) -> Path:  # Where it is
     "Write the posterior to a file"
-    own = {k: getattr(self, k) for k in ("space", "coords", "tmin", "tstep", "comment", "nave")}
-    own |= {k: v for k in ("basis", "subject") if (v := getattr(self, k)) is not None}
-    own |= {f"vertices/{i}": np.asarray(v) for i, v in enumerate(self.vertices)} | {
-        f"power/{k}": v for k, v in self.power.items()
-    }
-    return write_arrays(
-        path, dict(kind="calibrain evoked posterior 1") | own | result_to_arrays(self.result)
-    )
+    out: dict[str, object] = dict(kind=_KIND)
+    for name in (*_TEXTS, *_NUMBERS, "coords", "basis"):
+        if getattr(self, name) is not None:
+            out[name] = getattr(self, name)
+    for i, vertices in enumerate(self.vertices):
+        out[f"vertices/{i}"] = np.asarray(vertices)
+    for name, value in self.power.items():
+        out[f"power/{name}"] = value
+    return write_arrays(path, out | result_to_arrays(self.result))
 
 
 @patch(cls_method=True)
@@ -216,22 +228,18 @@ def load(
     path: str | Path,  # A file written by `save`
 ) -> EvokedPosterior:  # The posterior
     "Read a posterior from a file"
-    a = read_arrays(path)
-    if str(a.get("kind", "")) != "calibrain evoked posterior 1":
-        refuse(
-            ValueError,
-            "path",
-            "a file with an evoked posterior",
-            f"{path} with {', '.join(list(a)[:5]) or 'nothing'}",
-        )
-    below = lambda part: {n[len(part) :]: a[n] for n in a if n.startswith(part)}
-    text = {k: str(a[k]) if k in a else None for k in ("space", "comment", "subject")}
+    arrays = read_arrays(path)
+    if str(arrays.get("kind", "")) != _KIND:
+        got = f"{path} with {', '.join(list(arrays)[:5]) or 'nothing'}"
+        refuse(ValueError, "path", "a file with an evoked posterior", got)
+    texts = {name: str(arrays[name]) if name in arrays else None for name in _TEXTS}
+    numbers = {name: float(arrays[name]) for name in _NUMBERS}
     return cls(
-        result_from_arrays(a),
-        vertices=list(below("vertices/").values()),
-        coords=a["coords"],
-        basis=a.get("basis"),
-        power={k: float(v) for k, v in below("power/").items()},
-        **text,
-        **{k: float(a[k]) for k in ("tmin", "tstep", "nave")},
+        result_from_arrays(arrays),
+        vertices=list(_below(arrays, "vertices/").values()),
+        coords=arrays["coords"],
+        basis=arrays.get("basis"),
+        power={name: float(v) for name, v in _below(arrays, "power/").items()},
+        **texts,
+        **numbers,
     )

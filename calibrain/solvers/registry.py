@@ -27,9 +27,7 @@ class Solver:
     learns_noise: bool  # Whether it learns the noise variance
     about: str = ""  # What it is, in a few words
     orientations: tuple = (1, 2, 3)  # Orientations of a source that it can handle
-    cost_falls: bool = (
-        True  # Whether ℒ must not rise from one entry of `history["cost"]` to the next
-    )
+    cost_falls: bool = True  # Whether ℒ must not rise in `history["cost"]`
     sparse: bool = True  # Whether every source has a γ of its own, which may end at zero
 
     @property
@@ -47,29 +45,27 @@ def takes(self: Solver) -> dict:  # Parameters by name
     return dict(inspect.signature(self.function).parameters)
 
 # %% ../../nbs/api/solvers/20_registry.ipynb #1b35364b
-_solvers = {
-    s.name: s
-    for s in (
-        Solver(gamma_map, False, "sparse sources"),
-        Solver(gamma_map_sflex, False, "sparse patches"),
-        Solver(gamma_lambda_map, True, "sparse sources, noise of each sensor"),
-        Solver(gamma_lambda_map_sflex, True, "sparse patches, noise of each sensor"),
-        Solver(
-            BMN,
-            False,
-            "one variance for all sources, found directly",
-            cost_falls=False,
-            sparse=False,
-        ),
-        Solver(
-            BMN_joint,
-            True,
-            "one variance for all sources, one for the noise, found directly",
-            cost_falls=False,
-            sparse=False,
-        ),
-    )
-}
+_package = (
+    Solver(gamma_map, False, "sparse sources"),
+    Solver(gamma_map_sflex, False, "sparse patches"),
+    Solver(gamma_lambda_map, True, "sparse sources, noise of each sensor"),
+    Solver(gamma_lambda_map_sflex, True, "sparse patches, noise of each sensor"),
+    Solver(
+        BMN,
+        False,
+        "one variance for all sources, found directly",
+        cost_falls=False,
+        sparse=False,
+    ),
+    Solver(
+        BMN_joint,
+        True,
+        "one variance for all sources, one for the noise, found directly",
+        cost_falls=False,
+        sparse=False,
+    ),
+)
+_solvers = {s.name: s for s in _package}
 SOLVERS = MappingProxyType(_solvers)  # Name → `Solver`
 
 # %% ../../nbs/api/solvers/20_registry.ipynb #12ee5d09
@@ -81,16 +77,27 @@ def describe(
         return check_choice("solver", solver, SOLVERS)
     if not callable(solver):
         raise TypeError(f"solver must be a function or one of {', '.join(SOLVERS)}, got {solver!r}")
-    known = SOLVERS.get(getattr(solver, "__name__", None))
+    known = SOLVERS.get(getattr(solver, "__name__", ""))
     if known is not None and known.function is solver:
         return known
     noise = inspect.signature(solver).parameters.get("noise_var")
-    return Solver(solver, getattr(solver, "learns_noise", noise is None or noise.default is None))
+    can_do_without = noise is None or noise.default is None
+    return Solver(solver, getattr(solver, "learns_noise", can_do_without))
 
 # %% ../../nbs/api/solvers/20_registry.ipynb #a8747e78
-def solver_table() -> str:  # Markdown
-    "The solvers as a table"
-    row = lambda s: (
+_COLUMNS = (
+    "solver",
+    "sources and noise",
+    "orientations",
+    "noise variance",
+    "needs positions",
+    "cost falls at each iteration",
+)
+
+
+def _row(s: Solver) -> tuple:
+    "What the table says of a solver"
+    return (
         f"`{s.name}`",
         s.about,
         ", ".join(map(str, s.orientations)),
@@ -98,58 +105,40 @@ def solver_table() -> str:  # Markdown
         "yes" if "src_coords" in s.takes() else "no",
         "yes" if s.cost_falls else "not iterative",
     )
-    head = (
-        "solver",
-        "sources and noise",
-        "orientations",
-        "noise variance",
-        "needs positions",
-        "cost falls at each iteration",
-    )
-    return "\n".join(
-        "| " + " | ".join(r) + " |"
-        for r in (head, ("---",) * len(head), *map(row, SOLVERS.values()))
-    )
+
+# %% ../../nbs/api/solvers/20_registry.ipynb #0688a928
+def solver_table() -> str:  # Markdown
+    "The solvers as a table"
+    rule = ("---",) * len(_COLUMNS)
+    rows = [_COLUMNS, rule] + [_row(s) for s in SOLVERS.values()]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 # %% ../../nbs/api/solvers/20_registry.ipynb #94a0e3a7
 _own = frozenset(_solvers)  # Solvers of the package
 
 
+def _check_solver(solver: Solver) -> None:
+    "Refuse what could not be run as the others are"
+    if not isinstance(solver, Solver):
+        cure = "wrap the function: Solver(function, learns_noise=…)"
+        refuse(TypeError, "solver", "a Solver", repr(solver), cure)
+    takes = solver.takes()
+    if missing := [name for name in ("L", "y", "n_orient", "logger") if name not in takes]:
+        got = f"{solver.name} without {', '.join(missing)}"
+        refuse(TypeError, "solver", "a function of L, y, n_orient and logger", got)
+    if not solver.learns_noise and "noise_var" not in takes:
+        must = "a function of noise_var where it does not learn the noise"
+        refuse(TypeError, "solver", must, f"{solver.name} without it")
+    if solver.name in _own:
+        must = "named differently from those of the package"
+        refuse(ValueError, "solver", must, solver.name, "rename the function")
+
+# %% ../../nbs/api/solvers/20_registry.ipynb #e5c5ea7b
 def register(
     solver: Solver,  # What there is to know of the solver
 ) -> Solver:  # The same
     "Add a solver to the table, for this session"
-    if not isinstance(solver, Solver):
-        refuse(
-            TypeError,
-            "solver",
-            "a Solver",
-            repr(solver),
-            "wrap the function: Solver(function, learns_noise=…)",
-        )
-    takes = solver.takes()
-    if missing := [a for a in ("L", "y", "n_orient", "logger") if a not in takes]:
-        refuse(
-            TypeError,
-            "solver",
-            "a function of L, y, n_orient and logger",
-            f"{solver.name} without {', '.join(missing)}",
-        )
-    if not solver.learns_noise and "noise_var" not in takes:
-        refuse(
-            TypeError,
-            "solver",
-            "a function of noise_var where it does not learn the noise",
-            f"{solver.name} without it",
-        )
-    if solver.name in _own:
-        refuse(
-            ValueError,
-            "solver",
-            "named differently from those of the package",
-            solver.name,
-            "rename the function",
-        )
+    _check_solver(solver)
     _solvers[solver.name] = solver
     return solver
 
@@ -158,4 +147,5 @@ def unregister(
     name: str,  # Name of a solver that was registered in this session
 ) -> Solver:  # What it was
     "Take a solver out of the table again"
-    return _solvers.pop(check_choice("name", name, {n: n for n in _solvers if n not in _own}))
+    registered = {n: n for n in _solvers if n not in _own}
+    return _solvers.pop(check_choice("name", name, registered))

@@ -6,7 +6,7 @@
 __all__ = ['draw_coverage', 'draw_calibration', 'mean_set_size', 'draw_set_size']
 
 # %% ../../nbs/api/viz/07_calibration.ipynb #5df7b379
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import cycle
 from typing import NamedTuple
 
@@ -105,8 +105,7 @@ def draw_coverage(
         if total:
             look = _LOOKS[name] if name in _LOOKS else next(others)
             _draw_stratum(ax, curve, name, band, f"{name} ({total:,})", **look)
-    put_legend(ax).get_legend().set_bbox_to_anchor((1.04, 1), ax.transAxes)
-    return ax
+    return put_legend(ax, left=1.04)
 
 # %% ../../nbs/api/viz/07_calibration.ipynb #021fc322
 def _check_curves(
@@ -143,8 +142,7 @@ def draw_calibration(
         counted = f"{curve[stratum].total:,} sets, {curve.n_runs} run{plural}"
         label = f"{name}\n{counted}".strip()
         _draw_stratum(ax, curve, stratum, _band(curve, level), label, **style)
-    put_legend(ax).get_legend().set_bbox_to_anchor((1.05, 1), ax.transAxes)
-    return ax
+    return put_legend(ax, left=1.05)
 
 # %% ../../nbs/api/viz/07_calibration.ipynb #ac9dafe7
 class _Scale(NamedTuple):
@@ -167,7 +165,7 @@ def _scale(m: Moments, region: str) -> _Scale:
 # %% ../../nbs/api/viz/07_calibration.ipynb #9256f99a
 def mean_set_size(
     runs: Iterable,  # Pairs of true sources, nAm, and a `Result`, `Posterior` or `Moments`
-    levels: np.ndarray = DEFAULT_LEVELS,  # Levels within 0 and 1
+    levels: Sequence[float] | np.ndarray = DEFAULT_LEVELS,  # Levels within 0 and 1
     mode: str = "pointwise",  # `"pointwise"`: every sample; `"aggregated"`: the average over time
     region: str = "marginal",  # `"marginal"`: components, pooled; `"ellipsoid"`: a source's components together
     stratum: str = "all",  # One of `STRATA`
@@ -217,7 +215,7 @@ def _check_sizes(sizes: Mapping, levels: np.ndarray) -> dict:  # Label → size 
 # %% ../../nbs/api/viz/07_calibration.ipynb #efe24d00
 def draw_set_size(
     sizes: Mapping,  # Label → mean size by level, `(n_levels,)`, nAm
-    levels: np.ndarray = DEFAULT_LEVELS,  # Levels within 0 and 1, ascending
+    levels: Sequence[float] | np.ndarray = DEFAULT_LEVELS,  # Levels within 0 and 1, ascending
     ax: Axes | None = None,  # Where to draw, or a new figure
 ) -> Axes:  # The axes
     "Mean size of credible sets against their level"
@@ -227,5 +225,4 @@ def draw_set_size(
     for (label, size), style in zip(sizes.items(), line_styles()):
         ax.plot(levels[levels < 1], size, ms=4, lw=1.2, label=label, clip_on=False, **style)
     ax.set(xlabel="level of the sets", ylabel="mean size (nAm)", xlim=(0, 1), ylim=(0, None))
-    put_legend(ax).get_legend().set_bbox_to_anchor((1.03, 1), ax.transAxes)
-    return ax
+    return put_legend(ax, left=1.03)

@@ -219,7 +219,7 @@ def _put_panel(ax: Axes, view: str, side: str | None, panel: tuple, x: float, y:
         ax.text(x + 0.95 * end * half_width, y - half_height, letter, ha="center", color="0.4")
 
 
-def draw_scene(
+def lay_out_scene(
     ax: Axes | None,  # Where to draw, or a new figure
     views: list,  # From `rows_of_views`
     panels: list,  # From `paint_panel`, in the same rows
@@ -292,5 +292,5 @@ def draw_cortex(
         return cell_colours(known[:, 6], known[:, 7], light, scale, least)[vertex]
 
     panels = [[paint_panel(known, tris, *view, colour) for view in row] for row in rows]
-    ax = draw_scene(ax, rows, panels)
+    ax = lay_out_scene(ax, rows, panels)
     return colour_bar(ax, ax, scale, unit, label, least)

@@ -152,7 +152,9 @@ def draw_ellipses(
         draw_ellipse(result, truth, source, sample, level, dims, basis, ax=ax)
         ax.set(xlim=xlim, ylim=ylim)
         ax.set_aspect("equal", adjustable="box")
-        ax.get_legend().remove()
+        own_legend = ax.get_legend()
+        if own_legend is not None:
+            own_legend.remove()
     handles, labels = zip(*legend_entries(ax))
     fig.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
     return fig
@@ -196,19 +198,19 @@ def draw_ellipsoid(
     ellipsoid, vector, inside = _set_and_truth(result, truth, source, sample, level, basis)
     _check_space(ellipsoid, "draw_ellipse draws a plane")
 
-    ax = _space_or_new(ax)
+    space = _space_or_new(ax)
     blue = OKABE_ITO["blue"]
     percent = f"{100 * level:g} %"
     if len(ellipsoid.radii) == 3:
         mesh = np.moveaxis(ellipsoid.surface(25), -1, 0)
-        ax.plot_wireframe(*mesh, color=blue, lw=0.6, label=f"{percent} ellipsoid")
+        space.plot_wireframe(*mesh, color=blue, lw=0.6, label=f"{percent} ellipsoid")
     else:
-        ax.plot(*ellipsoid.surface().T, color=blue, lw=0.6, label=f"{percent} ellipse")
-    ax.plot(*ellipsoid.centre[:, None], "o", color=blue, label="posterior mean")
-    ax.plot(*vector[:, None], **_truth_mark(inside))
+        space.plot(*ellipsoid.surface().T, color=blue, lw=0.6, label=f"{percent} ellipse")
+    space.plot(*ellipsoid.centre[:, None], "o", color=blue, label="posterior mean")
+    space.plot(*vector[:, None], **_truth_mark(inside))
 
     x, y, z = _limits(ellipsoid, vector, room=1.05)
-    ax.set(xlim=x, ylim=y, zlim=z, xlabel="x (nAm)", ylabel="y (nAm)", zlabel="z (nAm)")
-    ax.set_box_aspect((1, 1, 1), zoom=0.85)
-    ax.locator_params(nbins=4)
-    return put_legend(ax)
+    space.set(xlim=x, ylim=y, zlim=z, xlabel="x (nAm)", ylabel="y (nAm)", zlabel="z (nAm)")
+    space.set_box_aspect((1, 1, 1), zoom=0.85)
+    space.locator_params(nbins=4)
+    return put_legend(space)

@@ -10,6 +10,7 @@ __all__ = ['draw_waveform', 'draw_waveforms', 'draw_course', 'source_energy', 's
 import math
 from collections.abc import Mapping
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -53,7 +54,9 @@ def _mean(result) -> np.ndarray:  # `(n_sources, n_orient, n_times)`, nAm
 # %% ../../nbs/api/viz/02_estimates.ipynb #cb4919e6
 def _draw_band(ax, times, mean, half, truth, level) -> None:
     "An error band of a given half width, the truth where it is known, and the mean"
-    band = dict(color=OKABE_ITO["sky"], alpha=0.4, lw=0, label=f"{100 * level:g} % band")
+    band: dict[str, Any] = dict(
+        color=OKABE_ITO["sky"], alpha=0.4, lw=0, label=f"{100 * level:g} % band"
+    )
     ax.fill_between(times, mean - half, mean + half, **band)
     if truth is not None:
         ax.plot(times, truth, color=TRUTH, lw=3, label="truth")
@@ -128,7 +131,7 @@ def draw_course(
     ax.axhline(0, color="0.7", lw=0.6)
     _draw_band(ax, times, mean, 1.96 * std, truth, 0.95)
     if threshold is not None:
-        dashed = dict(color=OKABE_ITO["vermillion"], ls="--", lw=1)
+        dashed: dict[str, Any] = dict(color=OKABE_ITO["vermillion"], ls="--", lw=1)
         ax.axhline(-threshold, **dashed)
         ax.axhline(threshold, **dashed, label="threshold")
     if now is not None:
@@ -181,17 +184,19 @@ def draw_variance(
     loud = np.flatnonzero(energy > floor)
     ax.vlines(loud, floor, energy[loud], color=TRUTH, lw=4, label="true energy")
 
-    visible, pruned = variance >= floor, variance == 0
+    visible = variance >= floor
+    pruned = variance == 0
     height = np.where(visible, variance, floor / 6)
+    blue = OKABE_ITO["blue"]
     marks = (
-        (visible, dict(marker="o", label="posterior variance")),
-        (~visible & ~pruned, dict(marker="v", label="variance below the line")),
-        (pruned, dict(marker="o", mfc="none", label="pruned: variance zero")),
+        (visible, "o", blue, "posterior variance"),
+        (~visible & ~pruned, "v", blue, "variance below the line"),
+        (pruned, "o", "none", "pruned: variance zero"),
     )
-    for which, mark in marks:
+    for which, marker, face, label in marks:
         n = np.flatnonzero(which)
         if len(n):
-            ax.plot(n, height[n], ls="", color=OKABE_ITO["blue"], ms=4.5, **mark)
+            ax.plot(n, height[n], marker, color=blue, mfc=face, ms=4.5, label=label)
 
     ax.set(yscale="log", xlabel="source", ylabel="energy, variance (nAm²)")
     _make_foot(ax, floor)
@@ -265,7 +270,9 @@ def draw_source_norms(
     ax.bar(n, np.linalg.norm(x, axis=(1, 2)), color=TRUTH, alpha=0.6, label="truth")
     for (label, mean), style in zip(means.items(), line_styles()):
         norm = np.linalg.norm(mean, axis=(1, 2))
-        mark = dict(color=style["color"], marker=style["marker"], mfc="none", ms=6, mew=1.4)
+        mark: dict[str, Any] = dict(
+            color=style["color"], marker=style["marker"], mfc="none", ms=6, mew=1.4
+        )
         ax.plot(n, norm, ls="", label=label, clip_on=False, **mark)
     ax.set(xlabel="source", ylabel="norm over orientations and time (nAm)", ylim=(0, None))
     return put_legend(ax)

@@ -21,9 +21,9 @@ from calibrain.viz.cortex import (
     cell_colours,
     colour_bar,
     colour_scale,
-    draw_scene,
     frame_of_view,
     known_of_vertices,
+    lay_out_scene,
     paint_panel,
     refine,
     rows_of_views,
@@ -63,7 +63,7 @@ def _numbered_scene(known, tris, rows) -> Axes:
         return _as_colours(first + vertex)
 
     first = 1
-    panels = []
+    panels: list[list] = []
     for row in rows:
         panels.append([])
         for view, side in row:
@@ -71,7 +71,7 @@ def _numbered_scene(known, tris, rows) -> Axes:
             panels[-1].append(panel)
             first += len(known)
     black = Figure(dpi=100, facecolor="black")
-    return draw_scene(black.add_axes([0, 0, 1, 1]), rows, panels)
+    return lay_out_scene(black.add_axes((0, 0, 1, 1)), rows, panels)
 
 
 def _read_numbers(scene, extent, resolution) -> np.ndarray:  # `(height, width)`; 0 where nothing is

@@ -44,20 +44,25 @@ def line_styles() -> Iterator[dict]:  # `color`, `ls` and `marker`, without end
         yield dict(color=colour, ls=line, marker=marker)
 
 # %% ../../nbs/api/viz/01_pictures.ipynb #bf14002a
+def _png(figure) -> bytes:
+    "A figure as a PNG file"
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
 class Picture(Figure):
     "A figure that a notebook shows, with or without pyplot"
 
     def _repr_png_(self) -> bytes:  # PNG
-        buffer = io.BytesIO()
-        self.savefig(buffer, format="png")
-        return buffer.getvalue()
+        return _png(self)
 
 
 class Panel(Axes):
     "Axes that a notebook shows, with the figure they are in"
 
     def _repr_png_(self) -> bytes:  # PNG
-        return self.figure._repr_png_()
+        return _png(self.figure)
 
 # %% ../../nbs/api/viz/01_pictures.ipynb #c85974c9
 def axes_or_new(
@@ -84,12 +89,13 @@ def legend_entries(
 
 def put_legend(
     ax: Axes,  # Axes with something drawn in them
+    left: float = 1.01,  # Where the legend begins, in widths of the axes
 ) -> Axes:  # The same axes
     "Put a legend to the right of the axes"
     ax.legend(
         *zip(*legend_entries(ax)),
         loc="upper left",
-        bbox_to_anchor=(1.01, 1),
+        bbox_to_anchor=(left, 1),
         frameon=False,
         borderaxespad=0,
         labelspacing=0.9,
@@ -138,8 +144,9 @@ def small_multiples(
         ax.set_title(label, fontsize="medium")
         for handle, name in legend_entries(ax):
             named.setdefault(name, handle)
-        if ax.get_legend():
-            ax.get_legend().remove()
+        own_legend = ax.get_legend()
+        if own_legend is not None:
+            own_legend.remove()
 
     _outer_labels(axes, len(results))
     if named:

@@ -15,7 +15,6 @@ from matplotlib.lines import Line2D
 
 from ..core.checks import check_array, check_number, refuse
 from .cortex import colour_bar
-from .topographies import prepare_topographies
 from calibrain.viz.pictures import (
     OKABE_ITO,
     TRUTH,
@@ -26,6 +25,7 @@ from calibrain.viz.pictures import (
     line_styles,
     put_legend,
 )
+from .topographies import prepare_topographies
 
 # %% ../../nbs/api/viz/04_signals.ipynb #aa9e85bd
 _MOST = 7  # Sources with a colour of their own
