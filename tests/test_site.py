@@ -456,6 +456,14 @@ def test_a_cell_that_raises_fails_the_build(builder, tmp_path):
         builder.execute()
 
 
+def test_what_quarto_is_told(builder):
+    "What smalldocs does by itself Quarto must be told: KaTeX, the system's choice, a wide column of text"
+    told = builder.QUARTO["format"]["html"]
+    assert told["html-math-method"] == "katex"
+    assert told["respect-user-color-scheme"] is True
+    assert told["grid"]["body-width"] == "900px"
+
+
 def test_without_npm(builder, tmp_path, monkeypatch, capsys):
     "The build goes on, and says what is missing"
     monkeypatch.setattr(builder, "JS", tmp_path / "nowhere")
