@@ -1,20 +1,16 @@
 "Each mend of tools/mend.py on what nbdev, smalldocs or Quarto writes: the everyday build never sees Quarto."
 
-import importlib.util
 import os
 import re
-import sys
 from pathlib import Path
 
+import docs as builder
+import mend
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 AXE = Path(os.environ.get("DOCS_JS", ROOT / "node_modules")) / "axe-core/axe.min.js"
 NBS = ROOT / "nbs"
-spec = importlib.util.spec_from_file_location("mend", ROOT / "tools/mend.py")
-mend = importlib.util.module_from_spec(spec)
-sys.modules["mend"] = mend  # a NamedTuple looks its module up
-spec.loader.exec_module(mend)
 
 HERE = "api/solvers/evidence.html"
 QUARTO = (Path(__file__).parent / "quarto_page.html").read_text(encoding="utf-8")
@@ -225,6 +221,14 @@ def test_current_page():
     home = '<a class="nav-link active" href="./index.html" aria-current="page">'
     assert mend.current_page(home, "index.html") == home
     assert mend.current_page(home, "api.html") == '<a class="nav-link" href="./index.html">'
+
+
+def test_what_quarto_is_told():
+    "What smalldocs does by itself: local KaTeX, the system's choice of light or dark, a wide column"
+    told = builder.QUARTO["format"]["html"]
+    assert told["html-math-method"] == "katex"
+    assert told["respect-user-color-scheme"] is True
+    assert told["grid"]["body-width"] == "900px"
 
 
 # ---- Quarto's page in a browser, under a few of Quarto's own rules, the themes of _quarto.yml and nbs/style.css

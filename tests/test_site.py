@@ -3,7 +3,6 @@
 Everybody can read it, in light and dark, on a wide screen and a narrow one, and nothing comes from outside.
 """
 
-import importlib.util
 import json
 import os
 import posixpath
@@ -428,47 +427,7 @@ def test_sidebar_with_the_keyboard(page, site):
     link.wait_for()
 
 
-# ---- building
-
-
-@pytest.fixture
-def builder(monkeypatch, tmp_path):
-    "tools/docs.py with an empty project of its own"
-    monkeypatch.syspath_prepend(ROOT / "tools")  # docs.py imports outputs.py
-    spec = importlib.util.spec_from_file_location("docs_builder", ROOT / "tools/docs.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    (tmp_path / "nbs").mkdir()
-    for name, folder in dict(ROOT=".", EXEC="_exec", PROC="_proc", OUT="_docs").items():
-        monkeypatch.setattr(module, name, tmp_path / folder)
-    monkeypatch.setenv("MPLBACKEND", "agg")
-    monkeypatch.setenv("CALIBRAIN_DOCS", "1")
-    return module
-
-
-def test_a_cell_that_raises_fails_the_build(builder, tmp_path):
-    nbformat = pytest.importorskip("nbformat")
-    v4 = nbformat.v4
-    nbformat.write(
-        v4.new_notebook(cells=[v4.new_code_cell("1 / 0")]), tmp_path / "nbs/broken.ipynb"
-    )
-    with pytest.raises(Exception, match=r"(?s)broken\.ipynb.*ZeroDivisionError"):
-        builder.execute()
-
-
-def test_what_quarto_is_told(builder):
-    "What smalldocs does by itself Quarto must be told: KaTeX, the system's choice, a wide column of text"
-    told = builder.QUARTO["format"]["html"]
-    assert told["html-math-method"] == "katex"
-    assert told["respect-user-color-scheme"] is True
-    assert told["grid"]["body-width"] == "900px"
-
-
-def test_without_npm(builder, tmp_path, monkeypatch, capsys):
-    "The build goes on, and says what is missing"
-    monkeypatch.setattr(builder, "JS", tmp_path / "nowhere")
-    builder.offline()
-    assert "npm" in capsys.readouterr().err
+# ---- without a browser
 
 
 def test_without_chromium(docs):
