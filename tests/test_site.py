@@ -26,15 +26,16 @@ NBS = sorted(
     for p in (ROOT / "nbs").rglob("*.ipynb")
     if ".ipynb_checkpoints" not in p.parts
 )
-PAGES = [
-    p.with_name(re.sub(r"^\d+[a-zA-Z0-9]*_", "", p.name)).with_suffix(".html").as_posix()
-    for p in NBS
-]
-MADE = [
-    "changelog.html",
-    "cite.html",
-    "contributing.html",
-]  # by tools/docs.py, from files at the top of the repository
+
+
+def page_of(notebook):
+    "The page of a notebook: its number is left out"
+    name = re.sub(r"^\d+[a-zA-Z0-9]*_", "", notebook.name)
+    return notebook.with_name(name).with_suffix(".html").as_posix()
+
+
+PAGES = [page_of(p) for p in NBS]
+MADE = ["changelog.html", "cite.html", "contributing.html"]  # by tools/pages.py
 ALL = PAGES + MADE
 AXE = Path(os.environ.get("DOCS_JS", ROOT / "node_modules")) / "axe-core/axe.min.js"
 SYMBOLS = {}
@@ -76,7 +77,8 @@ class Links(HTMLParser):
 
     def __init__(self, html):
         super().__init__()
-        self.links, self.ids = [], {"", "top"}
+        self.links = []
+        self.ids = {"", "top"}
         self.feed(html)
 
     def handle_starttag(self, tag, attrs):
@@ -87,12 +89,10 @@ class Links(HTMLParser):
 
 def prose(page):
     "What the notebook of a page says, without its code blocks"
-    cells = json.loads((ROOT / "nbs" / NBS[PAGES.index(page)]).read_text(encoding="utf-8"))["cells"]
-    return re.sub(
-        r"(?ms)^```.*?^```",
-        "",
-        "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown"),
-    )
+    path = ROOT / "nbs" / NBS[PAGES.index(page)]
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    said = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
+    return re.sub(r"(?ms)^```.*?^```", "", said)
 
 
 @pytest.fixture(scope="session")
@@ -103,29 +103,26 @@ def parsed(docs):
     }
 
 
-def broken(docs, parsed, page):
-    "The links of a page to files or headings that are not there"
-    for link in parsed[page].links:
-        u = urlsplit(link)
-        if u.scheme or u.netloc:
-            continue
-        f = (docs / page).parent / unquote(u.path) if u.path else docs / page
-        if f.is_dir():
-            f /= "index.html"
-        name = (
-            f.resolve().relative_to(docs).as_posix() if f.resolve().is_relative_to(docs) else None
-        )
-        if (
-            name is None
-            or not f.exists()
-            or (name in parsed and unquote(u.fragment) not in parsed[name].ids)
-        ):
-            yield link
+def leads_somewhere(docs, parsed, page, link):
+    "Whether a link of a page leads outside, or to a file and a heading that are there"
+    u = urlsplit(link)
+    if u.scheme or u.netloc:
+        return True
+    file = docs / page
+    if u.path:
+        file = file.parent / unquote(u.path)
+    if file.is_dir():
+        file /= "index.html"
+    if not file.exists() or not file.resolve().is_relative_to(docs):
+        return False
+    name = file.resolve().relative_to(docs).as_posix()
+    return name not in parsed or unquote(u.fragment) in parsed[name].ids
 
 
 @pytest.mark.parametrize("name", ALL)
 def test_links(docs, parsed, name):
-    assert list(broken(docs, parsed, name)) == []
+    links = parsed[name].links
+    assert [link for link in links if not leads_somewhere(docs, parsed, name, link)] == []
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -133,11 +130,10 @@ def test_names_in_backticks_are_links(parsed, name):
     "A public name of the package in the prose leads to its documentation"
     if not entry_points(group="nbdev", name="calibrain"):
         pytest.skip("the package is not installed, and nbdev finds names by its entry point")
-    for word in {w for w in re.findall(r"`([^`\s]+?)(?:\(\))?`", prose(name)) if w in SYMBOLS}:
-        assert any(
-            posixpath.normpath(posixpath.join(posixpath.dirname(name), link)) in SYMBOLS[word]
-            for link in parsed[name].links
-        ), word
+    folder = posixpath.dirname(name)
+    links = {posixpath.normpath(posixpath.join(folder, link)) for link in parsed[name].links}
+    words = set(re.findall(r"`([^`\s]+?)(?:\(\))?`", prose(name)))
+    assert [w for w in words & SYMBOLS.keys() if not links & {*SYMBOLS[w]}] == []
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -155,7 +151,9 @@ class Figures(HTMLParser):
 
     def __init__(self, html):
         super().__init__()
-        self.found, self.open, self.in_caption = [], [], False
+        self.found = []
+        self.open = []
+        self.in_caption = False
         self.feed(html)
 
     def handle_starttag(self, tag, attrs):
@@ -214,13 +212,10 @@ def test_one_source_of_the_version():
     cfg = ConfigParser(delimiters=["="])
     cfg.read(ROOT / "settings.ini", encoding="utf-8")
     cff = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
-    assert (cff["version"], [a["name"] for a in cff["authors"]]) == (
-        cfg["DEFAULT"]["version"],
-        [cfg["DEFAULT"]["author"]],
-    )
-    assert re.search(
-        r"(?m)^## " + re.escape(cff["version"]), (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
-    )
+    assert cff["version"] == cfg["DEFAULT"]["version"]
+    assert [a["name"] for a in cff["authors"]] == [cfg["DEFAULT"]["author"]]
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert re.search(r"(?m)^## " + re.escape(cff["version"]), changes)
 
 
 @pytest.mark.parametrize("name", ["CHANGELOG.md", "CONTRIBUTING.md", "README.md"])
@@ -379,10 +374,8 @@ def test_light_and_dark(page, site):
     page.wait_for_function(IS_DARK)
     visit(page, f"{site}/tutorials/source_estimation.html")
     assert dark(page)
-    assert (
-        page.evaluate("getComputedStyle(document.querySelector('main figure img')).backgroundColor")
-        == "rgb(255, 255, 255)"
-    )
+    ground = "getComputedStyle(document.querySelector('main figure img')).backgroundColor"
+    assert page.evaluate(ground) == "rgb(255, 255, 255)"
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -400,7 +393,8 @@ def test_menus_on_a_narrow_screen(page, site):
     "At 390 px the pages, the bar and the search are one press away"
     page.set_viewport_size(dict(width=390, height=844))
     visit(page, f"{site}/index.html")
-    bar, sidebar = page.locator("#navbarCollapse"), page.locator("#quarto-sidebar")
+    bar = page.locator("#navbarCollapse")
+    sidebar = page.locator("#quarto-sidebar")
     page.locator(".navbar-toggler").click()
     bar.get_by_text("Benchmarks").wait_for()
     assert page.get_by_role("searchbox").first.is_visible()
@@ -432,22 +426,12 @@ def test_sidebar_with_the_keyboard(page, site):
 
 def test_without_chromium(docs):
     "Tests that need it are skipped, and say why"
-    r = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-q",
-            "-rs",
-            "-p",
-            "no:cacheprovider",
-            "tests/test_site.py",
-            "-k",
-            "test_search",
-        ],
+    command = [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider"]
+    done = subprocess.run(
+        [*command, "tests/test_site.py", "-k", "test_search"],
         cwd=ROOT,
         env=os.environ | {"PATH": str(Path(sys.executable).parent)},
         text=True,
         capture_output=True,
     )
-    assert r.returncode == 0 and "no Chromium on PATH" in r.stdout, r.stdout
+    assert done.returncode == 0 and "no Chromium on PATH" in done.stdout, done.stdout
