@@ -1,8 +1,10 @@
 """Every explorer in a real browser: live in voila, with a kernel, and static in the documentation, without.
 
-Each control is moved to each of its values once, from the start; the picture, or the sentence in its place, has to change.
+Each control is moved to each of its values once, from the start; the picture, or the sentence in
+its place, has to change.
 """
 
+import contextlib
 import itertools
 import os
 import re
@@ -21,22 +23,17 @@ from calibrain.explorers.base import png
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted((ROOT / "nbs/explorers").glob("*.ipynb"))
-CLASSES = [
-    e
-    for e in (getattr(explorers, n) for n in explorers.__all__)
-    if isinstance(e, type) and issubclass(e, Explorer) and e is not Explorer
-]
+PUBLIC = [getattr(explorers, name) for name in explorers.__all__]
+KINDS = [e for e in PUBLIC if isinstance(e, type) and issubclass(e, Explorer)]
+CLASSES = [e for e in KINDS if e is not Explorer]
 every_page = pytest.mark.parametrize("notebook", PAGES, ids=lambda p: p.stem)
 SETTLED = "() => !document.body.innerText.includes('Drawing …')"
 
 
 def explorer_of(notebook):
     "The class that a page shows"
-    found = [
-        c
-        for c in CLASSES
-        if re.search(rf'"{c.__name__}\([a-z]*\)"', notebook.read_text(encoding="utf-8"))
-    ]
+    content = notebook.read_text(encoding="utf-8")
+    found = [c for c in CLASSES if re.search(rf'"{c.__name__}\([a-z]*\)"', content)]
     assert len(found) == 1, f"{notebook.name}: one cell with an explorer alone"
     return found[0]
 
@@ -62,10 +59,9 @@ def test_draws_are_pure(kind):
     e = kind()
     before = png(e.draw(**e.start))
     name = list(e.controls)[-1]
-    try:
-        e.draw(**e.start | {name: next(v for v in e.controls[name].values if v != e.start[name])})
-    except Impossible:
-        pass
+    others = [v for v in e.controls[name].values if v != e.start[name]]
+    with contextlib.suppress(Impossible):
+        e.draw(**e.start | {name: others[0]})
     assert png(e.draw(**e.start)) == before == png(kind().draw(**e.start))
 
 
@@ -76,16 +72,14 @@ class View:
     "An explorer on a page, live or static: how to move its controls and what it shows"
 
     def __init__(self, page, root):
-        self.page, self.root = page, root
+        self.page = page
+        self.root = root
 
     @property
     def shown(self):
-        return (
-            self.image.get_attribute("src")
-            if self.image.count() and self.image.is_visible()
-            else "",
-            self.sentence,
-        )
+        "The picture, where one is seen, and the sentence"
+        seen = self.image.count() and self.image.is_visible()
+        return self.image.get_attribute("src") if seen else "", self.sentence
 
     @property
     def image(self):
@@ -106,7 +100,8 @@ class View:
         end = time.time() + 60
         while time.time() < end:
             self.page.wait_for_function(SETTLED, timeout=60_000)
-            if (now := self.shown) != before and any(now) and now[1] != "Drawing …":
+            now = self.shown
+            if now != before and any(now) and now[1] != "Drawing …":
                 return now
             self.page.wait_for_timeout(50)
         raise AssertionError("nothing changed")
@@ -115,11 +110,8 @@ class View:
 class Live(View):
     @property
     def sentence(self):
-        return " ".join(
-            t
-            for t in self.root.locator(".widget-html-content:not(:has(figure))").all_inner_texts()
-            if t.strip()
-        )
+        texts = self.root.locator(".widget-html-content:not(:has(figure))").all_inner_texts()
+        return " ".join(t for t in texts if t.strip())
 
     @property
     def sliders(self):
@@ -127,16 +119,18 @@ class Live(View):
 
     def drag(self, slider, end):
         track = slider.locator("xpath=ancestor::*[contains(@class, 'noUi-base')]")
-        box, handle = track.bounding_box(), slider.bounding_box()
-        self.page.mouse.move(handle["x"] + handle["width"] / 2, handle["y"] + handle["height"] / 2)
-        self.page.mouse.down()
-        self.page.mouse.move(box["x"] + box["width"] * end, box["y"] + box["height"] / 2, steps=6)
-        self.page.mouse.up()
+        box = track.bounding_box()
+        handle = slider.bounding_box()
+        middle = box["y"] + box["height"] / 2
+        mouse = self.page.mouse
+        mouse.move(handle["x"] + handle["width"] / 2, handle["y"] + handle["height"] / 2)
+        mouse.down()
+        mouse.move(box["x"] + box["width"] * end, middle, steps=6)
+        mouse.up()
 
     def at_end(self, slider, end):
-        return float(slider.get_attribute("aria-valuenow")) == float(
-            slider.get_attribute("aria-valuemax" if end else "aria-valuemin")
-        )
+        last = slider.get_attribute("aria-valuemax" if end else "aria-valuemin")
+        return float(slider.get_attribute("aria-valuenow")) == float(last)
 
 
 class Static(View):
@@ -151,33 +145,32 @@ class Static(View):
     def drag(self, slider, end):
         slider.scroll_into_view_if_needed()
         box = slider.bounding_box()
-        self.page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-        self.page.mouse.down()
-        self.page.mouse.move(
-            box["x"] + (box["width"] - 2) * end + 1, box["y"] + box["height"] / 2, steps=6
-        )
-        self.page.mouse.up()
+        middle = box["y"] + box["height"] / 2
+        mouse = self.page.mouse
+        mouse.move(box["x"] + box["width"] / 2, middle)
+        mouse.down()
+        mouse.move(box["x"] + (box["width"] - 2) * end + 1, middle, steps=6)
+        mouse.up()
 
     def at_end(self, slider, end):
         return slider.input_value() == slider.get_attribute("max" if end else "min")
 
 
 def drive(view):
-    "Move every control once to each end, choose every option once, with Reset between; the number of controls"
-    start, reset = view.shown, view.root.get_by_role("button", name="Reset")
+    "Move every control to each of its ends and options, with Reset between; how many there are"
+    start = view.shown
+    reset = view.root.get_by_role("button", name="Reset")
     assert start[0] and not start[1], "a picture to begin with"
     for slider, end in itertools.product(view.sliders.all(), (0, 1)):
-        if view.at_end(slider, end):
-            continue
-        view.drag(slider, end)
-        view.changes(start)
-        assert view.at_end(slider, end)
-        back(view, reset, start)
+        if not view.at_end(slider, end):
+            view.drag(slider, end)
+            view.changes(start)
+            assert view.at_end(slider, end)
+            back(view, reset, start)
     for menu in view.menus.all():
         first = menu.evaluate("m => m.options[m.selectedIndex].text")
-        for option in view.options(menu):
-            if option == first:
-                continue
+        others = [option for option in view.options(menu) if option != first]
+        for option in others:
             view.choose(menu, option)
             view.changes(start)
             back(view, reset, start)
@@ -195,7 +188,8 @@ def back(view, reset, start):
 
 def keyboard(view):
     "An arrow key moves the slider that has the focus"
-    start, slider = view.shown, view.sliders.first
+    start = view.shown
+    slider = view.sliders.first
     slider.focus()
     view.page.keyboard.press("ArrowLeft" if view.at_end(slider, 1) else "ArrowRight")
     view.changes(start)
@@ -210,46 +204,44 @@ def messages(page):
     return found
 
 
-@pytest.fixture(scope="session")
-def voila(browser):
-    "The address of voila, serving the explorers"
+def free_port():
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    command = [
-        sys.executable,
-        "-m",
-        "voila",
-        "nbs/explorers",
-        "--no-browser",
-        f"--port={port}",
-        "--Voila.ip=127.0.0.1",
-        "--ServerApp.log_level=ERROR",
-    ]
+        return s.getsockname()[1]
+
+
+def answers(url):
+    with contextlib.suppress(OSError):
+        return bool(urllib.request.urlopen(url, timeout=5))
+
+
+@pytest.fixture(scope="session")
+def voila(browser):
+    "The address of one voila, which serves all explorers"
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    options = [f"--port={port}", "--Voila.ip=127.0.0.1", "--ServerApp.log_level=ERROR"]
     server = subprocess.Popen(
-        command,
+        [sys.executable, "-m", "voila", "nbs/explorers", "--no-browser", *options],
         cwd=ROOT,
         stdin=subprocess.DEVNULL,
         env=os.environ | dict(PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1"),
     )
-    url = f"http://127.0.0.1:{port}"
-    for _ in range(240):
-        try:
-            urllib.request.urlopen(url, timeout=5)
-            break
-        except OSError:
-            time.sleep(0.25)
-            assert server.poll() is None, "voila did not start"
+    end = time.time() + 60
+    while not answers(url) and time.time() < end:
+        assert server.poll() is None, "voila did not start"
+        time.sleep(0.25)
     yield url
     server.terminate()
     server.wait(20)
 
 
+ICONS = "**/fontawesome-free*/**"  # a font that voila's own page takes from the web
+
+
 @every_page
 def test_live(page, messages, voila, notebook):
-    page.route(
-        "**/fontawesome-free*/**", lambda r: r.fulfill(body="", content_type="text/css")
-    )  # an icon font that voila's own page takes from the web
+    page.route(ICONS, lambda route: route.fulfill(body="", content_type="text/css"))
     page.goto(f"{voila}/voila/render/{notebook.name}", timeout=180_000)
     page.locator("img").first.wait_for(timeout=120_000)
     page.wait_for_function(SETTLED)
@@ -279,11 +271,11 @@ def test_static(page, messages, site, notebook):
 def test_static_pictures_have_words(page, site, notebook):
     "The alternative text says what is seen and for which values, and follows the controls"
     page.goto(f"{site}/explorers/{site_name(notebook)}")
-    view, e = Static(page, page.locator(".explorer").first), explorer_of(notebook)
+    view = Static(page, page.locator(".explorer").first)
+    e = explorer_of(notebook)
     before = view.image.get_attribute("alt")
-    assert before.startswith(e.title) and all(
-        c.text(c.start) in before for c in e.controls.values()
-    )
+    assert before.startswith(e.title)
+    assert all(c.text(c.start) in before for c in e.controls.values())
     keyboard(view)
     assert view.image.get_attribute("alt") != before
     assert page.locator(".explorer figcaption").first.inner_text().strip() == e.title

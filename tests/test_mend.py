@@ -1,18 +1,16 @@
 "Each mend of tools/mend.py on what nbdev, smalldocs or Quarto writes: the everyday build never sees Quarto."
 
-import importlib.util
+import os
 import re
-import sys
 from pathlib import Path
 
+import docs as builder
+import mend
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+AXE = Path(os.environ.get("DOCS_JS", ROOT / "node_modules")) / "axe-core/axe.min.js"
 NBS = ROOT / "nbs"
-spec = importlib.util.spec_from_file_location("mend", ROOT / "tools/mend.py")
-mend = importlib.util.module_from_spec(spec)
-sys.modules["mend"] = mend  # a NamedTuple looks its module up
-spec.loader.exec_module(mend)
 
 HERE = "api/solvers/evidence.html"
 QUARTO = (Path(__file__).parent / "quarto_page.html").read_text(encoding="utf-8")
@@ -225,6 +223,14 @@ def test_current_page():
     assert mend.current_page(home, "api.html") == '<a class="nav-link" href="./index.html">'
 
 
+def test_what_quarto_is_told():
+    "What smalldocs does by itself: local KaTeX, the system's choice of light or dark, a wide column"
+    told = builder.QUARTO["format"]["html"]
+    assert told["html-math-method"] == "katex"
+    assert told["respect-user-color-scheme"] is True
+    assert told["grid"]["body-width"] == "900px"
+
+
 # ---- Quarto's page in a browser, under a few of Quarto's own rules, the themes of _quarto.yml and nbs/style.css
 
 COMMON = """
@@ -326,11 +332,28 @@ def test_contrast(page, scheme):
     found = ratios(page)
     print(scheme, {what: round(r, 2) for what, r in found.items()})
     assert {what: r for what, r in found.items() if r < 4.5} == {}
-    assert page.outside == [] and page.errors == []
+    assert page.outside == []
+    assert page.errors == []
     show(page, scheme, styled=False)
     bare = ratios(page)
     print("without style.css", {what: round(r, 2) for what, r in bare.items()})
     assert bare["breadcrumb"] < 4.5 and bare["block quote"] < 4.5
+
+
+HARD_TO_READ = """() => axe.run('#quarto-content, .quarto-secondary-nav', {runOnly: ['color-contrast']})
+    .then(r => r.violations.flatMap(v => v.nodes.map(n => n.html.slice(0, 120))))"""
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_reads_it(page, scheme, width):
+    "So says a second judge, which sees all text of the page"
+    if not AXE.exists():
+        pytest.skip("no axe-core in node_modules: npm was missing")
+    page.set_viewport_size(dict(width=width, height=844))
+    show(page, scheme)
+    page.evaluate(AXE.read_text(encoding="utf-8"))
+    assert page.evaluate(HARD_TO_READ) == []
 
 
 def test_small_screen(page):

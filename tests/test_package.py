@@ -259,3 +259,23 @@ def test_readme_and_ci_agree():
     assert "```sh\npip install . && calibrain demo\n```" in readme
     assert "```sh\nbash tools/test.sh\n```" in readme
     assert told(".ci/run").splitlines()[-1] == "bash tools/test.sh </dev/null"
+
+
+IN_REPOSITORY = re.compile(
+    r"(?<![\w/.])((?:nbs|tests|tools|calibrain|benchmarks|\.ci)/[\w./*-]*[\w*]|[\w-]+\.(?:md|cff|toml))"
+)
+
+
+@pytest.mark.parametrize("name", ["CONTRIBUTING.md", "README.md", "CHANGELOG.md"])
+def test_paths_that_are_named_exist(name):
+    "In prose, in links and in commands"
+    found = set(IN_REPOSITORY.findall(told(name)))
+    assert [path for path in sorted(found) if not list(ROOT.glob(path))] == []
+
+
+def test_the_test_finds_paths():
+    text = (
+        "run `nbs/api/33_bmn.ipynb`, [this](nbs/a.ipynb#part), tools/x.py. `calibrain/*.py`, A.md."
+    )
+    found = ["nbs/api/33_bmn.ipynb", "nbs/a.ipynb", "tools/x.py", "calibrain/*.py", "A.md"]
+    assert IN_REPOSITORY.findall(text) == found

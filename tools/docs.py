@@ -85,8 +85,21 @@ def home(cfg):
     return {"project": {"output-dir": cfg.doc_path.name}, "website": web}
 
 
-# As smalldocs does by itself: of KaTeX there is a local copy
-QUARTO = {"format": {"html": {"html-math-method": "katex"}}}
+# What Quarto is told besides _quarto.yml, and smalldocs does by itself or by nbs/style.css
+QUARTO = {
+    "format": {
+        "html": {
+            "html-math-method": "katex",  # of KaTeX there is a local copy
+            "respect-user-color-scheme": True,  # light or dark as the reader's system has it
+            "grid": {  # 88 columns of code fit between the other two at 1280 pixels
+                "sidebar-width": "230px",
+                "body-width": "900px",
+                "margin-width": "210px",
+                "gutter-width": "1.25rem",
+            },
+        }
+    }
+}
 
 
 def process(cfg, quarto=False):

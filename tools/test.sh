@@ -9,13 +9,33 @@ case "${1:-}" in
     *) echo "usage: bash tools/test.sh [--all]" >&2; exit 2 ;;
 esac
 cd "$(dirname "$0")/.."
-export OMP_NUM_THREADS=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1
+export OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
+export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1
+took=()
 
 step() { # heading, command …
     local start=$SECONDS
     printf '\n== %s\n' "$1"
     "${@:2}"
-    printf -- '-- %d s\n' $((SECONDS - start))
+    took+=("$(printf '%5d s  %s' $((SECONDS - start)) "$1")")
+}
+
+interpreter() { # the one that will run everything
+    if [ -n "${VIRTUAL_ENV:-}" ]; then
+        echo "$VIRTUAL_ENV/bin/python"
+    elif [ -x .venv/bin/python ]; then
+        echo .venv/bin/python
+    else
+        echo "${PYTHON:-python3}"
+    fi
+}
+
+recent_enough() { # interpreter: one clear line where it is too old, or none
+    local version
+    version=$("$1" -c 'import sys; print("%d.%d %d" % (sys.version_info[:2] + (sys.version_info >= (3, 11),)))' 2>/dev/null) ||
+        { echo "CaliBrain needs Python 3.11 or later, and '$1' does not run" >&2; return 1; }
+    [ "${version#* }" = 1 ] ||
+        { echo "CaliBrain needs Python 3.11 or later, and '$1' is Python ${version% *}; name another: PYTHON=python3.12 bash tools/test.sh" >&2; return 1; }
 }
 
 environment() {
@@ -24,17 +44,28 @@ environment() {
         VIRTUAL_ENV=$PWD/.venv
     fi
     export VIRTUAL_ENV PATH="$VIRTUAL_ENV/bin:$PATH"
-    python -c 'import sys; v = sys.version_info; sys.exit(f"needs Python 3.11 or later, found {v[0]}.{v[1]}" if v < (3, 11) else 0)'
     python -m pip install -q -e '.[dev]'
 }
 
 scripts() { # local copies, so that the documentation needs nothing from the web
-    if command -v npm >/dev/null; then
-        npm install --prefix . --silent --no-audit --no-fund --no-save --ignore-scripts katex@0.16.11 axe-core@4.10.3 && return
-        echo "npm could not fetch KaTeX or axe-core: formulas and accessibility are not checked in a browser"
-    else
+    if ! command -v npm >/dev/null; then
         echo "no npm: formulas, explorers and accessibility are not checked in a browser"
+    elif ! npm install --prefix . --silent --no-audit --no-fund --no-save --ignore-scripts katex@0.16.11 axe-core@4.10.3; then
+        echo "npm could not fetch KaTeX or axe-core: formulas and accessibility are not checked in a browser"
     fi
+}
+
+install() { # Python's packages and the scripts, at once
+    local log=$home/scripts.log
+    scripts >"$log" 2>&1 & local fetching=$!
+    environment
+    wait $fetching
+    cat "$log"
+}
+
+apart() { # from here on, nothing that this machine holds: see tools/apart.py
+    eval "$(python tools/apart.py --export "$home")"
+    python -c 'import matplotlib.font_manager' # its list of fonts, once for all
 }
 
 sums() { # checksums of every file the notebooks make or live in
@@ -43,19 +74,17 @@ sums() { # checksums of every file the notebooks make or live in
 
 unchanged() { # command …: it must leave calibrain/, nbs/ and README.md as they are
     local before; before=$(sums)
-    "$@"
+    "$@" || return
     diff <(echo "$before") <(sums) && return
     echo "out of step: '$*' rewrote the files above; look at 'git diff' and commit them"
     return 1
 }
 
-notebooks() { # all, but one that needs a recording where there is none
-    local skip='^[_.]'
-    python tools/docs.py --has-recording || { echo "no real recording here: skipped 08_real_recording"; skip='^[_.]|^08_real'; }
-    nbdev_test --n_workers 2 --timing --skip_file_re "$skip"
-}
-
 export_and_clean() { nbdev_export && nbdev_clean; }
+
+style() { # notebooks, tests and tools; types of the exported package
+    ruff check . && ruff format --check . && mypy
+}
 
 package() { # the wheel is built from the sdist, as an installer would
     rm -rf build dist
@@ -63,12 +92,38 @@ package() { # the wheel is built from the sdist, as an installer would
     ls dist
 }
 
-step "install" environment
-step "scripts for the documentation" scripts
+quick() { # what one processor does beside the notebooks
+    style && package
+}
+
+together() { # the notebooks and the site, and beside them what takes one processor
+    local log=$home/quick.log failed=0
+    quick >"$log" 2>&1 & local beside=$!
+    unchanged python tools/docs.py || failed=1
+    wait $beside || failed=1
+    cat "$log"
+    return $failed
+}
+
+tests() {
+    CALIBRAIN_DIST=dist python -m pytest -q -n 2 --dist loadgroup --durations=15 </dev/null
+}
+
+summary() {
+    printf '\n== where the time went\n'
+    printf '%s\n' "${took[@]}"
+    printf '%5d s  in all\n' $SECONDS
+    printf '\n== the slowest notebooks\n'
+    head -n 10 _exec/times.txt
+}
+
+recent_enough "$(interpreter)"
+home=$(mktemp -d "${TMPDIR:-/tmp}/calibrain-home-XXXXXX")
+trap 'rm -rf "$home"' EXIT
+step "install, and scripts for the documentation" install
+apart
 step "modules match the notebooks" unchanged export_and_clean
-step "the notebooks run" unchanged notebooks
-step "documentation and README" unchanged python tools/docs.py
+step "notebooks, documentation and README; style, types, sdist and wheel" together
 step "links and options of the documentation" smalldocs check _proc
-step "sdist, and the wheel from it" package
-printf '\n== tests\n'
-CALIBRAIN_DIST=dist python -m pytest -q --durations=3 </dev/null
+step "tests" tests
+summary
