@@ -357,11 +357,11 @@ def test_search(page, site):
     results = page.locator("a.search-result, .aa-Item a")
     results.first.wait_for()
     links = results.evaluate_all("all => all.map(a => a.href)")
-    assert any(x.endswith("/api/gamma_map.html#gamma_map_sflex") for x in links[:5]), links
+    assert any(x.endswith("/api/solvers/gamma_map.html#gamma_map_sflex") for x in links[:5]), links
     results.locator(
-        "xpath=self::*[contains(@href, 'api/gamma_map.html#gamma_map_sflex')]"
+        "xpath=self::*[contains(@href, 'api/solvers/gamma_map.html#gamma_map_sflex')]"
     ).first.click()
-    page.wait_for_url("**/api/gamma_map.html#gamma_map_sflex")
+    page.wait_for_url("**/api/solvers/gamma_map.html#gamma_map_sflex")
     assert page.outside == []
 
 
@@ -414,7 +414,7 @@ def test_sidebar_with_the_keyboard(page, site):
     "A folded section is reached with Tab and opens with Enter"
     visit(page, f"{site}/index.html")
     sidebar = page.locator("#quarto-sidebar")
-    link = sidebar.locator("a[href='api/coverage.html']")
+    link = sidebar.locator("a[href='api/calibration/coverage.html']")
     assert not link.is_visible()
     sidebar.get_by_role("button", name="Calibration").focus()
     page.keyboard.press("Enter")
