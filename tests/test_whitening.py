@@ -234,7 +234,7 @@ def test_differences_of_log_evidence_have_no_units():
 
 
 def sensors(k=1, n_eeg=5, n_mag=4, n_grad=3):
-    "A leadfield of three kinds of sensors, of the sizes that heads have, with an info that names them"
+    "A leadfield of three kinds of sensors, of the sizes that heads have, and their info"
     kinds = ["eeg"] * n_eeg + ["mag"] * n_mag + ["grad"] * n_grad
     unit = [dict(eeg="µV/nAm", mag="fT/nAm", grad="fT/cm/nAm")[t] for t in kinds]
     size = np.array([dict(eeg=0.3, mag=30, grad=8)[t] for t in kinds])
@@ -351,11 +351,13 @@ def test_rank_of_several_units(together, size):
 def test_fewer_samples_than_sensors():
     "What is silent mixes the units"
     rng = np.random.default_rng(2)
-    F = np.repeat([1, 1e3], [8, 6])[:, None] * rng.normal(size=(14, 10))
-    w = whitener(F @ F.T, units=["a"] * 8 + ["b"] * 6)
+    size = np.repeat([1, 1e3], [8, 6])
+    F = size[:, None] * rng.normal(size=(14, 10))
+    C = F @ F.T
+    w = whitener(C, units=["a"] * 8 + ["b"] * 6)
     assert w.rank == 10
-    close(w.W @ F @ F.T @ w.W.T, np.eye(10), 1e-8)
-    close(w.W.T @ w.W, np.linalg.pinv(F @ F.T, rcond=1e-10, hermitian=True), 1e-5)
+    close(w.W @ C @ w.W.T, np.eye(10), 1e-8)
+    close(w.W.T @ w.W, np.linalg.pinv(C, rcond=1e-10, hermitian=True), 1e-5)
     assert abs(w.log_det + np.log(linalg.svdvals(F)).sum()) < 1e-8
 
 

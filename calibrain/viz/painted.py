@@ -64,7 +64,7 @@ def _numbered_scene(known, tris, rows) -> Axes:
         return _as_colours(first + vertex)
 
     first = 1
-    panels = []
+    panels: list[list] = []
     for row in rows:
         panels.append([])
         for view, side in row:
