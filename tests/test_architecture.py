@@ -44,7 +44,8 @@ SOLVER_FAMILIES = {"solvers.gamma_map", "solvers.gamma_lambda_map", "solvers.bmn
 EVERYONE = {"numpy", "scipy", "fastcore", "tqdm"}
 MAY_USE = {
     "head.forward": {"mne"},
-    "head.template": {"mne", "platformdirs"},
+    "core.cache": {"platformdirs"},
+    "head.template": {"mne"},
     "recording": {"mne"},
     "viz": {"matplotlib", "mpl_toolkits"},
     "explorers": {"matplotlib", "ipywidgets", "PIL"},

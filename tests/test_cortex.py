@@ -12,15 +12,13 @@ import pytest
 from matplotlib.figure import Figure
 from scipy.spatial import ConvexHull
 
-from calibrain.viz import (
-    VIEWS,
+from calibrain.head.cortex import (
     Cortex,
     cortex_from_src,
-    draw_cortex,
-    draw_topographies,
-    draw_topography,
-    spread,
+    interpolate_on_cortex,
+    vertex_normals,
 )
+from calibrain.viz import VIEWS, draw_cortex, draw_topographies, draw_topography
 from calibrain.viz import cortex as module
 
 REAL = Path(__file__).resolve().parent.parent.parent / "shared/realdata"
@@ -50,7 +48,7 @@ VALUES = np.random.default_rng(0).gamma(2, size=len(AT))
 @pytest.fixture(autouse=True)
 def coarse(monkeypatch):
     "Pictures without the finest cells: quicker, and no different for what is asked here"
-    monkeypatch.setattr(module._refine, "__defaults__", (2_000,))
+    monkeypatch.setattr(module.refine, "__defaults__", (2_000,))
 
 
 def pixels(fig):
@@ -116,7 +114,7 @@ def test_marks_of_left_and_right():
 def test_frames_are_right_handed_and_of_unit_length():
     for view in VIEWS:
         for side in ("left", "right"):
-            frame = module._frame(view, side)
+            frame = module.frame_of_view(view, side)
             np.testing.assert_allclose(frame @ frame.T, np.eye(3))
             assert np.linalg.det(frame) == pytest.approx(1)
 
@@ -132,26 +130,26 @@ def test_only_what_faces_the_viewer_from_back_to_front():
         and not len(found["left medial"])
         and not len(found["right medial"])
     )
-    x = module._paint(BOTH.rr, BOTH.tris, module._frame("frontal", None))[1].reshape(-1, 3)
+    x = module._paint(BOTH.rr, BOTH.tris, module.frame_of_view("frontal", None))[1].reshape(-1, 3)
     assert (np.diff(BOTH.rr[x, 1].mean(1)) >= -1e-12).all()
 
 
 def test_spread_is_exact_bounded_and_keeps_a_constant():
-    x = spread(VALUES, BOTH)
+    x = interpolate_on_cortex(VALUES, BOTH)
     np.testing.assert_array_equal(x[BOTH.sources], VALUES)
     assert VALUES.min() <= x.min() and x.max() <= VALUES.max() and np.isfinite(x).all()
-    np.testing.assert_allclose(spread(np.full(len(AT), -3.0), BOTH), -3, rtol=1e-12)
-    np.testing.assert_allclose(spread(2 * VALUES, BOTH), 2 * x, rtol=1e-9)
+    np.testing.assert_allclose(interpolate_on_cortex(np.full(len(AT), -3.0), BOTH), -3, rtol=1e-12)
+    np.testing.assert_allclose(interpolate_on_cortex(2 * VALUES, BOTH), 2 * x, rtol=1e-9)
     assert len(np.unique(x.round(9))) > 1.5 * len(AT), (
         "between the sources there are values between theirs"
     )
 
 
 def test_spread_stays_in_its_hemisphere():
-    x = spread(BOTH.left[BOTH.sources].astype(float), BOTH)
+    x = interpolate_on_cortex(BOTH.left[BOTH.sources].astype(float), BOTH)
     np.testing.assert_allclose(x, BOTH.left, atol=1e-12)
     lonely = replace(BOTH, sources=BOTH.sources[BOTH.left[BOTH.sources]])
-    x = spread(np.ones(len(lonely.sources)), lonely)
+    x = interpolate_on_cortex(np.ones(len(lonely.sources)), lonely)
     np.testing.assert_allclose(x[BOTH.left], 1, rtol=1e-12)
     assert np.isnan(x[~BOTH.left]).all()
     found = coloured(draw_cortex(np.ones(len(lonely.sources)), lonely, views="lateral").figure)
@@ -168,7 +166,7 @@ def test_spread_follows_the_mesh(gap):
     m, i = len(line), np.arange(2 * n - 1)[:, None]
     tris = np.concatenate([i + np.array([0, 1, m]), i + np.array([1, m + 1, m])])
     rr = np.concatenate([np.c_[line, np.full(m, z)] for z in (0, step)])
-    x = spread([1, 0], Cortex(rr, tris, np.zeros(2 * m, bool), [0, n]))
+    x = interpolate_on_cortex([1, 0], Cortex(rr, tris, np.zeros(2 * m, bool), [0, n]))
     assert x[0] == 1 and (x[n:m] == 0).all() and 0 < x[n // 2] < 1
 
 
@@ -183,25 +181,25 @@ def test_spread_goes_by_length_not_by_steps():
         np.zeros(2 * m, bool),
         [0, m - 1],
     )
-    assert 0.4 < spread([0, 1], strip)[10] < 0.6
+    assert 0.4 < interpolate_on_cortex([0, 1], strip)[10] < 0.6
 
 
 def test_every_vertex_a_source():
     every = replace(BOTH, sources=np.arange(2 * N))
     values = np.random.default_rng(1).normal(size=2 * N)
-    np.testing.assert_array_equal(spread(values, every), values)
+    np.testing.assert_array_equal(interpolate_on_cortex(values, every), values)
 
 
 def test_threshold_colours_the_cells_of_the_vertices_that_reach_it(monkeypatch):
-    monkeypatch.setattr(module, "_refine", lambda known, tris: (known, tris, ()))
+    monkeypatch.setattr(module, "refine", lambda known, tris: (known, tris, ()))
     values = VALUES * np.where(np.arange(len(AT)) % 2, 1, -1)
-    x = spread(values, BOTH)
+    x = interpolate_on_cortex(values, BOTH)
     right = BOTH.tris[~BOTH.left[BOTH.tris[:, 0]]]
     for threshold in (0, 1, 2.5, 1e6):
         panel = draw_cortex(
             values, BOTH, views="lateral", threshold=threshold, limits=(-1e-3, 1e-3)
         ).collections[1]
-        vertex = module._paint(BOTH.rr, right, module._frame("lateral", "right"))[1]
+        vertex = module._paint(BOTH.rr, right, module.frame_of_view("lateral", "right"))[1]
         np.testing.assert_array_equal(
             np.ptp(panel.get_facecolor()[:, :3], axis=1) > 1e-6, np.abs(x[vertex]) >= threshold
         )
@@ -242,8 +240,8 @@ def test_scale():
         0,
     )
     assert (
-        module._scale(VALUES, (0, 1))[2] == "max"
-        and module._scale(VALUES - 1, (-0.1, 0.1))[2] == "both"
+        module.colour_scale(VALUES, (0, 1))[2] == "max"
+        and module.colour_scale(VALUES - 1, (-0.1, 0.1))[2] == "both"
     )
 
 
@@ -306,7 +304,7 @@ def test_winding_does_not_matter():
         )
         turned = replace(BOTH, tris=tris)
         np.testing.assert_allclose(
-            module._normals(turned.rr, turned.tris), module._normals(BOTH.rr, BOTH.tris), atol=1e-12
+            vertex_normals(turned.rr, turned.tris), vertex_normals(BOTH.rr, BOTH.tris), atol=1e-12
         )
 
 
@@ -387,7 +385,7 @@ def test_refused_source_spaces(src, error, message):
     [
         (dict(rr=BOTH.rr[:, :2]), r"rr must be of shape \(any, 3\)"),
         (dict(rr=np.where(BOTH.rr > 0.06, np.nan, BOTH.rr)), "rr must be finite"),
-        (dict(rr=BOTH.rr / 1e3), "rr must be in metres, 0.01 to 1 across, got 0.000159: multiply"),
+        (dict(rr=BOTH.rr / 1e3), "rr must be in m, got vertices 0.000159 apart: multiply"),
         (
             dict(tris=BOTH.tris + 1),
             "tris must be indices of vertices, whole numbers from 0 to 1199, got int64 from 1 to 1200",
@@ -522,7 +520,7 @@ def test_real_source_space():
     np.testing.assert_allclose(cortex.rr[cortex.sources], at)
     np.testing.assert_allclose(coarse.rr[coarse.sources], at)
     agree = (
-        module._normals(cortex.rr, cortex.tris)[cortex.sources]
+        vertex_normals(cortex.rr, cortex.tris)[cortex.sources]
         * np.concatenate([s["nn"][s["vertno"]] for s in src])
     ).sum(1)
     assert np.median(agree) > 0.9, "the triangles face outward, as the source space's normals do"

@@ -288,7 +288,11 @@ def test_sensor_metadata():
 
 def test_import_is_light():
     "Neither scipy.signal (a second) nor any reader or plot of mne is loaded before it is needed."
-    code = "import sys, calibrain.simulation.sources, calibrain.sensors; print([m for m in ('scipy.signal', 'matplotlib', 'mne.forward', 'mne.io.base', 'mne.viz', 'nbdev') if m in sys.modules])"
+    heavy = ("scipy.signal", "matplotlib", "mne.forward", "mne.io.base", "mne.viz", "nbdev")
+    code = (
+        "import sys, calibrain.simulation.sources, calibrain.simulation.sensors\n"
+        f"print([m for m in {heavy} if m in sys.modules])"
+    )
     env = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
@@ -301,7 +305,7 @@ def test_import_is_light():
     )
 
 
-# ---------------------------------------------------------------- bad input: argument, value, error, words of the message
+# ---- bad input: argument, value, error, words of the message
 
 NAN, INF = float("nan"), float("inf")
 CONFIG = [

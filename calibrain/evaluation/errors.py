@@ -14,6 +14,7 @@ from scipy.stats import rankdata
 
 from ..calibration.credible_sets import truth_like
 from ..core.checks import check_array, check_count, refuse
+from ..core.units import check_metres
 from ..posterior.gaussian import Posterior
 
 # %% ../../nbs/api/evaluation/02_errors.ipynb #b9f23539
@@ -242,15 +243,7 @@ def check_coords(
     coords = check_array(
         "coords", coords, (n_sources, 3), "one row of x, y, z in m for each source"
     )
-    if np.ptp(coords, axis=0).max() > 1:
-        refuse(
-            ValueError,
-            "coords",
-            "in m",
-            f"sources {np.ptp(coords, axis=0).max():.3g} apart",
-            "divide millimetres by 1000",
-        )
-    return 1e3 * coords
+    return 1e3 * check_metres("coords", coords)
 
 # %% ../../nbs/api/evaluation/02_errors.ipynb #933738da
 def localisation_error(

@@ -22,7 +22,7 @@ from ..posterior.gaussian import Posterior
 from ..recording.estimate import estimate_evoked
 from ..simulation.sensors import SensorSimulator
 from ..solvers.gamma_map import gamma_map_sflex
-from ..viz.cortex import Cortex, cortex_from_src
+from ..head.cortex import Cortex, cortex_from_src
 from ..viz.estimates import draw_course
 from ..viz.painted import draw_cortex_image
 from ..viz.pictures import Picture

@@ -20,7 +20,7 @@ from ..head.prepared import Prepared, prepare
 from ..head.template import template_cortex, template_leadfield
 from ..simulation.sensors import SensorSimulator
 from ..solvers.gamma_map import gamma_map_sflex
-from ..viz.cortex import Cortex
+from ..head.cortex import Cortex
 from ..viz.painted import draw_cortex_image
 from ..viz.patches import draw_bump, draw_widths
 from ..viz.pictures import Picture

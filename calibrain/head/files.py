@@ -8,7 +8,6 @@ __all__ = ['leadfield_arrays', 'fields_from_arrays', 'fields_from_published']
 # %% ../../nbs/api/head/08_files.ipynb #23ce5254
 from typing import Any
 
-import numpy as np
 from mne.io.constants import FIFF
 
 from ..core.checks import refuse

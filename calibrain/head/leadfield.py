@@ -361,9 +361,8 @@ def select(
     "Some sensors, some sources"
     if isinstance(sensors, str) and sensors in UNIT_OF_KIND:
         sensors = [unit == UNIT_OF_KIND[sensors].leadfield for unit in self.units]
-    if sensors is None:
-        rows = np.arange(self.n_sensors)
-    else:
+    rows = np.arange(self.n_sensors)
+    if sensors is not None:
         rows = _chosen("sensors", sensors, self.n_sensors, self.ch_names)
     some = slice(None) if sources is None else _chosen("sources", sources, self.n_sources)
     by_source = {}

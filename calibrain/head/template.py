@@ -6,30 +6,26 @@
 __all__ = ['template_leadfield', 'template_cortex']
 
 # %% ../../nbs/api/head/03_template.ipynb #fc171d6a
-import json
 from dataclasses import replace
-from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
 import mne
 import numpy as np
 from mne.io.constants import FIFF
-from platformdirs import user_cache_path
 from scipy.optimize import minimize
 from scipy.spatial import ConvexHull, cKDTree
 from tqdm.auto import tqdm
 
+from ..core.cache import cache_file, kept_arrays
 from ..core.checks import check_choice, refuse
-from ..core.warnings import warn
-from .leadfield import Leadfield
-from ..viz.cortex import Cortex, _normals
+from .cortex import Cortex, vertex_normals
+from .files import fields_from_arrays, leadfield_arrays
+from .leadfield import ORIENTATIONS, Leadfield
 
 # %% ../../nbs/api/head/03_template.ipynb #dbc59a19
-_PER_HEMI = {
-    1284: 642,
-    5124: 2562,
-    20484: 10242,
-}  # Sources, and the vertices of a hemisphere that they are
+_PER_HEMI = {1284: 642, 5124: 2562, 20484: 10242}  # Sources, and how many a hemisphere has
+_HALVES = ("left", "right")
 
 
 def _shipped(name: str) -> Path:
@@ -37,32 +33,37 @@ def _shipped(name: str) -> Path:
     return Path(mne.__file__).parent / "data/fsaverage" / f"fsaverage-{name}.fif"
 
 
-def _in_head(r: np.ndarray) -> np.ndarray:  # `(n, 3)`, m
+def _in_head(points: np.ndarray) -> np.ndarray:  # `(n, 3)`, m
     "From MRI coordinates of fsaverage to head coordinates"
-    return mne.transforms.apply_trans(
-        mne.transforms.invert_transform(mne.read_trans(_shipped("trans"), verbose="ERROR")), r
-    )
+    to_mri = mne.read_trans(_shipped("trans"), verbose="ERROR")
+    return mne.transforms.apply_trans(mne.transforms.invert_transform(to_mri), points)
 
 
 def _shipped_surface(
     name: str,
 ) -> tuple[np.ndarray, np.ndarray]:  # Vertices in m, head coordinates; triangles
     "Inner skull or scalp, as MNE-Python ships them"
-    s = mne.read_bem_surfaces(_shipped(name), verbose="ERROR")[0]
-    return _in_head(s["rr"]), s["tris"]
+    surface = mne.read_bem_surfaces(_shipped(name), verbose="ERROR")[0]
+    return _in_head(surface["rr"]), surface["tris"]
 
 
-def _from_nilearn(name: str) -> object:  # Its arrays
-    "A file of fsaverage that nilearn ships"
+def _nilearn() -> Any:
+    "nilearn, which ships the cortex"
     try:
-        from nilearn.datasets import fetch_surf_fsaverage
+        import nilearn.datasets
     except ImportError as e:
         raise ImportError(
             "template heads need the cortex that nilearn ships: pip install 'calibrain[heads]'"
         ) from e
+    return nilearn
+
+
+def _from_nilearn(name: str) -> Any:  # Its arrays
+    "A file of fsaverage that nilearn ships"
     import nibabel
 
-    return nibabel.load(fetch_surf_fsaverage("fsaverage5")[name]).agg_data()
+    files = _nilearn().datasets.fetch_surf_fsaverage("fsaverage5")
+    return nibabel.load(files[name]).agg_data()
 
 
 def _hemisphere(
@@ -73,65 +74,73 @@ def _hemisphere(
     return _in_head(rr.astype(float) / 1000), tris
 
 # %% ../../nbs/api/head/03_template.ipynb #6e273bc8
-def _sources(
-    n_sources: int,
-) -> tuple[np.ndarray, np.ndarray]:  # Positions in m, head coordinates, and normals
+def _sources(n_sources: int) -> tuple[np.ndarray, np.ndarray]:  # Positions, m, head; normals
     "The source space, left hemisphere first"
-    n, both = _PER_HEMI[n_sources], [_hemisphere(h) for h in ("left", "right")]
-    return np.concatenate([rr[:n] for rr, _ in both]), np.concatenate(
-        [_normals(*s)[:n] for s in both]
-    )
+    n = _PER_HEMI[n_sources]
+    places, normals = [], []
+    for half in _HALVES:
+        rr, tris = _hemisphere(half)
+        places.append(rr[:n])
+        normals.append(vertex_normals(rr, tris)[:n])
+    return np.concatenate(places), np.concatenate(normals)
 
 # %% ../../nbs/api/head/03_template.ipynb #46f87c02
 def _even_directions(n: int) -> np.ndarray:  # Unit vectors, `(n, 3)`
     "Directions spread evenly over the sphere"
     i = np.arange(n) + 0.5
-    z, angle = 1 - 2 * i / n, np.pi * (1 + np.sqrt(5)) * i
-    return np.column_stack(
-        [np.sqrt(1 - z**2) * np.cos(angle), np.sqrt(1 - z**2) * np.sin(angle), z]
-    )
+    z = 1 - 2 * i / n
+    angle = np.pi * (1 + np.sqrt(5)) * i
+    across = np.sqrt(1 - z**2)
+    return np.column_stack([across * np.cos(angle), across * np.sin(angle), z])
 
 
 def _triangles(u: np.ndarray) -> np.ndarray:  # `(2n - 4, 3)`, outward
     "The triangles between directions"
     tris = ConvexHull(u).simplices
-    a, b, c = (u[tris[:, i]] for i in range(3))
-    inward = np.einsum("ti,ti->t", np.cross(b - a, c - a), a + b + c) < 0
+    a = u[tris[:, 0]]
+    b = u[tris[:, 1]]
+    c = u[tris[:, 2]]
+    normal = np.cross(b - a, c - a)
+    inward = np.einsum("ti,ti->t", normal, a + b + c) < 0
     return np.where(inward[:, None], tris[:, ::-1], tris)
 
 # %% ../../nbs/api/head/03_template.ipynb #785eb686
 def _radii(rr: np.ndarray, tris: np.ndarray, u: np.ndarray) -> np.ndarray:  # `(n,)`
     "How far rays from the origin reach to the outermost crossing of a surface"
-    inverse, r = np.linalg.inv(rr[tris].transpose(0, 2, 1)), np.zeros(len(u))
-    for some in np.array_split(np.arange(len(u)), max(1, len(u) // 100)):
+    inverse = np.linalg.inv(rr[tris].transpose(0, 2, 1))
+    radii = np.zeros(len(u))
+    blocks = np.array_split(np.arange(len(u)), max(1, len(u) // 100))  # memory stays small
+    for some in blocks:
         w = np.tensordot(u[some], inverse, axes=(1, 2))
         total = w.sum(-1)
-        r[some] = np.where(
-            (w >= -1e-9).all(-1) & (total > 0), 1 / np.where(total > 0, total, 1), 0
-        ).max(1)
-    return r
+        crossed = (w >= -1e-9).all(-1) & (total > 0)
+        radius = 1 / np.where(total > 0, total, 1)
+        radii[some] = np.where(crossed, radius, 0).max(1)
+    return radii
 
 # %% ../../nbs/api/head/03_template.ipynb #5b16245b
 def _radial_shells(
     n: int,
 ) -> tuple:  # Centre, directions, triangles, radii of the inner skull and of the scalp
     "Inner skull and scalp of fsaverage on a common set of directions"
-    (inner, _), (scalp, scalp_tris) = _shipped_surface("inner_skull-bem"), _shipped_surface("head")
+    inner, _ = _shipped_surface("inner_skull-bem")
+    scalp, scalp_tris = _shipped_surface("head")
     centre = inner.mean(0)
     rr = inner - centre
-    corners = np.unique(
-        cKDTree(rr / np.linalg.norm(rr, axis=1, keepdims=True)).query(_even_directions(n))[1]
-    )
-    r = np.linalg.norm(rr[corners], axis=1)
-    u = rr[corners] / r[:, None]
-    return centre, u, _triangles(u), r, _radii(scalp - centre, scalp_tris, u)
+    directions = rr / np.linalg.norm(rr, axis=1, keepdims=True)
+    _, nearest = cKDTree(directions).query(_even_directions(n))
+    corners = np.unique(nearest)
+    radii = np.linalg.norm(rr[corners], axis=1)
+    u = rr[corners] / radii[:, None]
+    return centre, u, _triangles(u), radii, _radii(scalp - centre, scalp_tris, u)
 
 
 def _skull(
     u, tris, inner, scalp, thick: float = 0.006, under: float = 0.002
 ) -> np.ndarray:  # Radii
     "Radii of the outer skull between inner skull and scalp"
-    slope = np.einsum("ni,ni->n", _normals(inner[:, None] * u, tris), u)
+    normals = vertex_normals(inner[:, None] * u, tris)
+    slope = np.einsum("ni,ni->n", normals, u)
     return np.minimum(inner + thick / np.clip(slope, 0.5, 1), scalp - under)
 
 # %% ../../nbs/api/head/03_template.ipynb #ed583b67
@@ -140,58 +149,59 @@ _SHELLS = dict(
 )  # FIFF number of a shell, and the conductivity inside, S/m
 
 
-def _shell(name, rr, tris) -> dict:
+def _shell(name: str, rr: np.ndarray, tris: np.ndarray) -> dict:
     "A shell as MNE-Python takes it"
     number, sigma = _SHELLS[name]
-    s = dict(
-        rr=rr,
-        tris=tris,
-        np=len(rr),
-        ntri=len(tris),
-        coord_frame=FIFF.FIFFV_COORD_MRI,
-        id=number,
-        sigma=sigma,
-    )
-    return mne.surface.complete_surface_info(s, copy=False, verbose="ERROR")
+    size = dict(np=len(rr), ntri=len(tris))
+    about = dict(coord_frame=FIFF.FIFFV_COORD_MRI, id=number, sigma=sigma)
+    shell = dict(rr=rr, tris=tris) | size | about
+    return mne.surface.complete_surface_info(shell, copy=False, verbose="ERROR")
 
 
 def _bem(eeg: bool) -> mne.bem.ConductorModel:
     "Boundary element model of the average head: three shells for EEG, one for MEG"
     centre, u, tris, inner, scalp = _radial_shells(1000 if eeg else 2000)
-    radii = (
-        dict(head=scalp, skull=_skull(u, tris, inner, scalp), brain=inner)
-        if eeg
-        else dict(brain=inner)
-    )
-    return mne.make_bem_solution(
-        [_shell(k, centre + r[:, None] * u, tris) for k, r in radii.items()], verbose="ERROR"
-    )
+    radii = dict(brain=inner)
+    if eeg:
+        radii = dict(head=scalp, skull=_skull(u, tris, inner, scalp), brain=inner)
+    shells = [_shell(name, centre + r[:, None] * u, tris) for name, r in radii.items()]
+    return mne.make_bem_solution(shells, verbose="ERROR")
 
 # %% ../../nbs/api/head/03_template.ipynb #b954f77e
 def _sphere(eeg: bool) -> mne.bem.ConductorModel:
     "The smallest sphere around the cortex"
-    r = _sources(20484)[0]
-    corners = r[ConvexHull(r).vertices]
-    reach = lambda c: np.linalg.norm(corners - c, axis=1).max()
-    best = minimize(reach, r.mean(0), method="Nelder-Mead", options=dict(xatol=1e-5, fatol=1e-6))
-    return mne.make_sphere_model(
-        best.x, 1.02 * best.fun / 0.9 if eeg else None, verbose="ERROR"
-    )  # the brain is 0.9 of the head
+    places, _ = _sources(20484)
+    corners = places[ConvexHull(places).vertices]
+
+    def reach(centre):
+        return np.linalg.norm(corners - centre, axis=1).max()
+
+    fine = dict(xatol=1e-5, fatol=1e-6)
+    best = minimize(reach, places.mean(0), method="Nelder-Mead", options=fine)
+    head_radius = 1.02 * best.fun / 0.9 if eeg else None  # the brain is 0.9 of the head
+    return mne.make_sphere_model(best.x, head_radius, verbose="ERROR")
 
 # %% ../../nbs/api/head/03_template.ipynb #c490e530
-def _on_scalp(r: np.ndarray) -> np.ndarray:  # `(n, 3)`, m
+def _on_scalp(points: np.ndarray) -> np.ndarray:  # `(n, 3)`, m
     "Points moved to the scalp of the average head, along rays from its middle"
     rr, tris = _shipped_surface("head")
     centre = rr[rr[:, 2] > 0.04].mean(0)
-    u = (r - centre) / np.linalg.norm(r - centre, axis=1, keepdims=True)
+    away = points - centre
+    u = away / np.linalg.norm(away, axis=1, keepdims=True)
     return centre + _radii(rr - centre, tris, u)[:, None] * u
+
+
+def _places(info: mne.Info) -> np.ndarray:  # `(n_channels, 3)`, m
+    "Where the sensors are"
+    return np.array([channel["loc"][:3] for channel in info["chs"]])
 
 # %% ../../nbs/api/head/03_template.ipynb #122c6c91
 def _helmet() -> mne.Info:
     "The Neuromag helmet, placed over the average head"
     if not hasattr(mne.channels, "read_meg_canonical_info"):
         raise ImportError(
-            f"template MEG heads need MNE-Python 1.12 or later, found {mne.__version__}: pip install 'calibrain[heads]'"
+            "template MEG heads need MNE-Python 1.12 or later, "
+            f"found {mne.__version__}: pip install 'calibrain[heads]'"
         )
     info = mne.channels.read_meg_canonical_info("neuromag", verbose="ERROR")
     down = np.eye(4)
@@ -202,15 +212,13 @@ def _helmet() -> mne.Info:
 # %% ../../nbs/api/head/03_template.ipynb #7f47f514
 def _cap(montage: str) -> mne.Info:
     "A standard EEG montage on the scalp of the average head"
-    m = mne.channels.make_standard_montage(montage)
-    info = mne.create_info(m.ch_names, 1000.0, "eeg", verbose="ERROR").set_montage(
-        m, verbose="ERROR"
-    )
-    on = _on_scalp(np.array([c["loc"][:3] for c in info["chs"]]))
-    return info.set_montage(
-        mne.channels.make_dig_montage(dict(zip(m.ch_names, on)), coord_frame="head"),
-        verbose="ERROR",
-    )
+    as_sold = mne.channels.make_standard_montage(montage)
+    names = as_sold.ch_names
+    info = mne.create_info(names, 1000.0, "eeg", verbose="ERROR")
+    info.set_montage(as_sold, verbose="ERROR")
+    on_scalp = dict(zip(names, _on_scalp(_places(info))))
+    fitted = mne.channels.make_dig_montage(on_scalp, coord_frame="head")
+    return info.set_montage(fitted, verbose="ERROR")
 
 
 def _check_montage(modality: str, montage: str | None) -> str:
@@ -223,12 +231,8 @@ def _check_montage(modality: str, montage: str | None) -> str:
     try:
         mne.channels.make_standard_montage(montage)
     except (ValueError, TypeError):
-        refuse(
-            ValueError,
-            "montage",
-            "one of " + ", ".join(mne.channels.get_builtin_montages()),
-            repr(montage),
-        )
+        known = ", ".join(mne.channels.get_builtin_montages())
+        refuse(ValueError, "montage", f"one of {known}", repr(montage))
     return montage
 
 # %% ../../nbs/api/head/03_template.ipynb #d4caf173
@@ -236,79 +240,73 @@ def _forward(
     eeg: bool, montage: str, conductor: str, n_sources: int, progress: bool
 ) -> Leadfield:  # Three components
     "Compute a leadfield of the average head"
-    r, n = _sources(n_sources)
-    blocks = np.array_split(np.arange(n_sources), -(-n_sources // 6000))
-    with tqdm(total=1 + len(blocks), desc="head model", unit="part", disable=not progress) as bar:
-        info, model = (
-            _cap(montage) if eeg else _helmet(),
-            _bem(eeg) if conductor == "bem" else _sphere(eeg),
-        )
+    places, normals = _sources(n_sources)
+    n_blocks = -(-n_sources // 6000)
+    with tqdm(total=1 + n_blocks, desc="head model", unit="part", disable=not progress) as bar:
+        info = _cap(montage) if eeg else _helmet()
+        model = _bem(eeg) if conductor == "bem" else _sphere(eeg)
         bar.update()
         bar.set_description("forward solution")
         parts = []
-        for b in blocks:
-            parts.append(_block(info, model, r[b], n[b]))
+        for block in np.array_split(np.arange(n_sources), n_blocks):
+            parts.append(_block(info, model, places[block], normals[block]))
             bar.update()
     lf = parts[0] if len(parts) == 1 else _joined(parts)
-    if lf.n_sources != n_sources:
-        raise RuntimeError(
-            f"MNE-Python dropped {n_sources - lf.n_sources} of {n_sources} sources that it takes to be outside the {conductor}"
-        )
+    _check_complete(lf, n_sources, conductor)
     return replace(lf, origin=f"fsaverage, {montage}, {conductor}")
 
 
-def _block(info, model, r, n) -> Leadfield:
-    "The leadfield of some sources; all is in head coordinates, which MNE-Python takes as MRI coordinates where there is no transform"
-    src = mne.setup_volume_source_space(pos=dict(rr=r, nn=n), verbose="ERROR")
+def _check_complete(lf: Leadfield, n_sources: int, conductor: str) -> None:
+    "As many sources as were asked for"
+    if lf.n_sources != n_sources:
+        lost = f"{n_sources - lf.n_sources} of {n_sources} sources"
+        raise RuntimeError(f"MNE-Python dropped {lost} that it takes to be outside the {conductor}")
+
+
+def _block(info, model, places: np.ndarray, normals: np.ndarray) -> Leadfield:
+    "The leadfield of some sources"
+    # all is in head coordinates, which MNE-Python takes as MRI coordinates without a transform
+    pos = dict(rr=places, nn=normals)
+    src = mne.setup_volume_source_space(pos=pos, verbose="ERROR")
     fwd = mne.make_forward_solution(info, None, src, model, mindist=0, verbose="ERROR")
     return Leadfield.from_forward(fwd, "free")
 
 # %% ../../nbs/api/head/03_template.ipynb #0fef6b79
 def _joined(parts: list) -> Leadfield:
     "Several sets of sources as one"
-    whole = {
-        k: np.concatenate([getattr(p, k) for p in parts], axis=a)
-        for k, a in (("data", 1), ("coords", 0), ("normals", 0))
-    }
-    return Leadfield(**whole, unit=parts[0].unit, ch_names=parts[0].ch_names)
+    return Leadfield(
+        data=np.concatenate([part.data for part in parts], axis=1),
+        coords=np.concatenate([part.coords for part in parts]),
+        normals=np.concatenate([part.normals for part in parts]),
+        unit=parts[0].unit,
+        ch_names=parts[0].ch_names,
+    )
 
 # %% ../../nbs/api/head/03_template.ipynb #52351367
-_RECIPE = 1  # Counted up when a change of this page changes its results
+RECIPE = 2  # Counted up when a change of this page, or of what it uses, changes the heads
 
 
-def _cache_file(folder, **params) -> Path:
-    "Where a leadfield with these parameters is kept"
-    key = blake2b(
-        json.dumps(params | dict(recipe=_RECIPE, mne=mne.__version__), sort_keys=True).encode(),
-        digest_size=6,
-    ).hexdigest()
-    folder = user_cache_path("calibrain") if folder is None else Path(folder)
-    return folder / ("-".join(map(str, params.values())) + f"-{key}.npz")
+def _recipe(**parameters) -> dict:
+    "All that makes a head what it is"
+    versions = dict(mne=mne.__version__, nilearn=_nilearn().__version__)
+    return parameters | versions | dict(recipe=RECIPE)
 
 
-def _cached(file: Path, make) -> Leadfield:
-    "A leadfield from its file, or made and kept there"
-    if file.exists():
-        try:
-            return Leadfield.load(file)
-        except (ValueError, KeyError, OSError) as e:
-            warn(f"the kept leadfield cannot be used and is made again: {e}", UserWarning)
-    lf = make()
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        lf.save(file)
-    except OSError as e:
-        warn(
-            f"the leadfield could not be kept in {file.parent} ({e}): pass cache_dir to keep it elsewhere",
-            UserWarning,
-        )
-    return lf
+def _check_template(modality: str, orientation: str, conductor: str) -> None:
+    "A head that can be made"
+    check_choice("modality", modality, dict.fromkeys(("eeg", "mag", "grad", "meg")))
+    check_choice("orientation", orientation, ORIENTATIONS)
+    if orientation == "meg2" and modality == "eeg":
+        must = "'fixed' or 'free' for EEG"
+        cure = "EEG sees all three components of a source"
+        refuse(ValueError, "orientation", must, "'meg2'", cure)
+    check_choice("conductor", conductor, dict.fromkeys(("bem", "sphere")))
 
 # %% ../../nbs/api/head/03_template.ipynb #105e4c80
 def template_leadfield(
     modality: str = "eeg",  # "eeg", "mag", "grad" or "meg" (both kinds of coil, each with its unit)
     n_sources: int = 1284,  # 1284, 5124 or 20484
-    orientation: str = "fixed",  # "fixed" along the normals, "free" along x, y, z, or "meg2": the two components that MEG sees
+    orientation: str = "fixed",  # "fixed" along the normals, "free" along x, y, z, "meg2": two components that MEG sees
     montage: str
     | None = None,  # Any of `mne.channels.get_builtin_montages()`, for EEG; `None`: "biosemi64"
     conductor: str = "bem",  # "bem" (realistic), or "sphere" (quick)
@@ -318,32 +316,22 @@ def template_leadfield(
     progress: bool = True,  # Whether to show a progress bar while it is computed
 ) -> Leadfield:  # In head coordinates; EEG with average reference
     "A leadfield of the average head (fsaverage), without a download"
-    check_choice("modality", modality, dict.fromkeys(("eeg", "mag", "grad", "meg")))
     n_sources = check_choice("n_sources", n_sources, {n: n for n in _PER_HEMI})
-    reduce = check_choice(
-        "orientation",
-        orientation,
-        dict(fixed=Leadfield.fixed, free=lambda lf: lf, meg2=Leadfield.reduce_meg),
-    )
-    if orientation == "meg2" and modality == "eeg":
-        refuse(
-            ValueError,
-            "orientation",
-            "'fixed' or 'free' for EEG",
-            "'meg2'",
-            "EEG sees all three components of a source",
-        )
-    check_choice("conductor", conductor, dict.fromkeys(("bem", "sphere")))
-    eeg, montage = modality == "eeg", _check_montage(modality, montage)
-    file = _cache_file(
-        cache_dir,
-        kind="eeg" if eeg else "meg",
-        montage=montage,
-        conductor=conductor,
-        n_sources=n_sources,
-    )
-    lf = _cached(file, lambda: _forward(eeg, montage, conductor, n_sources, progress))
-    return reduce(lf.select(modality) if modality in ("mag", "grad") else lf)
+    _check_template(modality, orientation, conductor)
+    montage = _check_montage(modality, montage)
+    eeg = modality == "eeg"
+    kind = "eeg" if eeg else "meg"
+    recipe = _recipe(kind=kind, montage=montage, conductor=conductor, n_sources=n_sources)
+    file = cache_file(cache_dir, f"{kind}-{montage}-{conductor}-{n_sources}", recipe)
+
+    def make():
+        return leadfield_arrays(_forward(eeg, montage, conductor, n_sources, progress))
+
+    arrays = kept_arrays(file, recipe, make, what="leadfield")
+    lf = Leadfield(**fields_from_arrays(arrays, file))
+    if modality in ("mag", "grad"):
+        lf = lf.select(modality)
+    return ORIENTATIONS[orientation](lf)
 
 # %% ../../nbs/api/head/03_template.ipynb #b070801d
 def template_cortex(
@@ -351,26 +339,24 @@ def template_cortex(
     surface: str = "inflated",  # "inflated", "white" or "pial"
 ) -> Cortex:  # For `draw_cortex`, head coordinates
     "The surface of the average brain, with the sources of a template head"
-    n, part = (
-        check_choice("n_sources", n_sources, _PER_HEMI),
-        check_choice("surface", surface, dict(inflated="infl", white="white", pial="pial")),
-    )
-    (left, tris), (right, more) = _hemisphere("left", part), _hemisphere("right", part)
-    apart = (
-        max(0, left[:, 0].max() - right[:, 0].min() + 0.005) / 2 * np.array([1, 0, 0])
-    )  # inflated halves overlap
-    of = len(left)
+    n: int = check_choice("n_sources", n_sources, _PER_HEMI)
+    parts = dict(inflated="infl", white="white", pial="pial")
+    part: str = check_choice("surface", surface, parts)
+    left, left_tris = _hemisphere("left", part)
+    right, right_tris = _hemisphere("right", part)
+    overlap = left[:, 0].max() - right[:, 0].min() + 0.005  # inflated halves do
+    apart = np.array([max(0, overlap) / 2, 0, 0])
+    n_left = len(left)
     return Cortex(
         np.concatenate([left - apart, right + apart]),
-        np.concatenate([tris, more + of]),
-        np.arange(2 * of) < of,
-        np.r_[:n, of : of + n],
-        _sulci(),
+        np.concatenate([left_tris, right_tris + n_left]),
+        left=np.arange(2 * n_left) < n_left,
+        sources=np.r_[:n, n_left : n_left + n],
+        shade=_sulci(),
     )
 
 # %% ../../nbs/api/head/03_template.ipynb #cc9dfaab
 def _sulci() -> np.ndarray:  # 0 on a gyrus, 1 in a sulcus, for each vertex
     "Which vertices lie in a sulcus"
-    return (
-        np.concatenate([_from_nilearn(f"sulc_{h}") for h in ("left", "right")]).clip(0, 1).round()
-    )
+    depth = np.concatenate([_from_nilearn(f"sulc_{half}") for half in _HALVES])
+    return depth.clip(0, 1).round()

@@ -14,7 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from ..core.checks import check_array, check_number, refuse
-from .cortex import _bar, _topographies
+from .cortex import colour_bar
+from .topographies import prepare_topographies
 from calibrain.viz.pictures import (
     OKABE_ITO,
     TRUTH,
@@ -198,7 +199,7 @@ def draw_butterfly(
     times = check_times(times, y.shape[1])
     moments = _moments(y, times, at)
     maps = {f"y at {times[i]:.3g} s": y[:, i] for i in moments}
-    values, scale, draw_map = _topographies(maps, info, None)
+    values, scale, draw_map = prepare_topographies(maps, info, None)
 
     fig = Picture(figsize=(7, 4.8), layout="constrained")
     grid = fig.add_gridspec(2, len(moments), height_ratios=(1.2, 1))
@@ -209,5 +210,5 @@ def draw_butterfly(
         draw_map(value, ax=ax)
         ax.set_title(f"{times[i]:.2f} s", fontsize="medium")
         top.axvline(times[i], color=OKABE_ITO["vermillion"], lw=1, ls="--")
-    _bar(below[0], below, scale, unit, _quantity(unit))
+    colour_bar(below[0], below, scale, unit, _quantity(unit))
     return fig
