@@ -25,6 +25,9 @@ from .solvers.registry import describe
 from .solvers.solve import MatchedRecording, solve_recording
 
 # %% ../nbs/api/estimator/01_estimator.ipynb #405f9b2f
+_PARAMETERS = ("solver", "solver_params", "noise_var", "n_orient", "logger", "noise_cov")
+
+
 class SourceEstimator:
     "A solver, its parameters, and the noise variance it works with"
 
@@ -35,8 +38,7 @@ class SourceEstimator:
         noise_var: float | None = None,  # Variance of the noise, µV² or fT²; `None`: it is learned
         n_orient: int = 1,  # Orientations of a source: 1, 2 or 3; a `Leadfield` brings its own
         logger: logging.Logger | None = None,  # Where the solver leaves a line about the outcome
-        noise_cov: np.ndarray
-        | None = None,  # The noise's covariance (array or MNE's), or `Whitener`
+        noise_cov: np.ndarray | None = None,  # Covariance of the noise, or a `Whitener`
     ):
         self.solver = solver
         self.solver_params = solver_params
@@ -44,9 +46,6 @@ class SourceEstimator:
         self.n_orient = n_orient
         self.logger = logger
         self.noise_cov = noise_cov
-
-# %% ../nbs/api/estimator/01_estimator.ipynb #0fac938f
-_PARAMETERS = ("solver", "solver_params", "noise_var", "n_orient", "logger", "noise_cov")
 
 # %% ../nbs/api/estimator/01_estimator.ipynb #b20bce71
 @patch

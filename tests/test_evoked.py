@@ -161,12 +161,26 @@ def dense_gamma(est):
 
 def dense_prior(est, L, depth, coords):
     "Covariance of the sources before there are data, Am²"
-    N, k = len(coords), est.n_orient
-    size = np.linalg.norm(L.reshape(len(L), N, k), axis=(0, 2))
-    w = np.ones(N) if depth is None else np.maximum(size, size.max() / 10) ** -depth
-    B = sflex_basis(coords).toarray() if "sflex" in est.result.solver else np.eye(N)
-    S = np.kron(w[:, None] / np.median(w) * B, np.eye(k))
+    N = len(coords)
+    k = est.n_orient
+    w = np.ones(N)
+    if depth is not None:
+        size = np.linalg.norm(L.reshape(len(L), N, k), axis=(0, 2))
+        w = np.maximum(size, size.max() / 10) ** -depth
+        w /= np.median(w)
+    B = np.eye(N)
+    if "sflex" in est.result.solver:
+        B = sflex_basis(coords).toarray()
+    S = np.kron(w[:, None] * B, np.eye(k))
     return TO_SI**2 * (S * dense_gamma(est)) @ S.T
+
+
+def dense_evidence(y, C, W, e):
+    "Log evidence of the data in µV and fT, from the covariance of the whitened data"
+    scaled = W / np.array([TO_DATA_UNITS[t] for t in e.get_channel_types()])
+    log_det = np.linalg.slogdet(2 * np.pi * C)[1] - np.linalg.slogdet(scaled @ scaled.T)[1]
+    fit = np.trace(y.T @ np.linalg.inv(C) @ y)
+    return -0.5 * (fit + y.shape[1] * log_det)
 
 
 def twin(est, evoked, fwd, cov, depth=None):
@@ -178,8 +192,11 @@ def twin(est, evoked, fwd, cov, depth=None):
     rows = fwd["sol"]["row_names"]
     e.pick([n for n in e.ch_names if n in rows and n not in e.info["bads"]])
     W = whitener(e, cov)
-    M, k, r = len(e.ch_names), est.n_orient, est.result
-    free = fwd["sol"]["data"][[rows.index(n) for n in e.ch_names]].reshape(M, -1, 3)
+    M = len(e.ch_names)
+    k = est.n_orient
+    r = est.result
+    at = [rows.index(n) for n in e.ch_names]
+    free = fwd["sol"]["data"][at].reshape(M, -1, 3)
     N = free.shape[1]
     Q = est.basis if k < 3 else np.tile(np.eye(3), (N, 1, 1))
     L = W @ np.einsum("mni,nik->mnk", free, Q).reshape(M, -1)
@@ -191,21 +208,20 @@ def twin(est, evoked, fwd, cov, depth=None):
     gain = prior @ L.T @ np.linalg.inv(C)
     mean = gain @ y
     posterior = prior - gain @ L @ prior
-    scaled = W / np.array([TO_DATA_UNITS[t] for t in e.get_channel_types()])
-    log_det = np.linalg.slogdet(2 * np.pi * C)[1] - np.linalg.slogdet(scaled @ scaled.T)[1]
-    evidence = -0.5 * (np.trace(y.T @ np.linalg.inv(C) @ y) + y.shape[1] * log_det)
     lifted = Q if k > 1 else np.ones((N, 1, 1))
     blocks = np.array([posterior[n * k : n * k + k, n * k : n * k + k] for n in range(N)])
     variance = np.einsum("nik,nkl,nil->ni", lifted, blocks, lifted)
-    return lifted @ mean.reshape(N, k, -1), np.sqrt(np.maximum(variance, 0)), evidence
+    std = np.sqrt(np.maximum(variance, 0))
+    return lifted @ mean.reshape(N, k, -1), std, dense_evidence(y, C, W, e)
 
 
 def agree(est, mean, std, evidence):
     "The estimate and the twin"
-    theirs = [x if x.ndim == 3 else x[:, None] for x in (est.mean.data, est.std.data)]
-    everywhere = np.repeat(std[:, :, None], mean.shape[2], axis=2)
-    np.testing.assert_allclose(theirs[0], mean, atol=1e-6 * np.abs(mean).max())
-    np.testing.assert_allclose(theirs[1], everywhere, atol=1e-5 * std.max())
+    shape = mean.shape  # with an axis for the components, also where there is only one
+    everywhere = np.repeat(std[:, :, None], shape[2], axis=2)
+    size = np.abs(mean).max()
+    np.testing.assert_allclose(est.mean.data.reshape(shape), mean, atol=1e-6 * size)
+    np.testing.assert_allclose(est.std.data.reshape(shape), everywhere, atol=1e-5 * std.max())
     np.testing.assert_allclose(est.result.log_evidence, evidence, rtol=1e-8)
 
 

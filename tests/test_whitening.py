@@ -1,5 +1,9 @@
-"Noise of any covariance: against dense formulas on an explicit basis, SciPy's singular Gaussian, and MNE's own whitener"
+"""Noise of any covariance.
 
+Against dense formulas on an explicit basis, SciPy's singular Gaussian, and MNE's own whitener.
+"""
+
+import html
 import pickle
 
 import mne
@@ -28,16 +32,13 @@ M, N, T = 12, 20, 30
 def problem(k, seed=0):
     "Leadfield, recording with correlated noise, the noise's covariance, positions"
     rng = np.random.default_rng(seed)
-    L, A = rng.normal(size=(M, N * k)), rng.normal(size=(M, M))
+    L = rng.normal(size=(M, N * k))
+    A = rng.normal(size=(M, M))
     C = 0.3 * A @ A.T / M + 0.2 * np.eye(M)
     x = np.zeros((N, k, T))
     x[[3, 11]] = 2 * rng.normal(size=(2, k, T))
-    return (
-        L,
-        L @ x.reshape(N * k, T) + linalg.cholesky(C, lower=True) @ rng.normal(size=(M, T)),
-        C,
-        rng.normal(scale=0.02, size=(N, 3)),
-    )
+    noise = linalg.cholesky(C, lower=True) @ rng.normal(size=(M, T))
+    return L, L @ x.reshape(N * k, T) + noise, C, rng.normal(scale=0.02, size=(N, 3))
 
 
 def estimator(solver, coords, k, noise_var=None, noise_cov=None, **more):
@@ -48,18 +49,23 @@ def estimator(solver, coords, k, noise_var=None, noise_cov=None, **more):
 
 
 def close(a, b, rtol=1e-10):
-    a, b = np.asarray(a), np.asarray(b)
-    assert a.shape == b.shape and np.abs(a - b).max() <= rtol * np.abs(b).max(), (
-        f"differs by {np.abs(a - b).max() / np.abs(b).max():.2e}"
-    )
+    a = np.asarray(a)
+    b = np.asarray(b)
+    assert a.shape == b.shape
+    off = np.abs(a - b).max()
+    size = np.abs(b).max()
+    assert off <= rtol * size, f"differs by {off / size:.2e}"
 
 
 def model(r, L, k, C):
-    "Model covariance and prior covariance of the sources at a result's hyperparameters, every matrix in full"
-    B = r["B_spatial"].toarray() if "B_spatial" in r else None
-    S = np.eye(L.shape[1]) if B is None else np.kron(B, np.eye(k))
-    S = r["B_operator"].toarray() if "B_operator" in r else S
-    prior = (S * r.get("gammas_full", np.full(L.shape[1], r["gamma"]))) @ S.T
+    "Covariance of the data and prior of the sources at a result's hyperparameters, in full"
+    S = np.eye(L.shape[1])
+    if "B_spatial" in r:
+        S = np.kron(r["B_spatial"].toarray(), np.eye(k))
+    if "B_operator" in r:
+        S = r["B_operator"].toarray()
+    gamma = r.get("gammas_full", np.full(L.shape[1], r["gamma"]))
+    prior = (S * gamma) @ S.T
     return C + L @ prior @ L.T, prior
 
 
@@ -73,16 +79,25 @@ def dense(r, L, y, k, C):
 def test_what_a_whitener_is():
     _, _, C, _ = problem(1)
     P = np.eye(M) - 1 / M
-    for cov, rank in ((C, M), (P @ C @ P, M - 1), (P, M - 1), (np.diag([0.0, 1, 2, 3]), 3)):
+    cases = [(C, M), (P @ C @ P, M - 1), (P, M - 1), (np.diag([0.0, 1, 2, 3]), 3)]
+    for cov, rank in cases:
         w = whitener(cov)
         assert (w.rank, w.n_sensors) == (rank, len(cov))
         close(w.W @ cov @ w.W.T, np.eye(rank), 1e-11)
         close(w.W.T @ w.W, np.linalg.pinv(cov, rcond=1e-10, hermitian=True), 1e-10)
-        assert abs(w.log_det + np.log(np.linalg.eigvalsh(cov)[-rank:]).sum() / 2) < 1e-12
+        log_det = np.log(np.linalg.eigvalsh(cov)[-rank:]).sum()
+        assert abs(w.log_det + log_det / 2) < 1e-12
+
+
+def test_the_rows_stay_near_the_sensors():
+    "The symmetric root where nothing is missing, and the largest axes where a rank is said"
+    C = problem(1)[2]
     close(whitener(C).W, linalg.inv(linalg.sqrtm(C)).real)
-    assert np.abs(whitener(0.7**2 * np.eye(M)).W - np.eye(M) / 0.7).max() < 1e-15
+    white = whitener(0.7**2 * np.eye(M)).W
+    assert np.abs(white - np.eye(M) / 0.7).max() < 1e-15
     d, U = np.linalg.eigh(C)
-    close(np.abs(whitener(C, rank=4).W @ U[:, -4:]), np.diag(d[-4:] ** -0.5))
+    along = whitener(C, rank=4).W @ U[:, -4:]
+    close(np.abs(along), np.diag(d[-4:] ** -0.5))
 
 
 def test_single_precision_covariances_keep_their_rank():
@@ -150,11 +165,15 @@ def test_a_full_covariance_is_the_textbook_formula(solver, k):
 @orientations
 @pytest.mark.parametrize("correlated", [False, True])
 def test_after_an_average_reference(solver, k, correlated):
-    "The dense computation on the kept subspace, in an orthonormal basis made without any eigenvector; SciPy's pseudo-determinant"
+    """The dense computation on the kept subspace, in a basis made without any eigenvector.
+
+    And SciPy's pseudo-determinant.
+    """
     L, y, C, coords = problem(k)
     if not correlated:
         C = 0.37 * np.eye(M)
-    P, Q = np.eye(M) - 1 / M, linalg.helmert(M).T
+    P = np.eye(M) - 1 / M
+    Q = linalg.helmert(M).T
     L, y, C = P @ L, P @ y, P @ C @ P
     e = estimator(solver, coords, k, noise_cov=C).fit(L, y)
     r = e.predict()
@@ -167,19 +186,16 @@ def test_after_an_average_reference(solver, k, correlated):
     close(r["posterior_mean"], mean, 1e-9)
     close(r["posterior_cov"], cov, 1e-9)
     Sigma = model(r, L, k, Q @ Lambda @ Q.T)[0]
-    close(
-        r.log_evidence,
-        multivariate_normal(np.zeros(M), (Sigma + Sigma.T) / 2, allow_singular=True)
-        .logpdf(y.T)
-        .sum(),
-    )
+    density = multivariate_normal(np.zeros(M), (Sigma + Sigma.T) / 2, allow_singular=True)
+    close(r.log_evidence, density.logpdf(y.T).sum())
     close(r.cost, -2 / T * r.log_evidence - (M - 1) * np.log(2 * np.pi))
 
 
 @orientations
 def test_the_optimum_does_not_depend_on_the_basis_of_the_kept_subspace(k):
     L, y, _, _ = problem(k)
-    P, Q = np.eye(M) - 1 / M, linalg.helmert(M)
+    P = np.eye(M) - 1 / M
+    Q = linalg.helmert(M)
     r = SourceEstimator(BMN, n_orient=k, noise_cov=0.37 * P).fit(P @ L, P @ y).predict()
     there = BMN(Q @ L, Q @ y, 0.37, n_orient=k)
     close(r["gamma"], there["gamma"], 1e-9)
@@ -195,7 +211,8 @@ def test_other_units(solver, rank, scale):
     P = np.eye(M) - (1 / M if rank < M else 0)
     L, y, C = P @ L, P @ y, P @ C @ P
     a = estimator(solver, coords, 2, noise_cov=C).fit(L, y).predict()
-    b = estimator(solver, coords, 2, noise_cov=scale**2 * C).fit(scale * L, scale * y).predict()
+    scaled = estimator(solver, coords, 2, noise_cov=scale**2 * C)
+    b = scaled.fit(scale * L, scale * y).predict()
     close(b["posterior_mean"], a["posterior_mean"], 1e-9)
     close(b.posterior.var, a.posterior.var, 1e-9)
     shift = -T * rank * np.log(scale)
@@ -204,23 +221,27 @@ def test_other_units(solver, rank, scale):
 
 def test_differences_of_log_evidence_have_no_units():
     L, y, C, _ = problem(1)
-    one = lambda s, solver: (
-        SourceEstimator(solver, noise_cov=s**2 * C).fit(s * L, s * y).predict().log_evidence
-    )
-    difference = one(1, "BMN_joint") - one(1, "BMN")
-    assert difference >= 0 and abs(one(1e-6, "BMN_joint") - one(1e-6, "BMN") - difference) < 1e-8
+
+    def difference(scale):
+        joint, given = (
+            SourceEstimator(solver, noise_cov=scale**2 * C).fit(scale * L, scale * y).predict()
+            for solver in ("BMN_joint", "BMN")
+        )
+        return joint.log_evidence - given.log_evidence
+
+    assert difference(1) >= 0
+    assert abs(difference(1e-6) - difference(1)) < 1e-8
 
 
 def sensors(k=1, n_eeg=5, n_mag=4, n_grad=3):
-    "A leadfield of three kinds of sensors, of the sizes that heads have, with an info that names them"
+    "A leadfield of three kinds of sensors, of the sizes that heads have, and their info"
     kinds = ["eeg"] * n_eeg + ["mag"] * n_mag + ["grad"] * n_grad
     unit = [dict(eeg="µV/nAm", mag="fT/nAm", grad="fT/cm/nAm")[t] for t in kinds]
     size = np.array([dict(eeg=0.3, mag=30, grad=8)[t] for t in kinds])
     info = mne.create_info([f"{t} {i}" for i, t in enumerate(kinds)], 100.0, kinds)
     lf = Leadfield.random(len(kinds), N, k)
-    return Leadfield(
-        lf.data * size[:, None, None], lf.coords, unit=unit, ch_names=info.ch_names
-    ), info
+    data = lf.data * size[:, None, None]
+    return Leadfield(data, lf.coords, unit=unit, ch_names=info.ch_names), info
 
 
 SI = {"µV/nAm": 1e6, "fT/nAm": 1e15, "fT/cm/nAm": 1e13}
@@ -231,29 +252,22 @@ def test_mne_covariances_find_their_place():
     ad_hoc = mne.make_ad_hoc_cov(info)  # diagonal
     assert ad_hoc["diag"] and np.ndim(ad_hoc["data"]) == 1
     C = sensor_covariance(ad_hoc, lf)
-    close(
-        C.diagonal(), [0.2**2] * 5 + [20**2] * 4 + [5**2] * 3, 1e-12
-    )  # 0.2 µV, 20 fT and 5 fT/cm are MNE's
+    mne_s = [0.2] * 5 + [20] * 4 + [5] * 3  # µV, fT and fT/cm
+    close(C.diagonal(), np.square(mne_s), 1e-12)
     assert np.count_nonzero(C) == len(C)
     rng = np.random.default_rng(3)
     order = rng.permutation(12)
     A = rng.normal(size=(12, 12))
     scale = 1 / np.array([SI[u] for u in lf.units])
-    full = mne.Covariance(
-        ((A @ A.T) * scale[:, None] * scale)[np.ix_(order, order)],
-        [info.ch_names[i] for i in order],
-        [],
-        [],
-        50,
-    )
+    in_si = (A @ A.T) * scale[:, None] * scale
+    names = [info.ch_names[i] for i in order]
+    full = mne.Covariance(in_si[np.ix_(order, order)], names, [], [], 50)
     close(sensor_covariance(full, lf), A @ A.T, 1e-12)
     some = lf.select(["grad 10", "eeg 2", "mag 6"])
     close(sensor_covariance(full, some), (A @ A.T)[np.ix_([10, 2, 6], [10, 2, 6])], 1e-12)
     bad = mne.Covariance(full.data, full.ch_names, ["mag 6"], [], 50)
-    with pytest.raises(
-        ValueError,
-        match="good for all channels of the leadfield, got mag 6 marked as bad: leave them out with leadfield.select",
-    ):
+    words = r"good for all channels of the leadfield, got mag 6 marked as bad: leave them out with"
+    with pytest.raises(ValueError, match=words):
         sensor_covariance(bad, some)
     assert sensor_covariance(bad, lf.select(["eeg 2"])).shape == (1, 1)
 
@@ -269,9 +283,8 @@ def test_mne_whitens_alike(reference):
     if reference:
         raw.set_eeg_reference(projection=True, verbose=False)
     cov = mne.Covariance(C * 1e-12, info.ch_names, [], raw.info["projs"], 100)
-    theirs, _ = mne.cov.compute_whitener(
-        cov, raw.info, rank=dict(eeg=12 - reference), picks="all", verbose=False
-    )
+    said = dict(rank=dict(eeg=12 - reference), picks="all", verbose=False)
+    theirs, _ = mne.cov.compute_whitener(cov, raw.info, **said)
     w = noise_whitener(cov, 12, lf)
     assert w.rank == 12 - reference
     close(w.W.T @ w.W, theirs.T @ theirs * 1e-12, 1e-8)
@@ -287,130 +300,142 @@ def test_sensors_of_several_units(solver, k):
     y = lf.matrix() @ rng.normal(scale=2, size=(N * k, T)) + sd[:, None] * rng.normal(size=(12, T))
     e = estimator(solver, None, 1, noise_cov=mne.make_ad_hoc_cov(info))
     r = e.fit(lf, y).predict()
-    params = {name: v for name, v in e.solver_params.items() if v is not None} | (
-        dict(src_coords=lf.coords) if "src_coords" in solver.takes() else {}
-    )
-    by_hand = solver.function(
-        lf.matrix() / sd[:, None],
-        y / sd[:, None],
-        n_orient=k,
-        **params | (dict(noise_var=1.0) if "noise_var" in solver.takes() else {}),
-    )
+    params = {name: v for name, v in e.solver_params.items() if v is not None}
+    if "src_coords" in solver.takes():
+        params["src_coords"] = lf.coords
+    if "noise_var" in solver.takes():
+        params["noise_var"] = 1.0
+    scaled = lf.matrix() / sd[:, None]
+    by_hand = solver.function(scaled, y / sd[:, None], n_orient=k, **params)
     close(r["posterior_mean"], by_hand["posterior_mean"], 1e-9)
     close(r.posterior.var, by_hand.posterior.var, 1e-9)
     close(r.log_evidence, by_hand.log_evidence - T * np.log(sd).sum(), 1e-10)
-    with pytest.raises(
-        ValueError, match="L must be of one unit.*got fT/cm/nAm and fT/nAm and µV/nAm.*noise_cov"
-    ):
-        solver.function(
-            lf, y, **params | (dict(noise_var=1.0) if "noise_var" in solver.takes() else {})
-        )
+    words = r"L must be of one unit.*got fT/cm/nAm and fT/nAm and µV/nAm.*noise_cov"
+    with pytest.raises(ValueError, match=words):
+        solver.function(lf, y, **params)
 
 
-@pytest.mark.parametrize("together", [False, True])
-def test_rank_of_several_units(together):
-    "Electrodes with a reference are not taken for rounding beside magnetometers, whether or not the noise of the two goes together"
-    n, m, rng = 8, 6, np.random.default_rng(2)
-    units = ["a"] * n + ["b"] * m
+def two_units(together, n=8, m=6):
+    "Covariance of electrodes with a reference and magnetometers, leadfield, data, kept subspace"
+    rng = np.random.default_rng(2)
     R = linalg.block_diag(np.eye(n) - 1 / n, np.eye(m))
     F = rng.normal(size=(n + m, n + m))
     C = R @ (F @ F.T / 10 + np.eye(n + m)) @ R
     if not together:
         C[:n, n:] = C[n:, :n] = 0
-    L, Q = R @ rng.normal(size=(n + m, 20)), linalg.block_diag(linalg.helmert(n), np.eye(m))
+    L = R @ rng.normal(size=(n + m, 20))
     y = R @ rng.normal(size=(n + m, T))
-    for size in (1.0, 1e3, 1e6):
-        D = np.diag(np.repeat([1, size], [n, m]))
-        w = whitener(D @ C @ D, units=units)
-        assert w.rank == n + m - 1
-        close(w.W @ D @ C @ D @ w.W.T, np.eye(w.rank), 1e-9)
-        r = SourceEstimator(BMN, noise_cov=w).fit(D @ L, D @ y).predict()
-        close(r["posterior_mean"], dense(r, Q @ L, Q @ y, 1, Q @ C @ Q.T)[0], 1e-8)
-        there = (
-            multivariate_normal(np.zeros(n + m - 1), model(r, Q @ L, 1, Q @ C @ Q.T)[0])
-            .logpdf((Q @ y).T)
-            .sum()
-        )
-        close(r.log_evidence, there - T * m * np.log(size), 1e-9)
-    assert whitener(D @ C @ D).rank < n + m - 1, "without units they do hide each other"
-    F = np.repeat([1, 1e3], [n, m])[:, None] * rng.normal(
-        size=(n + m, 10)
-    )  # fewer samples than sensors: what is silent mixes the units
-    w = whitener(F @ F.T, units=units)
+    Q = linalg.block_diag(linalg.helmert(n), np.eye(m))
+    return C, L, y, Q, ["a"] * n + ["b"] * m
+
+
+@pytest.mark.parametrize("size", [1.0, 1e3, 1e6])
+@pytest.mark.parametrize("together", [False, True])
+def test_rank_of_several_units(together, size):
+    "Electrodes with a reference are not taken for rounding beside magnetometers"
+    C, L, y, Q, units = two_units(together)
+    D = np.diag(np.repeat([1, size], [8, 6]))
+    w = whitener(D @ C @ D, units=units)
+    assert w.rank == 13
+    close(w.W @ D @ C @ D @ w.W.T, np.eye(13), 1e-9)
+    r = SourceEstimator(BMN, noise_cov=w).fit(D @ L, D @ y).predict()
+    kept = Q @ C @ Q.T
+    close(r.mean, dense(r, Q @ L, Q @ y, 1, kept)[0], 1e-8)
+    density = multivariate_normal(np.zeros(13), model(r, Q @ L, 1, kept)[0])
+    there = density.logpdf((Q @ y).T).sum()
+    close(r.log_evidence, there - T * 6 * np.log(size), 1e-9)
+    if size == 1e6:
+        assert whitener(D @ C @ D).rank < 13, "without units they do hide each other"
+
+
+def test_fewer_samples_than_sensors():
+    "What is silent mixes the units"
+    rng = np.random.default_rng(2)
+    size = np.repeat([1, 1e3], [8, 6])
+    F = size[:, None] * rng.normal(size=(14, 10))
+    C = F @ F.T
+    w = whitener(C, units=["a"] * 8 + ["b"] * 6)
     assert w.rank == 10
-    close(w.W @ F @ F.T @ w.W.T, np.eye(10), 1e-8)
-    close(w.W.T @ w.W, np.linalg.pinv(F @ F.T, rcond=1e-10, hermitian=True), 1e-5)
+    close(w.W @ C @ w.W.T, np.eye(10), 1e-8)
+    close(w.W.T @ w.W, np.linalg.pinv(C, rcond=1e-10, hermitian=True), 1e-5)
     assert abs(w.log_det + np.log(linalg.svdvals(F)).sum()) < 1e-8
-    alone = whitener(linalg.block_diag(R[:n, :n], 9 * np.eye(m)), units=units)
-    close(alone.W[-m:], np.eye(n + m)[n:] / 3, 1e-14)
+
+
+def test_units_that_do_not_go_together_keep_their_rows():
+    reference = np.eye(8) - 1 / 8
+    C = linalg.block_diag(reference, 9 * np.eye(6))
+    w = whitener(C, units=["a"] * 8 + ["b"] * 6)
+    close(w.W[-6:], np.eye(14)[8:] / 3, 1e-14)
 
 
 def test_many_recordings_share_the_whitened_leadfield():
     L, y, C, coords = problem(1)
-    e = SourceEstimator("gamma_map_sflex", dict(src_coords=coords, max_iter=20), noise_cov=C).fit(
-        L, np.stack([y, 2 * y])
-    )
+    both = np.stack([y, 2 * y])
+    params = dict(src_coords=coords, max_iter=20)
+    e = SourceEstimator("gamma_map_sflex", params, noise_cov=C).fit(L, both)
     made = dict(e.leadfield_._made)
-    assert made and len(e.predict()) == 2 and isinstance(e.whitener_, Whitener)
+    assert made
+    assert len(e.predict()) == 2
+    assert isinstance(e.whitener_, Whitener)
     for one in (y[:, :7], 3 * y, y[:, 0]):
-        r, s = (
-            e.predict(one),
-            SourceEstimator("gamma_map_sflex", e.solver_params, noise_cov=C).fit(L, one).predict(),
-        )
-        close(r["posterior_mean"], s["posterior_mean"], 1e-13)
-        close([r.cost, r.log_evidence], [s.cost, s.log_evidence], 1e-13)
-    assert e.predict(np.stack([y, 2 * y])) is e.predict()
-    assert made == e.leadfield_._made and all(made[key] is e.leadfield_._made[key] for key in made)
+        r = e.predict(one)
+        alone = SourceEstimator("gamma_map_sflex", params, noise_cov=C).fit(L, one).predict()
+        close(r.mean, alone.mean, 1e-13)
+        close([r.cost, r.log_evidence], [alone.cost, alone.log_evidence], 1e-13)
+    assert e.predict(both.copy()) is e.predict()
+    assert made.keys() == e.leadfield_._made.keys()
+    assert all(made[key] is e.leadfield_._made[key] for key in made)
+
+
+def test_whitening_leaves_a_prepared_leadfield_as_it_was():
+    L, y, C, coords = problem(1)
     prepared = prepare(L)
     SourceEstimator("BMN", noise_cov=C).fit(prepared, y)
-    assert prepared.L is L and not prepared._made, "whitening leaves a prepared leadfield as it was"
-    lf = Leadfield(L, coords)
-    close(
-        SourceEstimator("gamma_map_sflex", dict(max_iter=20), noise_cov=C)
-        .fit(prepare(lf), y)
-        .predict()
-        .cost,
-        e.predict()[0].cost,
-        1e-13,
-    )
+    assert prepared.L is L
+    assert not prepared._made
+    from_record = SourceEstimator("gamma_map_sflex", dict(max_iter=20), noise_cov=C)
+    from_record.fit(prepare(Leadfield(L, coords)), y)
+    params = dict(max_iter=20, src_coords=coords)
+    by_hand = SourceEstimator("gamma_map_sflex", params, noise_cov=C).fit(L, y)
+    close(from_record.predict().cost, by_hand.predict().cost, 1e-13)
 
 
-def test_the_estimator_knows_its_covariance():
+@pytest.mark.parametrize("form", ["array", "covariance of MNE", "whitener"])
+def test_the_estimator_knows_its_covariance(form):
     lf, info = sensors()
+    _, y, C, _ = problem(1)
+    given, words = {
+        "array": (C, "noise_cov=<array 12 × 12>"),
+        "covariance of MNE": (mne.make_ad_hoc_cov(info), "noise_cov=<covariance of 12 channels>"),
+        "whitener": (whitener(C), "noise_cov=<Whitener: rank 12 of 12 sensors>"),
+    }[form]
+    e = SourceEstimator("BMN", noise_cov=given)
+    assert e.noise_cov is given
+    assert e.get_params()["noise_cov"] is given
+    assert list(e.get_params())[-1] == "noise_cov"
+    assert words in repr(e)
+    assert html.escape(words.split("=")[1]) in e._repr_html_()
+    twin = clone(e)
+    assert np.array_equal(twin.fit(lf, y).predict().mean, e.fit(lf, y).predict().mean)
+    assert "table" in e.fit(lf, y)._repr_html_()
+    assert SourceEstimator("BMN").set_params(noise_cov=given).noise_cov is given
+
+
+def test_a_result_travels_and_a_whitener_shows_itself():
     L, y, C, _ = problem(1)
-    ad_hoc = mne.make_ad_hoc_cov(info)
-    for given, words in (
-        (C, "noise_cov=<array 12 × 12>"),
-        (ad_hoc, "noise_cov=<covariance of 12 channels>"),
-        (whitener(C), "noise_cov=<Whitener: rank 12 of 12 sensors>"),
-    ):
-        e = SourceEstimator("BMN", noise_cov=given)
-        assert (
-            e.noise_cov is given
-            and e.get_params()["noise_cov"] is given
-            and list(e.get_params())[-1] == "noise_cov"
-        )
-        assert (
-            words in repr(e)
-            and words.split("=")[1].replace("<", "&lt;").replace(">", "&gt;") in e._repr_html_()
-        )
-        twin = clone(e)
-        assert np.array_equal(
-            twin.fit(lf, y).predict()["posterior_mean"], e.fit(lf, y).predict()["posterior_mean"]
-        )
-        assert "table" in e.fit(lf, y)._repr_html_()
-    assert SourceEstimator("BMN").set_params(noise_cov=C).noise_cov is C
-    assert "rank" in whitener(C)._repr_html_()
-    r = e.fit(L, y).predict()
+    r = SourceEstimator("BMN", noise_cov=C).fit(L, y).predict()
     assert pickle.loads(pickle.dumps(r)).cost == r.cost
-    C0 = C.copy()
-    e = SourceEstimator("BMN", noise_cov=C0).fit(L, y)
-    C0 *= 9
-    close(
-        e.predict(2 * y).cost,
-        SourceEstimator("BMN", noise_cov=C).fit(L, 2 * y).predict().cost,
-        1e-13,
-    )
+    assert "rank" in whitener(C)._repr_html_()
+
+
+def test_a_covariance_changed_after_fit():
+    "What was fitted does not follow"
+    L, y, C, _ = problem(1)
+    mine = C.copy()
+    e = SourceEstimator("BMN", noise_cov=mine).fit(L, y)
+    mine *= 9
+    other = SourceEstimator("BMN", noise_cov=C).fit(L, 2 * y)
+    close(e.predict(2 * y).cost, other.predict().cost, 1e-13)
 
 
 def test_learned_noise_is_in_units_of_the_covariance():
@@ -418,15 +443,13 @@ def test_learned_noise_is_in_units_of_the_covariance():
     L = rng.normal(size=(40, 20))
     A = rng.normal(size=(40, 40))
     C = A @ A.T / 40 + np.eye(40)
-    y = L @ rng.normal(size=(20, 400)) + 1.5 * linalg.cholesky(C, lower=True) @ rng.normal(
-        size=(40, 400)
-    )
-    e = SourceEstimator(BMN_joint, noise_cov=C).fit(L, y)
-    assert abs(e.predict().noise_var / 1.5**2 - 1) < 0.05
-    assert (
-        e.predict().log_evidence
-        > SourceEstimator(BMN, noise_cov=C).fit(L, y).predict().log_evidence
-    )
+    signal = L @ rng.normal(size=(20, 400))
+    noise = linalg.cholesky(C, lower=True) @ rng.normal(size=(40, 400))
+    y = signal + 1.5 * noise
+    learned = SourceEstimator(BMN_joint, noise_cov=C).fit(L, y).predict()
+    given = SourceEstimator(BMN, noise_cov=C).fit(L, y).predict()
+    assert abs(learned.noise_var / 1.5**2 - 1) < 0.05
+    assert learned.log_evidence > given.log_evidence
 
 
 def test_a_solver_of_ones_own_is_given_white_data():
@@ -442,15 +465,10 @@ def test_a_solver_of_ones_own_is_given_white_data():
 
     e = SourceEstimator(mine, noise_cov=C).fit(Leadfield(L.reshape(M, N, 2), coords), y)
     W = e.whitener_.W
-    assert (
-        np.array_equal(seen["L"], W @ L)
-        and np.array_equal(seen["y"], W @ y)
-        and (seen["noise_var"], seen["k"]) == (1.0, 2)
-        and np.array_equal(seen["r"], coords)
-    )
-    close(
-        e.predict().cost,
-        SourceEstimator(BMN, n_orient=2, noise_cov=C).fit(L, y).predict().cost,
-        1e-13,
-    )
+    assert np.array_equal(seen["L"], W @ L)
+    assert np.array_equal(seen["y"], W @ y)
+    assert np.array_equal(seen["r"], coords)
+    assert (seen["noise_var"], seen["k"]) == (1.0, 2)
+    registered = SourceEstimator(BMN, n_orient=2, noise_cov=C).fit(L, y).predict()
+    close(e.predict().cost, registered.cost, 1e-13)
     assert np.array_equal(SourceEstimator(bare, noise_cov=C).fit(L, y).predict()["mean"], W @ y)

@@ -97,14 +97,6 @@ def _keep(self: Prepared, key: tuple, make: Callable) -> object:
         self._made[key] = make()
     return self._made[key]
 
-# %% ../../nbs/api/head/06_prepared.ipynb #df1718ae
-@patch
-def columns(
-    self: Prepared,
-) -> np.ndarray:  # `(n_sensors, n_sources * n_orient)`, columns contiguous
-    "The leadfield as the gamma solvers see it without a basis"
-    return self._keep(("columns",), lambda: np.asfortranarray(self.L, dtype=self.dtype))
-
 # %% ../../nbs/api/head/06_prepared.ipynb #8d4b0c80
 @patch
 def _positions(self: Prepared, src_coords: np.ndarray | None) -> np.ndarray:  # `(n_sources, 3)`
@@ -117,6 +109,14 @@ def _positions(self: Prepared, src_coords: np.ndarray | None) -> np.ndarray:  # 
         got = "None" if self.record is None else "a Leadfield without coords"
         refuse(TypeError, "src_coords", must, got, cure)
     return check_array("src_coords", src_coords, (self.n_sources, 3), cure)
+
+# %% ../../nbs/api/head/06_prepared.ipynb #df1718ae
+@patch
+def columns(
+    self: Prepared,
+) -> np.ndarray:  # `(n_sensors, n_sources * n_orient)`, columns contiguous
+    "The leadfield as the gamma solvers see it without a basis"
+    return self._keep(("columns",), lambda: np.asfortranarray(self.L, dtype=self.dtype))
 
 # %% ../../nbs/api/head/06_prepared.ipynb #10b6e4ba
 @patch

@@ -134,12 +134,6 @@ def exceedance(
     threshold = check_number("threshold", threshold, above=0, most=1e-3, cure=cure)
     return _estimate(self, self._exceeds(NAM_PER_AM * threshold), scale=1)
 
-# %% ../../nbs/api/recording/03_posterior.ipynb #ee61b202
-@patch(as_prop=True)
-def explained_variance(self: EvokedPosterior) -> float:  # Share of the whitened power in the window
-    "What the posterior mean explains of the whitened data"
-    return float(1 - self.power["residual"] / self.power["data"])
-
 # %% ../../nbs/api/recording/03_posterior.ipynb #5b5113cd
 @patch
 def _strongest(self: EvokedPosterior) -> str:
@@ -151,6 +145,12 @@ def _strongest(self: EvokedPosterior) -> str:
     at = ", ".join(f"{1e3 * c:.0f}" for c in self.coords[source])
     when = f"{1e3 * self.times[sample]:.0f} ms"
     return f"{amplitude[source, sample]:.3g} nAm at ({at}) mm, {when}"
+
+# %% ../../nbs/api/recording/03_posterior.ipynb #ee61b202
+@patch(as_prop=True)
+def explained_variance(self: EvokedPosterior) -> float:  # Share of the whitened power in the window
+    "What the posterior mean explains of the whitened data"
+    return float(1 - self.power["residual"] / self.power["data"])
 
 # %% ../../nbs/api/recording/03_posterior.ipynb #bcbdd8cf
 @patch
