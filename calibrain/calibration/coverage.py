@@ -246,9 +246,7 @@ def coverage_curve(
     levels: np.ndarray | Sequence[float] = DEFAULT_LEVELS,  # Levels within 0 and 1
     mode: str = "pointwise",  # `"pointwise"`: every sample; `"aggregated"`: the average over time
     region: str = "marginal",  # `"marginal"`: components, pooled; `"ellipsoid"`: a source's components together
-    strata: Mapping
-    | Iterable
-    | None = None,  # Names among the five, or own ones besides, name → mask or labels
+    strata: Mapping | Iterable | None = None,  # Names; or name → mask or labels, `(n_sources,)`
 ) -> CoverageCurve:  # Of one run; join runs with `combine`
     "Empirical against nominal coverage, by stratum"
     check_choice("region", region, REGIONS)

@@ -226,24 +226,13 @@ class Ellipsoid:
     radii: np.ndarray  # Half lengths along these, `(n_orient,)`, nAm
     level: float  # Probability that it should hold
 
-# %% ../../nbs/api/calibration/01_credible_sets.ipynb #5afe19c6
-def _directions(
-    basis: np.ndarray | None, source: int, n_sources: int, k: int
-) -> np.ndarray:  # `(n_dims, n_orient)`
-    "Directions of a source's components, those of their own space without a basis"
-    if basis is None:
-        return np.eye(k)
-    cure = "pass the basis of the leadfield"
-    return check_array("basis", basis, (n_sources, None, k), cure=cure)[source]
-
 # %% ../../nbs/api/calibration/01_credible_sets.ipynb #789e985f
 def credible_ellipsoid(
     result: Any,  # What a solver returned, or a `Posterior`, or `Moments`
     source: int,  # The source
     level: float,  # Probability that the set should hold
     sample: int | None = None,  # The sample in time, or the average over time
-    basis: np.ndarray
-    | None = None,  # Directions of the components, a leadfield's `basis`, `(n_sources, 3, n_orient)`
+    basis: np.ndarray | None = None,  # A leadfield's `basis`, `(n_sources, 3, n_orient)`
 ) -> Ellipsoid:  # Centre, axes and radii
     "The credible set of one source, for a picture"
     m = as_moments(result)
@@ -264,6 +253,16 @@ def credible_ellipsoid(
         radii = np.sqrt(2 * gammaincinv(rank / 2, level) * w / n_averaged)
     Q = _directions(basis, n, n_sources, k)
     return Ellipsoid(Q @ centre, Q @ U, radii, level)
+
+
+def _directions(
+    basis: np.ndarray | None, source: int, n_sources: int, k: int
+) -> np.ndarray:  # `(n_dims, n_orient)`
+    "Directions of a source's components, those of their own space without a basis"
+    if basis is None:
+        return np.eye(k)
+    cure = "pass the basis of the leadfield"
+    return check_array("basis", basis, (n_sources, None, k), cure=cure)[source]
 
 # %% ../../nbs/api/calibration/01_credible_sets.ipynb #27ec5580
 @patch

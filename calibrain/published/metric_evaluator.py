@@ -94,8 +94,7 @@ class MetricEvaluator:
         self,
         ue: Any,  # An `UncertaintyEstimator`: makes the calibration curves
         *,
-        nominal_coverages: np.ndarray
-        | None = None,  # Levels of the curves, within 0 and 1; `None`: those of `ue`
+        nominal_coverages: np.ndarray | None = None,  # Levels within 0 and 1; `None`: those of `ue`
         evaluation_metrics: tuple = (),  # Kept for scripts that pass it; `evaluate_all` computes all
         # Kept likewise
         calibration_metrics: tuple = (
@@ -124,8 +123,7 @@ def mse(
     setting: str,  # "fixed", "eeg_free" or "meg_free"
     mode: str = "pointwise",  # "pointwise" or "aggregated"
     V_tan: np.ndarray | None = None,  # Directions of the two components, `(n_sources, 3, 2)`
-    L_free_Mx3N: np.ndarray
-    | None = None,  # Free leadfield to find them from, `(n_sensors, n_sources * 3)`
+    L_free_Mx3N: np.ndarray | None = None,  # Free leadfield instead, `(n_sensors, n_sources * 3)`
 ) -> float:
     "Mean squared error over sources, components and samples"
     return errors.mse(*_lengths(x_true, x_hat, setting, mode, V_tan, L_free_Mx3N))
@@ -140,8 +138,7 @@ def mae(
     setting: str,  # "fixed", "eeg_free" or "meg_free"
     mode: str = "pointwise",  # "pointwise" or "aggregated"
     V_tan: np.ndarray | None = None,  # Directions of the two components, `(n_sources, 3, 2)`
-    L_free_Mx3N: np.ndarray
-    | None = None,  # Free leadfield to find them from, `(n_sensors, n_sources * 3)`
+    L_free_Mx3N: np.ndarray | None = None,  # Free leadfield instead, `(n_sensors, n_sources * 3)`
 ) -> float:
     "Mean absolute error over sources, components and samples"
     return errors.mae(*_lengths(x_true, x_hat, setting, mode, V_tan, L_free_Mx3N))
@@ -156,8 +153,7 @@ def rmse(
     setting: str,  # "fixed", "eeg_free" or "meg_free"
     mode: str = "pointwise",  # "pointwise" or "aggregated"
     V_tan: np.ndarray | None = None,  # Directions of the two components, `(n_sources, 3, 2)`
-    L_free_Mx3N: np.ndarray
-    | None = None,  # Free leadfield to find them from, `(n_sensors, n_sources * 3)`
+    L_free_Mx3N: np.ndarray | None = None,  # Free leadfield instead, `(n_sensors, n_sources * 3)`
 ) -> float:
     "Root of the mean squared error"
     return errors.rmse(*_lengths(x_true, x_hat, setting, mode, V_tan, L_free_Mx3N))
@@ -172,8 +168,7 @@ def rmae(
     setting: str,  # "fixed", "eeg_free" or "meg_free"
     mode: str = "pointwise",  # "pointwise" or "aggregated"
     V_tan: np.ndarray | None = None,  # Directions of the two components, `(n_sources, 3, 2)`
-    L_free_Mx3N: np.ndarray
-    | None = None,  # Free leadfield to find them from, `(n_sensors, n_sources * 3)`
+    L_free_Mx3N: np.ndarray | None = None,  # Free leadfield instead, `(n_sensors, n_sources * 3)`
 ) -> float:
     "Root of the mean absolute error, as calibrain 1.0 reports it"
     return errors.rmae(*_lengths(x_true, x_hat, setting, mode, V_tan, L_free_Mx3N))
@@ -189,8 +184,7 @@ def emd(
     setting: str,  # "fixed", "eeg_free" or "meg_free"
     mode: str = "pointwise",  # "pointwise" or "aggregated"
     V_tan: np.ndarray | None = None,  # Directions of the two components, `(n_sources, 3, 2)`
-    L_free_Mx3N: np.ndarray
-    | None = None,  # Free leadfield to find them from, `(n_sensors, n_sources * 3)`
+    L_free_Mx3N: np.ndarray | None = None,  # Free leadfield instead, `(n_sensors, n_sources * 3)`
     eps: float = 1e-12,  # Masses up to this are nothing
 ) -> float:  # In the unit of `coords`
     "Earth mover's distance between true and estimated lengths"
@@ -279,8 +273,7 @@ def calibration_curve(
     setting: str,  # "fixed", "eeg_free" or "meg_free"
     mode: str = "aggregated",  # "pointwise" or "aggregated"
     V_tan: np.ndarray | None = None,  # Directions of the two components, `(n_sources, 3, 2)`
-    L_free_Mx3N: np.ndarray
-    | None = None,  # Free leadfield to find them from, `(n_sensors, n_sources * 3)`
+    L_free_Mx3N: np.ndarray | None = None,  # Free leadfield instead, `(n_sensors, n_sources * 3)`
     free_interval_type: str = "full_cov",  # "marginal" or "full_cov"
 ) -> dict:  # nominal, empirical, metrics_4
     "Empirical against nominal coverage"
@@ -315,8 +308,7 @@ def evaluate_all(
     mode: str = "aggregated",  # "pointwise" or "aggregated"
     coords: np.ndarray | None = None,  # Positions, `(n_sources, 3)`; needed for the EMD
     V_tan: np.ndarray | None = None,  # Directions of the two components, `(n_sources, 3, 2)`
-    L_free_Mx3N: np.ndarray
-    | None = None,  # Free leadfield to find them from, `(n_sensors, n_sources * 3)`
+    L_free_Mx3N: np.ndarray | None = None,  # Free leadfield instead, `(n_sensors, n_sources * 3)`
     compute_emd: bool = False,  # Whether to add the EMD
     free_interval_type: str = "full_cov",  # "marginal" or "full_cov"
 ) -> dict:  # mse, mae, rmse, rmae, mean_posterior_std, calibration and, if asked for, emd

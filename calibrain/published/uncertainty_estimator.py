@@ -40,8 +40,7 @@ class UncertaintyEstimator:
 
     def __init__(
         self,
-        nominal_coverages: np.ndarray
-        | None = None,  # Levels within 0 and 1, in any order; `None`: 15 from 0 to 1
+        nominal_coverages: np.ndarray | None = None,  # Levels within 0 and 1; `None`: 15 of them
         logger: logging.Logger | None = None,  # Where to log; `None`: the logger of this module
     ):
         if nominal_coverages is None:
@@ -102,8 +101,7 @@ def _repaired(blocks: np.ndarray, epsilon: float) -> np.ndarray:
 # %% ../../nbs/api/published/01_uncertainty_estimator.ipynb #3ed780de
 def tangential(
     V_tan: np.ndarray | None,  # Directions of the two components, `(n_sources, 3, 2)`
-    L_free_Mx3N: np.ndarray
-    | None,  # Free leadfield to find them from, `(n_sensors, n_sources * 3)`
+    L_free_Mx3N: np.ndarray | None,  # Free leadfield instead, `(n_sensors, n_sources * 3)`
     n_sources: int,  # Sources there must be
 ) -> np.ndarray:  # `(n_sources, 3, 2)`
     "The directions of the two components that MEG sees"

@@ -86,9 +86,7 @@ _LOOKS_OF_OTHERS = (  # Own strata, in turn
 # %% ../../nbs/api/viz/07_calibration.ipynb #bad2f008
 def draw_coverage(
     curve: CoverageCurve,  # What `coverage_curve` or `combine` returned
-    strata: str
-    | Iterable[str]
-    | None = None,  # Which strata; `None`: all in which something was counted
+    strata: str | Iterable[str] | None = None,  # Which; `None`: where something was counted
     level: float = 0.95,  # Probability that the bands should hold
     ax: Axes | None = None,  # Where to draw, or a new figure
 ) -> Axes:  # The axes
