@@ -13,19 +13,20 @@ from scipy import stats
 
 from calibrain.calibration.coverage import (
     DEFAULT_LEVELS,
-    STRATA,
     Stratum,
     calibration_error,
     check_levels,
     combine,
     count_coverage,
     coverage_curve,
-    strata_masks,
 )
-from calibrain.calibration.credible_sets import Moments, scores
+from calibrain.calibration.credible_sets import mahalanobis
+from calibrain.calibration.strata import STRATA, strata_masks
 from calibrain.posterior.gaussian import selection
+from calibrain.posterior.moments import Moments
 from calibrain.published.uncertainty_estimator import METHODS, UncertaintyEstimator
 from calibrain.solvers.evidence import posterior_at
+from calibrain.viz import draw_coverage
 
 ROOT = Path(__file__).resolve().parent.parent
 ALL = [
@@ -65,7 +66,7 @@ def test_counts_are_those_of_the_levels(k, mode, region):
     deep = np.arange(40) % 3 == 0
     curve, s, masks = (
         coverage_curve(x, m, mode=mode, region=region, strata={"deep": deep}),
-        scores(x, m, mode, region),
+        mahalanobis(x, m, mode, region),
         strata_masks(x, m) | {"deep": deep},
     )
     for name, mask in masks.items():
@@ -352,21 +353,23 @@ def test_the_benchmark_runs():
 def test_table_and_picture():
     curve = combine(coverage_curve(*drawn(1, seed=s)) for s in range(3))
     html = curve._repr_html_()
-    assert (
-        "3 runs" in html
-        and "<td style='text-align:left'>pruned</td><td style='text-align:left'>0</td>" in html
-        and "nan" not in html
-    )
-    fig = curve.plot()
-    assert len(fig.axes[0].lines) == 4 and fig._repr_png_().startswith(
-        b"\x89PNG"
-    )  # the diagonal, all, active, detected
-    assert len(coverage_curve(*drawn(1)).plot().axes[0].collections) == 0  # one run, no band
-    frame = pytest.importorskip("pandas") and curve.to_frame()
-    assert (
-        list(frame.columns) == ["stratum", "nominal", "empirical", "count", "total", "left_out"]
-        and len(frame) == 75
-    )
+    pruned = "<th scope='row' style='text-align:left'>pruned</th><td style='text-align:left'>0</td>"
+    assert "3 runs" in html
+    assert pruned in html
+    assert "nan" not in html
+    ax = draw_coverage(curve)
+    assert len(ax.lines) == 4  # the diagonal, all, active, detected
+    assert ax._repr_png_().startswith(b"\x89PNG")
+    assert len(draw_coverage(coverage_curve(*drawn(1))).collections) == 0  # one run, no band
+
+
+def test_frame():
+    pytest.importorskip("pandas")
+    curve = combine(coverage_curve(*drawn(1, seed=s)) for s in range(3))
+    frame = curve.to_frame()
+    columns = ["stratum", "nominal", "empirical", "count", "total", "left_out"]
+    assert list(frame.columns) == columns
+    assert len(frame) == 75
 
 
 # ——— the old names
@@ -585,6 +588,6 @@ def test_a_run_without_active_sources_if_said_so():
 def test_count_coverage_is_the_last_step():
     x, m = drawn(3)
     assert (
-        count_coverage(scores(x, m), strata_masks(x, m))["all"].counts.tolist()
+        count_coverage(mahalanobis(x, m), strata_masks(x, m))["all"].counts.tolist()
         == coverage_curve(x, m)["all"].counts.tolist()
     )

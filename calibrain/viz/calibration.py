@@ -15,13 +15,12 @@ from matplotlib.axes import Axes
 
 from calibrain.calibration.coverage import (
     DEFAULT_LEVELS,
-    STRATA,
     Band,
     CoverageCurve,
     check_levels,
-    strata_masks,
 )
 from ..calibration.credible_sets import REGIONS, mahalanobis, principal_axes, reach
+from ..calibration.strata import STRATA, strata_masks
 from ..core.checks import check_array, check_choice, refuse
 from ..posterior.moments import Moments, as_moments, variances_of, whole_covariances
 from .pictures import OKABE_ITO, TRUTH, axes_or_new, line_styles, put_legend
