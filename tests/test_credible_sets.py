@@ -29,12 +29,14 @@ def drawn(k, N=20, T=7, seed=0):
     rng = np.random.default_rng(seed)
     root = rng.normal(size=(N, k, k)) + np.eye(k)
     mean = rng.normal(size=(N, k, T))
-    return mean + root @ rng.normal(size=(N, k, T)), Moments(mean, root @ root.transpose(0, 2, 1))
+    x_true = mean + root @ rng.normal(size=(N, k, T))
+    return x_true, Moments(mean, root @ root.transpose(0, 2, 1))
 
 
 def twin(x, m, level, mode, region):
     "Membership by the textbook: one set at a time"
-    (N, k, T), inside = x.shape, []
+    (N, k, T) = x.shape
+    inside = []
     for n in range(N):
         samples = (
             [(x[n, :, t] - m.mean[n, :, t], m.cov[n]) for t in range(T)]
@@ -93,7 +95,8 @@ def test_average_of_equal_errors(region):
 def test_ends_are_exact(k, mode, region):
     x, m = drawn(k)
     x[0] = m.mean[0]  # even where the truth is the mean
-    assert membership(x, m, 1, mode, region).all() and not membership(x, m, 0, mode, region).any()
+    assert membership(x, m, 1, mode, region).all()
+    assert not membership(x, m, 0, mode, region).any()
     assert membership(x + 1e150, m, 1, mode, region).all()
 
 
@@ -157,7 +160,8 @@ def test_singular_blocks(k, rank):
     "In the directions that a block has, the pseudo-inverse; a truth off them is covered at level 1 only"
     rng = np.random.default_rng(k)
     root = rng.normal(size=(30, k, rank))
-    mean, cov = rng.normal(size=(30, k, 5)), root @ root.transpose(0, 2, 1)
+    mean = rng.normal(size=(30, k, 5))
+    cov = root @ root.transpose(0, 2, 1)
     x = mean + root @ rng.normal(size=(30, rank, 5))
     s = mahalanobis(x, Moments(mean, cov), region="ellipsoid")
     e = x - mean
@@ -168,7 +172,8 @@ def test_singular_blocks(k, rank):
         rtol=1e-6,
     )
     off = mahalanobis(x + np.linalg.eigh(cov)[1][:, :, :1], Moments(mean, cov), region="ellipsoid")
-    assert np.isinf(off.d2).all() and (off.level == 1).all()
+    assert np.isinf(off.d2).all()
+    assert (off.level == 1).all()
     assert not membership(
         x + np.linalg.eigh(cov)[1][:, :, :1], Moments(mean, cov), 0.999, region="ellipsoid"
     ).any()
@@ -177,24 +182,29 @@ def test_singular_blocks(k, rank):
 @pytest.mark.parametrize("region", ["marginal", "ellipsoid"])
 @pytest.mark.parametrize("k", [1, 2, 3])
 def test_points_say_nothing_or_are_wrong(k, region):
-    x, m = np.zeros((2, k, 4)), Moments(np.zeros((2, k, 4)), np.zeros((2, k, k)))
+    x = np.zeros((2, k, 4))
+    m = Moments(np.zeros((2, k, 4)), np.zeros((2, k, k)))
     x[1] = 3
     s = mahalanobis(x, m, region=region)
-    assert (s.rank == 0).all() and s.pruned.all()
-    assert (s.level[0] == 0).all() and (s.level[1] == 1).all()
-    assert not s.informative[0].any() and s.informative[1].all()
+    assert (s.rank == 0).all()
+    assert s.pruned.all()
+    assert (s.level[0] == 0).all()
+    assert (s.level[1] == 1).all()
+    assert not s.informative[0].any()
+    assert s.informative[1].all()
 
 
 @pytest.mark.parametrize("k", [1, 2, 3])
 def test_a_posterior_and_its_result(k):
     "Result, Posterior and Moments say the same; the pruned source is a point"
     rng = np.random.default_rng(k)
-    L, gamma, N = rng.normal(size=(10, 6 * k)), np.repeat([1.0, 0, 2, 1, 1, 3], k), 6
-    y, on = rng.normal(size=(10, 5)), np.flatnonzero(gamma)
-    p, x = (
-        posterior_at(L, y, gamma, np.full(10, 0.4), selection(on, N * k), k),
-        rng.normal(size=(N, k, 5)),
-    )
+    L = rng.normal(size=(10, 6 * k))
+    gamma = np.repeat([1.0, 0, 2, 1, 1, 3], k)
+    N = 6
+    y = rng.normal(size=(10, 5))
+    on = np.flatnonzero(gamma)
+    p = posterior_at(L, y, gamma, np.full(10, 0.4), selection(on, N * k), k)
+    x = rng.normal(size=(N, k, 5))
     dense = p.dense().reshape(N, k, N, k)[np.arange(N), :, np.arange(N)]
     for mode, region in ALL:
         s = mahalanobis(x, p, mode, region)
@@ -222,7 +232,7 @@ def test_intervals_and_membership_agree(k, mode):
 @pytest.mark.parametrize("sample", [None, 2])
 @pytest.mark.parametrize("k", [1, 2, 3])
 def test_the_surface_is_just_covered(k, sample):
-    x, m = drawn(k)
+    _x, m = drawn(k)
     e = credible_ellipsoid(m, 3, 0.7, sample)
     for point in e.surface(9).reshape(-1, k)[::5]:
         truth = m.mean.copy()
@@ -234,7 +244,8 @@ def test_the_surface_is_just_covered(k, sample):
 def test_lifted_through_the_basis():
     lf = Leadfield.random(16, 20, 3, unit="fT/nAm", seed=0).reduce_meg()
     x, m = drawn(2)
-    flat, space = credible_ellipsoid(m, 5, 0.9, 1), credible_ellipsoid(m, 5, 0.9, 1, basis=lf.basis)
+    flat = credible_ellipsoid(m, 5, 0.9, 1)
+    space = credible_ellipsoid(m, 5, 0.9, 1, basis=lf.basis)
     np.testing.assert_allclose(space.surface(), flat.surface() @ lf.basis[5].T, atol=1e-12)
     np.testing.assert_array_equal(space.radii, flat.radii)
     np.testing.assert_allclose(
@@ -328,7 +339,10 @@ def test_negative_prior_variance():
 
 
 def test_covariance_below_zero():
-    "A whitened part that belongs to other variances; `Posterior.var` alone would show zeros, which are read as pruned sources"
+    """A whitened part that belongs to other variances.
+
+    `Posterior.var` alone would show zeros, which are read as pruned sources.
+    """
     p = Posterior(np.ones(2), np.diag([0.5, 1.5]), np.zeros((2, 3)), sparse.csr_array(np.eye(2)))
     for region in ("marginal", "ellipsoid"):
         with pytest.raises(ValueError, match=r"cov must be >= 0, got -1.25 at index \(1, 0\)"):
@@ -337,4 +351,5 @@ def test_covariance_below_zero():
 
 def test_rounding_below_zero_is_forgiven():
     s = mahalanobis(np.zeros((2, 1)), Moments(np.zeros((2, 1)), [1.0, -1e-16]))
-    assert s.rank.tolist() == [[1], [0]] and np.isfinite(s.d2).all()
+    assert s.rank.tolist() == [[1], [0]]
+    assert np.isfinite(s.d2).all()
