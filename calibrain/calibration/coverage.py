@@ -96,6 +96,15 @@ class CoverageCurve:
         "Share covered, over all runs"
         return _share(self.counts.sum(0), self.total)
 
+    def __getitem__(
+        self,
+        stratum: str,  # Name of a stratum
+    ) -> Stratum:  # Its curve over all runs
+        places = {name: i for i, name in enumerate(self.strata)}
+        i = check_choice("stratum", stratum, places)
+        counts = self.counts[:, i].sum(0)
+        return Stratum(self.nominal, self.empirical[i], counts, int(self.total[i]))
+
 
 def _share(counts: np.ndarray, totals: np.ndarray) -> np.ndarray:
     "Counts over totals, `nan` over zero"
@@ -103,17 +112,6 @@ def _share(counts: np.ndarray, totals: np.ndarray) -> np.ndarray:
     return known * counts / np.maximum(totals, 1)[..., None]
 
 # %% ../../nbs/api/calibration/02_coverage.ipynb #b0afa3a7
-@patch
-def __getitem__(
-    self: CoverageCurve,
-    stratum: str,  # Name of a stratum
-) -> Stratum:  # Its curve over all runs
-    "The curve of one stratum"
-    places = {name: i for i, name in enumerate(self.strata)}
-    i = check_choice("stratum", stratum, places)
-    return Stratum(self.nominal, self.empirical[i], self.counts[:, i].sum(0), int(self.total[i]))
-
-
 def _kind(curve: CoverageCurve) -> str:
     "What was counted, and over how many runs"
     plural = "s" if curve.n_runs != 1 else ""

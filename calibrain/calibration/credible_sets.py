@@ -7,6 +7,7 @@ __all__ = ['MODES', 'REGIONS', 'PrincipalAxes', 'principal_axes', 'Distances', '
            'membership', 'half_width', 'Interval', 'credible_interval', 'Ellipsoid', 'credible_ellipsoid']
 
 # %% ../../nbs/api/calibration/01_credible_sets.ipynb #6eca34e5
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -135,7 +136,7 @@ def mahalanobis(
 
 # %% ../../nbs/api/calibration/01_credible_sets.ipynb #1493e006
 def reach(
-    levels: np.ndarray,  # Levels within 0 and 1, `(n_levels,)`
+    levels: np.ndarray | Sequence[float] | float,  # Within 0 and 1, `(n_levels,)`
 ) -> np.ndarray:  # Squared distance up to which each rank's sets cover, `(4, n_levels)`
     "How far the sets of some levels reach, by rank"
     c = np.atleast_1d(check_array("levels", levels))
@@ -247,7 +248,7 @@ def credible_ellipsoid(
         n_averaged = 1
     variances, axes = principal_axes(whole_covariances(m.cov)[n : n + 1])
     w, U = variances[0], axes[0]
-    rank = max(np.count_nonzero(w), 1)
+    rank = max(int(np.count_nonzero(w)), 1)
     radii = np.full(k, np.inf)
     if level < 1:
         radii = np.sqrt(2 * gammaincinv(rank / 2, level) * w / n_averaged)

@@ -25,7 +25,7 @@ def strata_masks(
 ) -> dict:  # Name → mask, `(n_sources,)`
     "The sources by what is true of them and by what is claimed"
     m = as_moments(result, joint=False)
-    pruned = (variances_of(m.cov) <= 0).all(1)
+    pruned = np.all(variances_of(m.cov) <= 0, axis=1)
     return _masks(truth_like(x_true, m.mean), pruned)
 
 
@@ -34,7 +34,7 @@ def _masks(
     pruned: np.ndarray,  # `(n_sources,)`
 ) -> dict[str, np.ndarray]:  # Name → mask, `(n_sources,)`
     "The five strata"
-    active = x.any((1, 2))
+    active = np.any(x, axis=(1, 2))
     everywhere = np.ones(len(x), bool)
     return dict(all=everywhere, active=active, silent=~active, detected=~pruned, pruned=pruned)
 
@@ -85,7 +85,8 @@ def select_strata(
     pruned: np.ndarray,  # `(n_sources,)`
 ) -> dict[str, np.ndarray]:  # Name → mask
     "The masks of the strata that were asked for"
-    names, own = STRATA, {}
+    names: tuple[str, ...] = STRATA
+    own: Mapping = {}
     if isinstance(strata, str):
         names = (strata,)
     elif isinstance(strata, Mapping):

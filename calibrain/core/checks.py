@@ -29,7 +29,7 @@ def refuse(
 # %% ../../nbs/api/core/02_checks.ipynb #42b6f400
 def check_number(
     name: str,  # What the argument is called, for the message
-    value: float,  # The argument
+    value: Any,  # The argument
     above: float = -np.inf,  # It must be greater than this
     least: float = -np.inf,  # … and at least this
     most: float = np.inf,  # … and at most this
@@ -58,7 +58,7 @@ def check_number(
 # %% ../../nbs/api/core/02_checks.ipynb #6554883e
 def check_count(
     name: str,  # What the argument is called, for the message
-    value: int,  # The argument
+    value: Any,  # The argument
     least: int = 1,  # It must be at least this
     most: float = np.inf,  # … and at most this
     cure: str = "",  # What to do about a wrong value
@@ -135,7 +135,7 @@ def _check_size(name: str, a: np.ndarray) -> None:
 
 # %% ../../nbs/api/core/02_checks.ipynb #16c7e7a9
 def check_orient(
-    n_orient: int,  # Orientations of a source: 1, 2 or 3
+    n_orient: Any,  # Orientations of a source: 1, 2 or 3
 ) -> int:  # The same, as a plain int
     "A number of orientations"
     return check_choice("n_orient", n_orient, {1: 1, 2: 2, 3: 3})

@@ -6,7 +6,7 @@
 __all__ = ['draw_coverage', 'draw_calibration', 'mean_set_size', 'draw_set_size']
 
 # %% ../../nbs/api/viz/07_calibration.ipynb #5df7b379
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import cycle
 from typing import NamedTuple
 
@@ -164,7 +164,7 @@ def _scale(m: Moments, region: str) -> _Scale:
 # %% ../../nbs/api/viz/07_calibration.ipynb #9256f99a
 def mean_set_size(
     runs: Iterable,  # Pairs of true sources, nAm, and a `Result`, `Posterior` or `Moments`
-    levels: np.ndarray = DEFAULT_LEVELS,  # Levels within 0 and 1
+    levels: np.ndarray | Sequence[float] = DEFAULT_LEVELS,  # Levels within 0 and 1
     mode: str = "pointwise",  # `"pointwise"`: every sample; `"aggregated"`: the average over time
     region: str = "marginal",  # `"marginal"`: components, pooled; `"ellipsoid"`: a source's components together
     stratum: str = "all",  # One of `STRATA`
@@ -214,7 +214,7 @@ def _check_sizes(sizes: Mapping, levels: np.ndarray) -> dict:  # Label → size 
 # %% ../../nbs/api/viz/07_calibration.ipynb #efe24d00
 def draw_set_size(
     sizes: Mapping,  # Label → mean size by level, `(n_levels,)`, nAm
-    levels: np.ndarray = DEFAULT_LEVELS,  # Levels within 0 and 1, ascending
+    levels: np.ndarray | Sequence[float] = DEFAULT_LEVELS,  # Levels within 0 and 1, ascending
     ax: Axes | None = None,  # Where to draw, or a new figure
 ) -> Axes:  # The axes
     "Mean size of credible sets against their level"
