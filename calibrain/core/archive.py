@@ -23,7 +23,7 @@ def _digest(arrays: dict) -> str:  # 32 hexadecimal digits
     for name, a in sorted(arrays.items()):
         checksum.update(f"{name} {a.dtype.str} {a.shape};".encode())
         if a.size:
-            checksum.update(np.ascontiguousarray(a).reshape(-1).view(np.uint8))
+            checksum.update(np.ascontiguousarray(a).reshape(-1).view(np.uint8).data)
     return checksum.hexdigest()
 
 # %% ../../nbs/api/core/04_archive.ipynb #5a86fa09

@@ -43,8 +43,8 @@ class UncertaintyEstimator:
         nominal_coverages: np.ndarray | None = None,  # Levels within 0 and 1; `None`: 15 of them
         logger: logging.Logger | None = None,  # Where to log; `None`: the logger of this module
     ):
-        given = nominal_coverages is not None
-        self.nominal_coverages = check_levels(nominal_coverages if given else DEFAULT_LEVELS)
+        levels = DEFAULT_LEVELS if nominal_coverages is None else nominal_coverages
+        self.nominal_coverages = check_levels(levels)
         self.logger = check_logger(logger, __name__)
 
 # %% ../../nbs/api/published/01_uncertainty_estimator.ipynb #8eea1553
