@@ -63,10 +63,17 @@ def test_a_pickle_is_not_opened(tmp_path):
 def test_killed_while_writing(tmp_path):
     "What was there before stays whole"
     f = write_arrays(tmp_path / "a.npz", dict(x=np.zeros(3)))
-    code = f"import numpy as np\nfrom calibrain.core.archive import write_arrays\nwhile True: write_arrays({str(f)!r}, dict(x=np.random.default_rng().normal(size=300_000)))"
+    code = f"""
+import numpy as np
+from calibrain.core.archive import write_arrays
+
+while True:
+    write_arrays({str(f)!r}, dict(x=np.random.default_rng().normal(size=300_000)))
+"""
     for wait in (0.05, 0.13, 0.29):
         p = subprocess.Popen([sys.executable, "-c", code])
-        before, deadline = f.stat().st_mtime_ns, time.monotonic() + 60
+        before = f.stat().st_mtime_ns
+        deadline = time.monotonic() + 60
         while f.stat().st_mtime_ns == before and time.monotonic() < deadline:
             time.sleep(0.01)
         time.sleep(wait)

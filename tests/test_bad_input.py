@@ -149,7 +149,7 @@ def test_gamma_start_of_the_wrong_length():
 
 
 def test_noise_variance_below_rounding_is_named():
-    with pytest.raises(ValueError, match="noise_var=1e-300 .*check the units"):
+    with pytest.raises(ValueError, match=r"noise_var=1e-300 .*check the units"):
         gamma_map_sflex(L[:3], Y[:3], 1e-300, src_coords=np.zeros((12, 3)))
 
 
@@ -168,19 +168,15 @@ class TestEstimator:
         params = dict(src_coords=COORDS, max_iter=2000)
         e = SourceEstimator(gamma_map_sflex, params, noise_var=0.5, logger=logging.getLogger("x"))
         twin = clone(e)
-        assert (
-            twin.get_params()["noise_var"] == 0.5
-            and twin.solver is gamma_map_sflex
-            and twin is not e
-        )
+        assert twin.get_params()["noise_var"] == 0.5
+        assert twin.solver is gamma_map_sflex
+        assert twin is not e
         assert e.solver_params is params, "constructor arguments stay untouched"
         assert np.array_equal(
             twin.fit(L, Y).predict()["posterior_mean"], e.fit(L, Y).predict(Y)["posterior_mean"]
         )
-        assert (
-            list(params) == ["src_coords", "max_iter"]
-            and twin.set_params(noise_var=2).noise_var == 2
-        )
+        assert list(params) == ["src_coords", "max_iter"]
+        assert twin.set_params(noise_var=2).noise_var == 2
 
     @pytest.mark.parametrize(
         "make, error, words",
@@ -262,10 +258,8 @@ class TestEstimator:
 
     def test_another_recording_is_solved_anew(self):
         e = SourceEstimator(BMN, noise_var=0.5).fit(L, Y)
-        assert (
-            e.predict() is e.predict(Y.copy())
-            and e.predict(2 * Y[:, :3])["gamma"] == BMN(L, 2 * Y[:, :3], 0.5)["gamma"]
-        )
+        assert e.predict() is e.predict(Y.copy())
+        assert e.predict(2 * Y[:, :3])["gamma"] == BMN(L, 2 * Y[:, :3], 0.5)["gamma"]
 
     def test_a_solver_may_say_that_it_learns_the_noise(self):
         def mine(L, y, noise_var):
@@ -277,7 +271,8 @@ class TestEstimator:
 
     def test_arrays_changed_after_fit(self):
         "What was fitted does not follow"
-        L0, y0 = L.copy(), Y.copy()
+        L0 = L.copy()
+        y0 = Y.copy()
         e = SourceEstimator(BMN, noise_var=0.5).fit(L0, y0)
         L0 *= 3
         y0 *= 2
@@ -293,7 +288,8 @@ class TestEstimator:
 
     def test_partial_functions_and_callable_objects(self):
         e = SourceEstimator(functools.partial(BMN, max_iter=50), noise_var=0.5)
-        assert "partial" in repr(e) and e.fit(L, Y).predict()["gamma"] == BMN(L, Y, 0.5)["gamma"]
+        assert "partial" in repr(e)
+        assert e.fit(L, Y).predict()["gamma"] == BMN(L, Y, 0.5)["gamma"]
         with pytest.raises(TypeError, match="has no parameter sigma"):
             SourceEstimator(functools.partial(BMN), dict(sigma=1), 0.5).fit(L, Y)
         with pytest.raises(ValueError, match="n_orient"):
@@ -305,9 +301,8 @@ class TestEstimator:
 @pytest.mark.parametrize("sigma", [1e-200, 1e200])
 def test_extreme_widths_are_points_and_a_constant(sigma):
     r = gamma_map_sflex(L, Y, 0.5, src_coords=COORDS, sigma=sigma, max_iter=2000)
-    assert np.isfinite(r.cost) and np.allclose(
-        r["B_spatial"].toarray(), np.eye(12) if sigma < 1 else 1 / 12
-    )
+    assert np.isfinite(r.cost)
+    assert np.allclose(r["B_spatial"].toarray(), np.eye(12) if sigma < 1 else 1 / 12)
 
 
 @pytest.mark.parametrize(
@@ -375,7 +370,8 @@ MNE = mne.Covariance(1e-12 * COV, list("abcdef"), [], [], 30)
         (
             mne.Covariance(COV, ["MEG 1", "MEG 2", "x", "y", "z", "w"], [], [], 30),
             ValueError,
-            "must be a covariance of the leadfield's channels, got MEG 1, MEG 2, x, y, z and 1 more where the leadfield has a, b, c, d, e and 1 more",
+            "must be a covariance of the leadfield's channels, got MEG 1, MEG 2, x, y, z and 1 more "
+            "where the leadfield has a, b, c, d, e and 1 more",
         ),
         (
             MNE | dict(bads=["c", "q"]),
@@ -398,14 +394,15 @@ def test_covariances_with_something_else():
     for array in (L, prepare(L), L[:, :, None]):
         with pytest.raises(
             TypeError,
-            match="L must be a Leadfield where noise_cov knows channels by name.*pass a Leadfield, or noise_cov as an array in squared data units",
+            match=r"L must be a Leadfield where noise_cov knows channels by name.*"
+            "pass a Leadfield, or noise_cov as an array in squared data units",
         ):
             SourceEstimator(BMN, noise_cov=MNE).fit(array, Y)
     with pytest.raises(ValueError, match="L must be finite, got 1 NaN"):
         SourceEstimator(BMN, noise_cov=COV).fit(nan(L), Y)
     with pytest.raises(TypeError, match="L must be real numbers"):
         SourceEstimator(BMN, noise_cov=COV).fit(None, Y)
-    with pytest.raises(ValueError, match="L must be of n_sources .* 3 columns"):
+    with pytest.raises(ValueError, match=r"L must be of n_sources .* 3 columns"):
         SourceEstimator(BMN, noise_cov=COV, n_orient=3).fit(L[:, :11], Y)
     e = SourceEstimator(BMN, noise_cov=COV).fit(L, Y)
     with pytest.raises(ValueError, match=r"y must be of shape \(6, n_times\), as L has 6 sensors"):

@@ -1,4 +1,7 @@
-"""Calibration curves: exact counts, curves that must keep their promise and curves that must be caught, many runs, the old names, and input that must be refused."""
+"""Calibration curves: exact counts, promises kept and broken promises caught, many runs.
+
+Besides: the names of calibrain 1.0, and input that must be refused.
+"""
 
 import itertools
 import os
@@ -13,19 +16,20 @@ from scipy import stats
 
 from calibrain.calibration.coverage import (
     DEFAULT_LEVELS,
-    STRATA,
     Stratum,
     calibration_error,
     check_levels,
     combine,
     count_coverage,
     coverage_curve,
-    strata_masks,
 )
-from calibrain.calibration.credible_sets import Moments, scores
+from calibrain.calibration.credible_sets import mahalanobis
+from calibrain.calibration.strata import STRATA, strata_masks
 from calibrain.posterior.gaussian import selection
+from calibrain.posterior.moments import Moments
 from calibrain.published.uncertainty_estimator import METHODS, UncertaintyEstimator
 from calibrain.solvers.evidence import posterior_at
+from calibrain.viz import draw_coverage
 
 ROOT = Path(__file__).resolve().parent.parent
 ALL = [
@@ -38,17 +42,23 @@ def drawn(k, N=20, T=7, seed=0, stretch=1.0):
     rng = np.random.default_rng(seed)
     root = rng.normal(size=(N, k, k)) + np.eye(k)
     mean = rng.normal(size=(N, k, T))
-    return mean + root @ rng.normal(size=(N, k, T)), Moments(
-        mean, stretch**2 * root @ root.transpose(0, 2, 1)
-    )
+    x_true = mean + root @ rng.normal(size=(N, k, T))
+    cov = stretch**2 * root @ root.transpose(0, 2, 1)
+    return x_true, Moments(mean, cov)
 
 
 def outside(counts, total, n=None, curves=1):
-    "Levels at which a count leaves the 99.9 % binomial band of `n` trials (all that were counted, unless some are dependent), shared among so many curves"
-    n, c, tail = total if n is None else n, np.array(DEFAULT_LEVELS), 0.0005 / curves
-    low, high = stats.binom.ppf(tail, n, c) / n, stats.binom.ppf(1 - tail, n, c) / n
+    """Levels at which a count leaves the 99.9 % binomial band of `n` trials.
+
+    As many as were counted, unless some are dependent; the 0.1 % are shared among `curves`.
+    """
+    n = total if n is None else n
+    levels = np.array(DEFAULT_LEVELS)
+    tail = 0.0005 / curves
+    low = stats.binom.ppf(tail, n, levels) / n
+    high = stats.binom.ppf(1 - tail, n, levels) / n
     share = counts / total
-    return c[(share < low - 1e-12) | (share > high + 1e-12)]
+    return levels[(share < low - 1e-12) | (share > high + 1e-12)]
 
 
 # ——— counts
@@ -59,15 +69,16 @@ def outside(counts, total, n=None, curves=1):
 def test_counts_are_those_of_the_levels(k, mode, region):
     "A loop over levels and strata, with some sources pruned and some silent"
     x, m = drawn(k, N=40)
-    x[:20], mean, cov = 0, m.mean.copy(), m.cov.copy()
-    mean[10:25], cov[10:25] = 0, 0
+    x[:20] = 0
+    mean = m.mean.copy()
+    cov = m.cov.copy()
+    mean[10:25] = 0
+    cov[10:25] = 0
     m = Moments(mean, cov)
     deep = np.arange(40) % 3 == 0
-    curve, s, masks = (
-        coverage_curve(x, m, mode=mode, region=region, strata={"deep": deep}),
-        scores(x, m, mode, region),
-        strata_masks(x, m) | {"deep": deep},
-    )
+    curve = coverage_curve(x, m, mode=mode, region=region, strata={"deep": deep})
+    s = mahalanobis(x, m, mode, region)
+    masks = strata_masks(x, m) | {"deep": deep}
     for name, mask in masks.items():
         ok = s.informative | (name == "pruned")
         assert curve[name].total == ok[mask].sum()
@@ -78,17 +89,18 @@ def test_counts_are_those_of_the_levels(k, mode, region):
         ]
         assert curve[name].counts.tolist() == [(i & ok)[mask].sum() for i in inside]
     assert curve["pruned"].empirical[0] == pytest.approx(10 / 15)
+    assert curve["silent"].total == 10 * s.d2[0].size
     assert (
-        curve["silent"].total == 10 * s.d2[0].size and curve["all"].total == 30 * s.d2[0].size
+        curve["all"].total == 30 * s.d2[0].size
     )  # the ten silent points left out, five misses kept
 
 
 @pytest.mark.parametrize("mode, region", ALL)
 def test_every_level_is_exact_at_the_ends(mode, region):
     curve = coverage_curve(*drawn(3), mode=mode, region=region)["all"]
-    assert (
-        curve.empirical[0] == 0 and curve.empirical[-1] == 1 and (np.diff(curve.counts) >= 0).all()
-    )
+    assert curve.empirical[0] == 0
+    assert curve.empirical[-1] == 1
+    assert (np.diff(curve.counts) >= 0).all()
 
 
 def test_pruned_sources_are_no_evidence():
@@ -98,47 +110,33 @@ def test_pruned_sources_are_no_evidence():
         np.concatenate([m.mean, np.zeros((5000, 1, 7))]),
         np.concatenate([m.cov, np.zeros((5000, 1, 1))]),
     )
-    few, many = (
-        coverage_curve(x, m),
-        coverage_curve(np.concatenate([x, np.zeros((5000, 1, 7))]), more),
-    )
+    few = coverage_curve(x, m)
+    many = coverage_curve(np.concatenate([x, np.zeros((5000, 1, 7))]), more)
     for name in ("all", "active", "silent", "detected"):
-        assert (
-            many[name].counts.tolist() == few[name].counts.tolist()
-            and many[name].total == few[name].total
-        )
-    assert many["pruned"].total == 35000 and many["pruned"].empirical.tolist() == [1] * 15
+        assert many[name].counts.tolist() == few[name].counts.tolist()
+        assert many[name].total == few[name].total
+    assert many["pruned"].total == 35000
+    assert many["pruned"].empirical.tolist() == [1] * 15
 
 
 def test_missed_sources_are_missed():
     "An active source that was pruned is covered at no level below 1"
-    x, m = np.ones((4, 3)), Moments(np.zeros((4, 3)), np.zeros(4))
+    x = np.ones((4, 3))
+    m = Moments(np.zeros((4, 3)), np.zeros(4))
     curve = coverage_curve(x, m)
-    assert curve["active"].total == 12 and curve["active"].empirical.tolist() == [0] * 14 + [1]
+    assert curve["active"].total == 12
+    assert curve["active"].empirical.tolist() == [0] * 14 + [1]
 
 
 def test_levels():
     assert check_levels([0.9, 0.1, 0.9, 0]).tolist() == [0, 0.1, 0.9]
-    assert len(DEFAULT_LEVELS) == 15 and DEFAULT_LEVELS == (
-        0,
-        0.01,
-        0.05,
-        0.1,
-        0.2,
-        0.3,
-        0.4,
-        0.5,
-        0.6,
-        0.7,
-        0.8,
-        0.9,
-        0.95,
-        0.99,
-        1,
-    )
+    assert (
+        *(0, 0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1),
+    ) == DEFAULT_LEVELS
     for k, inner in ((1, [0.5]), (3, [0.2, 0.8])):
         x, m = drawn(k)
-        whole, part = coverage_curve(x, m)["all"], coverage_curve(x, m, levels=inner)["all"]
+        whole = coverage_curve(x, m)["all"]
+        part = coverage_curve(x, m, levels=inner)["all"]
         assert part.counts.tolist() == [whole.counts[DEFAULT_LEVELS.index(c)] for c in inner]
 
 
@@ -154,41 +152,36 @@ def test_one_sample_and_one_source():
 def model(k, T, seed, n_runs=1, N=8):
     "Truth drawn from the prior, and its posterior at the true γ and λ; one run after another"
     rng = np.random.default_rng(seed)
-    L, gamma, noise = (
-        rng.normal(size=(6, N * k)),
-        np.repeat(rng.lognormal(size=N), k),
-        rng.uniform(0.2, 1, 6),
-    )
+    L = rng.normal(size=(6, N * k))
+    gamma = np.repeat(rng.lognormal(size=N), k)
+    noise = rng.uniform(0.2, 1, 6)
+    everything = selection(np.arange(N * k), N * k)
     for _ in range(n_runs):
         x = np.sqrt(gamma)[:, None] * rng.normal(size=(N * k, T))
-        yield (
-            x,
-            posterior_at(
-                L,
-                L @ x + np.sqrt(noise)[:, None] * rng.normal(size=(6, T)),
-                gamma,
-                noise,
-                selection(np.arange(N * k), N * k),
-                k,
-            ),
-        )
+        y = L @ x + np.sqrt(noise)[:, None] * rng.normal(size=(6, T))
+        yield x, posterior_at(L, y, gamma, noise, everything, k)
 
 
 def by_source(k, mode, region, stretch=1.0):
     "The curve of each source over independent draws: samples of one run, or averages of many"
-    N, runs = 8, model(k, 3000, k) if mode == "pointwise" else model(k, 4, k, n_runs=700)
-    wide = lambda p: p if stretch == 1 else Moments(p.mean, stretch**2 * p.blocks)
-    return combine(
-        coverage_curve(x, wide(p), mode=mode, region=region, strata={"source": np.arange(N)})
-        for x, p in runs
-    )
+    N = 8
+    runs = model(k, 3000, k) if mode == "pointwise" else model(k, 4, k, n_runs=700)
+    strata = {"source": np.arange(N)}
+    curves = []
+    for x, posterior in runs:
+        claimed = posterior
+        if stretch != 1:
+            claimed = Moments(posterior.mean, stretch**2 * posterior.blocks)
+        curves.append(coverage_curve(x, claimed, mode=mode, region=region, strata=strata))
+    return combine(curves)
 
 
 @pytest.mark.parametrize("mode, region", ALL)
 @pytest.mark.parametrize("k", [1, 2, 3])
 def test_the_true_model_keeps_its_promise(k, mode, region):
-    "Draws of one source are independent; its components are not, so k of them count as one trial, which widens the band"
-    curve, each = by_source(k, mode, region), k if region == "marginal" else 1
+    "Draws of one source are independent; k components count as one trial, which widens the band"
+    curve = by_source(k, mode, region)
+    each = k if region == "marginal" else 1
     for n in range(8):
         s = curve[f"source: {n}"]
         assert outside(s.counts, s.total, s.total // each, curves=8).size == 0
@@ -199,7 +192,8 @@ def test_the_true_model_keeps_its_promise(k, mode, region):
 @pytest.mark.parametrize("k", [1, 2, 3])
 def test_a_wrong_width_is_caught(k, mode, region, stretch):
     "In every source, though the band is the wide one"
-    curve, each = by_source(k, mode, region, stretch), k if region == "marginal" else 1
+    curve = by_source(k, mode, region, stretch)
+    each = k if region == "marginal" else 1
     for n in range(8):
         s = curve[f"source: {n}"]
         assert outside(s.counts, s.total, s.total // each, curves=8).size > 0
@@ -211,14 +205,16 @@ def test_a_wrong_width_is_caught(k, mode, region, stretch):
 def test_pooled_over_independent_sources(k, mode, region):
     "Sources drawn apart, components uncorrelated: every single test is a trial"
     rng = np.random.default_rng(k)
-    var, mean = rng.lognormal(size=(3000, k)), rng.normal(size=(3000, k, 20))
+    var = rng.lognormal(size=(3000, k))
+    mean = rng.normal(size=(3000, k, 20))
     x = mean + np.sqrt(var)[:, :, None] * rng.normal(size=mean.shape)
     blocks = var[:, :, None] * np.eye(k)
     good, bad = (
         coverage_curve(x, Moments(mean, f**2 * blocks), mode=mode, region=region)["all"]
         for f in (1, 0.8)
     )
-    assert outside(good.counts, good.total).size == 0 and outside(bad.counts, bad.total).size > 0
+    assert outside(good.counts, good.total).size == 0
+    assert outside(bad.counts, bad.total).size > 0
 
 
 def test_the_standard_sense():
@@ -233,9 +229,11 @@ def test_the_standard_sense():
 
 def test_strata():
     x, m = drawn(2)
-    x[:5], x[:, :, :3] = 0, 0  # silent throughout, and before a stimulus
+    x[:5] = 0
+    x[:, :, :3] = 0  # silent throughout, and before a stimulus
     masks = strata_masks(x, Moments(m.mean, m.cov * (np.arange(20) > 2)[:, None, None]))
-    assert tuple(masks) == STRATA and [int(v.sum()) for v in masks.values()] == [20, 15, 5, 17, 3]
+    assert tuple(masks) == STRATA
+    assert [int(v.sum()) for v in masks.values()] == [20, 15, 5, 17, 3]
     flat = strata_masks(x.reshape(40, 7), m)
     assert all((flat[n] == strata_masks(x, m)[n]).all() for n in STRATA)
 
@@ -266,7 +264,9 @@ def test_labels_split_the_whole():
     )
     assert coverage_curve(x, m, strata=("silent", "all")).strata == ("silent", "all")
     none = coverage_curve(x, m, strata={"nobody": np.zeros(20, bool)})["nobody"]
-    assert none.total == 0 and np.isnan(none.empirical).all() and none.counts.tolist() == [0] * 15
+    assert none.total == 0
+    assert np.isnan(none.empirical).all()
+    assert none.counts.tolist() == [0] * 15
 
 
 # ——— many runs
@@ -278,28 +278,29 @@ def test_joined_by_count():
         for seed in range(12)
     ]
     whole = combine(curves)
-    assert (
-        whole.n_runs == 12
-        and whole["all"].counts.tolist() == sum(c["all"].counts for c in curves).tolist()
-    )
+    assert whole.n_runs == 12
+    assert whole["all"].counts.tolist() == sum(c["all"].counts for c in curves).tolist()
     assert whole["n: 1"].counts.tolist() == sum(c["all"].counts for c in curves[1::3]).tolist()
     shuffled = combine([combine(curves[8:]), *curves[:8]])
     assert all(shuffled[n].counts.tolist() == whole[n].counts.tolist() for n in whole.strata)
 
 
 def test_a_thousand_runs():
-    "Counted and joined, 1,284 sources each: the aim is 2 s and 500 MB, of which a slow machine may use a good part"
+    "1,284 sources each, joined within 2 s and 500 MB, of which a slow machine may use a good part"
     rng = np.random.default_rng(0)
-    x, m = rng.normal(size=(1284, 1)), Moments(np.zeros((1284, 1)), np.ones(1284))
+    x = rng.normal(size=(1284, 1))
+    m = Moments(np.zeros((1284, 1)), np.ones(1284))
     curves = [coverage_curve(x, m, mode="aggregated") for _ in range(1000)]
     tracemalloc.start()
     start = time.perf_counter()
     whole = combine(curves)
     band = whole.band()
-    took, peak = time.perf_counter() - start, tracemalloc.get_traced_memory()[1]
+    took = time.perf_counter() - start
+    peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert took < 2 and peak < 500e6, (took, peak)
-    assert whole["all"].total == 1284000 and (band.upper[0] - band.lower[0] < 1e-12).all()
+    assert whole["all"].total == 1284000
+    assert (band.upper[0] - band.lower[0] < 1e-12).all()
 
 
 def test_the_band_covers():
@@ -322,11 +323,9 @@ def test_the_band_covers():
 def test_the_band_weighs_runs_by_their_size():
     "Against the bootstrap written out, with runs of very different sizes"
     curves = [coverage_curve(*drawn(1, N=n, T=1, seed=n), levels=[0.5]) for n in (3, 50, 200, 10)]
-    n, total, rng = (
-        np.array([c["all"].counts[0] for c in curves]),
-        np.array([c["all"].total for c in curves]),
-        np.random.default_rng(0),
-    )
+    n = np.array([c["all"].counts[0] for c in curves])
+    total = np.array([c["all"].total for c in curves])
+    rng = np.random.default_rng(0)
     shares = [n[i].sum() / total[i].sum() for i in rng.integers(0, 4, size=(4000, 4))]
     band = combine(curves).band(0.8, n_boot=4000)
     np.testing.assert_allclose(
@@ -352,21 +351,23 @@ def test_the_benchmark_runs():
 def test_table_and_picture():
     curve = combine(coverage_curve(*drawn(1, seed=s)) for s in range(3))
     html = curve._repr_html_()
-    assert (
-        "3 runs" in html
-        and "<td style='text-align:left'>pruned</td><td style='text-align:left'>0</td>" in html
-        and "nan" not in html
-    )
-    fig = curve.plot()
-    assert len(fig.axes[0].lines) == 4 and fig._repr_png_().startswith(
-        b"\x89PNG"
-    )  # the diagonal, all, active, detected
-    assert len(coverage_curve(*drawn(1)).plot().axes[0].collections) == 0  # one run, no band
-    frame = pytest.importorskip("pandas") and curve.to_frame()
-    assert (
-        list(frame.columns) == ["stratum", "nominal", "empirical", "count", "total", "left_out"]
-        and len(frame) == 75
-    )
+    pruned = "<th scope='row' style='text-align:left'>pruned</th><td style='text-align:left'>0</td>"
+    assert "3 runs" in html
+    assert pruned in html
+    assert "nan" not in html
+    ax = draw_coverage(curve)
+    assert len(ax.lines) == 4  # the diagonal, all, active, detected
+    assert ax._repr_png_().startswith(b"\x89PNG")
+    assert len(draw_coverage(coverage_curve(*drawn(1))).collections) == 0  # one run, no band
+
+
+def test_frame():
+    pytest.importorskip("pandas")
+    curve = combine(coverage_curve(*drawn(1, seed=s)) for s in range(3))
+    frame = curve.to_frame()
+    columns = ["stratum", "nominal", "empirical", "count", "total", "left_out"]
+    assert list(frame.columns) == columns
+    assert len(frame) == 75
 
 
 # ——— the old names
@@ -406,18 +407,16 @@ def test_no_name_is_missing():
 
 def call(name, x, m, *level):
     "A method by name, with what it wants"
-    (mode, region, k), V = (
-        METHODS[name],
-        np.linalg.qr(np.random.default_rng(0).normal(size=(len(x), 3, 2)))[0],
-    )
-    n = x.shape[1]
-    if k == 1:
-        return getattr(UncertaintyEstimator(), name)(x[:, 0], m.mean[:, 0], m.cov[:, 0, 0], *level)
+    method = getattr(UncertaintyEstimator(), name)
+    n_orient = METHODS[name][2]
+    if n_orient == 1:
+        return method(x[:, 0], m.mean[:, 0], m.cov[:, 0, 0], *level)
     if "ellipse" in name:
-        return getattr(UncertaintyEstimator(), name)(V @ x, m.mean, m.cov, *level, V_tan=V)
-    return getattr(UncertaintyEstimator(), name)(
-        x, m.mean, m.cov, *level, **({} if k else dict(n_orient=n))
-    )
+        random = np.random.default_rng(0).normal(size=(len(x), 3, 2))
+        V = np.linalg.qr(random)[0]
+        return method(V @ x, m.mean, m.cov, *level, V_tan=V)
+    options = {} if n_orient else dict(n_orient=x.shape[1])
+    return method(x, m.mean, m.cov, *level, **options)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -430,9 +429,8 @@ def test_each_name_is_the_function(name):
         assert {"nominal_coverages", "empirical_coverages", "ci_counts", "interval_type"} <= set(
             found
         )
-        assert found["ci_counts"].tolist() == curve.counts.tolist() and found["interval_type"] == (
-            "marginal" if region == "marginal" else "full_cov"
-        )
+        assert found["ci_counts"].tolist() == curve.counts.tolist()
+        assert found["interval_type"] == ("marginal" if region == "marginal" else "full_cov")
         return
     for i, level in enumerate(DEFAULT_LEVELS):
         found = call(name, x, m, level)
@@ -444,11 +442,9 @@ def test_each_name_is_the_function(name):
                 {"posterior_var_agg"} if region == "marginal" else set()
             )
         assert keys <= set(found)
-        assert (
-            found["count_within"] == found["within"].sum() == curve.counts[i]
-            and found["total_count"] == curve.total
-            and found["n_times"] == 7
-        )
+        assert found["count_within"] == found["within"].sum() == curve.counts[i]
+        assert found["total_count"] == curve.total
+        assert found["n_times"] == 7
 
 
 def test_whole_covariance_and_flat_means():
@@ -463,7 +459,9 @@ def test_whole_covariance_and_flat_means():
 
 
 def test_floors_only_where_asked_for():
-    ue, x, hat = UncertaintyEstimator(), np.full((2, 3, 1), 0.1), np.zeros((2, 3, 1))
+    ue = UncertaintyEstimator()
+    x = np.full((2, 3, 1), 0.1)
+    hat = np.zeros((2, 3, 1))
     cov = np.array([np.zeros((3, 3)), np.diag([1.0, 1.0, -1e-3])])
     with pytest.raises(ValueError, match="posterior_cov must be >= 0"):
         ue.pointwise_ellipsoid_membership_eeg_free(x, hat, cov, 0.5)
@@ -585,6 +583,6 @@ def test_a_run_without_active_sources_if_said_so():
 def test_count_coverage_is_the_last_step():
     x, m = drawn(3)
     assert (
-        count_coverage(scores(x, m), strata_masks(x, m))["all"].counts.tolist()
+        count_coverage(mahalanobis(x, m), strata_masks(x, m))["all"].counts.tolist()
         == coverage_curve(x, m)["all"].counts.tolist()
     )

@@ -1,17 +1,18 @@
-"Every method of the structured posterior against a dense twin, to 1e-10; and that nothing dense is formed on the way"
+"Every method of the structured posterior against a dense twin; nothing dense on the way"
 
 import tracemalloc
 
 import numpy as np
 import pytest
 from problems import random_problem
+from routine import some
 from scipy import sparse
 
 from calibrain.head.basis import expand, normalisation, sflex_basis, through_basis
 from calibrain.posterior.gaussian import Posterior, selection
 from calibrain.solvers.evidence import posterior_at
 
-SEEDS = range(40)
+SEEDS = some(range(40), every=4)  # sources with 1, 2 and 3 components among them
 
 
 def twins(seed, kind):
@@ -38,7 +39,8 @@ def twins(seed, kind):
         selection(on, N * k) if kind == "none" else sparse.csr_array(S[:, on]),
         k,
     )
-    Gd, P = L @ S, np.linalg.inv((L @ S * gamma) @ (L @ S).T + np.diag(noise))
+    Gd = L @ S
+    P = np.linalg.inv((L @ S * gamma) @ (L @ S).T + np.diag(noise))
     gain = gamma[:, None] * Gd.T @ P
     return p, S @ gain @ y, S @ (np.diag(gamma) - gain @ Gd * gamma) @ S.T
 
@@ -54,7 +56,8 @@ def test_every_method_equals_its_dense_twin(kind):
     seen = set()
     for seed in SEEDS:
         p, mean, cov = twins(seed, kind)
-        k, rng = p.n_orient, np.random.default_rng(seed)
+        k = p.n_orient
+        rng = np.random.default_rng(seed)
         seen.add(k)
         close(p.mean, mean)
         prior = (p.S.power(2) @ p.gamma).max()
@@ -77,19 +80,20 @@ def test_every_method_equals_its_dense_twin(kind):
 @pytest.mark.parametrize("part", ["all", "region"])
 def test_samples_have_the_posterior_mean_and_covariance(kind, part):
     p, mean, cov = twins(7, kind)
-    k, sources = p.n_orient, None if part == "all" else np.array([1, 0])
+    k = p.n_orient
+    sources = None if part == "all" else np.array([1, 0])
     rows = np.arange(len(mean)) if part == "all" else (sources[:, None] * k + np.arange(k)).ravel()
     n = 4000
     x = p.sample(n, seed=0, sources=sources)
     assert np.array_equal(x, p.sample(n, seed=0, sources=sources))
-    mean, cov = mean[rows], cov[np.ix_(rows, rows)]
+    mean = mean[rows]
+    cov = cov[np.ix_(rows, rows)]
     sd = np.sqrt(np.diag(cov))
     seen = sd > 1e-6 * sd.max()
     z = (x - mean)[:, seen] / sd[seen][:, None]
     T = z.shape[2]
-    assert np.abs(z.mean(0)).max() < 5 / np.sqrt(n) and np.abs(
-        z.var(axis=(0, 2)) - 1
-    ).max() < 5 * np.sqrt(2 / (n * T))
+    assert np.abs(z.mean(0)).max() < 5 / np.sqrt(n)
+    assert np.abs(z.var(axis=(0, 2)) - 1).max() < 5 * np.sqrt(2 / (n * T))
     sample_cov = np.einsum("nit,njt->ij", z, z) / (n * T)
     assert np.abs(
         sample_cov - cov[np.ix_(seen, seen)] / np.outer(sd, sd)[np.ix_(seen, seen)]
@@ -99,7 +103,8 @@ def test_samples_have_the_posterior_mean_and_covariance(kind, part):
 def test_nothing_quadratic_in_the_sources_is_formed():
     "4,000 × 3 coefficients: a dense covariance would take 1.15 GB"
     rng = np.random.default_rng(0)
-    L, y = rng.normal(size=(32, 12_000)), rng.normal(size=(32, 5))
+    L = rng.normal(size=(32, 12_000))
+    y = rng.normal(size=(32, 5))
     tracemalloc.start()
     p = posterior_at(L, y, np.ones(12_000), np.ones(32), selection(np.arange(12_000), 12_000), 3)
     (
@@ -120,12 +125,14 @@ def test_nothing_quadratic_in_the_sources_is_formed():
 def test_a_long_source_space_goes_in_slices():
     "6,000 rows of 4,096 numbers are three slices; at once they would take 197 MB"
     rng = np.random.default_rng(0)
-    gamma, V = rng.uniform(1, 2, 3), rng.normal(size=(4096, 3)) / 70
+    gamma = rng.uniform(1, 2, 3)
+    V = rng.normal(size=(4096, 3)) / 70
     S = rng.normal(size=(6000, 3)) * (rng.random((6000, 3)) < 0.5)
     p = Posterior(gamma, V, np.zeros((3, 1)), sparse.csr_array(S), 3)
     assert len(list(p._slices())) == 3
     tracemalloc.start()
-    var, blocks = p.var, p.blocks
+    var = p.var
+    blocks = p.blocks
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     cov = np.einsum(
@@ -144,26 +151,24 @@ def test_a_variance_below_rounding_is_zero():
         np.ones((1, 1)),
         sparse.csr_array(np.ones((1, 1))),
     )
-    assert p.var == 0 and p.std == 0 and np.allclose(p.sample(3, 0), 1, rtol=1e-14)
+    assert p.var == 0
+    assert p.std == 0
+    assert np.allclose(p.sample(3, 0), 1, rtol=1e-14)
 
 
 def test_nothing_active():
     "A posterior in which every source was pruned is zero for certain, and still answers"
-    L, y, _, k, coords = random_problem(1)
+    L, y, _, k, _coords = random_problem(1)
     K = L.shape[1]
     p = posterior_at(L, y, np.zeros(K), np.ones(len(y)), selection(np.arange(0), K), k)
-    assert (
-        not p.mean.any()
-        and not p.var.any()
-        and not p.blocks.any()
-        and not p.dense().any()
-        and not p.sample(2, 0).any()
-    )
-    assert (
-        not p.region([0]).cov.any()
-        and not p.sample(2, 0, sources=[0]).any()
-        and "0 (the others" in p._repr_html_()
-    )
+    assert not p.mean.any()
+    assert not p.var.any()
+    assert not p.blocks.any()
+    assert not p.dense().any()
+    assert not p.sample(2, 0).any()
+    assert not p.region([0]).cov.any()
+    assert not p.sample(2, 0, sources=[0]).any()
+    assert "0 (the others" in p._repr_html_()
 
 
 @pytest.mark.parametrize(

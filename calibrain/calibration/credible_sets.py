@@ -7,6 +7,7 @@ __all__ = ['MODES', 'REGIONS', 'PrincipalAxes', 'principal_axes', 'Distances', '
            'membership', 'half_width', 'Interval', 'credible_interval', 'Ellipsoid', 'credible_ellipsoid']
 
 # %% ../../nbs/api/calibration/01_credible_sets.ipynb #6eca34e5
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -135,7 +136,7 @@ def mahalanobis(
 
 # %% ../../nbs/api/calibration/01_credible_sets.ipynb #1493e006
 def reach(
-    levels: np.ndarray,  # Levels within 0 and 1, `(n_levels,)`
+    levels: np.ndarray | Sequence[float] | float,  # Within 0 and 1, `(n_levels,)`
 ) -> np.ndarray:  # Squared distance up to which each rank's sets cover, `(4, n_levels)`
     "How far the sets of some levels reach, by rank"
     c = np.atleast_1d(check_array("levels", levels))
@@ -226,24 +227,13 @@ class Ellipsoid:
     radii: np.ndarray  # Half lengths along these, `(n_orient,)`, nAm
     level: float  # Probability that it should hold
 
-# %% ../../nbs/api/calibration/01_credible_sets.ipynb #5afe19c6
-def _directions(
-    basis: np.ndarray | None, source: int, n_sources: int, k: int
-) -> np.ndarray:  # `(n_dims, n_orient)`
-    "Directions of a source's components, those of their own space without a basis"
-    if basis is None:
-        return np.eye(k)
-    cure = "pass the basis of the leadfield"
-    return check_array("basis", basis, (n_sources, None, k), cure=cure)[source]
-
 # %% ../../nbs/api/calibration/01_credible_sets.ipynb #789e985f
 def credible_ellipsoid(
     result: Any,  # What a solver returned, or a `Posterior`, or `Moments`
     source: int,  # The source
     level: float,  # Probability that the set should hold
     sample: int | None = None,  # The sample in time, or the average over time
-    basis: np.ndarray
-    | None = None,  # Directions of the components, a leadfield's `basis`, `(n_sources, 3, n_orient)`
+    basis: np.ndarray | None = None,  # A leadfield's `basis`, `(n_sources, 3, n_orient)`
 ) -> Ellipsoid:  # Centre, axes and radii
     "The credible set of one source, for a picture"
     m = as_moments(result)
@@ -258,12 +248,22 @@ def credible_ellipsoid(
         n_averaged = 1
     variances, axes = principal_axes(whole_covariances(m.cov)[n : n + 1])
     w, U = variances[0], axes[0]
-    rank = max(np.count_nonzero(w), 1)
+    rank = max(int(np.count_nonzero(w)), 1)
     radii = np.full(k, np.inf)
     if level < 1:
         radii = np.sqrt(2 * gammaincinv(rank / 2, level) * w / n_averaged)
     Q = _directions(basis, n, n_sources, k)
     return Ellipsoid(Q @ centre, Q @ U, radii, level)
+
+
+def _directions(
+    basis: np.ndarray | None, source: int, n_sources: int, k: int
+) -> np.ndarray:  # `(n_dims, n_orient)`
+    "Directions of a source's components, those of their own space without a basis"
+    if basis is None:
+        return np.eye(k)
+    cure = "pass the basis of the leadfield"
+    return check_array("basis", basis, (n_sources, None, k), cure=cure)[source]
 
 # %% ../../nbs/api/calibration/01_credible_sets.ipynb #27ec5580
 @patch

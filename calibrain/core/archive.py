@@ -8,6 +8,7 @@ __all__ = ['write_arrays', 'read_arrays']
 # %% ../../nbs/api/core/04_archive.ipynb #70ea5fa6
 import os
 import uuid
+from collections.abc import Mapping
 from hashlib import blake2b
 from pathlib import Path
 
@@ -18,11 +19,12 @@ from .checks import refuse
 # %% ../../nbs/api/core/04_archive.ipynb #55e71fb0
 def _digest(arrays: dict) -> str:  # 32 hexadecimal digits
     "Checksum of some arrays and their names"
-    h = blake2b(digest_size=16)
+    checksum = blake2b(digest_size=16)
     for name, a in sorted(arrays.items()):
-        h.update(f"{name} {a.dtype.str} {a.shape};".encode())
-        h.update(np.ascontiguousarray(a).reshape(-1).view(np.uint8) if a.size else b"")
-    return h.hexdigest()
+        checksum.update(f"{name} {a.dtype.str} {a.shape};".encode())
+        if a.size:
+            checksum.update(np.ascontiguousarray(a).reshape(-1).view(np.uint8).data)
+    return checksum.hexdigest()
 
 # %% ../../nbs/api/core/04_archive.ipynb #5a86fa09
 def _npz_path(path: str | Path) -> Path:
@@ -35,14 +37,22 @@ def _npz_path(path: str | Path) -> Path:
     return path
 
 # %% ../../nbs/api/core/04_archive.ipynb #debac8d3
+def _check_plain(arrays: dict) -> None:
+    "Numbers and text, and no objects, which would be pickled"
+    bad = [name for name, a in arrays.items() if a.dtype.hasobject]
+    if bad:
+        got = f"Python objects in {', '.join(bad)}"
+        refuse(TypeError, "arrays", "of numbers or text", got)
+
+# %% ../../nbs/api/core/04_archive.ipynb #bb548beb
 def write_arrays(
     path: str | Path,  # Where to, ending in `.npz`; a file that is there is replaced
     arrays: dict,  # Name → array, number or text
 ) -> Path:  # Where it is
     "Write arrays to a file that appears when it is complete"
-    path, arrays = _npz_path(path), {k: np.asarray(v) for k, v in arrays.items()}
-    if bad := [k for k, a in arrays.items() if a.dtype.hasobject]:
-        refuse(TypeError, "arrays", "of numbers or text", f"Python objects in {', '.join(bad)}")
+    path = _npz_path(path)
+    arrays = {name: np.asarray(value) for name, value in arrays.items()}
+    _check_plain(arrays)
     if not path.parent.is_dir():
         refuse(FileNotFoundError, "path", "in a folder that exists", path, "make the folder first")
     aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
@@ -59,15 +69,16 @@ class _Pickled(ValueError):
     "A file that could run code"
 
 
-def _member(f, key: str, path: Path) -> np.ndarray:
+def _member(archive: Mapping, key: str, path: Path) -> np.ndarray:
     "One array of an open npz"
     try:
-        return f[key]
+        return archive[key]
     except ValueError as e:
         if "pickle" not in str(e):
             raise
         raise _Pickled(
-            f"{path} holds pickled objects at {key!r}, which can run code when they are read: save {key!r} as an array of numbers or text"
+            f"{path} holds pickled objects at {key!r}, which can run code when they are read: "
+            f"save {key!r} as an array of numbers or text"
         ) from e
 
 # %% ../../nbs/api/core/04_archive.ipynb #5aed779d
@@ -79,14 +90,15 @@ def read_arrays(
     if not path.exists():
         refuse(FileNotFoundError, "path", "a file", path)
     try:
-        with np.load(path, allow_pickle=False) as f:
-            arrays = {k: _member(f, k, path) for k in f.files}
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {key: _member(archive, key, path) for key in archive.files}
     except _Pickled:
         raise
-    except Exception as e:
+    except Exception as e:  # a damaged file can fail in any way
+        why = f"{type(e).__name__}: {e}"
         raise ValueError(
-            f"{path} is cut short, damaged or not an npz file ({type(e).__name__}: {e}): save it again"
-        ) from e  # a damaged file can fail in any way
+            f"{path} is cut short, damaged or not an npz file ({why}): save it again"
+        ) from e
     checksum = arrays.pop("checksum", None)
     if checksum is not None and str(checksum) != _digest(arrays):
         raise ValueError(

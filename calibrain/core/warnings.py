@@ -8,6 +8,7 @@ __all__ = ['ConvergenceWarning', 'NoiseBoundaryWarning', 'warn']
 # %% ../../nbs/api/core/03_warnings.ipynb #c0de0303
 import sys
 import warnings
+from types import FrameType
 
 # %% ../../nbs/api/core/03_warnings.ipynb #aa3174f2
 class ConvergenceWarning(UserWarning):
@@ -20,10 +21,17 @@ class NoiseBoundaryWarning(UserWarning):
 # %% ../../nbs/api/core/03_warnings.ipynb #3dba69c5
 def warn(
     message: str,  # What to say
-    category: type,  # The warning's class
+    category: type[Warning],  # The warning's class
 ) -> None:
     "Warn at the first caller outside this package"
-    level, frame = 2, sys._getframe(1)
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("calibrain."):
-        level, frame = level + 1, frame.f_back
+    level = 2
+    frame = sys._getframe(1)
+    while frame.f_back is not None and _is_ours(frame):
+        level += 1
+        frame = frame.f_back
     warnings.warn(message, category, stacklevel=level)
+
+
+def _is_ours(frame: FrameType) -> bool:
+    "Whether a call was made within this package"
+    return frame.f_globals.get("__name__", "").startswith("calibrain.")

@@ -13,8 +13,9 @@ import numpy as np
 from fastcore.basics import patch
 from scipy.special import ndtri
 
-from ..calibration.coverage import calibration_error, count_coverage, strata_masks
+from ..calibration.coverage import calibration_error, count_coverage
 from ..calibration.credible_sets import mahalanobis
+from ..calibration.strata import strata_masks
 from ..core.tables import html_table
 from calibrain.evaluation.errors import (
     amplitude_error,

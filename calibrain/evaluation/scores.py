@@ -45,8 +45,10 @@ def crps(
     error, std = _announced(x, mean, var)
     # beyond 37 standard deviations erf is 1 and the density 0 to the last bit
     z = np.minimum(np.abs(_standardised(error, std)), 37)
+    missed = np.abs(error) * erf(z / np.sqrt(2))
     twice_density = np.sqrt(2 / np.pi) * np.exp(-z * z / 2)
-    return np.abs(error) * erf(z / np.sqrt(2)) + std * (twice_density - 1 / np.sqrt(np.pi))
+    spread = std * (twice_density - 1 / np.sqrt(np.pi))
+    return missed + spread
 
 # %% ../../nbs/api/evaluation/01_scores.ipynb #b7ead973
 def check_level(

@@ -26,19 +26,27 @@ def _inside(
     if mean.shape[1] == 1:
         return ndtr((radius - m) / s) - ndtr((-radius - m) / s)
 
-    # the range of the first axis, t0 to t1, and the points within it, `(n, n_nodes)`
+    # the range of the first axis, t0 to t1
     t0 = np.arcsin(np.clip((m - _FAR * s) / radius, -1, 1))
     t1 = np.arcsin(np.clip((m + _FAR * s) / radius, -1, 1))
-    t = t0[:, None] + (t1 - t0)[:, None] * (_NODES + 1) / 2
-    x = radius[:, None] * np.sin(t)
-    rest = radius[:, None] * np.cos(t)  # radius of the ball in the other axes
+    span = t1 - t0
 
-    z = (x - m[:, None]) / s[:, None]
-    density = np.exp(-(z**2) / 2) / (np.sqrt(2 * np.pi) * s[:, None])
-    other_means = np.repeat(mean[:, 1:], len(_NODES), axis=0)
-    other_stds = np.repeat(std[:, 1:], len(_NODES), axis=0)
-    inner = _inside(other_means, other_stds, rest.ravel()).reshape(t.shape)
-    return (t1 - t0) / 2 * ((density * rest * inner) @ _WEIGHTS)
+    # points within it, `(n, n_nodes)`, and the ball that they leave to the other axes
+    m, s, radius = m[:, None], s[:, None], radius[:, None]
+    t = t0[:, None] + span[:, None] * (_NODES + 1) / 2
+    x = radius * np.sin(t)
+    rest = radius * np.cos(t)
+
+    z = (x - m) / s
+    density = np.exp(-(z**2) / 2) / (np.sqrt(2 * np.pi) * s)
+    n_nodes = len(_NODES)
+    inner = _inside(
+        np.repeat(mean[:, 1:], n_nodes, axis=0),
+        np.repeat(std[:, 1:], n_nodes, axis=0),
+        rest.ravel(),
+    )
+    integrand = density * rest * inner.reshape(t.shape)
+    return span / 2 * (integrand @ _WEIGHTS)
 
 # %% ../../nbs/api/posterior/03_exceedance.ipynb #5f1bf9ae
 def exceedance(

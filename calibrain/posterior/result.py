@@ -230,9 +230,11 @@ def result_from_arrays(
     arrays: dict,  # What `result_to_arrays` made
 ) -> Result:  # The result
     "A result from plain arrays"
-    fields = {k: _from_arrays(arrays, f"posterior/{k}") for k in _names_below(arrays, "posterior/")}
+    fields: dict[str, Any] = {}
+    for k in _names_below(arrays, "posterior/"):
+        fields[k] = _from_arrays(arrays, f"posterior/{k}")
+    fields["n_orient"] = int(fields["n_orient"])
     posterior = Posterior(**fields)
-    posterior = replace(posterior, n_orient=int(posterior.n_orient))
 
     entries = {}
     for key in _names_below(arrays, "entry/"):

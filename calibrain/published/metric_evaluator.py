@@ -7,6 +7,7 @@ __all__ = ['MetricEvaluator', 'calibration_metrics_4']
 
 # %% ../../nbs/api/published/02_metric_evaluator.ipynb #a33e8f71
 import logging
+from typing import Any
 
 import numpy as np
 from fastcore.basics import patch
@@ -14,88 +15,76 @@ from fastcore.basics import patch
 from ..calibration.coverage import Stratum, calibration_error
 from ..core.checks import check_array, check_choice, check_count, check_logger, refuse
 from ..evaluation import errors
-from ..evaluation.scores import check_variance
-from ..head.leadfield import Leadfield
+from ..posterior.moments import by_source, check_variance, variances_of
+from .uncertainty_estimator import tangential
 
 # %% ../../nbs/api/published/02_metric_evaluator.ipynb #2b18ba0f
 _N_ORIENT = dict(fixed=1, eeg_free=3, meg_free=2)  # Setting → components
 _MODES = dict(pointwise=False, aggregated=True)  # Mode → whether to average over time
 
 
-def _by_source(name: str, x, k: int) -> np.ndarray:  # `(n_sources, k, n_times)`
-    "Amplitudes with sources and components along axes of their own"
-    x = check_array(name, x)
-    if x.ndim == 2 and len(x) % k == 0:
-        x = x.reshape(-1, k, x.shape[1])
-    if x.ndim != 3 or x.shape[1] != k:
-        refuse(
-            ValueError,
-            name,
-            f"of shape (n_sources, {k}, n_times) or (n_sources * {k}, n_times)",
-            f"shape {x.shape}",
-            "set `setting` to the kind of sources",
-        )
-    return x
+def _amplitudes(name: str, x: np.ndarray, k: int) -> np.ndarray:  # `(n_sources, k, n_times)`
+    "Amplitudes of the sources of a setting"
+    return by_source(name, x, k, cure="set `setting` to the kind of sources")
 
 # %% ../../nbs/api/published/02_metric_evaluator.ipynb #2f487aad
-def _tangential(V_tan, L_free_Mx3N, n_sources: int) -> np.ndarray:  # `(n_sources, 3, 2)`
-    "The directions of the two components"
-    if V_tan is not None:
-        return check_array("V_tan", V_tan, (n_sources, 3, 2))
-    if L_free_Mx3N is None:
-        refuse(
-            ValueError,
-            "V_tan or L_free_Mx3N",
-            "given for 'meg_free' with truth along x, y, z",
-            "None",
-            "pass the leadfield's basis as V_tan",
-        )
-    L = check_array("L_free_Mx3N", L_free_Mx3N, (None, 3 * n_sources))
-    return Leadfield(L.reshape(len(L), n_sources, 3), unit="fT/nAm").reduce_meg().basis
+def _directions(
+    V_tan: np.ndarray | None, L_free_Mx3N: np.ndarray | None, n_sources: int
+) -> np.ndarray:  # `(n_sources, 3, 2)`
+    "The directions of the two components, which have to be known"
+    if V_tan is None and L_free_Mx3N is None:
+        must = "given for 'meg_free' with truth along x, y, z"
+        cure = "pass the leadfield's basis as V_tan"
+        refuse(ValueError, "V_tan or L_free_Mx3N", must, "None", cure)
+    return tangential(V_tan, L_free_Mx3N, n_sources)
 
 
 def _pair(
-    x_true, x_hat, setting: str, mode: str, V_tan=None, L_free_Mx3N=None
+    x_true: np.ndarray,
+    x_hat: np.ndarray,
+    setting: str,
+    mode: str,
+    V_tan: np.ndarray | None = None,
+    L_free_Mx3N: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:  # Both `(n_sources, k, n_times)`
     "Truth and mean in the same components, averaged over time if asked for"
-    k, average = check_choice("setting", setting, _N_ORIENT), check_choice("mode", mode, _MODES)
-    hat = _by_source("x_hat", x_hat, k)
-    if k == 2 and np.shape(x_true)[:2] == (len(hat), 3):
-        x_true = _tangential(V_tan, L_free_Mx3N, len(hat)).transpose(0, 2, 1) @ check_array(
-            "x_true", x_true
-        )
-    x, hat = errors.paired(_by_source("x_true", x_true, k), hat)
-    return (x.mean(2, keepdims=True), hat.mean(2, keepdims=True)) if average else (x, hat)
+    k = check_choice("setting", setting, _N_ORIENT)
+    average = check_choice("mode", mode, _MODES)
+    hat = _amplitudes("x_hat", x_hat, k)
+    n_sources = len(hat)
+    if k == 2 and np.shape(x_true)[:2] == (n_sources, 3):
+        directions = _directions(V_tan, L_free_Mx3N, n_sources)
+        x_true = directions.transpose(0, 2, 1) @ check_array("x_true", x_true)
+    x, hat = errors.paired(_amplitudes("x_true", x_true, k), hat)
+    if average:
+        x = x.mean(2, keepdims=True)
+        hat = hat.mean(2, keepdims=True)
+    return x, hat
 
 # %% ../../nbs/api/published/02_metric_evaluator.ipynb #48ab5990
-def _lengths(*args) -> tuple[np.ndarray, np.ndarray]:  # Both `(n_sources, n_times)`
+def _lengths(*args: Any) -> tuple[np.ndarray, np.ndarray]:  # Both `(n_sources, n_times)`
     "Truth and mean, as they are for one component and as lengths for several"
-    return tuple(a[:, 0] if a.shape[1] == 1 else np.linalg.norm(a, axis=1) for a in _pair(*args))
+    x, hat = _pair(*args)
+    if x.shape[1] == 1:
+        return x[:, 0], hat[:, 0]
+    return np.linalg.norm(x, axis=1), np.linalg.norm(hat, axis=1)
 
 # %% ../../nbs/api/published/02_metric_evaluator.ipynb #ad4af893
-def _variances(posterior_uncert, k: int) -> np.ndarray:  # `(n_sources, k)`, nAm²
+def _variances(posterior_uncert: np.ndarray, k: int) -> np.ndarray:  # `(n_sources, k)`, nAm²
     "Variances from a vector, a covariance or blocks"
-    v = check_array("posterior_uncert", posterior_uncert)
+    name = "posterior_uncert"
+    v = check_array(name, posterior_uncert)
     if v.ndim == 3 and v.shape[1:] == (k, k):
-        v = np.diagonal(v, axis1=1, axis2=2)
+        v = variances_of(v)
     elif v.ndim == 2 and v.shape[0] == v.shape[1]:
         v = np.diagonal(v)
     elif v.ndim != 1:
-        refuse(
-            ValueError,
-            "posterior_uncert",
-            f"variances (n_sources * {k},), a square covariance or blocks (n_sources, {k}, {k})",
-            f"shape {v.shape}",
-        )
+        must = f"variances (n_sources * {k},), a square covariance or blocks (n_sources, {k}, {k})"
+        refuse(ValueError, name, must, f"shape {v.shape}")
     if v.size % k:
-        refuse(
-            ValueError,
-            "posterior_uncert",
-            f"of n_sources * {k} coefficients",
-            f"{v.size} of them",
-            "set `setting` to the kind of sources",
-        )
-    return check_variance("posterior_uncert", v.reshape(-1, k))
+        cure = "set `setting` to the kind of sources"
+        refuse(ValueError, name, f"of n_sources * {k} coefficients", f"{v.size} of them", cure)
+    return check_variance(name, v.reshape(-1, k))
 
 # %% ../../nbs/api/published/02_metric_evaluator.ipynb #e57c5399
 class MetricEvaluator:
@@ -103,53 +92,86 @@ class MetricEvaluator:
 
     def __init__(
         self,
-        ue: object,  # An `UncertaintyEstimator`: makes the calibration curves
+        ue: Any,  # An `UncertaintyEstimator`: makes the calibration curves
         *,
-        nominal_coverages: np.ndarray = None,  # Levels of the curves, within 0 and 1; `None`: those of `ue`
+        nominal_coverages: np.ndarray | None = None,  # Levels within 0 and 1; `None`: those of `ue`
         evaluation_metrics: tuple = (),  # Kept for scripts that pass it; `evaluate_all` computes all
+        # Kept likewise
         calibration_metrics: tuple = (
             "mean_signed_deviation",
             "mean_absolute_deviation",
             "max_underconfidence_deviation",
             "max_overconfidence_deviation",
-        ),  # Kept likewise
+        ),
         logger: logging.Logger | None = None,  # Where to write to; `None`: the module's
     ):
         if nominal_coverages is not None:
             ue = type(ue)(nominal_coverages=nominal_coverages)
-        self.ue, self.logger = ue, check_logger(logger, __name__)
+        self.ue = ue
+        self.logger = check_logger(logger, __name__)
         self.nominal_coverages = np.asarray(ue.nominal_coverages, float)
-        self.evaluation_metrics, self.calibration_metrics = (
-            tuple(evaluation_metrics or ()),
-            tuple(calibration_metrics),
-        )
+        self.evaluation_metrics = tuple(evaluation_metrics or ())
+        self.calibration_metrics = tuple(calibration_metrics)
 
 # %% ../../nbs/api/published/02_metric_evaluator.ipynb #e4894f7c
-def _delegate(name: str):
-    "A method that hands lengths to the function of that name in `errors`"
-
-    def method(
-        self,
-        *,
-        x_true: np.ndarray,  # True sources
-        x_hat: np.ndarray,  # Posterior mean
-        setting: str,  # "fixed", "eeg_free" or "meg_free"
-        mode: str = "pointwise",  # "pointwise" or "aggregated"
-        V_tan: np.ndarray = None,  # Directions of the two components, `(n_sources, 3, 2)`
-        L_free_Mx3N: np.ndarray = None,  # Free leadfield to find them from, `(n_sensors, n_sources * 3)`
-    ) -> float:
-        return getattr(errors, name)(*_lengths(x_true, x_hat, setting, mode, V_tan, L_free_Mx3N))
-
-    method.__name__, method.__qualname__, method.__doc__ = (
-        name,
-        f"MetricEvaluator.{name}",
-        getattr(errors, name).__doc__,
-    )
-    return method
+@patch
+def mse(
+    self: MetricEvaluator,
+    *,
+    x_true: np.ndarray,  # True sources
+    x_hat: np.ndarray,  # Posterior mean
+    setting: str,  # "fixed", "eeg_free" or "meg_free"
+    mode: str = "pointwise",  # "pointwise" or "aggregated"
+    V_tan: np.ndarray | None = None,  # Directions of the two components, `(n_sources, 3, 2)`
+    L_free_Mx3N: np.ndarray | None = None,  # Free leadfield instead, `(n_sensors, n_sources * 3)`
+) -> float:
+    "Mean squared error over sources, components and samples"
+    return errors.mse(*_lengths(x_true, x_hat, setting, mode, V_tan, L_free_Mx3N))
 
 
-for _name in ("mse", "mae", "rmse", "rmae"):
-    setattr(MetricEvaluator, _name, _delegate(_name))
+@patch
+def mae(
+    self: MetricEvaluator,
+    *,
+    x_true: np.ndarray,  # True sources
+    x_hat: np.ndarray,  # Posterior mean
+    setting: str,  # "fixed", "eeg_free" or "meg_free"
+    mode: str = "pointwise",  # "pointwise" or "aggregated"
+    V_tan: np.ndarray | None = None,  # Directions of the two components, `(n_sources, 3, 2)`
+    L_free_Mx3N: np.ndarray | None = None,  # Free leadfield instead, `(n_sensors, n_sources * 3)`
+) -> float:
+    "Mean absolute error over sources, components and samples"
+    return errors.mae(*_lengths(x_true, x_hat, setting, mode, V_tan, L_free_Mx3N))
+
+
+@patch
+def rmse(
+    self: MetricEvaluator,
+    *,
+    x_true: np.ndarray,  # True sources
+    x_hat: np.ndarray,  # Posterior mean
+    setting: str,  # "fixed", "eeg_free" or "meg_free"
+    mode: str = "pointwise",  # "pointwise" or "aggregated"
+    V_tan: np.ndarray | None = None,  # Directions of the two components, `(n_sources, 3, 2)`
+    L_free_Mx3N: np.ndarray | None = None,  # Free leadfield instead, `(n_sensors, n_sources * 3)`
+) -> float:
+    "Root of the mean squared error"
+    return errors.rmse(*_lengths(x_true, x_hat, setting, mode, V_tan, L_free_Mx3N))
+
+
+@patch
+def rmae(
+    self: MetricEvaluator,
+    *,
+    x_true: np.ndarray,  # True sources
+    x_hat: np.ndarray,  # Posterior mean
+    setting: str,  # "fixed", "eeg_free" or "meg_free"
+    mode: str = "pointwise",  # "pointwise" or "aggregated"
+    V_tan: np.ndarray | None = None,  # Directions of the two components, `(n_sources, 3, 2)`
+    L_free_Mx3N: np.ndarray | None = None,  # Free leadfield instead, `(n_sensors, n_sources * 3)`
+) -> float:
+    "Root of the mean absolute error, as calibrain 1.0 reports it"
+    return errors.rmae(*_lengths(x_true, x_hat, setting, mode, V_tan, L_free_Mx3N))
 
 # %% ../../nbs/api/published/02_metric_evaluator.ipynb #89d14452
 @patch
@@ -161,16 +183,17 @@ def emd(
     coords: np.ndarray,  # Positions, `(n_sources, 3)`, in any unit
     setting: str,  # "fixed", "eeg_free" or "meg_free"
     mode: str = "pointwise",  # "pointwise" or "aggregated"
-    V_tan: np.ndarray = None,  # Directions of the two components, `(n_sources, 3, 2)`
-    L_free_Mx3N: np.ndarray = None,  # Free leadfield to find them from, `(n_sensors, n_sources * 3)`
+    V_tan: np.ndarray | None = None,  # Directions of the two components, `(n_sources, 3, 2)`
+    L_free_Mx3N: np.ndarray | None = None,  # Free leadfield instead, `(n_sensors, n_sources * 3)`
     eps: float = 1e-12,  # Masses up to this are nothing
 ) -> float:  # In the unit of `coords`
     "Earth mover's distance between true and estimated lengths"
-    a, b = (
-        np.linalg.norm(m, axis=(1, 2))
-        for m in _pair(x_true, x_hat, setting, mode, V_tan, L_free_Mx3N)
+    x, hat = _pair(x_true, x_hat, setting, mode, V_tan, L_free_Mx3N)
+    true_mass = np.linalg.norm(x, axis=(1, 2))
+    mass = np.linalg.norm(hat, axis=(1, 2))
+    cost = errors.transport_cost(
+        np.where(true_mass > eps, true_mass, 0), np.where(mass > eps, mass, 0), coords
     )
-    cost = errors.transport_cost(np.where(a > eps, a, 0), np.where(b > eps, b, 0), coords)
     return np.inf if np.isnan(cost) else cost
 
 # %% ../../nbs/api/published/02_metric_evaluator.ipynb #a7506dc9
@@ -184,12 +207,12 @@ def mean_posterior_std(
     n_times: int | None = None,  # Samples that are averaged; needed for "aggregated"
 ) -> float:  # nAm
     "Mean over sources of the root of the mean variance of their components"
-    k, average = check_choice("setting", setting, _N_ORIENT), check_choice("mode", mode, _MODES)
-    if average:
-        n_times = check_count("n_times", n_times, cure="pass how many samples are averaged")
-    return float(
-        np.sqrt(_variances(posterior_uncert, k).mean(1) / (n_times if average else 1)).mean()
-    )
+    k = check_choice("setting", setting, _N_ORIENT)
+    n_averaged = 1
+    if check_choice("mode", mode, _MODES):
+        n_averaged = check_count("n_times", n_times, cure="pass how many samples are averaged")
+    variance = _variances(posterior_uncert, k).mean(1) / n_averaged
+    return float(np.sqrt(variance).mean())
 
 # %% ../../nbs/api/published/02_metric_evaluator.ipynb #9e6e721c
 def calibration_metrics_4(
@@ -198,9 +221,8 @@ def calibration_metrics_4(
 ) -> dict:  # Four numbers by name
     "Deviations of a calibration curve, under the names of calibrain 1.0"
     nominal = check_array("nominal", nominal, (None,))
-    off = calibration_error(
-        Stratum(nominal, check_array("empirical", empirical, (len(nominal),)), None, None)
-    )
+    empirical = check_array("empirical", empirical, (len(nominal),))
+    off = calibration_error(Stratum(nominal, empirical, counts=np.array([]), total=0))
     return dict(
         max_underconfidence_deviation=off.under_coverage,
         max_overconfidence_deviation=off.over_coverage,
@@ -212,32 +234,31 @@ def calibration_metrics_4(
 MetricEvaluator.calibration_metrics_4 = staticmethod(calibration_metrics_4)
 
 # %% ../../nbs/api/published/02_metric_evaluator.ipynb #9658168b
-_CURVES = {  # Setting and kind of set → method of the estimator, and what it calls truth, mean and uncertainty
-    ("fixed", "marginal"): ("calibration_curve_intervals_{}", "x_true", "x_hat", "posterior_var"),
-    ("fixed", "full_cov"): ("calibration_curve_intervals_{}", "x_true", "x_hat", "posterior_var"),
+# Setting and kind of set → method of the estimator, and what it calls truth, mean and uncertainty
+_CURVES = {
+    ("fixed", "marginal"): (
+        "calibration_curve_intervals_{}",
+        ("x_true", "x_hat", "posterior_var"),
+    ),
+    ("fixed", "full_cov"): (
+        "calibration_curve_intervals_{}",
+        ("x_true", "x_hat", "posterior_var"),
+    ),
     ("eeg_free", "marginal"): (
         "calibration_curve_componentwise_eeg_free_{}",
-        "x_true",
-        "x_hat",
-        "posterior_uncert",
+        ("x_true", "x_hat", "posterior_uncert"),
     ),
     ("eeg_free", "full_cov"): (
         "calibration_curve_ellipsoid_eeg_free_{}",
-        "x_true",
-        "x_hat",
-        "posterior_cov",
+        ("x_true", "x_hat", "posterior_cov"),
     ),
     ("meg_free", "marginal"): (
         "calibration_curve_componentwise_meg_free_{}",
-        "x_true_2d",
-        "x_hat_2d",
-        "posterior_uncert_2d",
+        ("x_true_2d", "x_hat_2d", "posterior_uncert_2d"),
     ),
     ("meg_free", "full_cov"): (
         "calibration_curve_ellipse_meg_free_{}",
-        "x_true_3d",
-        "x_hat_2d",
-        "posterior_cov_2d",
+        ("x_true_3d", "x_hat_2d", "posterior_cov_2d"),
     ),
 }
 
@@ -251,30 +272,29 @@ def calibration_curve(
     posterior_uncert: np.ndarray,  # Variances, covariance or blocks
     setting: str,  # "fixed", "eeg_free" or "meg_free"
     mode: str = "aggregated",  # "pointwise" or "aggregated"
-    V_tan: np.ndarray = None,  # Directions of the two components, `(n_sources, 3, 2)`
-    L_free_Mx3N: np.ndarray = None,  # Free leadfield to find them from, `(n_sensors, n_sources * 3)`
+    V_tan: np.ndarray | None = None,  # Directions of the two components, `(n_sources, 3, 2)`
+    L_free_Mx3N: np.ndarray | None = None,  # Free leadfield instead, `(n_sensors, n_sources * 3)`
     free_interval_type: str = "full_cov",  # "marginal" or "full_cov"
 ) -> dict:  # nominal, empirical, metrics_4
     "Empirical against nominal coverage"
     check_choice("free_interval_type", free_interval_type, dict(marginal=0, full_cov=0))
-    (x, hat), k = _pair(x_true, x_hat, setting, "pointwise", V_tan, L_free_Mx3N), _N_ORIENT[setting]
+    x, hat = _pair(x_true, x_hat, setting, "pointwise", V_tan, L_free_Mx3N)
     check_choice("mode", mode, _MODES)
-    method, *names = _CURVES[setting, free_interval_type]
-    if k == 1:
-        x, hat, posterior_uncert = x[:, 0], hat[:, 0], _variances(posterior_uncert, 1)[:, 0]
+    if setting == "fixed":
+        x, hat = x[:, 0], hat[:, 0]
+        posterior_uncert = _variances(posterior_uncert, 1)[:, 0]
+    method, names = _CURVES[setting, free_interval_type]
     more = {}
-    if names[0] == "x_true_3d":
-        more = dict(V_tan=_tangential(V_tan, L_free_Mx3N, len(x)))
-        x = more["V_tan"] @ x
-    curve = getattr(self.ue, method.format(mode))(
-        **dict(zip(names, (x, hat, posterior_uncert))), **more
-    )
-    nominal, empirical = (
-        np.asarray(curve[f"{of}_coverages"], float) for of in ("nominal", "empirical")
-    )
-    return dict(
-        nominal=nominal, empirical=empirical, metrics_4=calibration_metrics_4(nominal, empirical)
-    )
+    if "x_true_3d" in names:  # ellipses are drawn in space
+        directions = _directions(V_tan, L_free_Mx3N, len(x))
+        x = directions @ x
+        more["V_tan"] = directions
+    arguments = dict(zip(names, (x, hat, posterior_uncert)))
+    curve = getattr(self.ue, method.format(mode))(**arguments, **more)
+    nominal = np.asarray(curve["nominal_coverages"], float)
+    empirical = np.asarray(curve["empirical_coverages"], float)
+    metrics_4 = calibration_metrics_4(nominal, empirical)
+    return dict(nominal=nominal, empirical=empirical, metrics_4=metrics_4)
 
 # %% ../../nbs/api/published/02_metric_evaluator.ipynb #e850b757
 @patch
@@ -286,9 +306,9 @@ def evaluate_all(
     posterior_uncert: np.ndarray,  # Variances, covariance or blocks
     setting: str,  # "fixed", "eeg_free" or "meg_free"
     mode: str = "aggregated",  # "pointwise" or "aggregated"
-    coords: np.ndarray = None,  # Positions, `(n_sources, 3)`; needed for the EMD
-    V_tan: np.ndarray = None,  # Directions of the two components, `(n_sources, 3, 2)`
-    L_free_Mx3N: np.ndarray = None,  # Free leadfield to find them from, `(n_sensors, n_sources * 3)`
+    coords: np.ndarray | None = None,  # Positions, `(n_sources, 3)`; needed for the EMD
+    V_tan: np.ndarray | None = None,  # Directions of the two components, `(n_sources, 3, 2)`
+    L_free_Mx3N: np.ndarray | None = None,  # Free leadfield instead, `(n_sensors, n_sources * 3)`
     compute_emd: bool = False,  # Whether to add the EMD
     free_interval_type: str = "full_cov",  # "marginal" or "full_cov"
 ) -> dict:  # mse, mae, rmse, rmae, mean_posterior_std, calibration and, if asked for, emd
@@ -297,18 +317,17 @@ def evaluate_all(
         x_true=x_true, x_hat=x_hat, setting=setting, mode=mode, V_tan=V_tan, L_free_Mx3N=L_free_Mx3N
     )
     if compute_emd and coords is None:
-        refuse(
-            ValueError,
-            "coords",
-            "given where compute_emd=True",
-            "None",
-            "pass positions, (n_sources, 3)",
-        )
-    out = {name: getattr(self, name)(**pair) for name in ("mse", "mae", "rmse", "rmae")}
+        cure = "pass positions, (n_sources, 3)"
+        refuse(ValueError, "coords", "given where compute_emd=True", "None", cure)
+    out = dict(
+        mse=self.mse(**pair), mae=self.mae(**pair), rmse=self.rmse(**pair), rmae=self.rmae(**pair)
+    )
     out["mean_posterior_std"] = self.mean_posterior_std(
         posterior_uncert=posterior_uncert, setting=setting, mode=mode, n_times=np.shape(x_true)[-1]
     )
     out["calibration"] = self.calibration_curve(
         **pair, posterior_uncert=posterior_uncert, free_interval_type=free_interval_type
     )
-    return out | (dict(emd=self.emd(**pair, coords=coords)) if compute_emd else {})
+    if compute_emd:
+        out["emd"] = self.emd(**pair, coords=coords)
+    return out

@@ -7,8 +7,9 @@ __all__ = ['METHODS', 'UncertaintyEstimator', 'posterior_variance_from_cov']
 
 # %% ../../nbs/api/published/01_uncertainty_estimator.ipynb #82d41e82
 import logging
+from collections.abc import Callable
 from inspect import Parameter, Signature
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from fastcore.basics import patch
@@ -16,18 +17,22 @@ from fastcore.basics import patch
 from ..calibration.coverage import DEFAULT_LEVELS, check_levels, count_coverage
 from calibrain.calibration.credible_sets import (
     MODES,
-    Moments,
-    Scores,
-    _no_negative,
-    _plain,
+    Distances,
     credible_interval,
     half_width,
+    mahalanobis,
     reach,
-    scores,
-    truth_like,
+    without_single_axes,
 )
 from ..core.checks import check_array, check_count, check_logger, check_number, refuse
 from ..head.leadfield import Leadfield
+from calibrain.posterior.moments import (
+    Moments,
+    by_source,
+    check_variance,
+    truth_like,
+    variances_of,
+)
 
 # %% ../../nbs/api/published/01_uncertainty_estimator.ipynb #d330f582
 class UncertaintyEstimator:
@@ -35,12 +40,11 @@ class UncertaintyEstimator:
 
     def __init__(
         self,
-        nominal_coverages: np.ndarray = None,  # Levels within 0 and 1, in any order; `None`: 15 of them from 0 to 1
+        nominal_coverages: np.ndarray | None = None,  # Levels within 0 and 1; `None`: 15 of them
         logger: logging.Logger | None = None,  # Where to log; `None`: the logger of this module
     ):
-        self.nominal_coverages = check_levels(
-            DEFAULT_LEVELS if nominal_coverages is None else nominal_coverages
-        )
+        levels = DEFAULT_LEVELS if nominal_coverages is None else nominal_coverages
+        self.nominal_coverages = check_levels(levels)
         self.logger = check_logger(logger, __name__)
 
 # %% ../../nbs/api/published/01_uncertainty_estimator.ipynb #8eea1553
@@ -52,7 +56,8 @@ def credible_intervals_normal(
     nominal_coverage: float,  # Probability that the intervals should hold
 ) -> tuple:  # Lower and upper ends
     "Central intervals of Gaussians"
-    mean, half = np.asarray(mean, float), half_width(variance, nominal_coverage)
+    mean = np.asarray(mean, float)
+    half = half_width(variance, nominal_coverage)
     return mean - half, mean + half
 
 # %% ../../nbs/api/published/01_uncertainty_estimator.ipynb #99675238
@@ -65,8 +70,8 @@ def posterior_variance_from_cov(
     cov = check_array("posterior_cov", posterior_cov, (None, None))
     if len(cov) != len(cov.T):
         refuse(ValueError, "posterior_cov", "square", f"shape {cov.shape}")
-    _no_negative("posterior_cov, its diagonal,", cov.diagonal())
-    return np.maximum(cov.diagonal(), check_number("min_var", min_var, least=0))
+    variances = check_variance("posterior_cov, its diagonal,", cov.diagonal())
+    return np.maximum(variances, check_number("min_var", min_var, least=0))
 
 
 UncertaintyEstimator.posterior_variance_from_cov = staticmethod(posterior_variance_from_cov)
@@ -74,260 +79,306 @@ UncertaintyEstimator.posterior_variance_from_cov = staticmethod(posterior_varian
 # %% ../../nbs/api/published/01_uncertainty_estimator.ipynb #6c1b72c8
 def _as_blocks(name: str, cov: np.ndarray, k: int) -> np.ndarray:  # `(n_sources, k, k)`
     "The blocks of the sources"
-    c = check_array(name, cov)
-    if c.ndim == 2 and c.shape[0] == c.shape[1] and len(c) % k == 0:
-        n = np.arange(len(c) // k)
-        return c.reshape(len(n), k, len(n), k)[n, :, n]
-    if c.shape[1:] != (k, k):
-        refuse(ValueError, name, f"of shape ({k}N, {k}N) or (N, {k}, {k})", f"shape {c.shape}")
-    return c
+    cov = check_array(name, cov)
+    whole = cov.ndim == 2 and cov.shape[0] == cov.shape[1] and len(cov) % k == 0
+    if whole:
+        n_sources = len(cov) // k
+        n = np.arange(n_sources)
+        return cov.reshape(n_sources, k, n_sources, k)[n, :, n]
+    if cov.shape[1:] != (k, k):
+        must = f"of shape ({k}N, {k}N) or (N, {k}, {k})"
+        refuse(ValueError, name, must, f"shape {cov.shape}")
+    return cov
 
 
 def _repaired(blocks: np.ndarray, epsilon: float) -> np.ndarray:
     "Blocks with eigenvalues below `epsilon` raised to it"
     w, U = np.linalg.eigh((blocks + blocks.transpose(0, 2, 1)) / 2)
-    return (U * np.maximum(w, epsilon)[:, None]) @ U.transpose(0, 2, 1)
-
-# %% ../../nbs/api/published/01_uncertainty_estimator.ipynb #bbd1207d
-def _means(name: str, hat: np.ndarray, shape: tuple) -> np.ndarray:  # `(n_sources, k, n_times)`
-    "Posterior means with the components along an axis of their own"
-    n, k = shape
-    a = check_array(name, hat)
-    if a.shape[:-1] not in ((n, k), (n * k,)):
-        refuse(
-            ValueError,
-            name,
-            f"of shape ({n}, {k}, n_times) or ({n * k}, n_times), as there are {n} covariances",
-            f"shape {a.shape}",
-        )
-    return a.reshape(n, k, -1)
+    raised = np.maximum(w, epsilon)
+    return (U * raised[:, None]) @ U.transpose(0, 2, 1)
 
 # %% ../../nbs/api/published/01_uncertainty_estimator.ipynb #3ed780de
+def tangential(
+    V_tan: np.ndarray | None,  # Directions of the two components, `(n_sources, 3, 2)`
+    L_free_Mx3N: np.ndarray | None,  # Free leadfield instead, `(n_sensors, n_sources * 3)`
+    n_sources: int,  # Sources there must be
+) -> np.ndarray:  # `(n_sources, 3, 2)`
+    "The directions of the two components that MEG sees"
+    if V_tan is None:
+        L = check_array("L_free_Mx3N", L_free_Mx3N, (None, 3 * n_sources))
+        free = Leadfield(L.reshape(len(L), n_sources, 3), unit="fT/nAm")
+        V_tan = free.reduce_meg().basis
+    return check_array("V_tan", V_tan, (n_sources, 3, 2))
+
+
 def _reduced(
-    x_true_3d: np.ndarray, n: int, V_tan, L_free_Mx3N
-) -> tuple:  # Truth in two components, and the directions
+    x_true_3d: np.ndarray,  # Truth in space or in two components
+    n: int,  # Sources of the estimate
+    V_tan: np.ndarray | None,
+    L_free_Mx3N: np.ndarray | None,
+) -> tuple[np.ndarray, np.ndarray | None]:  # Truth in two components, and the directions
     "A truth in space, in the two components that MEG sees"
     x = check_array("x_true_3d", x_true_3d)
     if x.shape[:-1] in ((n, 2), (2 * n,)):
         return x, V_tan
     if x.shape[:-1] not in ((n, 3), (3 * n,)):
-        refuse(
-            ValueError,
-            "x_true_3d",
-            f"of shape ({n}, 3, n_times)",
-            f"shape {x.shape}",
-            f"posterior_cov_2d has {n} sources",
-        )
+        cure = f"posterior_cov_2d has {n} sources"
+        refuse(ValueError, "x_true_3d", f"of shape ({n}, 3, n_times)", f"shape {x.shape}", cure)
     if V_tan is None and L_free_Mx3N is None:
-        refuse(
-            ValueError,
-            "V_tan",
-            "given for a truth in space",
-            "None",
-            "pass the leadfield's basis, or L_free_Mx3N",
-        )
-    if V_tan is None:
-        V_tan = (
-            Leadfield(
-                check_array("L_free_Mx3N", L_free_Mx3N, (None, 3 * n)).reshape(-1, n, 3),
-                unit="fT/nAm",
-            )
-            .reduce_meg()
-            .basis
-        )
-    return check_array("V_tan", V_tan, (n, 3, 2)).transpose(0, 2, 1) @ x.reshape(n, 3, -1), V_tan
-
-# %% ../../nbs/api/published/01_uncertainty_estimator.ipynb #afabb83a
-def _one_level(s: Scores, m: Moments, x: np.ndarray, level: float) -> dict:
-    "Membership at one level, and what it was decided by"
-    inside, T, average = s.d2 <= reach(level)[s.rank], m.mean.shape[2], s.mode == "aggregated"
-    n, total = int((inside & s.informative).sum()), int(s.informative.sum())
-    out = dict(
-        within=_plain(inside, s.mode),
-        count_within=n,
-        total_count=total,
-        empirical_coverage=n / total if total else np.nan,
-        n_left_out=s.d2.size - total,
-        n_times=T,
-    )
-    if average:
-        out |= {
-            f"{name}_agg": _plain(a.mean(2, keepdims=True), "aggregated")
-            for name, a in (("x_true", x), ("x_hat", m.mean))
-        }
-    if s.region == "ellipsoid":
-        return out | dict(
-            q_values=_plain(s.d2, s.mode),
-            threshold=float(reach(level)[m.cov.shape[1], 0]),
-            cov_blocks=m.cov / (T if average else 1),
-        )
-    low, high = credible_interval(m, level, s.mode)
-    return (
-        out
-        | dict(ci_lower=low, ci_upper=high)
-        | (
-            dict(posterior_var_agg=np.squeeze(m.cov, 1) / T if m.cov.shape[1] == 1 else m.cov / T)
-            if average
-            else {}
-        )
-    )
-
-# %% ../../nbs/api/published/01_uncertainty_estimator.ipynb #950160b4
-def _curve(s: Scores, levels: np.ndarray) -> dict:
-    "Empirical coverage at each level, over all sources that count"
-    c = count_coverage(s, {"all": np.ones(len(s.rank), bool)}, levels)["all"]
-    return dict(
-        nominal_coverages=c.nominal,
-        empirical_coverages=c.empirical,
-        ci_counts=c.counts,
-        total_count=c.total,
-        interval_type="marginal" if s.region == "marginal" else "full_cov",
-    )
+        cure = "pass the leadfield's basis, or L_free_Mx3N"
+        refuse(ValueError, "V_tan", "given for a truth in space", "None", cure)
+    directions = tangential(V_tan, L_free_Mx3N, n)
+    return directions.transpose(0, 2, 1) @ x.reshape(n, 3, -1), directions
 
 # %% ../../nbs/api/published/01_uncertainty_estimator.ipynb #1eb44fcb
 class _Family(NamedTuple):
     "Methods that differ in their mode only"
 
-    membership: str  # Name of the method for one level, if there is one
+    membership: str | None  # Name of the method for one level, if there is one
     curve: str  # Name of the method for all levels
     region: str  # `"marginal"` or `"ellipsoid"`
-    n_orient: int  # Components of a source; `None`: an argument
-    arguments: str  # What truth, mean and uncertainty are called
+    n_orient: int | None  # Components of a source; `None`: an argument
+    arguments: tuple[str, str, str]  # What truth, mean and uncertainty are called
     options: dict  # Keyword → default
 
 
-_REPAIR, _FLOOR = dict(psd_repair_blocks=False, block_epsilon=0.0), dict(min_var=0.0)
+_REPAIR = dict(psd_repair_blocks=False, block_epsilon=0.0)
+_FLOOR = dict(min_var=0.0)
 _FAMILIES = (
     _Family(
-        "{}_interval_membership",
-        "calibration_curve_intervals_{}",
-        "marginal",
-        1,
-        "x_true x_hat posterior_var",
-        {},
+        membership="{}_interval_membership",
+        curve="calibration_curve_intervals_{}",
+        region="marginal",
+        n_orient=1,
+        arguments=("x_true", "x_hat", "posterior_var"),
+        options={},
     ),
     _Family(
-        "{}_ellipsoid_membership_eeg_free",
-        "calibration_curve_ellipsoid_eeg_free_{}",
-        "ellipsoid",
-        3,
-        "x_true x_hat posterior_cov",
-        _REPAIR,
+        membership="{}_ellipsoid_membership_eeg_free",
+        curve="calibration_curve_ellipsoid_eeg_free_{}",
+        region="ellipsoid",
+        n_orient=3,
+        arguments=("x_true", "x_hat", "posterior_cov"),
+        options=_REPAIR,
     ),
     _Family(
-        "{}_ellipse_membership_meg_free",
-        "calibration_curve_ellipse_meg_free_{}",
-        "ellipsoid",
-        2,
-        "x_true_3d x_hat_2d posterior_cov_2d",
-        dict(V_tan=None, L_free_Mx3N=None) | _REPAIR,
+        membership="{}_ellipse_membership_meg_free",
+        curve="calibration_curve_ellipse_meg_free_{}",
+        region="ellipsoid",
+        n_orient=2,
+        arguments=("x_true_3d", "x_hat_2d", "posterior_cov_2d"),
+        options=dict(V_tan=None, L_free_Mx3N=None) | _REPAIR,
     ),
     _Family(
-        "{}_componentwise_interval_membership_free",
-        "calibration_curve_componentwise_intervals_{}_free",
-        "marginal",
-        None,
-        "x_true x_hat posterior_uncert",
-        dict(n_orient=Parameter.empty) | _FLOOR,
+        membership="{}_componentwise_interval_membership_free",
+        curve="calibration_curve_componentwise_intervals_{}_free",
+        region="marginal",
+        n_orient=None,
+        arguments=("x_true", "x_hat", "posterior_uncert"),
+        options=dict(n_orient=Parameter.empty) | _FLOOR,  # must be passed
     ),
     _Family(
-        None,
-        "calibration_curve_componentwise_eeg_free_{}",
-        "marginal",
-        3,
-        "x_true x_hat posterior_uncert",
-        _FLOOR,
+        membership=None,
+        curve="calibration_curve_componentwise_eeg_free_{}",
+        region="marginal",
+        n_orient=3,
+        arguments=("x_true", "x_hat", "posterior_uncert"),
+        options=_FLOOR,
     ),
     _Family(
-        None,
-        "calibration_curve_componentwise_meg_free_{}",
-        "marginal",
-        2,
-        "x_true_2d x_hat_2d posterior_uncert_2d",
-        _FLOOR,
+        membership=None,
+        curve="calibration_curve_componentwise_meg_free_{}",
+        region="marginal",
+        n_orient=2,
+        arguments=("x_true_2d", "x_hat_2d", "posterior_uncert_2d"),
+        options=_FLOOR,
     ),
 )
 
-# %% ../../nbs/api/published/01_uncertainty_estimator.ipynb #ca07be1d
-def _scored(
+# %% ../../nbs/api/published/01_uncertainty_estimator.ipynb #42795c7e
+def _covariances(
     family: _Family,
-    mode: str,
-    x,
-    hat,
-    spread,
-    n_orient=None,
-    min_var=0.0,
-    psd_repair_blocks=False,
-    block_epsilon=0.0,
-    V_tan=None,
-    L_free_Mx3N=None,
-) -> tuple:
-    "Scores, moments, truth and directions behind every method"
-    truth_name, hat_name, name = family.arguments.split()
-    k = family.n_orient or check_count("n_orient", n_orient, most=3)
-    cov = (
-        check_array(name, spread, (None,))
-        if name == "posterior_var"
-        else _as_blocks(name, spread, k)
-    )
-    if family.region == "marginal" and cov.ndim == 3:
-        cov = np.diagonal(cov, axis1=1, axis2=2)
+    spread: np.ndarray,  # Variances, a covariance or blocks
+    k: int,  # Components of a source
+    min_var: float,
+    psd_repair_blocks: bool,
+    block_epsilon: float,
+) -> np.ndarray:  # `(n_sources, k, k)`, or variances, `(n_sources, k)` or `(n_sources,)`
+    "Covariances of the sources, raised where that was asked for"
+    name = family.arguments[2]
+    if name == "posterior_var":
+        cov = check_array(name, spread, (None,))
+    else:
+        cov = _as_blocks(name, spread, k)
+        if family.region == "marginal":
+            cov = variances_of(cov)
     if min_var:
         cov = np.maximum(cov, check_number("min_var", min_var, least=0))
     if psd_repair_blocks:
         cov = _repaired(cov, check_number("block_epsilon", block_epsilon, least=0))
-    if V := "V_tan" in family.options:
-        x, V = _reduced(x, len(cov), V_tan, L_free_Mx3N)
-    _no_negative(name, np.diagonal(cov, axis1=1, axis2=2) if cov.ndim == 3 else cov)
-    m = Moments(_means(hat_name, hat, (len(cov), k)), cov)
-    x = truth_like(x, m.mean, truth_name)
-    return scores(x, m, mode, family.region), m, x, dict(V_tan=V) if V is not False else {}
+    check_variance(name, cov if cov.ndim == 1 else variances_of(cov))
+    return cov
+
+# %% ../../nbs/api/published/01_uncertainty_estimator.ipynb #ca07be1d
+class _Measured(NamedTuple):
+    "What every method is about"
+
+    distances: Distances
+    moments: Moments
+    truth: np.ndarray  # `(n_sources, k, n_times)`
+    directions: np.ndarray | None  # Of the two components of MEG, `(n_sources, 3, 2)`
+
+
+def _measure(
+    family: _Family,
+    mode: str,
+    x: np.ndarray,  # True sources
+    hat: np.ndarray,  # Posterior mean
+    spread: np.ndarray,  # Variances, a covariance or blocks
+    n_orient: int | None = None,
+    min_var: float = 0.0,
+    psd_repair_blocks: bool = False,
+    block_epsilon: float = 0.0,
+    V_tan: np.ndarray | None = None,
+    L_free_Mx3N: np.ndarray | None = None,
+) -> _Measured:
+    "Distances between truth and mean behind every method"
+    truth_name, hat_name, _ = family.arguments
+    k = family.n_orient or check_count("n_orient", n_orient, most=3)
+    cov = _covariances(family, spread, k, min_var, psd_repair_blocks, block_epsilon)
+    n_sources = len(cov)
+    directions = None
+    if "V_tan" in family.options:
+        x, directions = _reduced(x, n_sources, V_tan, L_free_Mx3N)
+    why = f", as there are {n_sources} covariances"
+    moments = Moments(by_source(hat_name, hat, k, n_sources, why), cov)
+    truth = truth_like(x, moments.mean, truth_name)
+    distances = mahalanobis(truth, moments, mode, family.region)
+    return _Measured(distances, moments, truth, directions)
+
+# %% ../../nbs/api/published/01_uncertainty_estimator.ipynb #afabb83a
+def _one_level(measured: _Measured, level: float) -> dict:
+    "Membership at one level, and what it was decided by"
+    s, m, truth, _ = measured
+    inside = s.d2 <= reach(level)[s.rank]
+    n_within = int((inside & s.informative).sum())
+    total = int(s.informative.sum())
+    out = dict(
+        within=without_single_axes(inside, s.mode),
+        count_within=n_within,
+        total_count=total,
+        empirical_coverage=n_within / total if total else np.nan,
+        n_left_out=s.d2.size - total,
+        n_times=m.mean.shape[2],
+    )
+    if s.mode == "aggregated":
+        out["x_true_agg"] = _averaged(truth)
+        out["x_hat_agg"] = _averaged(m.mean)
+    sets = _ellipsoids if s.region == "ellipsoid" else _intervals
+    return out | sets(s, m, level)
+
+
+def _averaged(x: np.ndarray) -> np.ndarray:  # `(n_sources[, k])`
+    "Amplitudes, averaged over time"
+    return without_single_axes(x.mean(2, keepdims=True), "aggregated")
+
+
+def _ellipsoids(s: Distances, m: Moments, level: float) -> dict:
+    "What decided about ellipsoids"
+    k, n_times = m.mean.shape[1:]
+    return dict(
+        q_values=without_single_axes(s.d2, s.mode),
+        threshold=float(reach(level)[k, 0]),
+        cov_blocks=m.cov / (n_times if s.mode == "aggregated" else 1),
+    )
+
+
+def _intervals(s: Distances, m: Moments, level: float) -> dict:
+    "What decided about intervals"
+    lower, upper = credible_interval(m, level, s.mode)
+    out = dict(ci_lower=lower, ci_upper=upper)
+    if s.mode == "aggregated":
+        k, n_times = m.mean.shape[1:]
+        variances = m.cov[:, 0] if k == 1 else m.cov
+        out["posterior_var_agg"] = variances / n_times
+    return out
+
+# %% ../../nbs/api/published/01_uncertainty_estimator.ipynb #970a1838
+def _projected(measured: _Measured, out: dict) -> dict:
+    "What was compared, in the two components of MEG"
+    return dict(
+        V_tan=measured.directions,
+        projected_true=out.get("x_true_agg", measured.truth),
+        projected_mean=out.get("x_hat_agg", measured.moments.mean),
+    )
+
+# %% ../../nbs/api/published/01_uncertainty_estimator.ipynb #950160b4
+def _curve(s: Distances, levels: np.ndarray) -> dict:
+    "Empirical coverage at each level, over all sources that count"
+    everywhere = np.ones(len(s.rank), bool)
+    curve = count_coverage(s, {"all": everywhere}, levels)["all"]
+    return dict(
+        nominal_coverages=curve.nominal,
+        empirical_coverages=curve.empirical,
+        ci_counts=curve.counts,
+        total_count=curve.total,
+        interval_type="marginal" if s.region == "marginal" else "full_cov",
+    )
+
+# %% ../../nbs/api/published/01_uncertainty_estimator.ipynb #405281ec
+def _signature(family: _Family, at_level: bool) -> Signature:
+    "The published signature"
+    names = ["self", *family.arguments]
+    if at_level:
+        names.append("nominal_coverage")
+    positional = [Parameter(name, Parameter.POSITIONAL_OR_KEYWORD) for name in names]
+    by_keyword = [
+        Parameter(name, Parameter.KEYWORD_ONLY, default=default)
+        for name, default in family.options.items()
+    ]
+    return Signature(positional + by_keyword)
+
+
+def _about(family: _Family, mode: str, at_level: bool) -> str:
+    "What a method does, in a line"
+    what = "Membership at one level" if at_level else "Calibration curve"
+    if family.n_orient is None:
+        components = "any number of components"
+    else:
+        components = f"{family.n_orient} component{'' if family.n_orient == 1 else 's'}"
+    return f"{what}: {mode}, {family.region}, {components} a source"
 
 # %% ../../nbs/api/published/01_uncertainty_estimator.ipynb #8b05aed3
-def _method(name: str, family: _Family, mode: str, at_level: bool):
+def _method(name: str, family: _Family, mode: str, at_level: bool) -> Callable:
     "The function behind one name"
-    names = ["self", *family.arguments.split()] + ["nominal_coverage"] * at_level
-    signature = Signature(
-        [Parameter(n, Parameter.POSITIONAL_OR_KEYWORD) for n in names]
-        + [Parameter(n, Parameter.KEYWORD_ONLY, default=d) for n, d in family.options.items()]
-    )
+    signature = _signature(family, at_level)
 
-    def method(*args, **kwargs):
-        a = dict(signature.bind(*args, **kwargs).arguments)
-        ue, x, hat, spread = (a.pop(n) for n in names[:4])
-        level = a.pop("nominal_coverage", None)
-        s, m, truth, more = _scored(family, mode, x, hat, spread, **a)
+    def method(*args: Any, **kwargs: Any) -> dict:
+        given = signature.bind(*args, **kwargs).arguments
+        arrays = [given[argument] for argument in family.arguments]
+        options = {option: given[option] for option in family.options if option in given}
+        measured = _measure(family, mode, *arrays, **options)
         if not at_level:
-            return _curve(s, ue.nominal_coverages)
-        out = _one_level(s, m, truth, level)
-        return out | (
-            more
-            and more
-            | dict(
-                projected_true=out.get("x_true_agg", truth),
-                projected_mean=out.get("x_hat_agg", m.mean),
-            )
-        )
+            return _curve(measured.distances, given["self"].nominal_coverages)
+        out = _one_level(measured, given["nominal_coverage"])
+        if "V_tan" in family.options:
+            out |= _projected(measured, out)
+        return out
 
-    method.__name__, method.__qualname__, method.__signature__ = (
-        name,
-        f"UncertaintyEstimator.{name}",
-        signature,
-    )
-    method.__doc__ = f"{'Membership at one level' if at_level else 'Calibration curve'}: {mode}, {family.region}, {family.n_orient or 'any number of'} component{'s' * (family.n_orient != 1)} a source"
+    method.__name__ = name
+    method.__qualname__ = f"UncertaintyEstimator.{name}"
+    method.__doc__ = _about(family, mode, at_level)
+    method.__signature__ = signature  # type: ignore[attr-defined]
     return method
 
 # %% ../../nbs/api/published/01_uncertainty_estimator.ipynb #52a78eb5
-_ROWS = {
-    name.format(mode): (f, mode, at_level)
-    for f in _FAMILIES
-    for name, at_level in ((f.membership, True), (f.curve, False))
-    if name
-    for mode in MODES
-}
-METHODS = {
-    name: (mode, f.region, f.n_orient) for name, (f, mode, _) in _ROWS.items()
-}  # Name → mode, region, and components of a source (`None`: an argument)
-
-for _name, _row in _ROWS.items():
-    setattr(UncertaintyEstimator, _name, _method(_name, *_row))
+METHODS = {}  # Name → mode, region, and components of a source (`None`: an argument)
+for _family in _FAMILIES:
+    for _pattern in (_family.membership, _family.curve):
+        for _mode in MODES:
+            if _pattern is None:
+                continue
+            _name = _pattern.format(_mode)
+            _at_level = _pattern == _family.membership
+            METHODS[_name] = (_mode, _family.region, _family.n_orient)
+            setattr(UncertaintyEstimator, _name, _method(_name, _family, _mode, _at_level))

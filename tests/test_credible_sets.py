@@ -6,17 +6,16 @@ from scipy import sparse, stats
 
 from calibrain import BMN
 from calibrain.calibration.credible_sets import (
-    Moments,
     credible_ellipsoid,
     credible_interval,
     half_width,
+    mahalanobis,
     membership,
-    moments,
     reach,
-    scores,
 )
 from calibrain.head.leadfield import Leadfield
-from calibrain.posterior.gaussian import selection
+from calibrain.posterior.gaussian import Posterior, selection
+from calibrain.posterior.moments import Moments, as_moments
 from calibrain.solvers.evidence import posterior_at
 
 ALL = [
@@ -30,12 +29,14 @@ def drawn(k, N=20, T=7, seed=0):
     rng = np.random.default_rng(seed)
     root = rng.normal(size=(N, k, k)) + np.eye(k)
     mean = rng.normal(size=(N, k, T))
-    return mean + root @ rng.normal(size=(N, k, T)), Moments(mean, root @ root.transpose(0, 2, 1))
+    x_true = mean + root @ rng.normal(size=(N, k, T))
+    return x_true, Moments(mean, root @ root.transpose(0, 2, 1))
 
 
 def twin(x, m, level, mode, region):
     "Membership by the textbook: one set at a time"
-    (N, k, T), inside = x.shape, []
+    (N, k, T) = x.shape
+    inside = []
     for n in range(N):
         samples = (
             [(x[n, :, t] - m.mean[n, :, t], m.cov[n]) for t in range(T)]
@@ -70,13 +71,13 @@ def test_dense_twin(k, mode, region):
 def test_closed_form():
     "z = 1 is just covered at 68.27 %; d² = 2 in two dimensions at 1 − 1/e; in three by the χ² function"
     one = Moments(np.zeros((1, 1)), [4.0])
-    assert scores([[2.0]], one).level[0, 0, 0] == pytest.approx(0.6826894921370859, abs=1e-14)
+    assert mahalanobis([[2.0]], one).level[0, 0, 0] == pytest.approx(0.6826894921370859, abs=1e-14)
     pair = Moments(np.zeros((1, 2, 1)), np.eye(2)[None])
-    assert scores([[[1.0], [1.0]]], pair, region="ellipsoid").level[0, 0, 0] == pytest.approx(
+    assert mahalanobis([[[1.0], [1.0]]], pair, region="ellipsoid").level[0, 0, 0] == pytest.approx(
         1 - np.exp(-1), abs=1e-14
     )
     three = Moments(np.zeros((1, 3, 1)), np.diag([1.0, 4, 9])[None])
-    assert scores([[[1.0], [2.0], [3.0]]], three, region="ellipsoid").level[
+    assert mahalanobis([[[1.0], [2.0], [3.0]]], three, region="ellipsoid").level[
         0, 0, 0
     ] == pytest.approx(stats.chi2.cdf(3, 3), abs=1e-14)
 
@@ -86,7 +87,7 @@ def test_average_of_equal_errors(region):
     "The same error at T samples is √T times as many standard deviations of their average"
     x = np.ones((3, 1, 25))
     m = Moments(np.zeros((3, 1, 25)), np.full(3, 4.0))
-    np.testing.assert_allclose(scores(x, m, "aggregated", region).d2, 25 / 4)
+    np.testing.assert_allclose(mahalanobis(x, m, "aggregated", region).d2, 25 / 4)
 
 
 @pytest.mark.parametrize("mode, region", ALL)
@@ -94,14 +95,17 @@ def test_average_of_equal_errors(region):
 def test_ends_are_exact(k, mode, region):
     x, m = drawn(k)
     x[0] = m.mean[0]  # even where the truth is the mean
-    assert membership(x, m, 1, mode, region).all() and not membership(x, m, 0, mode, region).any()
+    assert membership(x, m, 1, mode, region).all()
+    assert not membership(x, m, 0, mode, region).any()
     assert membership(x + 1e150, m, 1, mode, region).all()
 
 
 @pytest.mark.parametrize("mode, region", ALL)
 def test_one_sample(mode, region):
     x, m = drawn(3, T=1)
-    np.testing.assert_allclose(scores(x, m, mode, region).d2, scores(x, m, "pointwise", region).d2)
+    np.testing.assert_allclose(
+        mahalanobis(x, m, mode, region).d2, mahalanobis(x, m, "pointwise", region).d2
+    )
 
 
 @pytest.mark.parametrize("k", [1, 2, 3])
@@ -110,7 +114,8 @@ def test_shapes_of_truth(k):
     x, m = drawn(k)
     for region in ("marginal", "ellipsoid"):
         np.testing.assert_array_equal(
-            scores(x.reshape(20 * k, 7), m, region=region).d2, scores(x, m, region=region).d2
+            mahalanobis(x.reshape(20 * k, 7), m, region=region).d2,
+            mahalanobis(x, m, region=region).d2,
         )
 
 
@@ -132,7 +137,8 @@ def test_units_change_nothing(mode, region, scale):
     x[:10, 2] = m.mean[:10, 2]
     for of in (m, flat):
         a, b = (
-            scores(s * x, Moments(s * of.mean, s**2 * of.cov), mode, region) for s in (1, scale)
+            mahalanobis(s * x, Moments(s * of.mean, s**2 * of.cov), mode, region)
+            for s in (1, scale)
         )
         np.testing.assert_array_equal(a.rank, b.rank)
         np.testing.assert_allclose(a.d2, b.d2, rtol=1e-6)
@@ -143,7 +149,9 @@ def test_rotation_changes_no_ellipsoid():
     Q = np.linalg.qr(np.random.default_rng(1).normal(size=(20, 3, 3)))[0]
     turned = Moments(Q @ m.mean, Q @ m.cov @ Q.transpose(0, 2, 1))
     np.testing.assert_allclose(
-        scores(Q @ x, turned, region="ellipsoid").d2, scores(x, m, region="ellipsoid").d2, rtol=1e-8
+        mahalanobis(Q @ x, turned, region="ellipsoid").d2,
+        mahalanobis(x, m, region="ellipsoid").d2,
+        rtol=1e-8,
     )
 
 
@@ -152,9 +160,10 @@ def test_singular_blocks(k, rank):
     "In the directions that a block has, the pseudo-inverse; a truth off them is covered at level 1 only"
     rng = np.random.default_rng(k)
     root = rng.normal(size=(30, k, rank))
-    mean, cov = rng.normal(size=(30, k, 5)), root @ root.transpose(0, 2, 1)
+    mean = rng.normal(size=(30, k, 5))
+    cov = root @ root.transpose(0, 2, 1)
     x = mean + root @ rng.normal(size=(30, rank, 5))
-    s = scores(x, Moments(mean, cov), region="ellipsoid")
+    s = mahalanobis(x, Moments(mean, cov), region="ellipsoid")
     e = x - mean
     assert (s.rank == rank).all()
     np.testing.assert_allclose(
@@ -162,8 +171,9 @@ def test_singular_blocks(k, rank):
         np.einsum("nit,nij,njt->nt", e, np.linalg.pinv(cov, rcond=1e-9, hermitian=True), e),
         rtol=1e-6,
     )
-    off = scores(x + np.linalg.eigh(cov)[1][:, :, :1], Moments(mean, cov), region="ellipsoid")
-    assert np.isinf(off.d2).all() and (off.level == 1).all()
+    off = mahalanobis(x + np.linalg.eigh(cov)[1][:, :, :1], Moments(mean, cov), region="ellipsoid")
+    assert np.isinf(off.d2).all()
+    assert (off.level == 1).all()
     assert not membership(
         x + np.linalg.eigh(cov)[1][:, :, :1], Moments(mean, cov), 0.999, region="ellipsoid"
     ).any()
@@ -172,33 +182,38 @@ def test_singular_blocks(k, rank):
 @pytest.mark.parametrize("region", ["marginal", "ellipsoid"])
 @pytest.mark.parametrize("k", [1, 2, 3])
 def test_points_say_nothing_or_are_wrong(k, region):
-    x, m = np.zeros((2, k, 4)), Moments(np.zeros((2, k, 4)), np.zeros((2, k, k)))
+    x = np.zeros((2, k, 4))
+    m = Moments(np.zeros((2, k, 4)), np.zeros((2, k, k)))
     x[1] = 3
-    s = scores(x, m, region=region)
-    assert (s.rank == 0).all() and s.pruned.all()
-    assert (s.level[0] == 0).all() and (s.level[1] == 1).all()
-    assert not s.informative[0].any() and s.informative[1].all()
+    s = mahalanobis(x, m, region=region)
+    assert (s.rank == 0).all()
+    assert s.pruned.all()
+    assert (s.level[0] == 0).all()
+    assert (s.level[1] == 1).all()
+    assert not s.informative[0].any()
+    assert s.informative[1].all()
 
 
 @pytest.mark.parametrize("k", [1, 2, 3])
 def test_a_posterior_and_its_result(k):
     "Result, Posterior and Moments say the same; the pruned source is a point"
     rng = np.random.default_rng(k)
-    L, gamma, N = rng.normal(size=(10, 6 * k)), np.repeat([1.0, 0, 2, 1, 1, 3], k), 6
-    y, on = rng.normal(size=(10, 5)), np.flatnonzero(gamma)
-    p, x = (
-        posterior_at(L, y, gamma, np.full(10, 0.4), selection(on, N * k), k),
-        rng.normal(size=(N, k, 5)),
-    )
+    L = rng.normal(size=(10, 6 * k))
+    gamma = np.repeat([1.0, 0, 2, 1, 1, 3], k)
+    N = 6
+    y = rng.normal(size=(10, 5))
+    on = np.flatnonzero(gamma)
+    p = posterior_at(L, y, gamma, np.full(10, 0.4), selection(on, N * k), k)
+    x = rng.normal(size=(N, k, 5))
     dense = p.dense().reshape(N, k, N, k)[np.arange(N), :, np.arange(N)]
     for mode, region in ALL:
-        s = scores(x, p, mode, region)
+        s = mahalanobis(x, p, mode, region)
         assert s.pruned.tolist() == [False, True, False, False, False, False]
         np.testing.assert_allclose(
-            s.d2, scores(x, Moments(p.mean, dense), mode, region).d2, rtol=1e-9
+            s.d2, mahalanobis(x, Moments(p.mean, dense), mode, region).d2, rtol=1e-9
         )
     r = BMN(L, y, 0.4, n_orient=k)
-    np.testing.assert_array_equal(scores(x, r).d2, scores(x, r.posterior).d2)
+    np.testing.assert_array_equal(mahalanobis(x, r).d2, mahalanobis(x, r.posterior).d2)
 
 
 @pytest.mark.parametrize("mode", ["pointwise", "aggregated"])
@@ -217,24 +232,25 @@ def test_intervals_and_membership_agree(k, mode):
 @pytest.mark.parametrize("sample", [None, 2])
 @pytest.mark.parametrize("k", [1, 2, 3])
 def test_the_surface_is_just_covered(k, sample):
-    x, m = drawn(k)
+    _x, m = drawn(k)
     e = credible_ellipsoid(m, 3, 0.7, sample)
     for point in e.surface(9).reshape(-1, k)[::5]:
         truth = m.mean.copy()
         truth[3] += (point - e.centre)[:, None]
-        s = scores(truth, m, "aggregated" if sample is None else "pointwise", "ellipsoid")
+        s = mahalanobis(truth, m, "aggregated" if sample is None else "pointwise", "ellipsoid")
         np.testing.assert_allclose(s.level[3], 0.7, rtol=1e-9)
 
 
 def test_lifted_through_the_basis():
     lf = Leadfield.random(16, 20, 3, unit="fT/nAm", seed=0).reduce_meg()
     x, m = drawn(2)
-    flat, space = credible_ellipsoid(m, 5, 0.9, 1), credible_ellipsoid(m, 5, 0.9, 1, basis=lf.basis)
+    flat = credible_ellipsoid(m, 5, 0.9, 1)
+    space = credible_ellipsoid(m, 5, 0.9, 1, basis=lf.basis)
     np.testing.assert_allclose(space.surface(), flat.surface() @ lf.basis[5].T, atol=1e-12)
     np.testing.assert_array_equal(space.radii, flat.radii)
     np.testing.assert_allclose(
-        scores(lf.project(lf.lift(x)), m, region="ellipsoid").d2,
-        scores(x, m, region="ellipsoid").d2,
+        mahalanobis(lf.project(lf.lift(x)), m, region="ellipsoid").d2,
+        mahalanobis(x, m, region="ellipsoid").d2,
         rtol=1e-9,
     )
 
@@ -247,16 +263,16 @@ def test_reach_is_the_chi2_quantile():
 
 BAD = {
     "too few sources": (
-        lambda x, m: scores(x[1:], m),
+        lambda x, m: mahalanobis(x[1:], m),
         r"x_true must be of shape \(20, 2, 7\) or \(40, 7\) like the estimate, got shape \(19, 2, 7\)",
     ),
-    "too few samples": (lambda x, m: scores(x[..., 1:], m), r"got shape \(20, 2, 6\)"),
+    "too few samples": (lambda x, m: mahalanobis(x[..., 1:], m), r"got shape \(20, 2, 6\)"),
     "MEG truth in space": (
-        lambda x, m: scores(np.zeros((20, 3, 7)), m),
+        lambda x, m: mahalanobis(np.zeros((20, 3, 7)), m),
         r"leadfield.project\(x_true\)",
     ),
     "NaN": (
-        lambda x, m: scores(np.where(x > 0, np.nan, x), m),
+        lambda x, m: mahalanobis(np.where(x > 0, np.nan, x), m),
         "x_true must be finite, got .* NaN",
     ),
     "negative variance": (
@@ -264,7 +280,9 @@ BAD = {
         r"cov must be >= 0, got .* at index \(4, [01]\)",
     ),
     "negative eigenvalue": (
-        lambda x, m: scores(x, Moments(m.mean, m.cov * 0 + [[1, 2], [2, 1]]), region="ellipsoid"),
+        lambda x, m: mahalanobis(
+            x, Moments(m.mean, m.cov * 0 + [[1, 2], [2, 1]]), region="ellipsoid"
+        ),
         "positive semi-definite, got an eigenvalue of -1 at source 0",
     ),
     "level above 1": (
@@ -274,7 +292,7 @@ BAD = {
     "level below 0": (lambda x, m: credible_interval(m, -0.1), "level must be .*got -0.1"),
     "level of an ellipsoid": (lambda x, m: credible_ellipsoid(m, 0, 95), "level must be .*got 95"),
     "unknown mode": (
-        lambda x, m: scores(x, m, "agregated"),
+        lambda x, m: mahalanobis(x, m, "agregated"),
         "mode must be one of 'pointwise', 'aggregated', got 'agregated'",
     ),
     "unknown region": (lambda x, m: membership(x, m, 0.5, region="ball"), "region must be one of"),
@@ -287,7 +305,7 @@ BAD = {
         "sample must be .*<= 6, got 7",
     ),
     "variances alone": (
-        lambda x, m: scores(x, Moments(m.mean, np.ones((20, 2))), region="ellipsoid"),
+        lambda x, m: mahalanobis(x, Moments(m.mean, np.ones((20, 2))), region="ellipsoid"),
         "whole covariances for an ellipsoid",
     ),
     "four components": (
@@ -308,30 +326,30 @@ def test_not_a_result():
     with pytest.raises(
         TypeError, match="result must be a Result, a Posterior or Moments, got 'dict'"
     ):
-        moments({})
+        as_moments({})
 
 
 def test_negative_prior_variance():
     "Where a Posterior was put together by hand"
-    from calibrain.posterior.gaussian import Posterior
-
     p = Posterior(
         np.array([1.0, -2.0]), np.zeros((1, 2)), np.zeros((2, 3)), sparse.csr_array(np.eye(2))
     )
     with pytest.raises(ValueError, match=r"posterior.gamma must be >= 0, got -2 at index \(1,\)"):
-        scores(np.ones((2, 3)), p)
+        mahalanobis(np.ones((2, 3)), p)
 
 
 def test_covariance_below_zero():
-    "A whitened part that belongs to other variances; `Posterior.var` alone would show zeros, which are read as pruned sources"
-    from calibrain.posterior.gaussian import Posterior
+    """A whitened part that belongs to other variances.
 
+    `Posterior.var` alone would show zeros, which are read as pruned sources.
+    """
     p = Posterior(np.ones(2), np.diag([0.5, 1.5]), np.zeros((2, 3)), sparse.csr_array(np.eye(2)))
     for region in ("marginal", "ellipsoid"):
         with pytest.raises(ValueError, match=r"cov must be >= 0, got -1.25 at index \(1, 0\)"):
-            scores(np.ones((2, 3)), p, region=region)
+            mahalanobis(np.ones((2, 3)), p, region=region)
 
 
 def test_rounding_below_zero_is_forgiven():
-    s = scores(np.zeros((2, 1)), Moments(np.zeros((2, 1)), [1.0, -1e-16]))
-    assert s.rank.tolist() == [[1], [0]] and np.isfinite(s.d2).all()
+    s = mahalanobis(np.zeros((2, 1)), Moments(np.zeros((2, 1)), [1.0, -1e-16]))
+    assert s.rank.tolist() == [[1], [0]]
+    assert np.isfinite(s.d2).all()
