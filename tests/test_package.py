@@ -1,20 +1,24 @@
-"The package as an installer sees it: sdist, the wheel built from it, and that wheel in an empty environment."
+"The package as an installer sees it: sdist, the wheel built from it, and that wheel by itself."
 
 import email
 import importlib
 import importlib.util
 import inspect
 import os
+import re
 import subprocess
 import sys
 import tarfile
+import venv
 import zipfile
 from configparser import ConfigParser
+from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from packaging.requirements import Requirement
 
 import calibrain
 from calibrain import viz
@@ -25,33 +29,43 @@ CFG = ConfigParser(delimiters=["="])
 CFG.read(ROOT / "settings.ini", encoding="utf-8")
 CFG = CFG["DEFAULT"]
 MODULES = sorted(p.relative_to(ROOT).as_posix() for p in (ROOT / "calibrain").rglob("*.py"))
+NOT_IN_SDIST = ("tests", "nbs", "tools", "benchmarks", "_")
+OLDEST_FASTCORE = re.search(r"fastcore>=(\S+)", CFG["requirements"])[1]
 
 LOOK = """
-import logging, pkgutil, importlib, random, sys, importlib.util
+import sys
+sys.path[:0] = {before}
+import logging, pkgutil, importlib, random, importlib.util
 assert importlib.util.find_spec("nbdev") is None, "this environment must not have nbdev"
 import calibrain
-light = {"numpy", "scipy", "mne", "matplotlib"} & set(sys.modules)
-assert not light, f"import calibrain alone loaded {light}"
+light = {{"numpy", "scipy", "mne", "matplotlib"}} & set(sys.modules)
+assert not light, f"import calibrain alone loaded {{light}}"
 import numpy as np
 state, own, level = np.random.get_state()[1].tolist(), random.getstate(), logging.root.level
 names = [m.name for m in pkgutil.walk_packages(calibrain.__path__, "calibrain.")]
 for name in names:
     importlib.import_module(name)
-    if name.split(".")[1] not in ("viz", "explorers"): assert "matplotlib.pyplot" not in sys.modules, name
-assert (np.random.get_state()[1].tolist(), random.getstate()) == (state, own), "an import drew random numbers"
+    if name.split(".")[1] not in ("viz", "explorers"):
+        assert "matplotlib.pyplot" not in sys.modules, name
+assert (np.random.get_state()[1].tolist(), random.getstate()) == (state, own), "random numbers"
 assert (logging.root.handlers, logging.root.level) == ([], level), "an import configured logging"
-assert not [n for n in logging.root.manager.loggerDict if n.split(".")[0] == "calibrain" and logging.getLogger(n).handlers]
+for name in logging.root.manager.loggerDict:
+    assert name.split(".")[0] != "calibrain" or not logging.getLogger(name).handlers
 import fastcore
-print(calibrain.__version__, fastcore.__version__, *sorted(names))
+print(calibrain.__file__, calibrain.__version__, fastcore.__version__, *sorted(names))
 """
 
 
-def pip(python, *args):
-    subprocess.run(
-        [python, "-m", "pip", "-q", "--disable-pip-version-check", *args],
-        check=True,
-        stdin=subprocess.DEVNULL,
-    )
+# ---- the wheel, and an environment for it
+
+
+def command(*words, **more):
+    return subprocess.run(list(map(str, words)), check=True, stdin=subprocess.DEVNULL, **more)
+
+
+def pip(*words):
+    env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}  # else it counts as installed
+    command(sys.executable, "-m", "pip", "-q", "--disable-pip-version-check", *words, env=env)
 
 
 @pytest.fixture(scope="session")
@@ -60,12 +74,7 @@ def dist(tmp_path_factory):
     if made := os.environ.get("CALIBRAIN_DIST"):
         return ROOT / made
     out = tmp_path_factory.mktemp("dist")
-    subprocess.run(
-        [sys.executable, "-m", "build", "--outdir", out, ROOT],
-        check=True,
-        stdout=subprocess.DEVNULL,
-        stdin=subprocess.DEVNULL,
-    )
+    command(sys.executable, "-m", "build", "--outdir", out, ROOT, stdout=subprocess.DEVNULL)
     return out
 
 
@@ -74,52 +83,94 @@ def wheel(dist):
     return next(dist.glob("*.whl"))
 
 
-@pytest.fixture(scope="session")
-def empty(wheel, tmp_path_factory):
-    "The Python of a new environment that holds the wheel, and what it asks for, and nothing else"
-    env = tmp_path_factory.mktemp("empty")
-    subprocess.run([sys.executable, "-m", "venv", env], check=True)
-    pip(env / "bin/python", "install", wheel)
-    return env / "bin/python"
-
-
 def metadata(wheel, name):
     with zipfile.ZipFile(wheel) as z:
-        return z.read(next(n for n in z.namelist() if n.endswith(f".dist-info/{name}"))).decode()
+        file = next(n for n in z.namelist() if n.endswith(f".dist-info/{name}"))
+        return z.read(file).decode()
+
+
+def required(requirements):
+    "The distributions that these ask for, and those ask for, as they are installed here"
+    found = {}
+    todo = [Requirement(r) for r in requirements]
+    while todo:
+        asked = todo.pop()
+        if asked.name in found:
+            continue
+        found[asked.name] = distribution(asked.name)
+        assert asked.specifier.contains(found[asked.name].version, prereleases=True), asked
+        for line in found[asked.name].requires or []:
+            r = Requirement(line)
+            extras = asked.extras or {""}
+            if r.marker is None or any(r.marker.evaluate({"extra": e}) for e in extras):
+                todo.append(r)
+    return found
+
+
+def share(distributions, folder):
+    "A folder in which these distributions are found, and no other: links to their files"
+    for dist in distributions:
+        tops = {f.parts[0] for f in dist.files} - {"..", "__pycache__"}
+        for top in tops:
+            link = folder / top
+            if not link.exists():
+                link.symlink_to(dist.locate_file(top))
+
+
+@pytest.fixture(scope="session")
+def lean(wheel, tmp_path_factory):
+    """The Python of an environment that holds the wheel, and what it asks for, and nothing else
+
+    What it asks for is shared with the environment of this run: nothing is fetched twice.
+    """
+    env = tmp_path_factory.mktemp("lean")
+    venv.create(env, with_pip=False)
+    asked = email.message_from_string(metadata(wheel, "METADATA")).get_all("Requires-Dist")
+    needs = [r for r in asked if "extra ==" not in r]
+    packages = next(env.glob("lib/python*/site-packages"))
+    share(required(needs).values(), packages)
+    pip("--python", env / "bin/python", "install", "--no-deps", "--no-index", wheel)
+    return env / "bin/python"
 
 
 def test_sdist(dist):
     with tarfile.open(next(dist.glob("*.tar.gz"))) as t:
         names = {n.partition("/")[2] for n in t.getnames()}
     assert {"settings.ini", "setup.py", "pyproject.toml", "README.md", "LICENSE", *MODULES} <= names
-    assert not {n for n in names if n.startswith(("tests", "nbs", "tools", "_"))}
+    assert not {n for n in names if n.startswith(NOT_IN_SDIST)}
 
 
 def test_wheel(wheel):
+    "The modules as they lie in the repository, the marker that they are typed, and nothing else"
     with zipfile.ZipFile(wheel) as z:
         names = z.namelist()
-    assert {n.split("/")[0] for n in names} == {
-        "calibrain",
-        f"calibrain-{CFG['version']}.dist-info",
-    }
-    assert set(MODULES) <= set(names) and not [
-        n for n in names if "__pycache__" in n or n.endswith((".pyc", ".ipynb"))
-    ]
+    info = f"calibrain-{CFG['version']}.dist-info/"
+    held = sorted(n for n in names if not n.startswith(info))
+    assert held == sorted([*MODULES, "calibrain/py.typed"])
     assert "BSD 3-Clause" in metadata(wheel, "licenses/LICENSE")
+
+
+def test_wings(wheel):
+    "A folder for every wing of notebooks but those that are one module or two"
+    with zipfile.ZipFile(wheel) as z:
+        parts = [Path(n).parts for n in z.namelist() if n.startswith("calibrain/")]
+    folders = {p[1] for p in parts if len(p) == 3}
+    wings = {p.name for p in (ROOT / "nbs/api").iterdir() if p.is_dir()}
+    assert folders == wings - {"commands", "estimator"}
+    assert all((ROOT / "calibrain" / f / "__init__.py").exists() for f in folders)
 
 
 def test_metadata(wheel):
     m = email.message_from_string(metadata(wheel, "METADATA"))
-    assert (m["Name"], m["Version"], m["Author"], m["License-Expression"]) == (
-        "calibrain",
-        calibrain.__version__,
-        CFG["author"],
-        "BSD-3-Clause",
-    )
+    told = (m["Name"], m["Version"], m["Author"], m["License-Expression"])
+    assert told == ("calibrain", calibrain.__version__, CFG["author"], "BSD-3-Clause")
     assert m["Requires-Python"] == ">=" + CFG["min_python"]
     needs = [r for r in m.get_all("Requires-Dist") if "extra ==" not in r]
     assert len(needs) == len(CFG["requirements"].split()) and not any("nbdev" in r for r in needs)
     assert "calibrain = calibrain.cli:main" in metadata(wheel, "entry_points.txt")
+
+
+ADDRESSES = {"Home-page", "Project-URL", "Author-email", "Maintainer", "Download-URL"}
 
 
 def test_no_invented_addresses(wheel):
@@ -127,40 +178,46 @@ def test_no_invented_addresses(wheel):
     if CFG["git_url"]:
         pytest.skip("settings.ini names a public home")
     m = email.message_from_string(metadata(wheel, "METADATA"))
-    assert not {"Home-page", "Project-URL", "Author-email", "Maintainer", "Download-URL"} & set(
-        m.keys()
-    )
-    index = importlib.util.module_from_spec(
-        spec := importlib.util.spec_from_file_location("index", ROOT / "calibrain/_modidx.py")
-    )
+    assert not ADDRESSES & set(m.keys())
+    spec = importlib.util.spec_from_file_location("index", ROOT / "calibrain/_modidx.py")
+    index = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(index)
-    assert {k: index.d["settings"][k] for k in ("git_url", "doc_host")} == {
-        "git_url": "",
-        "doc_host": "",
-    }
+    settings = index.d["settings"]
+    assert {k: settings[k] for k in ("git_url", "doc_host")} == {"git_url": "", "doc_host": ""}
 
 
 @pytest.mark.parametrize(
-    "fastcore",
-    ["fastcore>=2", "fastcore==" + CFG["requirements"].split("fastcore>=")[1].split()[0]],
+    "fastcore, major",
+    [("fastcore>=2", "2"), (f"fastcore=={OLDEST_FASTCORE}", "1")],
     ids=["newest", "oldest"],
 )
-def test_import_without_nbdev(empty, fastcore, tmp_path):
-    pip(empty, "install", fastcore)
-    r = subprocess.run([empty, "-I", "-c", LOOK], cwd=tmp_path, text=True, capture_output=True)
+def test_import_without_nbdev(lean, fastcore, major, tmp_path):
+    "Every module of the wheel, with the newest and the oldest version of what most may change"
+    pip("install", "--no-deps", "--target", tmp_path / "fastcore", fastcore)
+    look = LOOK.format(before=[str(tmp_path / "fastcore")])
+    r = subprocess.run([lean, "-I", "-c", look], cwd=tmp_path, text=True, capture_output=True)
     assert r.returncode == 0, r.stderr
-    version, used, *names = r.stdout.split()
-    assert version == CFG["version"] and used.split(".")[0] == ("2" if ">=" in fastcore else "1")
-    assert set(names) >= {
-        n.removesuffix(".py").replace("/", ".").removesuffix(".__init__") for n in MODULES
-    } - {"calibrain"}
+    where, version, used, *names = r.stdout.split()
+    assert Path(where).is_relative_to(lean.parent.parent), "the wheel, not the repository"
+    assert version == CFG["version"] and used.split(".")[0] == major
+    dotted = {n.removesuffix(".py").replace("/", ".").removesuffix(".__init__") for n in MODULES}
+    assert set(names) >= dotted - {"calibrain"}
+
+
+def test_the_command(lean, tmp_path):
+    "`calibrain` is there once the wheel is installed"
+    done = command(lean.parent / "calibrain", "--version", text=True, capture_output=True)
+    assert done.stdout.strip() == f"calibrain {CFG['version']}"
+
+
+# ---- its names
 
 
 def test_public_names():
     assert set(calibrain.__all__) <= set(dir(calibrain))
     assert not hasattr(calibrain, "__wrapped__")
     with pytest.raises(AttributeError, match="No calibrain attribute BNM"):
-        calibrain.BNM
+        _ = calibrain.BNM
     with pytest.raises(ImportError, match="cannot import name 'BNM'"):
         from calibrain import BNM  # noqa: F401
 
@@ -174,14 +231,12 @@ def test_public_names_are_those_of_their_modules(package):
 
 
 def test_every_picture_is_in_viz():
-    made = {
-        name
-        for module, names in d["syms"].items()
-        if module.startswith("calibrain.viz.")
-        for name in (full.removeprefix(module + ".") for full in names)
-        if name.startswith("draw_")
-    }
-    assert made == {name for name in viz.__all__ if name.startswith("draw_")}
+    made = set()
+    for module, names in d["syms"].items():
+        if module.startswith("calibrain.viz."):
+            made |= {full.removeprefix(module + ".") for full in names}
+    drawn = {name for name in made if name.startswith("draw_")}
+    assert drawn == {name for name in viz.__all__ if name.startswith("draw_")}
 
 
 @pytest.mark.parametrize("name", [n for n in viz.__all__ if n.startswith("draw_")])
@@ -191,10 +246,15 @@ def test_a_picture_takes_axes_and_returns_them(name):
     assert s.return_annotation is (Axes if "ax" in s.parameters else Figure)
 
 
+# ---- the commands that README and CONTRIBUTING give
+
+
+def told(name):
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
 def test_readme_and_ci_agree():
-    readme, ci = ((ROOT / f).read_text(encoding="utf-8") for f in ("README.md", ".ci/run"))
-    assert (
-        "```sh\npip install . && calibrain demo\n```" in readme
-        and "```sh\nbash tools/test.sh\n```" in readme
-    )
-    assert ci.splitlines()[-1] == "bash tools/test.sh </dev/null"
+    readme = told("README.md")
+    assert "```sh\npip install . && calibrain demo\n```" in readme
+    assert "```sh\nbash tools/test.sh\n```" in readme
+    assert told(".ci/run").splitlines()[-1] == "bash tools/test.sh </dev/null"

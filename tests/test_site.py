@@ -1,6 +1,8 @@
-"The built documentation: every notebook has its page, links lead somewhere, formulas are drawn, everybody can read it, nothing comes from outside."
+"""The built documentation: every notebook has its page, links lead somewhere, formulas are drawn.
 
-import importlib.util
+Everybody can read it, in light and dark, on a wide screen and a narrow one, and nothing comes from outside.
+"""
+
 import json
 import os
 import posixpath
@@ -44,17 +46,29 @@ TEXT = """() => {
     body.querySelectorAll('code, pre, script, style, .katex').forEach(e => e.remove());
     return body.textContent;
 }"""
-FINDINGS = """rules => axe.run(document, {resultTypes: ['violations'], ...(rules ? {runOnly: rules} : {})}).then(r => r.violations
+FINDINGS = """rules => axe.run(document, {
+    resultTypes: ['violations'], ...(rules ? {runOnly: rules} : {}),
+}).then(r => r.violations
     .filter(v => ['serious', 'critical'].includes(v.impact))
     .map(v => `${v.id}: ${v.nodes.slice(0, 3).map(n => n.html.slice(0, 200)).join(' … ')}`))"""
-
-
 WIDE = """() => [...document.querySelectorAll('main *')].filter(e => {
     const r = e.getBoundingClientRect();
     if (!r.width || r.right <= innerWidth + 1) return false;
-    for (let p = e.parentElement; p && p.tagName !== 'MAIN'; p = p.parentElement) if (getComputedStyle(p).overflowX !== 'visible') return false;
+    for (let p = e.parentElement; p && p.tagName !== 'MAIN'; p = p.parentElement)
+        if (getComputedStyle(p).overflowX !== 'visible') return false;
     return true;
 }).slice(0, 3).map(e => e.outerHTML.slice(0, 120))"""
+# Blocks of code, and what of them runs on beyond their right edge
+SCROLLING = """() => [...document.querySelectorAll('main div.sourceCode, main div.sourceCode pre')]
+    .filter(e => e.scrollWidth > e.clientWidth)
+    .map(e => e.innerText.split('\\n').reduce((a, b) => b.length > a.length ? b : a))"""
+# Buttons that copy and lie over a line of their block
+COVERING = """() => [...document.querySelectorAll('.code-copy-button')].filter(button => {
+    const b = button.getBoundingClientRect(), range = document.createRange();
+    range.selectNodeContents(button.parentElement.querySelector('code'));
+    const meets = r => r.left < b.right && b.left < r.right && r.top + 2 < b.bottom && b.top < r.bottom - 2;
+    return [...range.getClientRects()].some(r => r.width && meets(r));
+}).map(e => e.parentElement.innerText.slice(0, 60))"""
 
 
 class Links(HTMLParser):
@@ -218,6 +232,52 @@ def test_links_on_a_forge(name):
         assert u.scheme or (ROOT / u.path).exists(), link
 
 
+@pytest.mark.parametrize("name", ["CHANGELOG.md", "CONTRIBUTING.md", "README.md"])
+def test_paths_on_a_forge(name):
+    "Notebooks that these files name are where they say"
+    text = (ROOT / name).read_text(encoding="utf-8")
+    for path in re.findall(r"\bnbs/[\w/]+\.ipynb\b", text):
+        assert (ROOT / path).exists(), path
+
+
+def test_a_page_names_the_same_paths(docs):
+    "A path in a command is not the name of a page"
+    html = (docs / "contributing.html").read_text(encoding="utf-8")
+    for path in re.findall(r"\bnbs/[\w/]+\.ipynb\b", html):
+        assert (ROOT / path).exists(), path
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_headings(docs, name):
+    "A name in a heading is written as it is, underscores included"
+    html = (docs / name).read_text(encoding="utf-8")
+    headings = re.findall(r"(?s)<h[1-6]\b[^>]*>.*?</h[1-6]>", html)
+    assert [h for h in headings if re.search(r"<(?:strong|em)\b", h)] == []
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_current_page(docs, name):
+    "Of all links only those to the page itself say that it is current"
+    html = (docs / name).read_text(encoding="utf-8")
+    for tag in re.findall(r'<a\b[^>]*aria-current="page"[^>]*>', html):
+        target = urlsplit(re.search(r'href="([^"]*)"', tag)[1]).path
+        assert posixpath.normpath(posixpath.join(posixpath.dirname(name), target)) == name, tag
+
+
+def test_sections_are_wings():
+    "A section of the API is a folder of notebooks and of the package, in one piece"
+    web = yaml.safe_load((ROOT / "_quarto.yml").read_text(encoding="utf-8"))["website"]
+    api = next(e for e in web["sidebar"]["contents"] if e.get("section") == "API")
+    wings = [
+        {posixpath.dirname(page) for page in part["contents"]}
+        for part in api["contents"]
+        if "section" in part
+    ]
+    assert all(len(folders) == 1 for folders in wings), wings
+    folders = [folder for (folder,) in wings]
+    assert sorted(folders) == sorted({p.parent.as_posix() for p in NBS if p.parts[0] == "api"})
+
+
 # ---- in a browser
 
 
@@ -227,7 +287,11 @@ def visit(page, url):
     return page
 
 
-IS_DARK = "getComputedStyle(document.body).backgroundColor.match(/\\d+/g).slice(0, 3).reduce((a, c) => a + +c, 0) < 384"
+IS_DARK = """() => {
+    const [red, green, blue] = getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number);
+    return red + green + blue < 384;
+}"""
+MARKED_DARK = "was => [document.documentElement, document.body].some(e => e.classList.contains('quarto-dark')) !== was"
 
 
 def dark(page):
@@ -238,36 +302,51 @@ def switch(page):
     "To the other of light and dark"
     was = dark(page)
     page.locator(".quarto-color-scheme-toggle").first.evaluate("e => e.click()")
-    page.wait_for_function(
-        "was => document.documentElement.classList.contains('quarto-dark') !== was || document.body.classList.contains('quarto-dark') !== was",
-        arg=was,
-    )
+    page.wait_for_function(MARKED_DARK, arg=was)
     page.wait_for_timeout(100)
     assert dark(page) != was
 
 
-@pytest.mark.parametrize("name", ALL)
-def test_in_a_browser(docs, page, site, name):
-    "One visit looks at formulas, requests, errors, width, and at accessibility in light, in dark, and on a narrow screen"
-    if not (docs / "katex").exists():
-        pytest.skip("the site has no copy of KaTeX: npm was missing when it was built")
-    visit(page, f"{site}/{name}")
+def formulas_are_drawn(page, name):
     assert page.locator(".katex-error").count() == 0
-    raw = re.findall(r".{0,20}(?:\$[^$\n]+\$|\\[a-zA-Z(\[]).{0,20}", page.evaluate(TEXT))
-    assert raw == [], "formulas left as source"
+    words = page.evaluate(TEXT)
+    formulas = re.findall(r".{0,20}(?:\$[^$\n]+\$|\\[a-zA-Z(\[]).{0,20}", words)
+    assert formulas == [], "formulas left as source"
+    links = re.findall(r".{0,40}\]\(.{0,40}", words)
+    assert links == [], "Markdown left as source"
     if name in PAGES and re.search(r"\$[^$]+\$", prose(name)):
         assert page.locator(".katex").count()
-    if AXE.exists():
-        page.evaluate(AXE.read_text(encoding="utf-8"))
-        assert page.evaluate(FINDINGS) == [], "light"
-        switch(page)
-        assert page.evaluate(FINDINGS, ["color-contrast", "link-in-text-block"]) == [], (
-            "dark"
-        )  # all rules in the dark run below
+
+
+def everybody_can_read_it(page):
+    "Light, then dark: colours there, all rules on the narrow screen that comes next"
+    page.evaluate(AXE.read_text(encoding="utf-8"))
+    assert page.evaluate(FINDINGS) == [], "light"
+    switch(page)
+    assert page.evaluate(FINDINGS, ["color-contrast", "link-in-text-block"]) == [], "dark"
+
+
+def fits_a_narrow_screen(page):
     page.set_viewport_size(dict(width=390, height=844))
     page.wait_for_timeout(200)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390, "the page scrolls sideways"
     assert page.evaluate(WIDE) == [], "cut off at the right"
+    assert page.evaluate(COVERING) == [], "a button covers code"
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_in_a_browser(docs, page, site, name):
+    "One visit: formulas, requests, errors, widths, accessibility in light, in dark, on a narrow screen"
+    if not (docs / "katex").exists():
+        pytest.skip("the site has no copy of KaTeX: npm was missing when it was built")
+    visit(page, f"{site}/{name}")
+    formulas_are_drawn(page, name)
+    if name.startswith(("tutorials/", "explanations/")):
+        assert page.evaluate(SCROLLING) == [], "code that scrolls sideways at 1280 px"
+    assert page.evaluate(COVERING) == [], "a button covers code"
+    if AXE.exists():
+        everybody_can_read_it(page)
+    fits_a_narrow_screen(page)
     if AXE.exists():
         assert page.evaluate(FINDINGS) == [], "390 px"
     assert page.outside == [], "the site needs nothing from the web"
@@ -306,6 +385,17 @@ def test_light_and_dark(page, site):
     )
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_system_chooses(page, site, scheme):
+    "Who has set the system to dark reads in the dark, until the switch says otherwise"
+    page.emulate_media(color_scheme=scheme)
+    visit(page, f"{site}/index.html")
+    assert dark(page) == (scheme == "dark")
+    switch(page)
+    visit(page, f"{site}/api.html")
+    assert dark(page) == (scheme == "light")
+
+
 def test_menus_on_a_narrow_screen(page, site):
     "At 390 px the pages, the bar and the search are one press away"
     page.set_viewport_size(dict(width=390, height=844))
@@ -318,9 +408,10 @@ def test_menus_on_a_narrow_screen(page, site):
     page.locator(".navbar-toggler").click()
     bar.get_by_text("Benchmarks").wait_for(state="hidden")
     page.locator(".quarto-btn-toggle").first.click()
-    page.wait_for_function(
-        "(r => r.left >= 0 && r.right <= 390)(document.querySelector('#quarto-sidebar').getBoundingClientRect())"
-    )
+    page.wait_for_function("""() => {
+        const box = document.querySelector('#quarto-sidebar').getBoundingClientRect();
+        return box.left >= 0 && box.right <= 390;
+    }""")
     sidebar.get_by_role("link", name="Uncertainty").click()
     page.wait_for_url("**/tutorials/uncertainty.html")
 
@@ -336,39 +427,7 @@ def test_sidebar_with_the_keyboard(page, site):
     link.wait_for()
 
 
-# ---- building
-
-
-@pytest.fixture
-def builder(monkeypatch, tmp_path):
-    "tools/docs.py with an empty project of its own"
-    monkeypatch.syspath_prepend(ROOT / "tools")  # docs.py imports outputs.py
-    spec = importlib.util.spec_from_file_location("docs_builder", ROOT / "tools/docs.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    (tmp_path / "nbs").mkdir()
-    for name, folder in dict(ROOT=".", EXEC="_exec", PROC="_proc", OUT="_docs").items():
-        monkeypatch.setattr(module, name, tmp_path / folder)
-    monkeypatch.setenv("MPLBACKEND", "agg")
-    monkeypatch.setenv("CALIBRAIN_DOCS", "1")
-    return module
-
-
-def test_a_cell_that_raises_fails_the_build(builder, tmp_path):
-    nbformat = pytest.importorskip("nbformat")
-    v4 = nbformat.v4
-    nbformat.write(
-        v4.new_notebook(cells=[v4.new_code_cell("1 / 0")]), tmp_path / "nbs/broken.ipynb"
-    )
-    with pytest.raises(Exception, match="(?s)broken.ipynb.*ZeroDivisionError"):
-        builder.execute()
-
-
-def test_without_npm(builder, tmp_path, monkeypatch, capsys):
-    "The build goes on, and says what is missing"
-    monkeypatch.setattr(builder, "JS", tmp_path / "nowhere")
-    builder.offline()
-    assert "npm" in capsys.readouterr().err
+# ---- without a browser
 
 
 def test_without_chromium(docs):

@@ -1,0 +1,177 @@
+"""Run every notebook once: for its own assertions, for the documentation, and for the browser.
+
+Every cell runs in a Jupyter kernel, hidden ones included, and a cell that raises fails the run. What
+`nbdev_test` leaves out is left out here, too: cells marked `notest` or `slow` (`tst_flags` in
+settings.ini) or `eval: false`, the export, and a notebook that says `skip_exec: true`.
+"""
+
+import json
+import os
+import re
+import shutil
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import outputs
+from outputs import text
+
+ROOT = Path(__file__).resolve().parent.parent
+WORKERS = 2
+TIMES = "times.txt"  # seconds and name of every notebook of a run, the slowest first
+IGNORED = shutil.ignore_patterns(".ipynb_checkpoints", "ruff.toml")
+VIEW = "application/vnd.jupyter.widget-view+json"
+ANSI = re.compile(r"\x1b\[[0-9;]*m")
+OPTION = re.compile(r"(?m)^(#\| *fig-\w+: .*)((?:\n#\|   .*)+)")
+OF_A_KERNEL = re.compile(r"(?m)^\S*ipykernel_\d+/\d+\.py:\d+: ")
+
+# Of a run that nothing is known of, these begin: the slowest, as they were found
+FIRST = ["02_coverage", "08_brain", "02_demo", "01_credible_sets", "03_template", "03_cortex"]
+
+
+def environment():
+    "What kernels find in their environment besides what is there"
+    path = [str(ROOT), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    return {
+        "CALIBRAIN_DOCS": "1",  # explorers add their static version to their output
+        "TQDM_DISABLE": "1",  # bars say how long a run took
+        "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+        "PYTHONPATH": os.pathsep.join(filter(None, path)),
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
+    }
+
+
+def can_run(path):
+    "Whether there is what a notebook needs: one needs the real recording beside the project"
+    return not path.stem.startswith("08_real") or (ROOT.parent / "shared/realdata").exists()
+
+
+# ---- one notebook
+
+
+def left_out(path):
+    "The cells that nbdev_test does not run, by their ids; `None` where it runs none"
+    from nbdev.config import get_config
+    from nbdev.frontmatter import FrontmatterProc
+    from nbdev.process import NBProcessor
+
+    nb = NBProcessor(path, procs=FrontmatterProc, process=True).nb
+    if str(getattr(nb, "frontmatter_", {}).get("skip_exec", False)).lower() == "true":
+        return None
+    flags = {*get_config().tst_flags.split()}
+    found = set()
+    for cell in nb.cells:
+        options = getattr(cell, "directives_", None) or {}
+        is_off = options.get("eval:", [""])[0].lower() == "false"
+        if is_off or flags & options.keys() or "nbdev_export(" in cell.source:
+            found.add(cell.id)
+    return found
+
+
+def tidy(cell):
+    "Outputs for a page without a kernel: no widgets, small pictures, nothing of the run in stderr"
+    for output in cell.get("outputs", []):
+        data = output.get("data", {})
+        if data.pop(VIEW, None) and not data.keys() - {"text/plain"}:
+            data.clear()  # a progress bar
+        if "image/png" in data:
+            data["image/png"] = outputs.small(data["image/png"])
+        if output.get("name") == "stderr":
+            said = OF_A_KERNEL.sub("", output["text"])
+            output["text"] = re.sub(re.escape(tempfile.gettempdir()) + r"/tmp\w+", "…", said)
+    if cell.get("outputs"):
+        cell["outputs"] = [o for o in cell["outputs"] if o.get("data", True)]
+
+
+def run(path, folder):
+    "Run one notebook in a kernel, in a folder, and keep its outputs; the seconds it took"
+    import nbformat
+    from kernels import Client
+
+    start = time.time()
+    skipped = left_out(path)
+    if skipped is None:
+        return 0.0
+    nb = nbformat.read(path, 4)
+    cells = nb.cells
+    nb.cells = [c for c in cells if not (c.cell_type == "code" and c.id in skipped)]
+    client = Client(
+        nb,
+        timeout=900,
+        kernel_name="python3",
+        store_widget_state=False,
+        extra_arguments=["--log-level=ERROR", "--HistoryManager.enabled=False"],
+        resources={"metadata": {"path": str(folder)}},
+    )
+    client.execute()
+    nb.cells = cells
+    for cell in cells:
+        tidy(cell)
+    nbformat.write(nb, path)
+    return time.time() - start
+
+
+# ---- all of them
+
+
+def one_line(source):
+    "Cell options that go on over lines (`#|   …`, as YAML allows) in one each, as nbdev reads them"
+    return OPTION.sub(lambda m: m[1] + m[2].replace("\n#|  ", ""), source)
+
+
+def join_options(path):
+    nb = json.loads(path.read_text(encoding="utf-8"))
+    for cell in nb["cells"]:
+        if cell["cell_type"] == "code":
+            cell["source"] = one_line(text(cell["source"])).splitlines(keepends=True)
+    path.write_text(json.dumps(nb, ensure_ascii=False), encoding="utf-8")
+
+
+def longest_first(paths, target):
+    "The order of a run: by what the last one took, where there was one"
+    known = {}
+    if (target / TIMES).exists():
+        for line in (target / TIMES).read_text(encoding="utf-8").splitlines():
+            seconds, _, name = line.strip().partition(" s  ")
+            known[name] = float(seconds)
+
+    def rank(path):
+        name = path.as_posix()
+        guess = 1000 - FIRST.index(path.stem) if path.stem in FIRST else 0
+        return -known.get(name, guess), name
+
+    return sorted(paths, key=rank)
+
+
+def execute(source, target):
+    "Copy the notebooks of a folder, run the copies, two at a time, and note what each took"
+    paths = [p.relative_to(source) for p in source.rglob("*.ipynb")]
+    order = longest_first([p for p in paths if ".ipynb_checkpoints" not in p.parts], target)
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(source, target, ignore=IGNORED)  # a symlinked _quarto.yml becomes a file
+    os.environ.update(environment())
+    times = {}
+    failed = {}
+
+    def one(path):
+        name = path.as_posix()
+        join_options(target / path)
+        if not can_run(path):
+            print(f"no real recording here: {name} is shown without outputs", flush=True)
+            return
+        try:
+            times[name] = run(target / path, source / path.parent)
+        except Exception as error:
+            failed[name] = ANSI.sub("", str(error))
+            print(f"failed {name}", flush=True)
+        else:
+            print(f"ran {name}: {times[name]:.1f} s", flush=True)
+
+    with ThreadPoolExecutor(WORKERS) as pool:
+        list(pool.map(one, order))
+    if failed:
+        raise RuntimeError("\n\n".join(f"{name}: {error}" for name, error in failed.items()))
+    slowest = sorted(times, key=times.get, reverse=True)
+    lines = [f"{times[name]:6.1f} s  {name}\n" for name in slowest]
+    (target / TIMES).write_text("".join(lines), encoding="utf-8")
