@@ -1,4 +1,7 @@
-"Chromium, and the built documentation served to it; a test that needs what this machine lacks is skipped, and says so."
+"""A home of its own for every run; Chromium, and the built documentation served to it.
+
+A test that needs what this machine lacks is skipped, and says so.
+"""
 
 import functools
 import http.server
@@ -6,12 +9,15 @@ import shutil
 import threading
 from pathlib import Path
 
+import apart
 import pytest
+import routine
+
+apart.enter()  # before a test imports what reads settings and caches
 
 ROOT = Path(__file__).resolve().parent.parent
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -21,6 +27,9 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+
+
+# ---- in a browser: one browser and one server for all pages
 
 
 @pytest.fixture(scope="session")
@@ -34,30 +43,29 @@ def browser():
         b.close()
 
 
+LOCAL = ("http://127.0.0.1:", "data:", "blob:")
+
+
 @pytest.fixture
 def page(browser):
-    "A page that notes in `page.outside` every request to another machine, and in `page.errors` what goes wrong in it"
+    "A page that notes requests to another machine in `outside`, and in `errors` what goes wrong"
     pg = browser.new_page(
         viewport=dict(width=1280, height=900), color_scheme="light", reduced_motion="reduce"
     )
-    pg.outside, pg.errors = [], []
-    pg.on("pageerror", lambda e: pg.errors.append(str(e)))
-    pg.on(
-        "console",
-        lambda m: (
-            pg.errors.append(m.text)
-            if m.type == "error" and "favicon" not in str(m.location)
-            else None
-        ),
-    )
-    pg.on(
-        "request",
-        lambda r: (
-            None
-            if r.url.startswith(("http://127.0.0.1:", "data:", "blob:"))
-            else pg.outside.append(r.url)
-        ),
-    )
+    pg.outside = []
+    pg.errors = []
+
+    def on_console(message):
+        if message.type == "error" and "favicon" not in str(message.location):
+            pg.errors.append(message.text)
+
+    def on_request(request):
+        if not request.url.startswith(LOCAL):
+            pg.outside.append(request.url)
+
+    pg.on("pageerror", lambda error: pg.errors.append(str(error)))
+    pg.on("console", on_console)
+    pg.on("request", on_request)
     yield pg
     pg.close()
 
@@ -78,9 +86,48 @@ def docs():
 @pytest.fixture(scope="session")
 def site(docs):
     "The address of the built documentation"
-    with http.server.ThreadingHTTPServer(
-        ("127.0.0.1", 0), functools.partial(Quiet, directory=docs)
-    ) as server:
+    handler = functools.partial(Quiet, directory=docs)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
+
+
+# ---- two workers: what takes longest begins first
+
+
+# Groups of tests that one worker runs in a row, the longest first; every other file is its own
+FIRST = ["browser", "test_solvers.py", "test_package.py", "test_evoked.py", "test_coverage.py"]
+
+
+def group(item):
+    "Tests that share something costly: the browser and its server, or what a file prepares once"
+    return "browser" if "page" in item.fixturenames else item.path.name
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    "`--dist loadgroup` gives a group to one worker"
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(group(item)))
+    order = {name: place for place, name in enumerate(FIRST)}
+    items.sort(key=lambda item: order.get(group(item), len(FIRST)))
+
+
+# ---- what a run left out
+
+
+def pytest_sessionfinish(session):
+    "A worker of pytest-xdist tells its controller what it left out"
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["left"] = routine.LEFT
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node):
+    routine.LEFT.update(getattr(node, "workeroutput", {}).get("left", {}))
+
+
+def pytest_terminal_summary(terminalreporter):
+    if line := routine.left_out(routine.LEFT):
+        terminalreporter.write_line(line, yellow=True)

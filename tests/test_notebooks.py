@@ -1,19 +1,19 @@
-"The notebooks as they are committed: with what they say and show and nothing of the run, one module each, every one on the site, and no module without a notebook."
+"""The notebooks as they are committed: with what they say and show and nothing of the run.
+
+One module each, every one on the site, and no module without a notebook.
+"""
 
 import base64
-import importlib.util
 import io
 import json
 import re
 from pathlib import Path
 
+import outputs as tool
 import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
-spec = importlib.util.spec_from_file_location("outputs", ROOT / "tools/outputs.py")
-tool = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(tool)
 NBS = sorted(
     p.relative_to(ROOT / "nbs")
     for p in (ROOT / "nbs").rglob("*.ipynb")
@@ -21,19 +21,25 @@ NBS = sorted(
 )
 API = [p for p in NBS if p.parts[0] == "api"]
 DEFAULT_EXP = re.compile(r"(?m)^#\| *default_exp +(\S+)")
+ALLOWED = {"image/png", "text/plain", "text/html", "text/markdown", "text/latex"}
+OF_A_MACHINE = re.compile(
+    r"/(?:root|home|tmp|work|usr|Users)/|site-packages| at 0x|CALIBRAIN_DOCS"
+    r"|\d (?:ms|s|seconds) (?:on|per)|(?:it|s)/(?:s|it)\]"
+)
 
 
-def cells(path):
-    return json.loads((ROOT / "nbs" / path).read_text(encoding="utf-8"))["cells"]
+def source(cell):
+    return "".join(cell["source"])
+
+
+def cells(path, kind=None):
+    "The cells of a notebook, of one kind or all"
+    nb = json.loads((ROOT / "nbs" / path).read_text(encoding="utf-8"))
+    return [c for c in nb["cells"] if kind in (None, c["cell_type"])]
 
 
 def exports(path):
-    return [
-        m
-        for c in cells(path)
-        if c["cell_type"] == "code"
-        for m in DEFAULT_EXP.findall("".join(c["source"]))
-    ]
+    return [name for c in cells(path, "code") for name in DEFAULT_EXP.findall(source(c))]
 
 
 def outputs(path):
@@ -41,51 +47,35 @@ def outputs(path):
 
 
 def pictures(path):
-    return [
-        base64.b64decode(o["data"]["image/png"])
-        for o in outputs(path)
-        if "image/png" in o.get("data", {})
-    ]
+    data = [o.get("data", {}) for o in outputs(path)]
+    return [base64.b64decode(d["image/png"]) for d in data if "image/png" in d]
 
 
 @pytest.mark.parametrize("path", NBS, ids=str)
 def test_clean(path):
-    "Nothing of the run but what it says and shows; nbdev_clean keeps the state of widgets, so this looks for it too"
+    "Nothing of the run but what it says and shows; nbdev_clean keeps the state of widgets"
     nb = json.loads((ROOT / "nbs" / path).read_text(encoding="utf-8"))
     assert "widgets" not in nb["metadata"]
     assert not any(c.get("execution_count") or c["metadata"] for c in nb["cells"])
     kinds = {kind for o in outputs(path) for kind in o.get("data", {})}
-    assert kinds <= {"image/png", "text/plain", "text/html", "text/markdown", "text/latex"}, (
-        "no widgets"
-    )
+    assert kinds <= ALLOWED, "no widgets"
     assert {o.get("name", "stdout") for o in outputs(path)} <= {"stdout"}, "nothing of stderr"
 
 
 @pytest.mark.parametrize("path", NBS, ids=str)
 def test_outputs_tell_nothing_about_the_machine(path):
-    said = "\n".join(
-        "".join(v)
-        for o in outputs(path)
-        for k, v in [("text/plain", o.get("text", "")), *o.get("data", {}).items()]
-        if k.startswith("text/")
-    )
-    assert (
-        re.findall(
-            r"/(?:root|home|tmp|work|usr|Users)/|site-packages| at 0x|\d (?:ms|s|seconds) (?:on|per)|(?:it|s)/(?:s|it)\]|CALIBRAIN_DOCS",
-            said,
-        )
-        == []
-    )
-    assert 'class="explorer"' not in said, "the static version of an explorer is for the site"
+    said = "\n".join(map(tool.words, outputs(path)))
+    assert OF_A_MACHINE.findall(said) == []
+    assert tool.EXPLORER not in said, "the static version of an explorer is for the site"
 
 
 @pytest.mark.parametrize("path", NBS, ids=str)
 def test_resolution_of_pictures(path):
     from PIL import Image
 
-    assert all(
-        80 <= round(Image.open(io.BytesIO(png)).info["dpi"][0]) <= 100 for png in pictures(path)
-    )
+    for png in pictures(path):
+        dpi, _ = Image.open(io.BytesIO(png)).info["dpi"]
+        assert 80 <= round(dpi) <= 100
 
 
 def test_a_reader_of_the_repository_sees_what_notebooks_say():
@@ -95,73 +85,120 @@ def test_a_reader_of_the_repository_sees_what_notebooks_say():
             assert pictures(p), f"{p}: python tools/docs.py --write"
 
 
+RESULT = "<tr><th>iterations</th><td>{}</td></tr><tr><th>sources</th><td>{}</td></tr>"
+
+
 @pytest.mark.parametrize(
     "a, b, same",
     [
+        # one unit of the last digit shown
         ("1.23 ± 0.10 nAm", "1.23 ± 0.10 nAm", True),
         ("1.23", "1.24", True),
         ("−1.2e-3", "-1.3e-3", True),
         ("1.23", "1.25", False),
-        ("12", "13", False),
+        ("1.04e+03", "1.05e+03", True),
+        ("1.04e+03", "1.06e+03", False),
+        ("-0.00", "0.00", True),
+        ("0.00", "0.01", True),
+        ("0.00", "0.02", False),
+        # or 1 ‰, whichever is more
+        ("ℒ = 55.3330", "ℒ = 55.3328", True),
+        ("ℒ = 55.3330", "ℒ = 55.3900", False),
+        ("2.904481e-05", "2.904993e-05", True),
+        ("2.904481e-05", "2.914993e-05", False),
+        ("-5.451172", "5.451172", False),
+        # with as many digits after the point
         ("1.2", "1.20", False),
+        ("1.2", "1.21", False),
+        ("1", "1.0", False),
+        # whole numbers are the same
+        ("12", "13", False),
+        ("1284 sources", "1285 sources", False),
         ("source 3: 1.5", "source 4: 1.5", False),
+        # percentages within one
+        ("covers 94% of them", "covers 95% of them", True),
+        ("covers 94 % of them", "covers 95 % of them", True),
+        ("covers 93% of them", "covers 95% of them", False),
+        ("94 % of 300", "94 % of 301", False),
+        # where a search stops
+        ("24 iterations", "26 iterations", True),
+        ("24 iterations", "27 iterations", False),
+        ("1314 iterations, 2 orders", "1370 iterations, 2 orders", True),
+        ("1314 iterations", "1390 iterations", False),
+        ("24 iterations\n24 sources", "25 iterations\n25 sources", False),
+        (RESULT.format(24, 24), RESULT.format(25, 24), True),
+        (RESULT.format(24, 24), RESULT.format(24, 25), False),
+        # rounding says nothing
+        ("differs by 3.1e-16", "differs by 8e-17", True),
+        ("differs by 0", "differs by 3e-12", True),
+        ("differs by 3e-12", "differs by 3e-6", False),
+        # words, and what lines up a table
         ("yes", "no", False),
         ("1.2 nAm", "1.2 fT", False),
+        ("| a     |  9.99 |\n|-------|-------|", "| a    | 10.00 |\n|------|-------|", True),
+        ("[ 1.2 -0.3]", "[1.2  -0.3]", True),
+        ("one\ntwo", "one two", False),
     ],
 )
 def test_outputs_that_say_the_same(a, b, same):
     assert tool.alike(a, b) == same
+    assert tool.alike(b, a) == same
+
+
+def shown(**data):
+    "An output that is shown: `text_plain` stands for text/plain"
+    named = {kind.replace("_", "/"): value for kind, value in data.items()}
+    return dict(output_type="display_data", metadata={}, data=named)
+
+
+def printed(text, name="stdout"):
+    return dict(output_type="stream", name=name, text=text)
+
+
+def cell(source, *outputs):
+    return dict(
+        cell_type="code",
+        id="a",
+        source=source,
+        outputs=list(outputs),
+        metadata={},
+        execution_count=3,
+    )
+
+
+def test_pieces_of_what_is_printed_are_one_text():
+    pieces = [printed("a\nb"), printed("careful", "stderr"), printed(" c\n")]
+    assert [o["text"] for o in tool.outputs(cell("", *pieces))] == [["a\n", "b c\n"]]
 
 
 def test_stale_outputs_are_found(tmp_path):
     "Text, and a picture more or less; not what a page hides, nor widgets and stderr"
-    out = lambda **data: dict(
-        output_type="display_data",
-        metadata={},
-        data={k.replace("_", "/"): v for k, v in data.items()},
-    )
-    cell = lambda source, *o: dict(
-        cell_type="code", id="a", source=source, outputs=list(o), metadata={}, execution_count=3
-    )
-    said, warned = (
-        dict(output_type="stream", name="stdout", text="γ = 1.50\n"),
-        dict(output_type="stream", name="stderr", text="careful"),
-    )
-    assert [
-        o["text"]
-        for o in tool.outputs(cell("", said | dict(text="a\nb"), warned, said | dict(text=" c\n")))
-    ] == [["a\n", "b c\n"]], "pieces are one text"
     png = base64.b64encode(picture()).decode()
+    said = printed("γ = 1.50\n")
+    drawn = shown(image_png=png, text_plain="<Axes>", text_html='<div class="explorer">')
     fresh = dict(
         cells=[
-            cell("print(1)", said, warned),
-            cell("#| hide\n1", out(text_plain="1")),
-            cell("x", out(image_png=png, text_plain="<Axes>", text_html='<div class="explorer">')),
+            cell("print(1)", said, printed("careful", "stderr")),
+            cell("#| hide\n1", shown(text_plain="1")),
+            cell("x", drawn),
         ]
     )
+    empty = [cell("print(1)"), cell("#| hide\n1"), cell("x")]
     path = tmp_path / "a.ipynb"
-    path.write_text(
-        json.dumps(
-            dict(
-                cells=[cell("print(1)"), cell("#| hide\n1"), cell("x")],
-                metadata={},
-                nbformat=4,
-                nbformat_minor=5,
-            )
-        )
-    )
-    committed = lambda: json.loads(path.read_text())
-    assert [(b, a) for _, a, b in tool.stale(committed(), fresh)] == [
-        ("γ = 1.50\n", "(nothing)"),
-        ("<picture>", "(nothing)"),
-    ]
+    path.write_text(json.dumps(dict(cells=empty, metadata={}, nbformat=4, nbformat_minor=5)))
+
+    def changes():
+        found = tool.stale(json.loads(path.read_text()), fresh)
+        return [(before, now) for _, before, now in found]
+
+    assert changes() == [("(nothing)", "γ = 1.50\n"), ("(nothing)", "<picture>")]
     tool.write(path, fresh, lambda a, b: False)
-    assert list(tool.stale(committed(), fresh)) == []
-    assert [len(c["outputs"]) for c in committed()["cells"]] == [1, 0, 1] and set(
-        committed()["cells"][2]["outputs"][0]["data"]
-    ) == {"image/png", "text/plain"}
+    assert changes() == []
+    committed = [c["outputs"] for c in json.loads(path.read_text())["cells"]]
+    assert [len(o) for o in committed] == [1, 0, 1]
+    assert set(committed[2][0]["data"]) == {"image/png", "text/plain"}
     said["text"] = "γ = 1.70\n"
-    assert [(a, b) for _, a, b in tool.stale(committed(), fresh)] == [("γ = 1.50\n", "γ = 1.70\n")]
+    assert changes() == [("γ = 1.50\n", "γ = 1.70\n")]
 
 
 def picture():
@@ -175,20 +212,15 @@ def picture():
 
 @pytest.mark.parametrize("path", NBS, ids=str)
 def test_title(path):
-    heads = [
-        re.findall(r"(?m)^# .+", "".join(c["source"]))
-        for c in cells(path)
-        if c["cell_type"] == "markdown"
-    ]
+    heads = [re.findall(r"(?m)^# .+", source(c)) for c in cells(path, "markdown")]
     assert len(heads[0]) == 1 and not any(heads[1:]), "one H1, in the first cell of prose"
 
 
 @pytest.mark.parametrize("path", API, ids=str)
 def test_one_module(path):
-    assert len(exports(path)) == 1
-    assert exports(path)[0].split(".")[-1] == re.sub(r"^\d+[a-z]?_", "", path.stem), (
-        "the module is named as its notebook"
-    )
+    "It is named as its notebook"
+    (module,) = exports(path)
+    assert module.split(".")[-1] == re.sub(r"^\d+_", "", path.stem)
 
 
 def test_only_api_exports():
@@ -226,5 +258,5 @@ def test_sidebar():
 @pytest.mark.parametrize("path", NBS, ids=str)
 def test_nothing_beside_title_and_subtitle(path):
     "nbdev makes the page's title of the first cell and drops whatever else is in it"
-    first = next("".join(c["source"]) for c in cells(path) if c["cell_type"] == "markdown")
+    first = source(cells(path, "markdown")[0])
     assert re.fullmatch(r"# .+(\n+> .+)*\s*", first), "begin the text in a cell of its own"

@@ -1,6 +1,13 @@
 #!/usr/bin/env bash
-# Install the package and pass its tests. Works from a fresh clone; keeps its environment in .venv, unless one is active.
+# Install the package and pass its tests. Works from a fresh clone; keeps its environment in .venv,
+# unless one is active. `--all` runs every random problem; otherwise tests run a chosen part of them,
+# and say how many they left.
 set -euo pipefail
+case "${1:-}" in
+    "") ;;
+    --all) export CALIBRAIN_ALL_TESTS=1 ;;
+    *) echo "usage: bash tools/test.sh [--all]" >&2; exit 2 ;;
+esac
 cd "$(dirname "$0")/.."
 export OMP_NUM_THREADS=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1
 
