@@ -226,7 +226,7 @@ def published_path(
     e = replace(e, d=e.d / gain, s=e.s / power)
     noise = noise / power
     change = np.inf
-    path = []
+    path: list[list[float]] = []
     while change >= tol and len(path) < max_iter:
         before = gamma
         q, d = _statistics(e, np.array([gamma]), np.array([noise]))

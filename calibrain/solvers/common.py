@@ -107,7 +107,7 @@ def start_scale(
     "Where γ starts, and where the noise does when it is learned"
     power = np.linalg.norm(y @ y.T)
     gain = np.abs(L).sum(1, dtype=float).max()
-    return power / gain**2, power
+    return float(power / gain**2), float(power)
 
 # %% ../../nbs/api/solvers/04_common.ipynb #c4f8ba69
 def check_start(

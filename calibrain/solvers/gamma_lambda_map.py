@@ -87,7 +87,7 @@ def _result(
             n_active_hist=history["n_active"].tolist(),
             lambda_mean_hist=history["noise_mean"].tolist(),
         )
-    at_zero = boundary(at.noise, found.setup.y) if noise.learned else []
+    at_zero = boundary(at.noise, found.setup.y) if noise.learned else np.empty(0)
     out = found.result(
         solver,
         of_noise | (entries or {}) | lists,

@@ -327,7 +327,7 @@ def _readmit(
         return groups, here
     groups = np.append(groups, back)
     sub = subproblem(problem, groups, full.noise, learn)
-    noise = full.noise if learn else []
+    noise = full.noise if learn else np.empty(0)
     start = problem.n_orient * (full.q - full.d)[back] / full.d[back] ** 2
     for _ in range(40):
         if curvature_at(sub, np.concatenate([here, start, noise])).cost <= full.cost:

@@ -141,7 +141,7 @@ def _moves(
     "The quick move, then the safe one if it is another"
     assert rule.gamma is not None
     gamma = _kept(rule, rule.gamma(point))
-    if not rule.learns_noise:
+    if rule.noise is None:
         yield gamma, point.noise
         if rule.gamma not in (convex, em):
             yield _kept(rule, convex(point)), point.noise
