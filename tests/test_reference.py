@@ -1,4 +1,7 @@
-"Printed values of the tutorial and reference figures: the published ones where they are right, the optimum where they are not"
+"""Printed values of the tutorial and reference figures.
+
+The published ones where they are right, the optimum where they are not.
+"""
 
 from pathlib import Path
 
