@@ -17,8 +17,9 @@ from matplotlib.figure import Figure
 from ..core.warnings import ConvergenceWarning
 from .base import Control, Explorer
 from ..posterior.result import Result
-from ..solvers.evidence import Evidence, Problem, data_root, evaluate, kkt_violation
-from ..solvers.gamma_map import gamma_map, start_scale
+from ..solvers.common import start_scale
+from ..solvers.evidence import Evidence, Problem, data_root, evidence_at, kkt_violation
+from ..solvers.gamma_map import gamma_map
 from ..viz.convergence import draw_courses, draw_gamma, draw_kkt
 from ..viz.pictures import _Picture
 
@@ -88,7 +89,7 @@ def stopped(
     G, x, y = record(snr, n_active)
     result = _solve(snr, n_active, RULES[rule], n_iter) if n_iter else None
     gamma = result["gammas_full"] if n_iter else np.full(N_SOURCES, start_scale(G, y)[0])
-    ev = evaluate(Problem(G, data_root(y)), gamma, np.ones(N_SENSORS))
+    ev = evidence_at(Problem(G, data_root(y)), gamma, np.ones(N_SENSORS))
     mean = gamma[:, None] * (G.T @ np.linalg.solve(ev.R @ ev.R.T, y))
     return Stopped(x, ev, 1 - np.square(y - G @ mean).sum() / np.square(y).sum(), result)
 
