@@ -1,1 +1,4 @@
-"How fast the solvers are, beside the published calibrain 1.0.3 and MNE: `python -m benchmarks`, from the root of the repository"
+"""How fast the solvers are, beside the published calibrain 1.0.3 and MNE.
+
+`python -m benchmarks`, from the root of the repository.
+"""

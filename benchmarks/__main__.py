@@ -1,6 +1,7 @@
 """Measure: `python -m benchmarks`, from the root of the repository. `--help` lists the options.
 
-Every measurement is a fresh process with a given number of BLAS threads; ours and the peer's take turns. Writes results.json and results.md.
+Every measurement is a fresh process with a given number of BLAS threads; ours and the peer's take
+turns. Writes results.json and results.md.
 """
 
 import argparse
@@ -101,22 +102,18 @@ def options(args):
     return o.parse_args(args)
 
 
+def processor():
+    "The name of the processor"
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names and names[0] else platform.processor()
+
+
 def machine():
     "What the figures were measured on"
-    cpu = (
-        next(
-            (
-                line.split(":")[1].strip()
-                for line in open("/proc/cpuinfo")
-                if line.startswith("model name")
-            ),
-            "",
-        )
-        if Path("/proc/cpuinfo").exists()
-        else ""
-    )
     return dict(
-        cpu=cpu or platform.processor(),
+        cpu=processor(),
         cores=os.cpu_count(),
         system=f"{platform.system()} {platform.machine()}",
         python=platform.python_version(),
@@ -125,16 +122,11 @@ def machine():
 
 def once(python, family, work, which, threads, folder, size):
     "One measurement; the error's last line where it failed"
-    problem, out, start = (
-        problems.store(size[0], folder, size[1]),
-        Path(folder) / "out.npz",
-        perf_counter(),
-    )
-    env = (
-        os.environ
-        | {f"{n}_NUM_THREADS": str(threads) for n in ("OMP", "OPENBLAS", "MKL")}
-        | dict(PYTHONPATH="")
-    )
+    problem = problems.store(size[0], folder, size[1])
+    out = Path(folder) / "out.npz"
+    blas = {f"{n}_NUM_THREADS": str(threads) for n in ("OMP", "OPENBLAS", "MKL")}
+    env = os.environ | blas | dict(PYTHONPATH="")
+    start = perf_counter()
     r = subprocess.run(
         [python, HERE / "child.py", family, work.name, which, problem, out],
         env=env,
@@ -144,32 +136,23 @@ def once(python, family, work, which, threads, folder, size):
     )
     if r.returncode:
         return dict(failed=last_line(r.stderr))
-    found, wall = problems.load(out), perf_counter() - start
-    return (
-        json.loads(str(found["info"]))
-        | dict(wall=wall)
-        | dict(
-            cost=costs(
-                problems.load(problem),
-                work.sigma,
-                **{k: v for k, v in found.items() if k != "info"},
-            )
-        )
-    )
+    wall = perf_counter() - start
+    found = problems.load(out)
+    info = json.loads(str(found.pop("info")))
+    cost = costs(problems.load(problem), work.sigma, **found)
+    return info | dict(wall=wall, cost=cost)
 
 
 def costs(p, sigma, gamma, noise, scaled=False):
     "ℒ by our formula, at one or several γ: the same judge for both sides"
     from calibrain.head.basis import sflex_basis, through_basis
+    from calibrain.solvers.common import start_scale
     from calibrain.solvers.evidence import data_root, factor, solve_lower
-    from calibrain.solvers.gamma_map import start_scale
 
-    G, Y = (
-        through_basis(p["L"], sflex_basis(p["src_coords"], sigma), int(p["k"]))
-        if sigma
-        else p["L"],
-        data_root(p["y"]),
-    )
+    G = p["L"]
+    if sigma:
+        G = through_basis(G, sflex_basis(p["src_coords"], sigma), int(p["k"]))
+    Y = data_root(p["y"])
     if scaled:
         gamma = gamma * start_scale(G, p["y"])[0]
 
@@ -182,83 +165,86 @@ def costs(p, sigma, gamma, noise, scaled=False):
 
 def row(o, family, work, threads, peer, folder):
     "All runs of one work, in turn"
-    size = (
-        (("tiny x3", None) if SIZES[work.problem][2] == 3 else ("tiny", None))
-        if o.quick
-        else (work.problem, SIZES[work.problem])
-    )
-    sides = dict(ours=sys.executable) | (dict(peer=python(o.peer)) if peer and work.peer else {})
+    size = (work.problem, SIZES[work.problem])
+    if o.quick:
+        size = ("tiny x3" if size[1][2] == 3 else "tiny", None)
+    sides = dict(ours=sys.executable)
+    if peer and work.peer:
+        sides["peer"] = python(o.peer)
     runs = {which: [] for which in sides}
     for _ in range(o.repeats):
         for which, interpreter in sides.items():
             if sum(r.get("wall", np.inf) for r in runs[which]) < o.patience:
                 runs[which].append(once(interpreter, family, work, which, threads, folder, size))
-    done = {
-        which: next((r for r in rs if "failed" in r), None) or summary(rs)
-        for which, rs in runs.items()
-    }
-    return (
-        dict(
-            name=work.name,
-            family=family,
-            problem=size[0],
-            size=size[1] or SIZES[size[0]],
-            threads=threads,
-            rival=work.rival if work.peer else None,
-            aim=work.aim,
-            date=str(datetime.date.today()),
-        )
-        | done
+    about = dict(
+        name=work.name,
+        family=family,
+        problem=size[0],
+        size=size[1] or SIZES[size[0]],
+        threads=threads,
+        rival=work.rival if work.peer else None,
+        aim=work.aim,
+        date=str(datetime.date.today()),
     )
+    return about | {which: failure(rs) or summary(rs) for which, rs in runs.items()}
+
+
+def failure(runs):
+    "The first run that failed, if one did"
+    return next((r for r in runs if "failed" in r), None)
+
+
+def kept(file, without):
+    "Rows of an earlier run that are not measured anew"
+    if not file.exists():
+        return []
+    rows = json.loads(file.read_text(encoding="utf-8"))["works"]
+    return [r for r in rows if r["family"] not in without]
+
+
+def works(o):
+    "What is to be measured: family, work, and number of threads"
+    for family in o.only:
+        every = importlib.import_module(f"benchmarks.{family}").WORKS
+        for work in every[:2] if o.quick else every:
+            for threads in o.threads if o.quick else work.threads or o.threads:
+                yield family, work, threads
 
 
 def main(args=None):
     o = options(args)
     if o.quick:
-        o.repeats, o.threads = 1, [1]
+        o.repeats = 1
+        o.threads = [1]
     try:
         peer = None if o.no_peer else json.loads(install(o.peer))
     except Absent as e:
         peer = None
         print(f"no peer: {' '.join(str(e).split())} — measuring ours alone", flush=True)
     o.out.mkdir(parents=True, exist_ok=True)
-    file, rows = o.out / "results.json", []
-    before = (
-        []
-        if not file.exists()
-        else [
-            r
-            for r in json.loads(file.read_text(encoding="utf-8"))["works"]
-            if r["family"] not in o.only
-        ]
-    )
+    before = kept(o.out / "results.json", without=o.only)
+    rows = []
     with tempfile.TemporaryDirectory() as folder:
-        for family in o.only:
-            for work in importlib.import_module(f"benchmarks.{family}").WORKS[
-                : 2 if o.quick else None
-            ]:
-                for threads in o.threads if o.quick else work.threads or o.threads:
-                    rows.append(row(o, family, work, threads, peer, folder))
-                    if "failed" in rows[-1]["ours"]:
-                        sys.exit(f"{work.name}: {rows[-1]['ours']['failed']}")
-                    print(markdown(dict(works=rows[-1:]), FAMILIES).splitlines()[-1], flush=True)
-                    write(o, peer, sorted(before + rows, key=lambda r: FAMILIES.index(r["family"])))
+        for family, work, threads in works(o):
+            rows.append(row(o, family, work, threads, peer, folder))
+            if "failed" in rows[-1]["ours"]:
+                sys.exit(f"{work.name}: {rows[-1]['ours']['failed']}")
+            print(markdown(dict(works=rows[-1:]), FAMILIES).splitlines()[-1], flush=True)
+            write(o, peer, sorted(before + rows, key=lambda r: FAMILIES.index(r["family"])))
     print(f"\n{(o.out / 'results.md').read_text(encoding='utf-8')}\nwritten to {o.out}")
 
 
 def write(o, peer, works):
     "The results so far: figures and table"
-    ours = {n: importlib.metadata.version(n) for n in ("numpy", "scipy")} | dict(
-        calibrain=calibrain.__version__
-    )
+    ours = {n: importlib.metadata.version(n) for n in ("numpy", "scipy")}
+    ours["calibrain"] = calibrain.__version__
     about = dict(
         machine=machine(),
         versions=dict(ours=ours, peer=peer),
         load=os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
     )
-    lines = ",\n".join(
-        json.dumps(w, ensure_ascii=False) for w in works
-    )  # one work a line, so that a change can be read
+    # one work a line, so that a change can be read
+    lines = ",\n".join(json.dumps(w, ensure_ascii=False) for w in works)
     (o.out / "results.json").write_text(
         f'{json.dumps(about, ensure_ascii=False)[:-1]}, "works": [\n{lines}\n]}}\n',
         encoding="utf-8",

@@ -25,19 +25,22 @@ def ours(p, joint):
 
 
 def peer(p, joint):
-    "It returns γ in units of its own, ‖Y‖²/‖L‖² (of which whitening keeps the ratio); the cost needs nAm²"
+    """It returns γ in units of its own, ‖Y‖²/‖L‖² (of which whitening keeps the ratio).
+
+    The cost needs nAm².
+    """
     from calibrain import source_estimation as published
 
     r = (published.BMN_joint if joint else published.BMN)(
         *arguments(p, joint), n_orient=int(p["k"])
     )
     r["posterior_mean"], np.diag(r["posterior_cov"])
-    unit = lambda: (np.linalg.norm(p["y"]) / np.linalg.norm(p["L"], 2)) ** 2
-    return dict(
-        hyper=lambda: dict(
-            gamma=np.full(p["L"].shape[1], r["gamma"] * unit()), noise=r["noise_var"]
-        )
-    )
+
+    def hyper():
+        unit = (np.linalg.norm(p["y"]) / np.linalg.norm(p["L"], 2)) ** 2
+        return dict(gamma=np.full(p["L"].shape[1], r["gamma"] * unit), noise=r["noise_var"])
+
+    return dict(hyper=hyper)
 
 
 WORKS = [

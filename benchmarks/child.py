@@ -1,7 +1,8 @@
 """One side of one work, in a process of its own: python child.py FAMILY NAME ours|peer PROBLEM.npz OUT.npz
 
-Runs under the peer's interpreter too, where this repository comes last on the path, so that `import calibrain` finds the published package. Interpreter start,
-imports and a warm-up on a few sources are not timed. A call shorter than 0.2 s is made five times, and the median counts.
+Runs under the peer's interpreter too, where this repository comes last on the path, so that
+`import calibrain` finds the published package. Interpreter start, imports and a warm-up on a few
+sources are not timed. A call shorter than 0.2 s is made five times, and the median counts.
 """
 
 import importlib
@@ -37,7 +38,8 @@ def main(family, name, which, problem, out):
 
     work = next(w for w in importlib.import_module(f"benchmarks.{family}").WORKS if w.name == name)
     warnings.simplefilter("ignore")
-    p, side = load(problem), getattr(work, which)
+    p = load(problem)
+    side = getattr(work, which)
     module = work.rival if which == "peer" else "calibrain"
     found_at = importlib.import_module(module).__file__
     if found_at.startswith(ROOT + "/calibrain") == (which == "peer"):

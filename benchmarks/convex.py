@@ -1,7 +1,8 @@
 """One iteration of convex bounding, on the same path in both packages.
 
-A call makes the basis before and the posterior after the iterations. To leave the iterations alone, the clock is read each time the loop comes to the function
-that it calls once an iteration. With free orientation we follow the published rule here, so that the paths agree.
+A call makes the basis before and the posterior after the iterations. To leave the iterations alone,
+the clock is read each time the loop comes to the function that it calls once an iteration. With
+free orientation we follow the published rule here, so that the paths agree.
 """
 
 from functools import partial
@@ -15,7 +16,8 @@ N_ITER = 100
 
 def per_iteration(solve, module, name, scaled=False):
     "Seconds from one call of `module.name` to the next, and the result"
-    seen, call = [], getattr(module, name)
+    seen = []
+    call = getattr(module, name)
 
     def stamped(*args, **kwargs):
         seen.append(perf_counter())
@@ -23,9 +25,8 @@ def per_iteration(solve, module, name, scaled=False):
 
     with patch.object(module, name, stamped):
         r = solve()
-    return dict(
-        seconds=(seen[-1] - seen[0]) / (len(seen) - 1), hyper=hyper(r, scaled=scaled), n_iter=N_ITER
-    )
+    seconds = (seen[-1] - seen[0]) / (len(seen) - 1)
+    return dict(seconds=seconds, hyper=hyper(r, scaled=scaled), n_iter=N_ITER)
 
 
 def ours(p):
@@ -44,7 +45,7 @@ def ours(p):
             **basis(p),
         ),
         search,
-        "evaluate",
+        "evidence_at",
     )
 
 

@@ -1,7 +1,9 @@
-"""Calibration curves by us and by the published package, on the same arrays in the same run: `python -m benchmarks.coverage`, from the root of the repository.
+"""Calibration curves by us and by the published package, on the same arrays in the same run.
 
-Both have the same methods with the same arguments, so both sides run the same lines, in turn, each in a fresh process. The counts must be equal: all variances
-are positive, where the published counts are right. Then what only we have: a thousand runs counted and joined. Writes coverage.json beside results.json.
+`python -m benchmarks.coverage`, from the root of the repository. Both have the same methods with
+the same arguments, so both sides run the same lines, in turn, each in a fresh process. The counts
+must be equal: all variances are positive, where the published counts are right. Then what only we
+have: a thousand runs counted and joined. Writes coverage.json beside results.json.
 """
 
 import argparse
@@ -43,7 +45,9 @@ def arguments(name, N, T):
     x, hat, cov = problem(N, k, T)
     more = {}
     if k == 1:
-        x, hat, cov = x[:, 0], hat[:, 0], cov[:, 0, 0]
+        x = x[:, 0]
+        hat = hat[:, 0]
+        cov = cov[:, 0, 0]
     if k == 2:
         more["V_tan"] = np.linalg.qr(np.random.default_rng(1).normal(size=(N, 3, 2)))[0]
         x = more["V_tan"] @ x
@@ -60,15 +64,15 @@ def child(which, name, mode, N, T):
     else:
         from calibrain.uncertainty_estimation import UncertaintyEstimator
     method, a = arguments(name, N, T)
-    curve, times = getattr(UncertaintyEstimator(), method.format(mode)), []
+    curve = getattr(UncertaintyEstimator(), method.format(mode))
+    times = []
     curve(**{key: v[:8] for key, v in a.items()})  # warm up
     while sum(times) < 0.5 and len(times) < 7:
         start = perf_counter()
         found = curve(**a)
         times.append(perf_counter() - start)
-    print(
-        json.dumps(dict(seconds=sorted(times)[len(times) // 2], counts=found["ci_counts"].tolist()))
-    )
+    median = sorted(times)[len(times) // 2]
+    print(json.dumps(dict(seconds=median, counts=found["ci_counts"].tolist())))
 
 
 def runs(n, N):
@@ -78,30 +82,23 @@ def runs(n, N):
 
     from .work import peak
 
-    start, curves = perf_counter(), []
+    curves = []
+    start = perf_counter()
     for seed in range(n):
-        rng = np.random.default_rng(seed)
-        curves.append(
-            coverage_curve(
-                rng.normal(size=(N, 1)), Moments(np.zeros((N, 1)), np.ones(N)), mode="aggregated"
-            )
-        )
+        x = np.random.default_rng(seed).normal(size=(N, 1))
+        posterior = Moments(np.zeros((N, 1)), np.ones(N))
+        curves.append(coverage_curve(x, posterior, mode="aggregated"))
     counted = perf_counter()
     total = combine(curves)["all"].total
-    print(
-        json.dumps(
-            dict(count=counted - start, join=perf_counter() - counted, peak_mb=peak(), total=total)
-        )
-    )
+    joined = perf_counter()
+    found = dict(count=counted - start, join=joined - counted, peak_mb=peak(), total=total)
+    print(json.dumps(found))
 
 
 def run(python, *args):
     "What a process prints, as JSON; one BLAS thread"
-    env = (
-        os.environ
-        | {f"{n}_NUM_THREADS": "1" for n in ("OMP", "OPENBLAS", "MKL")}
-        | dict(PYTHONPATH="")
-    )
+    one_thread = {f"{n}_NUM_THREADS": "1" for n in ("OMP", "OPENBLAS", "MKL")}
+    env = os.environ | one_thread | dict(PYTHONPATH="")
     with tempfile.TemporaryDirectory() as folder:
         r = subprocess.run(
             [python, *map(str, args)],
@@ -115,6 +112,10 @@ def run(python, *args):
     return json.loads(r.stdout.splitlines()[-1])
 
 
+def median_seconds(runs):
+    return sorted(r["seconds"] for r in runs)[len(runs) // 2]
+
+
 def compare(peer, N=1284, T=250, repeats=3):
     "Rows of ours and the peer's: median seconds, ratio, and whether the counts agree"
     for name in CURVES:
@@ -123,9 +124,8 @@ def compare(peer, N=1284, T=250, repeats=3):
             for _ in range(repeats):
                 for which, python in (("ours", sys.executable), ("peer", peer)):
                     sides[which].append(run(python, HERE / "coverage.py", which, name, mode, N, T))
-            ours, theirs = (
-                sorted(r["seconds"] for r in sides[w])[repeats // 2] for w in ("ours", "peer")
-            )
+            ours = median_seconds(sides["ours"])
+            theirs = median_seconds(sides["peer"])
             yield dict(
                 name=name,
                 mode=mode,
@@ -136,6 +136,15 @@ def compare(peer, N=1284, T=250, repeats=3):
                 aim=AIMS.get((name, mode)),
                 equal=sides["ours"][0]["counts"] == sides["peer"][0]["counts"],
             )
+
+
+def line(row):
+    "A row of the table"
+    asked = f"{row['aim']}×" if row["aim"] else ""
+    same = "equal" if row["equal"] else "DIFFERENT"
+    work = "{name} x {n_orient}, {mode}".format(**row)
+    figures = "{ours:.4f} s | {peer:.3f} s | {ratio:.0f}×".format(**row)
+    return f"| {work} | {figures} | {asked} | {same} |"
 
 
 def main(args=None):
@@ -161,29 +170,22 @@ def main(args=None):
     )
     o = o.parse_args(args)
     out = dict(runs=run(sys.executable, "-m", "benchmarks.coverage", "runs", 1000, 1284), curves=[])
-    print(
-        "1,000 runs of 1,284 sources: counted in {count:.2f} s, joined in {join:.3f} s, peak {peak_mb:.0f} MB".format(
-            **out["runs"]
-        )
+    thousand = (
+        "1,000 runs of 1,284 sources: "
+        "counted in {count:.2f} s, joined in {join:.3f} s, peak {peak_mb:.0f} MB"
     )
+    print(thousand.format(**out["runs"]))
     try:
         install(o.peer)
     except Absent as e:
         print(f"no peer: {e}")
     else:
-        print(
-            "| curve, 1,284 sources, 250 samples, 15 levels | ours | peer | ratio | asked for | counts |\n|---|---|---|---|---|---|"
-        )
+        work = "curve, 1,284 sources, 250 samples, 15 levels"
+        print(f"| {work} | ours | peer | ratio | asked for | counts |")
+        print("|---|---|---|---|---|---|")
         for row in compare(python(o.peer), repeats=o.repeats):
             out["curves"].append(row)
-            print(
-                "| {name} x {n_orient}, {mode} | {ours:.4f} s | {peer:.3f} s | {ratio:.0f}× | {asked} | {same} |".format(
-                    **row,
-                    asked=f"{row['aim']}×" if row["aim"] else "",
-                    same="equal" if row["equal"] else "DIFFERENT",
-                ),
-                flush=True,
-            )
+            print(line(row), flush=True)
     o.out.mkdir(parents=True, exist_ok=True)
     (o.out / "coverage.json").write_text(json.dumps(out, indent=1) + "\n", encoding="utf-8")
 

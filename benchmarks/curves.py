@@ -1,4 +1,6 @@
-"""Cost against iterations and seconds: the same call with more and more iterations allowed, each from the start.
+"""Cost against iterations and seconds: the same call with more and more iterations allowed.
+
+Each is made from the start.
 
 So a point's time is what a user waits who stops there, with the basis before and the posterior after.
 """
@@ -18,7 +20,9 @@ UPTO = dict(
 
 def points(solve, upto, scaled=False):
     "Hyperparameters, iterations and seconds of calls that may take more and more iterations"
-    gammas, n_iter, seconds = [], [], []
+    gammas = []
+    n_iter = []
+    seconds = []
     for n in upto:
         t = perf_counter()
         r = solve(n)

@@ -1,4 +1,7 @@
-"How time and memory grow with sources, sensors and samples: one evaluation of the cost, and a whole fast solve"
+"""How time and memory grow with sources, sensors and samples.
+
+Of one evaluation of the cost, and of a whole fast solve.
+"""
 
 from time import perf_counter
 
@@ -35,27 +38,32 @@ def matrix_rate():
 
 
 def ours(p):
-    "One evaluation, and the whole solve; without a basis, for the weights of patches of a given width grow with the square of N"
-    from calibrain.solvers.evidence import Problem, data_root, evaluate
-    from calibrain.solvers.gamma_map import gamma_map, start_scale
+    """One evaluation, and the whole solve.
 
-    L, y, noise_var, k = p["L"], p["y"], float(p["noise_var"]), int(p["k"])
+    Without a basis, for the weights of patches of a given width grow with the square of N.
+    """
+    from calibrain.solvers.common import start_scale
+    from calibrain.solvers.evidence import Problem, data_root, evidence_at
+    from calibrain.solvers.gamma_map import gamma_map
+
+    L = p["L"]
+    y = p["y"]
+    k = int(p["k"])
+    noise_var = float(p["noise_var"])
 
     def solve():
         r = gamma_map(L, y, noise_var, k, update_mode="fast")
-        r.posterior.var
+        _ = r.posterior.var  # made when read
         return r
 
     r = solve()
     parts = dict(peak_mb=peak(), solve=best(solve, 2), root=best(lambda: data_root(y)))
-    P = Problem(np.asfortranarray(L), data_root(y), k)
-    gamma, sensors = np.full(P.n_groups, start_scale(L, y)[0]), np.full(len(y), noise_var)
-    return dict(
-        hyper=hyper(r),
-        n_iter=r.n_iter,
-        violation=r.kkt_violation,
-        parts=parts | dict(evaluate=best(lambda: evaluate(P, gamma, sensors)), rate=matrix_rate()),
-    )
+    problem = Problem(np.asfortranarray(L), data_root(y), k)
+    gamma = np.full(problem.n_groups, start_scale(L, y)[0])
+    noise = np.full(len(y), noise_var)
+    parts["evaluate"] = best(lambda: evidence_at(problem, gamma, noise))
+    parts["rate"] = matrix_rate()
+    return dict(hyper=hyper(r), n_iter=r.n_iter, violation=r.kkt_violation, parts=parts)
 
 
 WORKS = [Work(f"growth, {name(s)}", name(s), ours, sigma=None, threads=(1,)) for s in SIZES]

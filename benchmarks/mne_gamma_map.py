@@ -1,4 +1,7 @@
-"Sparse sources with given noise, fixed orientation, no basis: our fast search beside the optimiser inside MNE's `gamma_map`"
+"""Sparse sources with given noise, fixed orientation, no basis.
+
+Our fast search beside the optimiser inside MNE's `gamma_map`.
+"""
 
 import sys
 

@@ -1,7 +1,8 @@
 """Inverse problems of every size, the same on every machine.
 
-Sensors lie on a sphere of 0.09 m, sources at random depths within it (0.042 to 0.07 m). The leadfield falls with 1/r², is average-referenced and has
-columns of norm 1 in the mean; with fixed orientations each source points outwards. Five sources are active, and alpha_SNR is 0.5.
+Sensors lie on a sphere of 0.09 m, sources at random depths within it (0.042 to 0.07 m). The
+leadfield falls with 1/r², is average-referenced and has columns of norm 1 in the mean; with fixed
+orientations each source points outwards. Five sources are active, and alpha_SNR is 0.5.
 """
 
 from pathlib import Path

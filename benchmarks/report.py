@@ -9,10 +9,15 @@ def time(side):
     return f"{s:.2f} s" if s >= 1 else f"{1e3 * s:.3g} ms"
 
 
+def cost_of(side):
+    "ℒ where it is one number"
+    return f"{side['cost']:.4f}" if isinstance(side.get("cost"), float) else ""
+
+
 def cells(row):
     "One row of the table"
-    ours, peer = row["ours"], row.get("peer") or {}
-    cost = lambda side: f"{side['cost']:.4f}" if isinstance(side.get("cost"), float) else ""
+    ours = row["ours"]
+    peer = row.get("peer") or {}
     ratio = (
         f"{peer['median'] / ours['median']:.3g}×"
         if "median" in peer and row["family"] != "curves"
@@ -30,8 +35,8 @@ def cells(row):
         theirs,
         f"**{ratio}**" if ratio else "",
         row["aim"],
-        cost(ours),
-        cost(peer),
+        cost_of(ours),
+        cost_of(peer),
         f"{ours['peak_mb']:.0f}",
         f"{peer['peak_mb']:.0f}" if "peak_mb" in peer else "",
     )
@@ -58,10 +63,8 @@ def markdown(results, families=None):
         for r in results["works"]
         if (r["family"] in families if families else r["family"] not in ("curves", "growth"))
     ]
-    line = lambda values: "| " + " | ".join(map(str, values)) + " |"
-    return (
-        "\n".join([line(HEAD), line(["---"] * len(HEAD)), *(line(cells(r)) for r in rows)]) + "\n"
-    )
+    lines = [HEAD, ["---"] * len(HEAD), *map(cells, rows)]
+    return "".join("| " + " | ".join(map(str, values)) + " |\n" for values in lines)
 
 
 def short(x):

@@ -1,4 +1,6 @@
-"""306 sensors, 20,484 sources of three orientations, patches of 10 mm: solve, and read all that one asks of a posterior.
+"""306 sensors, 20,484 sources of three orientations, patches of 10 mm.
+
+Solve, and read all that one asks of a posterior.
 
 The published package makes matrices of 61,452 × 61,452 numbers there (30 GB each), so we run alone.
 """

@@ -11,8 +11,9 @@ SIGMA = 0.01  # width of a patch, m
 class Work:
     """The same work by us and by a peer on one problem.
 
-    Each side takes the problem's arrays and does what a user would, start to end; that is timed. It returns `hyper`, a function that gives γ and the noise
-    variance (and is not timed), and where it measured its parts itself, their `seconds`.
+    Each side takes the problem's arrays and does what a user would, start to end; that is timed. It
+    returns `hyper`, a function that gives γ and the noise variance (and is not timed), and where it
+    measured its parts itself, their `seconds`.
     """
 
     name: str
@@ -39,7 +40,10 @@ def basis(p):
 
 
 def hyper(r, noise="noise_var", scaled=False):
-    "γ and noise of a result when asked for; the published package returns γ `scaled`, in units of ‖YYᵀ‖/‖G‖² (Frobenius and largest row sum)"
+    """γ and noise of a result when asked for.
+
+    The published package returns γ `scaled`, in units of ‖YYᵀ‖/‖G‖² (Frobenius, largest row sum).
+    """
     return lambda: dict(gamma=r["gammas_full"], noise=r[noise], scaled=scaled)
 
 
@@ -51,7 +55,10 @@ def resident(mark):
 
 
 def peak():
-    "Peak resident memory of this process, MB: Linux's own mark where there is one, for `getrusage` remembers the parent from before exec"
+    """Peak resident memory of this process, MB.
+
+    Linux's own mark where there is one, for `getrusage` remembers the parent from before exec.
+    """
     try:
         return resident("VmHWM")
     except (OSError, StopIteration):

@@ -129,7 +129,7 @@ def test_named_error_before_any_work(solver, kwargs, error, words, monkeypatch):
     def work(*_):
         raise AssertionError("work was done before the argument was checked")
 
-    monkeypatch.setattr(search, "evaluate", work)
+    monkeypatch.setattr(search, "evidence_at", work)
     with pytest.raises(error, match=words):
         call(solver, **kwargs)
 

@@ -454,9 +454,9 @@ def no_solver(monkeypatch):
     for where in (
         "calibrain.recording.estimate.solve_recording",
         "calibrain.solvers.bmn._bmn",
-        "calibrain.solvers.search.evaluate",
-        "calibrain.solvers.gamma_map.minimise",
-        "calibrain.solvers.gamma_lambda_map.minimise",
+        "calibrain.solvers.search.evidence_at",
+        "calibrain.solvers.common.minimise",
+        "calibrain.solvers.common.newton_search",
     ):
         monkeypatch.setattr(where, ran, raising=False)
 

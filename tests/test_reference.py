@@ -1,4 +1,7 @@
-"Printed values of the tutorial and reference figures: the published ones where they are right, the optimum where they are not"
+"""Printed values of the tutorial and reference figures.
+
+The published ones where they are right, the optimum where they are not.
+"""
 
 from pathlib import Path
 
@@ -48,33 +51,39 @@ def tutorial():
     L = 0.6 * L / np.linalg.norm(L, axis=0)
     L3 = rng.normal(scale=0.015, size=(16, 32, 3))
     L3 = 0.4 * L3 / np.linalg.norm(L3, axis=0)
-    out = dict(coords=coords)
-    for kind, L, seed, std in (("fixed", L, 41, 0.2), ("free", L3, 42, 0.05)):
-        x, active = SourceSimulator(ERP).simulate(32, 4, kind, seed=seed)
-        _, y, noise, eta = SensorSimulator().simulate(x, L, 0.7, std, seed=seed)
-        modes = {
-            m: noise_variance(m, noise=noise, y=y, tmin=-0.1, stim_onset=0.0, sfreq=100)
-            for m in ("oracle", "baseline")
-        }
-        out[kind] = dict(
-            L=L.reshape(16, -1),
-            x=x,
-            active=active,
-            y=y,
-            noise=noise,
-            eta=eta,
-            n_orient=1 if kind == "fixed" else 3,
-            **modes,
-        )
-    return out
+    return dict(
+        coords=coords,
+        fixed=simulated("fixed", L, seed=41, std=0.2),
+        free=simulated("free", L3, seed=42, std=0.05),
+    )
+
+
+def simulated(kind, L, seed, std):
+    "Sources, recording and noise variances with one leadfield"
+    x, active = SourceSimulator(ERP).simulate(32, 4, kind, seed=seed)
+    _, y, noise, eta = SensorSimulator().simulate(x, L, 0.7, std, seed=seed)
+    told = dict(noise=noise, y=y, tmin=-0.1, stim_onset=0.0, sfreq=100)
+    return dict(
+        L=L.reshape(16, -1),
+        x=x,
+        active=active,
+        y=y,
+        noise=noise,
+        eta=eta,
+        n_orient=1 if kind == "fixed" else 3,
+        oracle=noise_variance("oracle", **told),
+        baseline=noise_variance("baseline", **told),
+    )
 
 
 def rel(a, b):
+    "The largest relative difference"
     return np.abs(a / b - 1).max()
 
 
 def test_printed_values(tutorial):
-    fixed, free = tutorial["fixed"], tutorial["free"]
+    fixed = tutorial["fixed"]
+    free = tutorial["free"]
     assert list(fixed["active"]) == [11, 31, 10, 24]
     for value, printed in (
         (fixed["eta"], 1.82281324753165),
@@ -115,7 +124,8 @@ def gammas_agree(mine, theirs):
 @pytest.mark.parametrize("noise", ["oracle", "baseline"])
 @pytest.mark.parametrize("mode", [1, 2, 3])
 def test_gamma_map_sflex_after_150_iterations(tutorial, noise, mode):
-    z, p = np.load(REFERENCE / "sflex_solvers.npz"), tutorial["fixed"]
+    z = np.load(REFERENCE / "sflex_solvers.npz")
+    p = tutorial["fixed"]
     r = gamma_map_sflex(
         p["L"], p["y"], p[noise], src_coords=tutorial["coords"], update_mode=mode, **SFLEX
     )
@@ -128,7 +138,8 @@ def test_gamma_map_sflex_after_150_iterations(tutorial, noise, mode):
 @needs_reference
 @pytest.mark.parametrize("mode", [1, 2])
 def test_gamma_map_sflex_at_convergence(tutorial, mode):
-    z, p = np.load(REFERENCE / "sflex_solvers.npz"), tutorial["fixed"]
+    z = np.load(REFERENCE / "sflex_solvers.npz")
+    p = tutorial["fixed"]
     r = gamma_map_sflex(
         p["L"],
         p["y"],
@@ -156,7 +167,8 @@ def posterior_agrees(r, z, key):
 @unconverged
 @pytest.mark.parametrize("max_iter, tol", [(150, 1e-7), (20_000, 1e-12)])
 def test_gamma_lambda_map_sflex(tutorial, max_iter, tol):
-    z, p = np.load(REFERENCE / "sflex_solvers.npz"), tutorial["fixed"]
+    z = np.load(REFERENCE / "sflex_solvers.npz")
+    p = tutorial["fixed"]
     r = gamma_lambda_map_sflex(
         p["L"], p["y"], src_coords=tutorial["coords"], max_iter=max_iter, tol=tol, sigma=0.01
     )
@@ -215,7 +227,8 @@ def test_bmn_joint_says_when_the_data_cannot_tell_noise_from_sources(tutorial):
 
 @unconverged
 def test_grouped_updates_in_free_orientation(tutorial):
-    p, coords = tutorial["free"], tutorial["coords"]
+    p = tutorial["free"]
+    coords = tutorial["coords"]
     assert (
         gamma_map_sflex(p["L"], p["y"], p["oracle"], 3, src_coords=coords, **SFLEX).cost <= 8.1275
     )
@@ -229,7 +242,9 @@ def test_grouped_updates_in_free_orientation(tutorial):
 )
 def test_the_published_rules_are_reproduced(tutorial):
     "Where calibrain 1.0.3 ends, as measured from it (mathematics: items 1 and 2)"
-    fixed, free, old = tutorial["fixed"], tutorial["free"], dict(rule="calibrain-1.0")
+    fixed = tutorial["fixed"]
+    free = tutorial["free"]
+    old = dict(rule="calibrain-1.0")
     r = BMN(fixed["L"], fixed["y"], fixed["oracle"], max_iter=300, tol=1e-7, **old)
     assert round(r["gamma"], 1) == 31.8 and round(r.cost, 2) == 45.86
     r = BMN_joint(fixed["L"], fixed["y"], max_iter=300, tol=1e-7, **old)
@@ -245,14 +260,21 @@ def test_the_published_rules_are_reproduced(tutorial):
 
 
 KEYS = dict(
-    gamma_map_sflex="B_spatial active_indices active_source_indices coefficient_indices gamma gammas_full n_iter n_orient noise_var posterior_cov "
-    "posterior_cov_coeff posterior_mean posterior_mean_coeff source_indices",
-    gamma_lambda_map_sflex="B_operator active_indices coefficient_indices err_gamma_hist gamma gammas_full lambda_mean lambda_mean_hist lambdas "
-    "n_active_hist noise_var posterior_cov posterior_cov_active posterior_cov_active_coeff posterior_cov_coeff "
-    "posterior_mean posterior_mean_coeff source_indices",
-    BMN="active_indices coefficient_indices gamma noise_var posterior_cov posterior_mean source_indices",
-    BMN_joint="active_indices coefficient_indices err_gamma_hist gamma gamma_hist lambda lambda_hist noise_var noise_var_hist posterior_cov "
-    "posterior_mean source_indices",
+    gamma_map_sflex="""
+        B_spatial active_indices active_source_indices coefficient_indices gamma gammas_full n_iter
+        n_orient noise_var posterior_cov posterior_cov_coeff posterior_mean posterior_mean_coeff
+        source_indices""",
+    gamma_lambda_map_sflex="""
+        B_operator active_indices coefficient_indices err_gamma_hist gamma gammas_full lambda_mean
+        lambda_mean_hist lambdas n_active_hist noise_var posterior_cov posterior_cov_active
+        posterior_cov_active_coeff posterior_cov_coeff posterior_mean posterior_mean_coeff
+        source_indices""",
+    BMN="""
+        active_indices coefficient_indices gamma noise_var posterior_cov posterior_mean
+        source_indices""",
+    BMN_joint="""
+        active_indices coefficient_indices err_gamma_hist gamma gamma_hist lambda lambda_hist
+        noise_var noise_var_hist posterior_cov posterior_mean source_indices""",
 )
 
 
@@ -265,45 +287,33 @@ KEYS = dict(
     "solver", [gamma_map_sflex, gamma_lambda_map_sflex, BMN, BMN_joint], ids=lambda s: s.__name__
 )
 def test_keys_and_shapes(tutorial, solver, kind):
-    p, name = tutorial[kind], solver.__name__
+    p = tutorial[kind]
+    name = solver.__name__
+    k = p["n_orient"]
+    K = 32 * k
     params = dict(SFLEX, max_iter=20, src_coords=tutorial["coords"]) if "sflex" in name else {}
-    r = (
-        SourceEstimator(
-            solver,
-            params,
-            None if "lambda" in name or "joint" in name else p["oracle"],
-            p["n_orient"],
-        )
-        .fit(p["L"], p["y"])
-        .predict()
-    )
-    k, K = p["n_orient"], 32 * p["n_orient"]
+    noise = None if "lambda" in name or "joint" in name else p["oracle"]
+    r = SourceEstimator(solver, params, noise, k).fit(p["L"], p["y"]).predict()
+
     assert sorted(r.keys()) == sorted(KEYS[name].split() + ["posterior_mean_reshaped"] * (k > 1))
-    assert (
-        r["posterior_mean"].shape == (K, 90)
-        and r["posterior_cov"].shape == (K, K)
-        and r.get("noise_var") == r.noise_var
-    )
-    assert list(r["coefficient_indices"]) == list(range(K)) and list(r["source_indices"]) == list(
-        range(32)
-    )
+    assert r["posterior_mean"].shape == (K, 90)
+    assert r["posterior_cov"].shape == (K, K)
+    assert r.get("noise_var") == r.noise_var
+    assert list(r["coefficient_indices"]) == list(range(K))
+    assert list(r["source_indices"]) == list(range(32))
     if k > 1:
         assert np.array_equal(r["posterior_mean_reshaped"], r["posterior_mean"].reshape(32, 3, 90))
     if "gammas_full" in r:
         assert r["gammas_full"].shape == (K,) and np.isclose(r["gamma"], r["gammas_full"].mean())
-    for key in ("posterior_cov_coeff",):
-        assert key not in r or r[key].shape == (K, K)
+    if "posterior_cov_coeff" in r:
+        assert r["posterior_cov_coeff"].shape == (K, K)
     if "lambdas" in r:
         n = len(r["active_indices"])
-        assert r["lambdas"].shape == (16,) and r["posterior_cov_active"].shape == r[
-            "posterior_cov_active_coeff"
-        ].shape == (n, n)
-        assert (
-            len(r["err_gamma_hist"])
-            == len(r["lambda_mean_hist"])
-            == len(r["n_active_hist"])
-            == r.n_iter
-        )
+        assert r["lambdas"].shape == (16,)
+        assert r["posterior_cov_active"].shape == (n, n)
+        assert r["posterior_cov_active_coeff"].shape == (n, n)
+        for history in ("err_gamma_hist", "lambda_mean_hist", "n_active_hist"):
+            assert len(r[history]) == r.n_iter
 
 
 @unconverged

@@ -26,8 +26,8 @@ from ..core.warnings import ConvergenceWarning, warn
 from ..head.prepared import Eigenbasis, prepare
 from ..posterior.gaussian import Posterior
 from ..posterior.result import Result, shared_entries
+from .common import PUBLISHED, Noise, Search, boundary, warn_boundary
 from .evidence import data_root, log_evidence, violation
-from .gamma_lambda_map import boundary, warn_boundary
 from .search import NOISE_FLOOR
 
 # %% ../../nbs/api/solvers/07_bmn.ipynb #9ccfb392
@@ -38,8 +38,8 @@ class Spectrum:
     d: np.ndarray  # Eigenvalues of GGᵀ, `(n_sensors,)`; zero where they are rounding
     s: np.ndarray  # Mean power of the data along each eigenvector, `(n_sensors,)`
     U: np.ndarray  # Eigenvectors, `(n_sensors, n_sensors)`
-    silent: np.ndarray = (
-        None  # Directions in which neither leadfield nor recording has any power, `(n_sensors,)`
+    silent: np.ndarray | None = (
+        None  # Where neither leadfield nor recording has power, `(n_sensors,)`
     )
 
     def cost(
@@ -48,8 +48,8 @@ class Spectrum:
         noise: float,  # λ, µV² or fT²
     ) -> float:  # ℒ
         "The cost in the eigenbasis"
-        c = gamma * self.d + noise
-        return float((np.log(c) + self.s / c).sum())
+        model = gamma * self.d + noise
+        return float((np.log(model) + self.s / model).sum())
 
 # %% ../../nbs/api/solvers/07_bmn.ipynb #d887ea11
 def spectrum(
@@ -57,15 +57,21 @@ def spectrum(
     y: np.ndarray,  # Recording, `(n_sensors, n_times)`
 ) -> Spectrum:  # What the evidence needs to know of both
     "A recording seen in the eigenbasis of a leadfield"
-    root, U, unseen = data_root(y), basis.U.copy(), basis.d == 0
+    root = data_root(y)
+    U = basis.U.copy()
+    unseen = basis.d == 0
     if unseen.any():
         U[:, unseen] = U[:, unseen] @ linalg.svd(U[:, unseen].T @ root)[0]
     s = ((U.T @ root) ** 2).sum(1)
+    return Spectrum(basis.d, s, U, _silent(unseen, s, n_times=y.shape[1]))
+
+
+def _silent(unseen: np.ndarray, s: np.ndarray, n_times: int) -> np.ndarray:
+    "Directions that the leadfield does not reach and that the recording never takes"
     silent = unseen & (s <= 1e-12 * s.mean())
-    silent[np.flatnonzero(silent)[: max(0, unseen.sum() - y.shape[1])]] = (
-        False  # with few samples some are empty without being silent
-    )
-    return Spectrum(basis.d, s, U, silent)
+    only_few_samples = max(0, unseen.sum() - n_times)  # so many are empty without being silent
+    silent[np.flatnonzero(silent)[:only_few_samples]] = False
+    return silent
 
 # %% ../../nbs/api/solvers/07_bmn.ipynb #b1de4f66
 @dataclass(frozen=True, eq=False)
@@ -79,7 +85,7 @@ class Minimum:
     at_end: bool = False  # Whether it is the upper end of the grid
 
 
-def _refine(slope, a, b, tol, max_iter) -> Minimum:
+def _refine(slope: Callable, low: float, high: float, tol: float, max_iter: int) -> Minimum:
     "The zero of a slope between two points"
     path = []
 
@@ -87,19 +93,12 @@ def _refine(slope, a, b, tol, max_iter) -> Minimum:
         path.append(t)
         return slope(np.array([t]))[0]
 
-    if tried(a) * tried(b) >= 0:
-        return Minimum(b, [a, b])  # a zero to rounding
-    t, r = brentq(
-        tried,
-        a,
-        b,
-        xtol=max(tol * 1e-6, 1e-15),
-        rtol=8.9e-16,
-        maxiter=max_iter,
-        full_output=True,
-        disp=False,
-    )
-    return Minimum(t, [*path, t], r.iterations, r.converged)
+    if tried(low) * tried(high) >= 0:
+        return Minimum(high, [low, high])  # a zero to rounding
+    fineness = max(tol * 1e-6, 1e-15)
+    options = dict(xtol=fineness, rtol=8.9e-16, maxiter=max_iter, full_output=True, disp=False)
+    t, report = brentq(tried, low, high, **options)
+    return Minimum(t, [*path, t], report.iterations, report.converged)
 
 # %% ../../nbs/api/solvers/07_bmn.ipynb #2d1eb9a4
 def lowest(
@@ -113,22 +112,28 @@ def lowest(
     "The lowest minimum of a smooth function of one variable"
     grid = np.linspace(low, high, int(10 * (high - low)) + 2)
     rising = slope(grid) >= 0
-    inside = [
-        _refine(slope, grid[i], grid[i + 1], tol, max_iter)
-        for i in np.flatnonzero(~rising[:-1] & rising[1:])
-    ]
-    found = [Minimum(grid[0], [grid[0]]), *inside, Minimum(grid[-1], [grid[-1]], at_end=True)]
+    turns = np.flatnonzero(~rising[:-1] & rising[1:])
+    inside = [_refine(slope, grid[i], grid[i + 1], tol, max_iter) for i in turns]
+    first = Minimum(grid[0], [grid[0]])
+    last = Minimum(grid[-1], [grid[-1]], at_end=True)
+    found = [first, *inside, last]
     values = np.array([f(m.t) for m in found])
-    return found[np.flatnonzero(values <= values.min() + 1e-12 * abs(values.min()))[0]]
+    bottom = values.min()
+    equal_to_rounding = values <= bottom + 1e-12 * abs(bottom)
+    return found[np.flatnonzero(equal_to_rounding)[0]]
 
 # %% ../../nbs/api/solvers/07_bmn.ipynb #fc0e110e
-def _statistics(e: Spectrum, gamma: np.ndarray, noise: np.ndarray) -> tuple:  # q and d of each pair
-    c = gamma[:, None] * e.d + noise[:, None]
-    return (e.d * e.s / c**2).sum(1), (e.d / c).sum(1)
+def _statistics(
+    e: Spectrum, gamma: np.ndarray, noise: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:  # q and d of each pair
+    model = gamma[:, None] * e.d + noise[:, None]
+    q = (e.d * e.s / model**2).sum(1)
+    d = (e.d / model).sum(1)
+    return q, d
 
 
-def _slope_gamma(e: Spectrum, gamma: np.ndarray, noise: np.ndarray) -> np.ndarray:  # 1 − q/d
-    q, d = _statistics(e, gamma, noise)
+def _slope_gamma(e: Spectrum, gamma: np.ndarray, noise: float) -> np.ndarray:  # 1 − q/d
+    q, d = _statistics(e, gamma, np.full(len(gamma), noise))
     return 1 - q / d
 
 # %% ../../nbs/api/solvers/07_bmn.ipynb #0784ef90
@@ -137,61 +142,73 @@ def best_gamma(
     noise: float,  # Noise variance λ
     tol: float = 1e-6,  # Tolerance
     max_iter: int = 1000,  # Steps at most
-) -> tuple[
-    np.ndarray, Minimum
-]:  # Points tried, rows of (γ, λ), the last one is the optimum; the minimum
+) -> tuple[np.ndarray, Minimum]:  # Points tried, rows of (γ, λ), the optimum last; the minimum
     "The γ of highest evidence at a given noise variance"
+
+    def cost(t):
+        return e.cost(np.exp(t), noise)
+
+    def slope(t):
+        return _slope_gamma(e, np.exp(t), noise)
+
     seen = e.d > 0
-    low, high = (
-        np.log(1e-8 * noise / e.d.max()),
-        np.log(10 * (e.s[seen] / e.d[seen]).max() + noise / e.d.max()),
-    )
-    m = lowest(
-        lambda t: e.cost(np.exp(t), noise),
-        lambda t: _slope_gamma(e, np.exp(t), np.full(len(t), noise)),
-        low,
-        high,
-        tol,
-        max_iter,
-    )
+    low = np.log(1e-8 * noise / e.d.max())
+    high = np.log(10 * (e.s[seen] / e.d[seen]).max() + noise / e.d.max())
+    m = lowest(cost, slope, low, high, tol, max_iter)
     gamma = np.exp(m.path) * (m.t > low)
     return np.column_stack([gamma, np.full(len(gamma), noise)]), m
 
 # %% ../../nbs/api/solvers/07_bmn.ipynb #df1f918f
-def _profile(e: Spectrum, rho: np.ndarray) -> tuple:  # λ(ρ), and the slope of the profile cost
+def _profile(
+    e: Spectrum, rho: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:  # λ(ρ), and the slope of the profile cost
     noise_share = 1 / (rho[:, None] * e.d + 1)
-    source_share, left = rho[:, None] * e.d * noise_share, e.s * noise_share
-    p, n, noise = source_share.mean(1), noise_share.mean(1), left.mean(1)
-    spread = np.where(
-        (p < n)[:, None], p[:, None] - source_share, noise_share - n[:, None]
-    )  # equal, but the smaller keeps its digits
-    return noise, (left * spread).mean(1) / (noise * p * n)
+    source_share = rho[:, None] * e.d * noise_share
+    residual_power = e.s * noise_share
+    mean_noise_share = noise_share.mean(1)
+    mean_source_share = source_share.mean(1)
+    noise = residual_power.mean(1)
+    # the two are equal, but the smaller keeps its digits
+    by_source = mean_source_share[:, None] - source_share
+    by_noise = noise_share - mean_noise_share[:, None]
+    mostly_noise = (mean_source_share < mean_noise_share)[:, None]
+    spread = np.where(mostly_noise, by_source, by_noise)
+    scale = noise * mean_source_share * mean_noise_share
+    return noise, (residual_power * spread).mean(1) / scale
 
 # %% ../../nbs/api/solvers/07_bmn.ipynb #a908b5fd
 def best_gamma_noise(
     e: Spectrum,  # Leadfield and recording
     tol: float = 1e-6,  # Tolerance
     max_iter: int = 1000,  # Steps at most
-) -> tuple[
-    np.ndarray, Minimum
-]:  # Points tried, rows of (γ, λ), the last one is the optimum; the minimum
+) -> tuple[np.ndarray, Minimum]:  # Points tried, rows of (γ, λ), the optimum last; the minimum
     "The γ and λ of highest evidence"
     if e.silent is not None:
         e = replace(e, d=e.d[~e.silent], s=e.s[~e.silent])
+
+    def noise_at(t):
+        return _profile(e, np.exp(np.atleast_1d(t)))[0]
+
+    def cost(t):
+        noise = noise_at(t)[0]
+        return e.cost(np.exp(t) * noise, noise)
+
+    def slope(t):
+        return _profile(e, np.exp(t))[1]
+
+    low, high = _ratios(e)
+    m = lowest(cost, slope, low, high, tol, max_iter)
+    noise = noise_at(m.path)
+    gamma = np.exp(m.path) * noise * (m.t > low)
+    return np.column_stack([gamma, noise]), m
+
+
+def _ratios(e: Spectrum) -> tuple[float, float]:
+    "Between which log ρ to search: from all noise to noise at its floor"
     seen = e.d > 0
-    low, high = 1e-8 / e.d.max(), (e.s[seen] / e.d[seen]).sum() / (NOISE_FLOOR * e.s.sum())
-    low, high = np.log(low), np.log(max(high, 10 * low))
-    noise = lambda t: _profile(e, np.exp(np.atleast_1d(t)))[0]
-    m = lowest(
-        lambda t: e.cost(np.exp(t) * noise(t)[0], noise(t)[0]),
-        lambda t: _profile(e, np.exp(t))[1],
-        low,
-        high,
-        tol,
-        max_iter,
-    )
-    learned = noise(m.path)
-    return np.column_stack([np.exp(m.path) * learned * (m.t > low), learned]), m
+    low = 1e-8 / e.d.max()
+    high = (e.s[seen] / e.d[seen]).sum() / (NOISE_FLOOR * e.s.sum())
+    return np.log(low), np.log(max(high, 10 * low))
 
 # %% ../../nbs/api/solvers/07_bmn.ipynb #31322435
 def published_path(
@@ -202,229 +219,234 @@ def published_path(
     tol: float,  # Relative change of γ at which to stop
     max_iter: int,  # Iterations at most
     n_times: int,  # Samples of the recording
-) -> tuple[
-    np.ndarray, Minimum
-]:  # Points tried, rows of (γ, λ); the last one as a minimum (which it is not)
+) -> tuple[np.ndarray, Minimum]:  # Points tried, rows of (γ, λ); the last as a minimum (it is none)
     "The course of the updates of calibrain 1.0"
-    power, gain = e.s.sum() * n_times, e.d.max()
-    e, noise, change, path = replace(e, d=e.d / gain, s=e.s / power), noise / power, np.inf, []
+    power = e.s.sum() * n_times
+    gain = e.d.max()
+    e = replace(e, d=e.d / gain, s=e.s / power)
+    noise = noise / power
+    change = np.inf
+    path: list[list[float]] = []
     while change >= tol and len(path) < max_iter:
+        before = gamma
         q, d = _statistics(e, np.array([gamma]), np.array([noise]))
-        gamma, before = max((q / d)[0], np.finfo(float).eps), gamma
-        c = gamma * e.d + noise
+        gamma = max((q / d)[0], np.finfo(float).eps)
         if learn:
-            noise = max(np.sqrt((noise**2 * e.s / c**2).sum() / (1 / c).sum()), np.finfo(float).eps)
+            noise = _published_noise(e, gamma, noise)
         path.append([gamma, noise])
         change = abs(gamma - before) / before
-    return np.array(path) * [power / gain, power], Minimum(
-        np.log(gamma), path, len(path), change < tol
-    )
+    end = Minimum(np.log(gamma), path, len(path), change < tol)
+    return np.array(path) * [power / gain, power], end
+
+
+def _published_noise(e: Spectrum, gamma: float, noise: float) -> float:
+    model = gamma * e.d + noise
+    residual_power = (noise**2 * e.s / model**2).sum()
+    return max(np.sqrt(residual_power / (1 / model).sum()), np.finfo(float).eps)
 
 # %% ../../nbs/api/solvers/07_bmn.ipynb #61a9013b
-def _posterior(e: Spectrum, G, y, gamma, noise, S, n_orient) -> Posterior:
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    "A recording in the eigenbasis of its leadfield"
+
+    y: np.ndarray  # Recording, `(n_sensors, n_times)`
+    n_orient: int  # Orientations of a source
+    basis: Eigenbasis  # The leadfield
+    e: Spectrum  # Both
+
+
+def _posterior(seen: _Seen, gamma: float, noise: float) -> Posterior:
     "The posterior at γ and λ; with γ = 0 nothing is active"
-    K = G.shape[1] if gamma > 0 else 0
-    root = e.U.T / np.sqrt(gamma * e.d + noise)[:, None]
-    V = gamma * (root @ G[:, :K])
-    return Posterior(np.full(K, gamma), V, V.T @ (root @ y), S[:, :K], n_orient)
+    e, basis = seen.e, seen.basis
+    n_active = basis.G.shape[1] if gamma > 0 else 0
+    inverse_root = e.U.T / np.sqrt(gamma * e.d + noise)[:, None]  # R⁻¹
+    V = gamma * (inverse_root @ basis.G[:, :n_active])
+    mean = V.T @ (inverse_root @ seen.y)
+    return Posterior(np.full(n_active, gamma), V, mean, basis.S[:, :n_active], seen.n_orient)
 
 # %% ../../nbs/api/solvers/07_bmn.ipynb #75455fe2
-def _bmn(
-    solver,
-    L,
-    y,
-    noise_var,
-    n_orient,
-    max_iter,
-    tol,
-    init_gamma,
-    init_lambda,
-    learn,
-    normalization,
-    rule,
-    logger,
-    track,
-) -> Result:
-    "Check, find the optimum, and put the answer together"
-    L, logger = prepare(L, n_orient), check_logger(logger, __name__)
-    y, max_iter, tol = (
-        check_recording(y, L.n_sensors),
-        check_count("max_iter", max_iter),
-        check_number("tol", tol, least=0),
+def _see(L: np.ndarray, y: np.ndarray, n_orient: int, normalization: bool) -> _Seen:
+    "Check leadfield and recording, and bring them into the eigenbasis"
+    prepared = prepare(L, n_orient)
+    y = check_recording(y, prepared.n_sensors)
+    even = check_choice("normalization", normalization, {True: True, False: False})
+    basis = prepared.eigenbasis(even)
+    return _Seen(y, prepared.n_orient, basis, spectrum(basis, y))
+
+
+def _check_search(max_iter: int, tol: float, init_gamma: float | None, rule: str | None) -> Search:
+    "How a minimum-norm solver was told to search"
+    return Search(
+        max_iter=check_count("max_iter", max_iter),
+        tol=check_number("tol", tol, least=0),
+        start=_check_start("init_gamma", init_gamma),
+        published=check_choice("rule", rule, PUBLISHED),
     )
-    init = [
-        v if v is None else check_number(n, v, above=0)
-        for n, v in (("init_gamma", init_gamma), ("init_lambda", init_lambda))
-    ]
-    old = check_choice("rule", rule, {None: False, "calibrain-1.0": True})
-    basis = L.eigenbasis(check_choice("normalization", normalization, {True: True, False: False}))
-    e = spectrum(basis, y)
-    if old:
-        path, m = _published(e, y, noise_var, *init, learn, tol, max_iter)
-    else:
-        path, m = (
-            best_gamma_noise(e, tol, max_iter) if learn else best_gamma(e, noise_var, tol, max_iter)
-        )
-    return _result(
-        solver,
-        e,
-        _posterior(e, basis.G, y, *path[-1], basis.S, L.n_orient),
-        y,
-        path,
-        m,
-        learn,
-        logger,
-        track,
-    )
+
+
+def _check_start(name: str, value: float | None) -> float | None:
+    return None if value is None else check_number(name, value, above=0)
 
 # %% ../../nbs/api/solvers/07_bmn.ipynb #99284a29
-def _published(e, y, noise_var, init_gamma, init_lambda, learn, tol, max_iter):
+def _find(seen: _Seen, noise: Noise, search: Search) -> tuple[np.ndarray, Minimum]:
+    "Points tried, rows of (γ, λ), the last one is the answer; and the minimum"
+    if search.published:
+        return _published(seen, noise, search)
+    if noise.learned:
+        return best_gamma_noise(seen.e, search.tol, search.max_iter)
+    return best_gamma(seen.e, noise.variance, search.tol, search.max_iter)
+
+
+def _published(seen: _Seen, noise: Noise, search: Search) -> tuple[np.ndarray, Minimum]:
     "The published rule from its own start"
-    unit = (y**2).sum() / e.d.max()
-    gamma = 1.0 if init_gamma is None else init_gamma / unit
-    return published_path(
-        e, noise_var if not learn else init_lambda or 1.0, gamma, learn, tol, max_iter, y.shape[1]
-    )
+    e = seen.e
+    unit = (seen.y**2).sum() / e.d.max()
+    gamma = 1.0 if search.start is None else search.start / unit
+    start = noise.variance or 1.0
+    n_times = seen.y.shape[1]
+    return published_path(e, start, gamma, noise.learned, search.tol, search.max_iter, n_times)
 
 # %% ../../nbs/api/solvers/07_bmn.ipynb #3a55b497
-def _result(solver, e, posterior, y, path, m, learn, logger, track) -> Result:
+def _bmn(
+    solver: str,
+    seen: _Seen,
+    noise: Noise,
+    search: Search,
+    logger: logging.Logger,
+    track: bool = False,
+) -> Result:
     "The optimum as a result, with its warnings"
-    (gamma, noise), (M, T) = path[-1], y.shape
-    cost, q_d = e.cost(gamma, noise), _statistics(e, path[-1:, 0], path[-1:, 1])
-    entries = shared_entries(
-        posterior, np.arange(len(posterior.gamma)), posterior.S.shape[0], noise, gamma
-    )
-    change = np.abs(np.diff(path[:, 0], prepend=path[0, 0])) / np.maximum(
-        path[:, 0], np.finfo(float).tiny
-    )
-    history = (
-        dict(
-            gamma=path[:, 0],
-            noise=path[:, 1],
-            cost=np.array([e.cost(*p) for p in path]),
-            err_gamma=change,
-        )
-        if track
-        else {}
-    )
-    if learn:
-        entries["lambda"] = float(noise)
-    if learn and track:
-        entries |= dict(
-            gamma_hist=path[:, 0].tolist(),
-            lambda_hist=path[:, 1].tolist(),
-            noise_var_hist=path[:, 1].tolist(),
-            err_gamma_hist=change.tolist(),
-        )
+    path, m = _find(seen, noise, search)
+    gamma, variance = path[-1]
+    posterior = _posterior(seen, gamma, variance)
+    course = _course(seen.e, path) if track else {}
+    cost = seen.e.cost(gamma, variance)
+    q, d = _statistics(seen.e, path[-1:, 0], path[-1:, 1])
+    at_boundary = noise.learned and (m.at_end or _is_zero(variance, seen.y))
     if not m.converged:
-        warn(
-            f"{solver} stopped after max_iter={m.n_iter} steps: γ still changes by {change[-1]:.1e} relative. Raise max_iter.",
-            ConvergenceWarning,
-        )
-    at_boundary = learn and (m.at_end or len(boundary(np.array([noise]), y.reshape(1, -1))) > 0)
+        _warn_unconverged(solver, m, path)
     if at_boundary:
         warn_boundary(solver, "everywhere")
     out = Result(
-        solver,
-        posterior,
-        entries,
-        cost,
-        log_evidence(cost, M, T),
-        float(noise),
-        m.n_iter,
-        m.converged,
-        float(violation(np.array([gamma]), *q_d).max()),
-        at_boundary,
-        history,
+        solver=solver,
+        posterior=posterior,
+        entries=_entries(posterior, gamma, variance, noise.learned, course),
+        cost=cost,
+        log_evidence=log_evidence(cost, *seen.y.shape),
+        noise_var=float(variance),
+        n_iter=m.n_iter,
+        converged=m.converged,
+        kkt_violation=float(violation(np.array([gamma]), q, d).max()),
+        noise_at_boundary=at_boundary,
+        history=course,
     )
     logger.info("%r", out)
     return out
 
+# %% ../../nbs/api/solvers/07_bmn.ipynb #edbb5b28
+def _is_zero(noise: float, y: np.ndarray) -> bool:
+    "Whether one learned variance for all sensors ran to zero"
+    return len(boundary(np.array([noise]), y.reshape(1, -1))) > 0
+
+
+def _changes(path: np.ndarray) -> np.ndarray:
+    "Relative change of γ from point to point"
+    gamma = path[:, 0]
+    moved = np.abs(np.diff(gamma, prepend=gamma[0]))
+    return moved / np.maximum(gamma, np.finfo(float).tiny)
+
+
+def _course(e: Spectrum, path: np.ndarray) -> dict:
+    "The points tried, as a history"
+    return dict(
+        gamma=path[:, 0],
+        noise=path[:, 1],
+        cost=np.array([e.cost(*point) for point in path]),
+        err_gamma=_changes(path),
+    )
+
+
+def _entries(posterior: Posterior, gamma: float, noise: float, learned: bool, course: dict) -> dict:
+    "The familiar entries of a result"
+    active = np.arange(len(posterior.gamma))
+    entries = shared_entries(posterior, active, posterior.S.shape[0], noise, gamma)
+    if learned:
+        entries["lambda"] = float(noise)
+    if learned and course:
+        entries |= dict(
+            gamma_hist=course["gamma"].tolist(),
+            lambda_hist=course["noise"].tolist(),
+            noise_var_hist=course["noise"].tolist(),
+            err_gamma_hist=course["err_gamma"].tolist(),
+        )
+    return entries
+
+
+def _warn_unconverged(solver: str, m: Minimum, path: np.ndarray) -> None:
+    "Say by how much γ still moves"
+    warn(
+        f"{solver} stopped after max_iter={m.n_iter} steps: "
+        f"γ still changes by {_changes(path)[-1]:.1e} relative. Raise max_iter.",
+        ConvergenceWarning,
+    )
+
 # %% ../../nbs/api/solvers/07_bmn.ipynb #bb8c9088
 def BMN(
-    L: np.ndarray,  # Leadfield, `(n_sensors, n_sources * n_orient)` source-major, µV/nAm or fT/nAm; or a `Leadfield`, or prepared
+    L: np.ndarray,  # Leadfield, or prepared; an array is `(n_sensors, n_sources * n_orient)`, µV/nAm or fT/nAm
     y: np.ndarray,  # Recording, `(n_sensors, n_times)` or `(n_sensors,)`, µV or fT
     noise_var: float,  # Variance of the sensor noise, µV² or fT²
     n_orient: int = 1,  # Orientations of a source: 1, 2 or 3; a `Leadfield` brings its own
     max_iter: int = 1000,  # Steps at most
-    tol: float = 1e-6,  # Relative tolerance on γ (met a million times over, except by the published rule)
+    tol: float = 1e-6,  # Relative tolerance on γ (met a million times over, but for the published rule)
     init_gamma: float
     | None = None,  # Where the published rule starts, nAm²; the search needs no start
-    normalization: bool = False,  # Whether to even out depth (sLORETA-type weights); γ is then in the weights' units
+    normalization: bool = False,  # Whether to even out depth (as sLORETA); γ is then in the weights' units
     rule: str | None = None,  # "calibrain-1.0" for the published rule
     logger: logging.Logger | None = None,  # Where to leave a line about the outcome
     verbose: bool = False,  # Accepted as by the other solvers; there is no long work to show
 ) -> Result:  # Posterior, evidence and the familiar entries
     "Bayesian minimum norm with given noise"
-    noise_var = check_number(
-        "noise_var",
-        noise_var,
-        above=0,
-        cure="pass the variance of the sensor noise in squared data units, or use BMN_joint",
-    )
-    return _bmn(
-        "BMN",
-        L,
-        y,
-        noise_var,
-        n_orient,
-        max_iter,
-        tol,
-        init_gamma,
-        None,
-        False,
-        normalization,
-        rule,
-        logger,
-        False,
-    )
+    logger = check_logger(logger, __name__)
+    cure = "pass the variance of the sensor noise in squared data units, or use BMN_joint"
+    noise = Noise(check_number("noise_var", noise_var, above=0, cure=cure))
+    search = _check_search(max_iter, tol, init_gamma, rule)
+    seen = _see(L, y, n_orient, normalization)
+    return _bmn("BMN", seen, noise, search, logger)
 
 # %% ../../nbs/api/solvers/07_bmn.ipynb #1a4d83e3
 def BMN_joint(
-    L: np.ndarray,  # Leadfield, `(n_sensors, n_sources * n_orient)` source-major, µV/nAm or fT/nAm; or a `Leadfield`, or prepared
+    L: np.ndarray,  # Leadfield, or prepared; an array is `(n_sensors, n_sources * n_orient)`, µV/nAm or fT/nAm
     y: np.ndarray,  # Recording, `(n_sensors, n_times)` or `(n_sensors,)`, µV or fT
     noise_var: float | None = None,  # Noise variance, µV² or fT², where it is not to be learned
     n_orient: int = 1,  # Orientations of a source: 1, 2 or 3; a `Leadfield` brings its own
     max_iter: int = 1000,  # Steps at most
-    tol: float = 1e-6,  # Relative tolerance on γ (met a million times over, except by the published rule)
+    tol: float = 1e-6,  # Relative tolerance on γ (met a million times over, but for the published rule)
     init_gamma: float
     | None = None,  # Where the published rule starts, nAm²; the search needs no start
     init_lambda: float
     | None = None,  # Where the published rule starts, µV² or fT²; the search needs no start
     learn_noise: bool = True,  # Whether to learn the noise variance; else `noise_var` is used
-    normalization: bool = False,  # Whether to even out depth (sLORETA-type weights); γ is then in the weights' units
+    normalization: bool = False,  # Whether to even out depth (as sLORETA); γ is then in the weights' units
     track_history: bool = True,  # Whether to return the points tried
     rule: str | None = None,  # "calibrain-1.0" for the published rule
     logger: logging.Logger | None = None,  # Where to leave a line about the outcome
     verbose: bool = False,  # Accepted as by the other solvers; there is no long work to show
 ) -> Result:  # Posterior, evidence and the familiar entries
     "Bayesian minimum norm with one noise variance for all sensors, learned"
-    if check_choice("learn_noise", learn_noise, {True: True, False: False}):
-        if noise_var is not None:
-            refuse(
-                ValueError,
-                "noise_var",
-                "None where the noise is learned",
-                noise_var,
-                "leave it out, or set learn_noise=False",
-            )
-    else:
-        noise_var = check_number(
-            "noise_var", noise_var, above=0, cure="pass the noise variance, or set learn_noise=True"
-        )
-    return _bmn(
-        "BMN_joint",
-        L,
-        y,
-        noise_var,
-        n_orient,
-        max_iter,
-        tol,
-        init_gamma,
-        init_lambda,
-        learn_noise,
-        normalization,
-        rule,
-        logger,
-        track_history,
-    )
+    logger = check_logger(logger, __name__)
+    noise = _check_noise(noise_var, init_lambda, learn_noise)
+    search = _check_search(max_iter, tol, init_gamma, rule)
+    seen = _see(L, y, n_orient, normalization)
+    return _bmn("BMN_joint", seen, noise, search, logger, track_history)
+
+
+def _check_noise(noise_var: float | None, init_lambda: float | None, learn: bool) -> Noise:
+    "One variance, learned or given: not both"
+    start = _check_start("init_lambda", init_lambda)
+    if not check_choice("learn_noise", learn, {True: True, False: False}):
+        cure = "pass the noise variance, or set learn_noise=True"
+        return Noise(check_number("noise_var", noise_var, above=0, cure=cure))
+    if noise_var is not None:
+        must = "None where the noise is learned"
+        refuse(ValueError, "noise_var", must, noise_var, "leave it out, or set learn_noise=False")
+    return Noise(start, learned=True)
