@@ -23,12 +23,13 @@ def refuse(
     cure: str = "",  # What to do about it
 ) -> NoReturn:
     "Raise `error`: which argument, what it must be, what it was, what to do"
-    raise error(f"{name} must be {must}, got {got}" + (f": {cure}" if cure else ""))
+    advice = f": {cure}" if cure else ""
+    raise error(f"{name} must be {must}, got {got}{advice}")
 
 # %% ../../nbs/api/core/02_checks.ipynb #42b6f400
 def check_number(
     name: str,  # What the argument is called, for the message
-    value: float,  # The argument
+    value: Any,  # The argument
     above: float = -np.inf,  # It must be greater than this
     least: float = -np.inf,  # … and at least this
     most: float = np.inf,  # … and at most this
@@ -43,19 +44,21 @@ def check_number(
         number = float(value)
     except OverflowError:
         number = np.inf
-    bounds = (
-        [f"> {above:g}"] * bool(above > -np.inf)
-        + [f">= {least:g}"] * bool(least > -np.inf)
-        + [f"<= {most:g}"] * bool(most < np.inf)
-    )
     if not (np.isfinite(number) and number > above and least <= number <= most):
-        refuse(ValueError, name, " and ".join(["finite", *bounds]), value, cure)
+        must = ["finite"]
+        if above > -np.inf:
+            must.append(f"> {above:g}")
+        if least > -np.inf:
+            must.append(f">= {least:g}")
+        if most < np.inf:
+            must.append(f"<= {most:g}")
+        refuse(ValueError, name, " and ".join(must), value, cure)
     return number
 
 # %% ../../nbs/api/core/02_checks.ipynb #6554883e
 def check_count(
     name: str,  # What the argument is called, for the message
-    value: int,  # The argument
+    value: Any,  # The argument
     least: int = 1,  # It must be at least this
     most: float = np.inf,  # … and at most this
     cure: str = "",  # What to do about a wrong value
@@ -81,70 +84,61 @@ def check_choice(
         refuse(ValueError, name, "one of " + ", ".join(map(repr, choices)), repr(value))
 
 # %% ../../nbs/api/core/02_checks.ipynb #8993e9cb
-def check_array(
-    name: str,  # What the argument is called, for the message
-    value: np.ndarray,  # The argument
-    shape: tuple = (),  # Sizes by axis, `None` where any size will do; empty: any shape
-    cure: str = "",  # What to do about a wrong shape
-) -> np.ndarray:  # The argument as a `float64` array
-    "A finite real array of a given shape"
+def _as_array(name: str, value: Any, cure: str) -> np.ndarray:
+    "Real numbers of any kind as an array"
     if np.ma.is_masked(value):
-        refuse(
-            ValueError,
-            name,
-            "without masked entries",
-            f"{np.ma.count_masked(value)} of them",
-            "drop or fill them",
-        )
+        got = f"{np.ma.count_masked(value)} of them"
+        refuse(ValueError, name, "without masked entries", got, "drop or fill them")
     try:
         a = np.asarray(value)
     except ValueError:
         refuse(ValueError, name, "an array", "rows of different lengths", cure)
     if a.dtype.kind not in "biuf":
-        refuse(
-            TypeError, name, "real numbers", f"dtype {a.dtype}", "take the real part, or convert it"
-        )
-    if shape and (a.ndim != len(shape) or any(s not in (None, n) for s, n in zip(shape, a.shape))):
-        refuse(
-            ValueError,
-            name,
-            "of shape (" + ", ".join("any" if s is None else str(s) for s in shape) + ")",
-            f"shape {a.shape}",
-            cure,
-        )
+        got = f"dtype {a.dtype}"
+        refuse(TypeError, name, "real numbers", got, "take the real part, or convert it")
+    return a
+
+
+def _has_shape(a: np.ndarray, shape: tuple) -> bool:
+    "Whether an array has these sizes, `None` standing for any"
+    fits = [size is None or size == there for size, there in zip(shape, a.shape)]
+    return a.ndim == len(shape) and all(fits)
+
+# %% ../../nbs/api/core/02_checks.ipynb #3615a913
+def check_array(
+    name: str,  # What the argument is called, for the message
+    value: Any,  # The argument
+    shape: tuple = (),  # Sizes by axis, `None` where any size will do; empty: any shape
+    cure: str = "",  # What to do about a wrong shape
+) -> np.ndarray:  # The argument as a `float64` array
+    "A finite real array of a given shape"
+    a = _as_array(name, value, cure)
+    if shape and not _has_shape(a, shape):
+        sizes = ", ".join("any" if size is None else str(size) for size in shape)
+        refuse(ValueError, name, f"of shape ({sizes})", f"shape {a.shape}", cure)
     if a.size == 0:
         refuse(ValueError, name, "non-empty", f"shape {a.shape}", cure)
     a = a.astype(np.float64, copy=False)
-    if not np.isfinite(a).all():
-        refuse(
-            ValueError,
-            name,
-            "finite",
-            f"{np.count_nonzero(~np.isfinite(a))} NaN or infinite values",
-            "drop or repair those channels and samples",
-        )
+    finite = np.isfinite(a)
+    if not finite.all():
+        got = f"{np.count_nonzero(~finite)} NaN or infinite values"
+        refuse(ValueError, name, "finite", got, "drop or repair those channels and samples")
     return a
 
 # %% ../../nbs/api/core/02_checks.ipynb #65bb4698
 def _check_size(name: str, a: np.ndarray) -> None:
     "Not all zero, and of a size whose square can be computed"
-    top = max(-a.min(), a.max())
-    if top == 0:
-        refuse(
-            ValueError,
-            name,
-            "different from zero somewhere",
-            "all zeros",
-            "check its units and channel selection",
-        )
-    if not 1e-140 < top < 1e140:
-        refuse(
-            ValueError, name, "between 1e-140 and 1e140 in size", f"{top:.3g}", "check its units"
-        )
+    largest = max(-a.min(), a.max())
+    if largest == 0:
+        cure = "check its units and channel selection"
+        refuse(ValueError, name, "different from zero somewhere", "all zeros", cure)
+    if not 1e-140 < largest < 1e140:
+        must = "between 1e-140 and 1e140 in size"
+        refuse(ValueError, name, must, f"{largest:.3g}", "check its units")
 
 # %% ../../nbs/api/core/02_checks.ipynb #16c7e7a9
 def check_orient(
-    n_orient: int,  # Orientations of a source: 1, 2 or 3
+    n_orient: Any,  # Orientations of a source: 1, 2 or 3
 ) -> int:  # The same, as a plain int
     "A number of orientations"
     return check_choice("n_orient", n_orient, {1: 1, 2: 2, 3: 3})
@@ -159,22 +153,13 @@ def check_leadfield(
     L = check_array("L", L)
     if L.ndim == 3 and L.shape[2] == k:
         L = L.reshape(len(L), -1)
+    cure = "set n_orient to the number of orientations"
     if L.ndim != 2:
-        refuse(
-            ValueError,
-            "L",
-            f"(n_sensors, n_sources * {k}) or (n_sensors, n_sources, {k})",
-            f"shape {L.shape}",
-            "set n_orient to the number of orientations",
-        )
-    if L.shape[1] % k:
-        refuse(
-            ValueError,
-            "L",
-            f"of n_sources * {k} columns",
-            f"{L.shape[1]} columns",
-            "set n_orient to the number of orientations",
-        )
+        must = f"(n_sensors, n_sources * {k}) or (n_sensors, n_sources, {k})"
+        refuse(ValueError, "L", must, f"shape {L.shape}", cure)
+    n_columns = L.shape[1]
+    if n_columns % k:
+        refuse(ValueError, "L", f"of n_sources * {k} columns", f"{n_columns} columns", cure)
     _check_size("L", L)
     return L
 
@@ -188,13 +173,9 @@ def check_recording(
     if y.ndim == 1:
         y = y[:, None]
     if y.ndim != 2 or len(y) != n_sensors:
-        refuse(
-            ValueError,
-            "y",
-            f"of shape ({n_sensors}, n_times), as L has {n_sensors} sensors",
-            f"shape {y.shape}",
-            "pick the same channels, in the same order, for both",
-        )
+        must = f"of shape ({n_sensors}, n_times), as L has {n_sensors} sensors"
+        cure = "pick the same channels, in the same order, for both"
+        refuse(ValueError, "y", must, f"shape {y.shape}", cure)
     _check_size("y", y)
     return y
 
@@ -207,13 +188,8 @@ def check_logger(
     if logger is None:
         return logging.getLogger(module)
     if not isinstance(logger, (logging.Logger, logging.LoggerAdapter)):
-        refuse(
-            TypeError,
-            "logger",
-            "a logging.Logger or None",
-            repr(logger),
-            "pass logging.getLogger(__name__)",
-        )
+        cure = "pass logging.getLogger(__name__)"
+        refuse(TypeError, "logger", "a logging.Logger or None", repr(logger), cure)
     return logger
 
 # %% ../../nbs/api/core/02_checks.ipynb #b496e869
@@ -223,9 +199,8 @@ def generator(
     "A random generator from an explicit seed"
     if isinstance(seed, np.random.Generator):
         return seed
-    return np.random.default_rng(
-        check_count("seed", seed, least=0, cure="pass a whole number or a numpy Generator")
-    )
+    cure = "pass a whole number or a numpy Generator"
+    return np.random.default_rng(check_count("seed", seed, least=0, cure=cure))
 
 # %% ../../nbs/api/core/02_checks.ipynb #bc25c009
 def few_names(

@@ -14,11 +14,11 @@ from matplotlib.figure import Figure
 
 from calibrain.calibration.coverage import (
     DEFAULT_LEVELS,
-    STRATA,
     CoverageCurve,
     combine,
     coverage_curve,
 )
+from ..calibration.strata import STRATA
 from ..core.checks import check_choice
 from .bands import solve_at
 from .base import Control, Explorer, Impossible, legend_below

@@ -18,8 +18,9 @@ from matplotlib.figure import Figure
 from ..core.warnings import ConvergenceWarning
 from .base import Control, Explorer, legend_below
 from ..posterior.result import Result
-from ..solvers.evidence import Evidence, Problem, data_root, evaluate, kkt_violation
-from ..solvers.gamma_map import gamma_map, start_scale
+from ..solvers.common import start_scale
+from ..solvers.evidence import Evidence, Problem, data_root, evidence_at, kkt_violation
+from ..solvers.gamma_map import gamma_map
 from ..viz.convergence import draw_courses, draw_gamma, draw_kkt
 from ..viz.pictures import Picture
 
@@ -96,7 +97,7 @@ def stopped(
     else:
         result = _solve(snr, n_active, RULES[rule], n_iter)
         gamma = np.asarray(result["gammas_full"])
-    ev = evaluate(Problem(G, data_root(y)), gamma, np.ones(N_SENSORS))
+    ev = evidence_at(Problem(G, data_root(y)), gamma, np.ones(N_SENSORS))
     return Stopped(x, ev, _explained(G, y, ev), result)
 
 # %% ../../nbs/api/explorers/04_sparse_path.ipynb #255e13d5

@@ -15,13 +15,12 @@ from matplotlib.axes import Axes
 
 from calibrain.calibration.coverage import (
     DEFAULT_LEVELS,
-    STRATA,
     Band,
     CoverageCurve,
     check_levels,
-    strata_masks,
 )
 from ..calibration.credible_sets import REGIONS, mahalanobis, principal_axes, reach
+from ..calibration.strata import STRATA, strata_masks
 from ..core.checks import check_array, check_choice, refuse
 from ..posterior.moments import Moments, as_moments, variances_of, whole_covariances
 from .pictures import OKABE_ITO, TRUTH, axes_or_new, line_styles, put_legend
@@ -86,9 +85,7 @@ _LOOKS_OF_OTHERS = (  # Own strata, in turn
 # %% ../../nbs/api/viz/07_calibration.ipynb #bad2f008
 def draw_coverage(
     curve: CoverageCurve,  # What `coverage_curve` or `combine` returned
-    strata: str
-    | Iterable[str]
-    | None = None,  # Which strata; `None`: all in which something was counted
+    strata: str | Iterable[str] | None = None,  # Which; `None`: where something was counted
     level: float = 0.95,  # Probability that the bands should hold
     ax: Axes | None = None,  # Where to draw, or a new figure
 ) -> Axes:  # The axes
