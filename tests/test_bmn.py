@@ -8,8 +8,8 @@ from routine import some
 from calibrain import BMN, BMN_joint, gamma_lambda_map
 from calibrain.core.warnings import NoiseBoundaryWarning
 from calibrain.head.basis import normalisation
-from calibrain.solvers.bmn import Spectrum, best_gamma, best_gamma_noise
 from calibrain.solvers.search import NOISE_FLOOR
+from calibrain.solvers.spectrum import Spectrum, best_gamma, best_gamma_noise
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::calibrain.core.warnings.ConvergenceWarning",
