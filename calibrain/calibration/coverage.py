@@ -9,7 +9,7 @@ __all__ = ['DEFAULT_LEVELS', 'check_levels', 'Stratum', 'CoverageCurve', 'count_
 # %% ../../nbs/api/calibration/02_coverage.ipynb #b1fee26d
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from fastcore.basics import patch
@@ -26,9 +26,6 @@ from calibrain.core.checks import (
 )
 from ..core.tables import html_table
 from ..posterior.moments import as_moments, truth_like
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 # %% ../../nbs/api/calibration/02_coverage.ipynb #7a03bd44
 # Where curves are evaluated
@@ -292,7 +289,7 @@ def _repr_html_(self: CoverageCurve) -> str:  # HTML
 @patch
 def to_frame(
     self: CoverageCurve,
-) -> "pd.DataFrame":  # stratum, nominal, empirical, count, total, left_out
+) -> Any:  # `pandas.DataFrame`: stratum, nominal, empirical, count, total, left_out
     "One row for each stratum and level"
     try:
         import pandas as pd
