@@ -18,7 +18,8 @@ from .base import Control, Explorer
 from ..head.leadfield import Leadfield
 from ..simulation.sensors import SensorSimulator, alpha_from_db
 from ..simulation.sources import SourceSimulator
-from ..viz.cortex import _bar, _topographies
+from ..viz.cortex import colour_bar
+from ..viz.topographies import prepare_topographies
 from ..viz.pictures import OKABE_ITO, Panel, Picture
 from ..viz.signals import draw_sensors, draw_sources
 
@@ -151,11 +152,11 @@ def _draw_courses(trial: Trial, top, bottom) -> None:
 def _draw_maps(trial: Trial, info, sample: int, axes: list) -> None:
     "The potentials of one sample, without noise and recorded, with one scale"
     columns = {"clean": trial.clean[:, sample], "y": trial.y[:, sample]}
-    maps, scale, draw = _topographies(columns, info, None)
+    maps, scale, draw = prepare_topographies(columns, info, None)
     for ax, values, name in zip(axes, maps, ("without noise", "recorded")):
         draw(values, ax=ax)
         ax.set_title(name, fontsize="medium")
-    _bar(axes[0], axes, scale, "µV", "potential")
+    colour_bar(axes[0], axes, scale, "µV", "potential")
 
 # %% ../../nbs/api/explorers/02_simulator.ipynb #6f366431
 def draw_trial(

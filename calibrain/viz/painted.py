@@ -15,19 +15,18 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from ..core.checks import check_count, check_number
+from ..head.cortex import Cortex, interpolate_on_cortex
 from calibrain.viz.cortex import (
     LIGHT,
-    Cortex,
-    _bar,
-    _colours,
-    _frame,
-    _normals,
-    _panel,
-    _refine,
-    _rows,
-    _scale,
-    _scene,
-    spread,
+    cell_colours,
+    colour_bar,
+    colour_scale,
+    draw_scene,
+    frame_of_view,
+    known_of_vertices,
+    paint_panel,
+    refine,
+    rows_of_views,
 )
 from .pictures import axes_or_new
 
@@ -68,11 +67,11 @@ def _numbered_scene(known, tris, rows) -> Axes:
     for row in rows:
         panels.append([])
         for view, side in row:
-            panel = _panel(known, tris, view, side, functools.partial(colour, first=first))
+            panel = paint_panel(known, tris, view, side, functools.partial(colour, first=first))
             panels[-1].append(panel)
             first += len(known)
     black = Figure(dpi=100, facecolor="black")
-    return _scene(black.add_axes([0, 0, 1, 1]), rows, panels)
+    return draw_scene(black.add_axes([0, 0, 1, 1]), rows, panels)
 
 
 def _read_numbers(scene, extent, resolution) -> np.ndarray:  # `(height, width)`; 0 where nothing is
@@ -95,18 +94,14 @@ _SHADE = 7
 
 def _refined(cortex) -> tuple:  # Rows, triangles, and the ends of the edges that each round halved
     "What is known of each vertex of a mesh that is fine enough to be painted"
-    n = len(cortex.rr)
-    shade = np.zeros(n) if cortex.shade is None else cortex.shade
-    normals = _normals(cortex.rr, cortex.tris)
-    no_value = np.zeros((n, 1))
-    known = np.c_[cortex.rr, normals, no_value, shade, cortex.left]
-    return _refine(known, cortex.tris)
+    no_value = np.zeros(len(cortex.rr))
+    return refine(known_of_vertices(cortex, no_value), cortex.tris)
 
 
 @functools.lru_cache(maxsize=8)
 def _painting(cortex, views, resolution) -> _Painting:
     "Paint the vertices of a cortex"
-    rows = _rows(cortex, views)
+    rows = rows_of_views(cortex, views)
     known, tris, halved = _refined(cortex)
     scene = _numbered_scene(known, tris, rows)
     extent = (*scene.get_xlim(), *scene.get_ylim())
@@ -114,7 +109,7 @@ def _painting(cortex, views, resolution) -> _Painting:
 
     numbers, seen = np.unique(image, return_inverse=True)
     panel, vertex = np.divmod(numbers[1:] - 1, len(known))  # the first number is 0: nothing
-    frames = [_frame(view, side) for row in rows for view, side in row]
+    frames = [frame_of_view(view, side) for row in rows for view, side in row]
     light = np.stack([known[:, _NORMAL] @ frame.T @ LIGHT for frame in frames])
 
     left, right, bottom, top = extent
@@ -138,7 +133,7 @@ def _coloured(painting, values, scale, threshold) -> np.ndarray:  # `(height, wi
     for ends in painting.halved:
         values = np.concatenate([values, values[ends].mean(1)])
     seen = values[painting.vertex]
-    table = _colours(seen, painting.shade, painting.light, scale, threshold)
+    table = cell_colours(seen, painting.shade, painting.light, scale, threshold)
     white = np.ones(3)  # the last row, which -1 looks up
     fine = np.vstack([table, white])[painting.seen]
     height, width, _ = fine.shape
@@ -176,8 +171,8 @@ def draw_cortex_image(
     "What `draw_cortex` draws, as an image: the first takes as long, each later one of the same cortex is quick"
     cure = "in pixels per mm: 1 is good for a screen"
     resolution = check_number("resolution", resolution, above=0, most=10, cure=cure)
-    everywhere = spread(values, cortex)
-    scale = _scale(np.asarray(values, float), limits, diverging)
+    everywhere = interpolate_on_cortex(values, cortex)
+    scale = colour_scale(np.asarray(values, float), limits, diverging)
     threshold = 0 if threshold is None else check_number("threshold", threshold, least=0)
     if ring is not None:
         ring = check_count("ring", ring, least=0, most=len(cortex.sources) - 1)
@@ -193,4 +188,4 @@ def draw_cortex_image(
     if ring is not None:
         for x, y in _places(painting, cortex.sources[ring]):
             ax.plot(x, y, "o", ms=9, mfc="none", mec="black")
-    return _bar(ax, ax, scale, unit, label, threshold)
+    return colour_bar(ax, ax, scale, unit, label, threshold)
