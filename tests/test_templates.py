@@ -1,5 +1,6 @@
 "Template heads: no source is lost, sources are found where they are, and what is kept is checked"
 
+import errno
 import multiprocessing
 import os
 import subprocess
@@ -12,6 +13,8 @@ import pytest
 from scipy import linalg
 
 from calibrain import BMN, template_leadfield
+from calibrain.core.archive import read_arrays, write_arrays
+from calibrain.head import template
 from calibrain.head.basis import normalisation
 
 pytest.importorskip("nilearn", reason="template heads need nilearn: pip install 'calibrain[heads]'")
@@ -245,3 +248,49 @@ from calibrain import template_leadfield
 template_leadfield("meg", conductor="sphere", cache_dir={str(tmp_path)!r}, progress=False)
 """
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+# ---- a head of another recipe, and a folder that cannot keep one
+
+SMALL = dict(modality="eeg", conductor="sphere", montage="biosemi16")
+CONTENT = {
+    2: [6.4945169, 2.968311, 115.9482203]
+}  # of a small head by RECIPE: norm of the leadfield, of places, of the sum along normals
+
+
+def content(lf):
+    return [float(np.linalg.norm(a)) for a in (lf.data, lf.coords, lf.data[:, :, 0] @ lf.normals)]
+
+
+def test_the_recipe_number_stands_for_the_content(folder):
+    "Fails where the heads changed and `RECIPE` was not counted up"
+    made = content(head(folder, orientation="fixed", **SMALL))
+    np.testing.assert_allclose(made, CONTENT[template.RECIPE], rtol=1e-5)
+
+
+def test_a_head_of_an_older_recipe_is_not_used(tmp_path, monkeypatch):
+    with monkeypatch.context() as older:
+        older.setattr(template, "RECIPE", 1)
+        head(tmp_path, **SMALL)
+    (old,) = tmp_path.iterdir()
+    new = head(tmp_path, **SMALL)
+    assert len(list(tmp_path.iterdir())) == 2, "beside the old one"
+    planted = next(f for f in tmp_path.iterdir() if f != old)
+    arrays = read_arrays(old)
+    write_arrays(planted, arrays | dict(data=2 * arrays["data"]))
+    with pytest.warns(UserWarning, match="made by another recipe") as said:
+        again = head(tmp_path, **SMALL)
+    assert len(said) == 1 and str(tmp_path) in str(said[0].message)
+    np.testing.assert_array_equal(again.data, new.data)
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EACCES])
+def test_a_full_or_read_only_folder_costs_one_warning(tmp_path, monkeypatch, code):
+    def fail(*_):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr("calibrain.core.archive.os.replace", fail)
+    with pytest.warns(UserWarning, match="pass cache_dir to keep it elsewhere") as said:
+        assert head(tmp_path, **SMALL).n_sensors == 16
+    assert len(said) == 1 and str(tmp_path) in str(said[0].message)
+    assert list(tmp_path.iterdir()) == [], "nothing half written stays"
