@@ -120,12 +120,16 @@ def test_a_kernel(folder, monkeypatch, platform):
 
 def test_the_longest_begin(tmp_path):
     "As the last run found them, or the ones that are known to take long"
-    paths = [Path("b.ipynb"), Path("02_coverage.ipynb"), Path("a.ipynb")]
-    names = [p.stem for p in notebooks.longest_first(paths, tmp_path)]
-    assert names == ["02_coverage", "a", "b"]
-    (tmp_path / notebooks.TIMES).write_text("  12.5 s  b.ipynb\n   3.0 s  02_coverage.ipynb\n")
-    names = [p.stem for p in notebooks.longest_first(paths, tmp_path)]
-    assert names == ["b", "02_coverage", "a"]
+    slow = Path(notebooks.FIRST[0]).with_suffix(".ipynb")
+    paths = [Path("b.ipynb"), slow, Path("a.ipynb")]
+    assert notebooks.longest_first(paths, tmp_path) == [slow, Path("a.ipynb"), Path("b.ipynb")]
+    times = f"  12.5 s  b.ipynb\n   3.0 s  {slow.as_posix()}\n"
+    (tmp_path / notebooks.TIMES).write_text(times)
+    assert notebooks.longest_first(paths, tmp_path) == [Path("b.ipynb"), slow, Path("a.ipynb")]
+
+
+def test_those_that_take_long_exist():
+    assert [p for p in notebooks.FIRST if not (ROOT / f"nbs/{p}.ipynb").exists()] == []
 
 
 def test_what_a_run_notes(folder):

@@ -27,7 +27,21 @@ OPTION = re.compile(r"(?m)^(#\| *fig-\w+: .*)((?:\n#\|   .*)+)")
 OF_A_KERNEL = re.compile(r"(?m)^\S*ipykernel_\d+/\d+\.py:\d+: ")
 
 # Of a run that nothing is known of, these begin: the slowest, as they were found
-FIRST = ["02_coverage", "08_brain", "02_demo", "01_credible_sets", "03_template", "03_cortex"]
+FIRST = [
+    "explorers/04_sflex",
+    "explorers/03_sparse_path",
+    "explorers/02_evidence_surface",
+    "explorers/05_posterior",
+    "explorers/06_coverage",
+    "explorers/07_brain",
+    "explorers/01_simulator",
+    "explanations/orientation",
+    "api/head/03_template",
+    "api/viz/03_cortex",
+    "explanations/sflex",
+    "api/calibration/02_coverage",
+    "api/explorers/08_brain",
+]
 
 
 def environment():
@@ -138,7 +152,8 @@ def longest_first(paths, target):
 
     def rank(path):
         name = path.as_posix()
-        guess = 1000 - FIRST.index(path.stem) if path.stem in FIRST else 0
+        page = path.with_suffix("").as_posix()
+        guess = 1000 - FIRST.index(page) if page in FIRST else 0
         return -known.get(name, guess), name
 
     return sorted(paths, key=rank)
