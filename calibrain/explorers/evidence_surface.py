@@ -20,7 +20,8 @@ from ..core.warnings import ConvergenceWarning, NoiseBoundaryWarning
 from .base import Control, Explorer, legend_below
 from ..head.prepared import prepare
 from ..posterior.result import Result
-from ..solvers.bmn import BMN_joint, Spectrum, spectrum
+from ..solvers.bmn import BMN_joint
+from ..solvers.spectrum import Spectrum, spectrum
 from ..viz.convergence import draw_courses, draw_evidence_surface
 from ..viz.pictures import Picture
 
