@@ -60,11 +60,13 @@ print(calibrain.__file__, calibrain.__version__, fastcore.__version__, *sorted(n
 
 
 def command(*words, **more):
-    return subprocess.run(list(map(str, words)), check=True, stdin=subprocess.DEVNULL, **more)
+    strings = [str(word) for word in words]
+    return subprocess.run(strings, check=True, stdin=subprocess.DEVNULL, **more)
 
 
 def pip(*words):
-    env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}  # else it counts as installed
+    # without the repository on the path: else the package counts as installed
+    env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     command(sys.executable, "-m", "pip", "-q", "--disable-pip-version-check", *words, env=env)
 
 
@@ -262,7 +264,8 @@ def test_readme_and_ci_agree():
 
 
 IN_REPOSITORY = re.compile(
-    r"(?<![\w/.])((?:nbs|tests|tools|calibrain|benchmarks|\.ci)/[\w./*-]*[\w*]|[\w-]+\.(?:md|cff|toml))"
+    r"(?<![\w/.])((?:nbs|tests|tools|calibrain|benchmarks|\.ci)/[\w./*-]*[\w*]"
+    r"|[\w-]+\.(?:md|cff|toml))"
 )
 
 
@@ -279,3 +282,37 @@ def test_the_test_finds_paths():
     )
     found = ["nbs/api/33_bmn.ipynb", "nbs/a.ipynb", "tools/x.py", "calibrain/*.py", "A.md"]
     assert IN_REPOSITORY.findall(text) == found
+
+
+@pytest.fixture
+def fresh(tmp_path):
+    "tools/test.sh in a folder without an environment, where a Python of another version is found"
+    (tmp_path / "tools").mkdir()
+    (tmp_path / "tools/test.sh").write_text(told("tools/test.sh"))
+
+    def run(says, *words):
+        other = tmp_path / "python3"
+        other.write_text(f"#!/bin/sh\n{says}\n")
+        other.chmod(0o755)
+        path = os.pathsep.join([str(tmp_path), os.environ["PATH"]])
+        env = {k: v for k, v in os.environ.items() if k not in ("VIRTUAL_ENV", "PYTHON")}
+        command = ["bash", tmp_path / "tools/test.sh", *words]
+        return subprocess.run(command, env=env | {"PATH": path}, text=True, capture_output=True)
+
+    return run
+
+
+@pytest.mark.parametrize(
+    "says, found",
+    [("echo 3.10 0", "is 3.10"), ("exit 1", "does not run")],
+)
+def test_an_old_python_is_told_in_one_line(fresh, says, found):
+    done = fresh(says)
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr.count("\n") == 1 and found in done.stderr
+    assert "needs Python 3.11 or later" in done.stderr
+
+
+def test_unknown_words_for_the_test_command(fresh):
+    done = fresh("exit 0", "--everything")
+    assert done.returncode == 2 and "[--all]" in done.stderr

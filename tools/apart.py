@@ -5,7 +5,7 @@ by an older version, a matplotlibrc, a setting of MNE-Python, a kernel of anothe
 run with every home, cache and settings folder inside a temporary one.
 
 python tools/apart.py COMMAND …         run a command so, and remove the folder afterwards
-python tools/apart.py --export FOLDER   lines for a shell: the same variables, for a folder of its own
+python tools/apart.py --export FOLDER   lines for a shell: the same variables, for a folder
 """
 
 import atexit

@@ -1,4 +1,4 @@
-"""Run every notebook, compare what they say with what is committed, and build README.md and the site.
+"""Run every notebook, compare what it says with what is committed, build README.md and the site.
 
 python tools/docs.py            smalldocs renders it: no Quarto needed, and the site works offline
 python tools/docs.py --quarto   Quarto renders it, from the same _quarto.yml

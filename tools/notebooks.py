@@ -1,7 +1,7 @@
 """Run every notebook once: for its own assertions, for the documentation, and for the browser.
 
-Every cell runs in a Jupyter kernel, hidden ones included, and a cell that raises fails the run. What
-`nbdev_test` leaves out is left out here, too: cells marked `notest` or `slow` (`tst_flags` in
+Every cell runs in a Jupyter kernel, hidden ones included, and a cell that raises fails the run.
+What `nbdev_test` leaves out is left out here, too: cells marked `notest` or `slow` (`tst_flags` in
 settings.ini) or `eval: false`, the export, and a notebook that says `skip_exec: true`.
 """
 

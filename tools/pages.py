@@ -29,7 +29,9 @@ Where a result rests on a solver or a score, please cite these as well.
 
 
 def author(entry):
-    return entry.get("name") or f"{entry['family-names']}, {entry['given-names']}"
+    if "name" in entry:
+        return entry["name"]
+    return f"{entry['family-names']}, {entry['given-names']}"
 
 
 def bibtex(record, who, year):

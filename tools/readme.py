@@ -1,4 +1,4 @@
-"""README.md from the notebook that is the home page: its prose, its code, what that says and draws."""
+"README.md from the home page: its prose, its code, and what that says and draws."
 
 import base64
 import re

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Install the package and pass its tests. Works from a fresh clone; keeps its environment in .venv,
-# unless one is active. `--all` runs every random problem; otherwise tests run a chosen part of them,
-# and say how many they left.
+# Install the package and pass its tests. Works from a fresh clone; keeps its environment in
+# .venv, unless one is active. `--all` runs every random problem; otherwise tests run a chosen
+# part of them, and say how many they left.
 set -euo pipefail
 case "${1:-}" in
     "") ;;
@@ -31,11 +31,15 @@ interpreter() { # the one that will run everything
 }
 
 recent_enough() { # interpreter: one clear line where it is too old, or none
-    local version
-    version=$("$1" -c 'import sys; print("%d.%d %d" % (sys.version_info[:2] + (sys.version_info >= (3, 11),)))' 2>/dev/null) ||
-        { echo "CaliBrain needs Python 3.11 or later, and '$1' does not run" >&2; return 1; }
-    [ "${version#* }" = 1 ] ||
-        { echo "CaliBrain needs Python 3.11 or later, and '$1' is Python ${version% *}; name another: PYTHON=python3.12 bash tools/test.sh" >&2; return 1; }
+    local needs="CaliBrain needs Python 3.11 or later" version
+    local ask='import sys; print("%d.%d %d" % (sys.version_info[:2] + (sys.version_info >= (3, 11),)))'
+    if ! version=$("$1" -c "$ask" 2>/dev/null); then
+        echo "$needs, and '$1' does not run" >&2
+        return 1
+    elif [ "${version#* }" != 1 ]; then
+        echo "$needs, and '$1' is ${version% *}: PYTHON=python3.12 bash tools/test.sh" >&2
+        return 1
+    fi
 }
 
 environment() {
@@ -48,10 +52,12 @@ environment() {
 }
 
 scripts() { # local copies, so that the documentation needs nothing from the web
+    local unchecked="formulas, explorers and accessibility are not checked in a browser"
+    local quiet=(--silent --no-audit --no-fund --no-save --ignore-scripts)
     if ! command -v npm >/dev/null; then
-        echo "no npm: formulas, explorers and accessibility are not checked in a browser"
-    elif ! npm install --prefix . --silent --no-audit --no-fund --no-save --ignore-scripts katex@0.16.11 axe-core@4.10.3; then
-        echo "npm could not fetch KaTeX or axe-core: formulas and accessibility are not checked in a browser"
+        echo "no npm: $unchecked"
+    elif ! npm install --prefix . "${quiet[@]}" katex@0.16.11 axe-core@4.10.3; then
+        echo "npm could not fetch KaTeX or axe-core: $unchecked"
     fi
 }
 
@@ -69,7 +75,8 @@ apart() { # from here on, nothing that this machine holds: see tools/apart.py
 }
 
 sums() { # checksums of every file the notebooks make or live in
-    find calibrain nbs README.md -type f -not -path '*/__pycache__/*' -not -path '*/.ipynb_checkpoints/*' -exec sha256sum {} + | sort -k 2
+    find calibrain nbs README.md -type f -not -path '*/__pycache__/*' \
+        -not -path '*/.ipynb_checkpoints/*' -exec sha256sum {} + | sort -k 2
 }
 
 unchanged() { # command …: it must leave calibrain/, nbs/ and README.md as they are
