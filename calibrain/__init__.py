@@ -3,7 +3,8 @@ __version__ = "0.1.0"
 
 import lazy_loader
 
-# Public names and the modules that hold them. Each is imported when it is first asked for, so `import calibrain` does no work.
+# Public names and the modules that hold them. Each is imported when it is first asked for, so
+# `import calibrain` does no work.
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "simulation.sources": ["SourceSimulator"],
     "simulation.sensors": ["SensorSimulator"],
