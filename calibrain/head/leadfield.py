@@ -372,9 +372,9 @@ def select(
     return replace(
         self,
         data=self.data[rows][:, some],
-        unit=[self.units[i] for i in rows],
+        unit=tuple(self.units[i] for i in rows),
         modality=None,
-        ch_names=[self.ch_names[i] for i in rows],
+        ch_names=tuple(self.ch_names[i] for i in rows),
         **by_source,
     )
 

@@ -11,6 +11,8 @@ import logging
 import numpy as np
 
 from ..core.checks import check_logger, check_number
+from ..head.leadfield import Leadfield
+from ..head.prepared import Prepared
 from ..posterior.result import Result
 from calibrain.solvers.common import (
     Noise,
@@ -45,7 +47,9 @@ def _entries(found: Solved) -> dict:
 
 # %% ../../nbs/api/solvers/05_gamma_map.ipynb #f92dec62
 def gamma_map(
-    L: np.ndarray,  # Leadfield, or prepared; an array is `(n_sensors, n_sources * n_orient)`, µV/nAm or fT/nAm
+    L: np.ndarray
+    | Leadfield
+    | Prepared,  # An array: `(n_sensors, n_sources * n_orient)`, µV/nAm or fT/nAm
     y: np.ndarray,  # Recording, `(n_sensors, n_times)` or `(n_sensors,)`, µV or fT
     noise_var: float,  # Variance of the sensor noise, µV² or fT²
     n_orient: int = 1,  # Orientations of a source: 1, 2 or 3; a `Leadfield` brings its own
@@ -67,7 +71,9 @@ def gamma_map(
 
 # %% ../../nbs/api/solvers/05_gamma_map.ipynb #39166040
 def gamma_map_sflex(
-    L: np.ndarray,  # Leadfield, or prepared; an array is `(n_sensors, n_sources * n_orient)`, µV/nAm or fT/nAm
+    L: np.ndarray
+    | Leadfield
+    | Prepared,  # An array: `(n_sensors, n_sources * n_orient)`, µV/nAm or fT/nAm
     y: np.ndarray,  # Recording, `(n_sensors, n_times)` or `(n_sensors,)`, µV or fT
     noise_var: float,  # Variance of the sensor noise, µV² or fT²
     n_orient: int = 1,  # Orientations of a source: 1, 2 or 3; a `Leadfield` brings its own
