@@ -33,7 +33,10 @@ def _check_indices(name: str, value, shape: tuple, n_vertices: int) -> np.ndarra
     return numbers.astype(int)
 
 # %% ../../nbs/api/head/04_cortex.ipynb #b8c5e584
-def outward_triangles(rr: np.ndarray, tris: np.ndarray) -> np.ndarray:
+def outward_triangles(
+    rr: np.ndarray,  # Vertices of one hemisphere, `(n_vertices, 3)`, m
+    tris: np.ndarray,  # Triangles, `(n_tris, 3)`, indices of vertices, all turned alike
+) -> np.ndarray:  # The same triangles, `(n_tris, 3)`, seen from outside
     "The triangles of one hemisphere, turned if they face inward"
     middle = rr[tris].mean((0, 1))
     a, b, c = (rr - middle)[tris.T]

@@ -187,16 +187,13 @@ def _warn_unconverged(solver: str, m: Minimum, path: np.ndarray) -> None:
 
 # %% ../../nbs/api/solvers/07_bmn.ipynb #bb8c9088
 def BMN(
-    L: np.ndarray
-    | Leadfield
-    | Prepared,  # An array: `(n_sensors, n_sources * n_orient)`, µV/nAm or fT/nAm
+    L: np.ndarray | Leadfield | Prepared,  # `(n_sensors, n_sources * n_orient)`, µV/nAm or fT/nAm
     y: np.ndarray,  # Recording, `(n_sensors, n_times)` or `(n_sensors,)`, µV or fT
     noise_var: float,  # Variance of the sensor noise, µV² or fT²
     n_orient: int = 1,  # Orientations of a source: 1, 2 or 3; a `Leadfield` brings its own
     max_iter: int = 1000,  # Steps at most
     tol: float = 1e-6,  # Relative tolerance on γ (met a million times over, but for the published rule)
-    init_gamma: float
-    | None = None,  # Where the published rule starts, nAm²; the search needs no start
+    init_gamma: float | None = None,  # Start of the published rule, nAm²; the search needs none
     normalization: bool = False,  # Whether to even out depth (as sLORETA); γ is then in the weights' units
     rule: str | None = None,  # "calibrain-1.0" for the published rule
     logger: logging.Logger | None = None,  # Where to leave a line about the outcome
@@ -212,18 +209,14 @@ def BMN(
 
 # %% ../../nbs/api/solvers/07_bmn.ipynb #1a4d83e3
 def BMN_joint(
-    L: np.ndarray
-    | Leadfield
-    | Prepared,  # An array: `(n_sensors, n_sources * n_orient)`, µV/nAm or fT/nAm
+    L: np.ndarray | Leadfield | Prepared,  # `(n_sensors, n_sources * n_orient)`, µV/nAm or fT/nAm
     y: np.ndarray,  # Recording, `(n_sensors, n_times)` or `(n_sensors,)`, µV or fT
     noise_var: float | None = None,  # Noise variance, µV² or fT², where it is not to be learned
     n_orient: int = 1,  # Orientations of a source: 1, 2 or 3; a `Leadfield` brings its own
     max_iter: int = 1000,  # Steps at most
     tol: float = 1e-6,  # Relative tolerance on γ (met a million times over, but for the published rule)
-    init_gamma: float
-    | None = None,  # Where the published rule starts, nAm²; the search needs no start
-    init_lambda: float
-    | None = None,  # Where the published rule starts, µV² or fT²; the search needs no start
+    init_gamma: float | None = None,  # Start of the published rule, nAm²; the search needs none
+    init_lambda: float | None = None,  # Start of the published rule, µV² or fT²; else unused
     learn_noise: bool = True,  # Whether to learn the noise variance; else `noise_var` is used
     normalization: bool = False,  # Whether to even out depth (as sLORETA); γ is then in the weights' units
     track_history: bool = True,  # Whether to return the points tried
