@@ -33,7 +33,7 @@ class SourceEstimator:
 
     def __init__(
         self,
-        solver: Callable,  # A solver, or its name in the registry
+        solver: str | Callable,  # A solver, or its name in the registry
         solver_params: dict | None = None,  # Further arguments of the solver
         noise_var: float | None = None,  # Variance of the noise, µV² or fT²; `None`: it is learned
         n_orient: int = 1,  # Orientations of a source: 1, 2 or 3; a `Leadfield` brings its own
@@ -88,7 +88,7 @@ def _bind(self: SourceEstimator, record: Leadfield | None = None) -> Bound:
     return bound
 
 # %% ../nbs/api/estimator/01_estimator.ipynb #f31b96fd
-def _n_sensors(L: np.ndarray, n_orient: int) -> int:
+def _n_sensors(L: np.ndarray | Leadfield | Prepared, n_orient: int) -> int:
     "Sensors of a leadfield in any form"
     if isinstance(L, Leadfield | Prepared):
         return L.n_sensors
@@ -96,7 +96,7 @@ def _n_sensors(L: np.ndarray, n_orient: int) -> int:
 
 
 @patch
-def _whitener(self: SourceEstimator, L: np.ndarray) -> Whitener | None:
+def _whitener(self: SourceEstimator, L: np.ndarray | Leadfield | Prepared) -> Whitener | None:
     "What whitens the noise at the sensors of a leadfield"
     if self.noise_cov is None:
         return None
@@ -104,7 +104,9 @@ def _whitener(self: SourceEstimator, L: np.ndarray) -> Whitener | None:
 
 
 @patch
-def _leadfield(self: SourceEstimator, L: np.ndarray, w: Whitener | None) -> Prepared:
+def _leadfield(
+    self: SourceEstimator, L: np.ndarray | Leadfield | Prepared, w: Whitener | None
+) -> Prepared:
     "The leadfield, whitened; what was fitted does not follow its argument when that is changed"
     if w is not None:
         return prepare(L, self.n_orient, W=w.W)
@@ -136,7 +138,7 @@ def _solve(bound: Bound, L: Prepared, w: Whitener | None, y: np.ndarray) -> Resu
 @patch
 def fit(
     self: SourceEstimator,
-    L: np.ndarray,  # Leadfield, 2-D source-major or 3-D, or a `Leadfield`, or prepared
+    L: np.ndarray | Leadfield | Prepared,  # An array: 2-D source-major or 3-D
     y: np.ndarray,  # `([n_recordings,] n_sensors, n_times)` or `(n_sensors,)`, µV or fT
 ) -> SourceEstimator:  # The estimator itself, with `result_`
     "Solve for one recording, or for each of several"

@@ -1,4 +1,4 @@
-"Maps on the cortex: which way round it lies, what spreads where, what is coloured, and what is refused."
+"Maps on the cortex: which way round it lies, what spreads and is coloured where, what is refused"
 
 import io
 import re
@@ -27,10 +27,19 @@ N = 600  # Vertices of a hemisphere
 
 def sphere(n=N):
     "Vertices and outward triangles of a sphere"
-    h, turn = 1 - (2 * np.arange(n) + 1) / n, np.pi * (1 + 5**0.5) * np.arange(n)
-    u = np.c_[np.cos(turn) * np.sqrt(1 - h**2), np.sin(turn) * np.sqrt(1 - h**2), h]
+    i = np.arange(n)
+    height = 1 - (2 * i + 1) / n
+    turn = np.pi * (1 + 5**0.5) * i
+    radius = np.sqrt(1 - height**2)
+    u = np.c_[radius * np.cos(turn), radius * np.sin(turn), height]
+    return u, outward(u)
+
+
+def outward(u):
+    "The triangles between points of a sphere, seen from outside"
     tris = ConvexHull(u).simplices
-    return u, np.where((np.linalg.det(u[tris]) > 0)[:, None], tris, tris[:, ::-1])
+    faces_out = np.linalg.det(u[tris]) > 0
+    return np.where(faces_out[:, None], tris, tris[:, ::-1])
 
 
 U, TRIS = sphere()
@@ -53,20 +62,27 @@ def coarse(monkeypatch):
 
 def pixels(fig):
     "What a figure looks like, `(rows, columns, 3)`"
-    fig.savefig(buffer := io.BytesIO(), format="raw", dpi=100)
+    buffer = io.BytesIO()
+    fig.savefig(buffer, format="raw", dpi=100)
     width, height = fig.canvas.get_width_height()
-    return np.frombuffer(buffer.getvalue(), np.uint8).reshape(height, width, 4)[..., :3].astype(int)
+    raw = np.frombuffer(buffer.getvalue(), np.uint8)
+    return raw.reshape(height, width, 4)[..., :3].astype(int)
+
+
+def has_colour(cells):
+    "Which cells are not grey"
+    return np.ptp(cells.get_facecolor()[:, :3], axis=1) > 1e-6
 
 
 def coloured(fig):
-    "Where each panel has colour: the middles of the cells that are not grey, relative to the middle of the panel, mm"
+    "Where each panel has colour: middles of its coloured cells, from the middle of the panel, mm"
     out = {}
     titles = [t for t in fig.axes[0].texts if len(t.get_text()) > 1]
     for title, cells in zip(titles, fig.axes[0].collections):
         corners = np.array([p.vertices[:4] for p in cells.get_paths()])
-        low, high = corners.min((0, 1)), corners.max((0, 1))
-        on = np.ptp(cells.get_facecolor()[:, :3], axis=1) > 1e-6
-        out[title.get_text()] = corners.mean(1)[on] - (low + high) / 2
+        middle = (corners.min((0, 1)) + corners.max((0, 1))) / 2
+        of_cells = corners.mean(1)
+        out[title.get_text()] = of_cells[has_colour(cells)] - middle
     return out
 
 
@@ -146,42 +162,51 @@ def test_spread_is_exact_bounded_and_keeps_a_constant():
 
 
 def test_spread_stays_in_its_hemisphere():
-    x = interpolate_on_cortex(BOTH.left[BOTH.sources].astype(float), BOTH)
+    in_left = BOTH.left[BOTH.sources]
+    x = interpolate_on_cortex(in_left.astype(float), BOTH)
     np.testing.assert_allclose(x, BOTH.left, atol=1e-12)
-    lonely = replace(BOTH, sources=BOTH.sources[BOTH.left[BOTH.sources]])
-    x = interpolate_on_cortex(np.ones(len(lonely.sources)), lonely)
+    lonely = replace(BOTH, sources=BOTH.sources[in_left])
+    ones = np.ones(len(lonely.sources))
+    x = interpolate_on_cortex(ones, lonely)
     np.testing.assert_allclose(x[BOTH.left], 1, rtol=1e-12)
     assert np.isnan(x[~BOTH.left]).all()
-    found = coloured(draw_cortex(np.ones(len(lonely.sources)), lonely, views="lateral").figure)
+    found = coloured(draw_cortex(ones, lonely, views="lateral").figure)
     assert len(found["left lateral"]) and not len(found["right lateral"]), "no value, no colour"
+
+
+def strip(line, width):
+    "Vertices and triangles of a strip of a mesh along a line of the plane"
+    n = len(line)
+    edges = [np.c_[line, np.full(n, height)] for height in (0, width)]
+    i = np.arange(n - 1)[:, None]
+    lower = i + np.array([0, 1, n])
+    upper = i + np.array([1, n + 1, n])
+    return np.concatenate(edges), np.concatenate([lower, upper])
 
 
 @pytest.mark.parametrize("gap", [0.0005, 0.02])
 def test_spread_follows_the_mesh(gap):
     "The two banks of a hairpin, however near, are far apart"
-    n, step = 21, 0.002
-    line = np.r_[
-        np.c_[np.zeros(n), np.arange(n) * step], np.c_[np.full(n, gap), np.arange(n)[::-1] * step]
-    ]
-    m, i = len(line), np.arange(2 * n - 1)[:, None]
-    tris = np.concatenate([i + np.array([0, 1, m]), i + np.array([1, m + 1, m])])
-    rr = np.concatenate([np.c_[line, np.full(m, z)] for z in (0, step)])
-    x = interpolate_on_cortex([1, 0], Cortex(rr, tris, np.zeros(2 * m, bool), [0, n]))
-    assert x[0] == 1 and (x[n:m] == 0).all() and 0 < x[n // 2] < 1
+    n = 21
+    step = 0.002
+    along = np.arange(n) * step
+    there = np.c_[np.zeros(n), along]
+    back = np.c_[np.full(n, gap), along[::-1]]
+    rr, tris = strip(np.r_[there, back], step)
+    hairpin = Cortex(rr, tris, left=np.zeros(len(rr), bool), sources=[0, n])
+    x = interpolate_on_cortex([1, 0], hairpin)
+    assert x[0] == 1
+    assert (x[n : 2 * n] == 0).all()
+    assert 0 < x[n // 2] < 1
 
 
 def test_spread_goes_by_length_not_by_steps():
-    "Halfway between two sources the value is halfway, though one half has ten steps and the other two"
+    "Halfway in length, which is ten steps from one source and two from the other, it is half"
     along = np.r_[np.arange(10) * 0.001, 0.01, 0.015, 0.02]
-    m, i = len(along), np.arange(len(along) - 1)[:, None]
-    tris = np.concatenate([i + np.array([0, 1, m]), i + np.array([1, m + 1, m])])
-    strip = Cortex(
-        np.concatenate([np.c_[along, np.zeros(m), np.full(m, z)] for z in (0, 0.001)]),
-        tris,
-        np.zeros(2 * m, bool),
-        [0, m - 1],
-    )
-    assert 0.4 < interpolate_on_cortex([0, 1], strip)[10] < 0.6
+    m = len(along)
+    rr, tris = strip(np.c_[along, np.zeros(m)], 0.001)
+    straight = Cortex(rr, tris, left=np.zeros(len(rr), bool), sources=[0, m - 1])
+    assert 0.4 < interpolate_on_cortex([0, 1], straight)[10] < 0.6
 
 
 def test_every_vertex_a_source():
@@ -200,20 +225,15 @@ def test_threshold_colours_the_cells_of_the_vertices_that_reach_it(monkeypatch):
             values, BOTH, views="lateral", threshold=threshold, limits=(-1e-3, 1e-3)
         ).collections[1]
         vertex = module._paint(BOTH.rr, right, module.frame_of_view("lateral", "right"))[1]
-        np.testing.assert_array_equal(
-            np.ptp(panel.get_facecolor()[:, :3], axis=1) > 1e-6, np.abs(x[vertex]) >= threshold
-        )
+        np.testing.assert_array_equal(has_colour(panel), np.abs(x[vertex]) >= threshold)
 
 
 def test_a_plateau_reaches_itself():
     "Rounding on the way from the sources does not push it below the threshold"
-    left = draw_cortex(
-        np.where(BOTH.left[BOTH.sources], 1, VALUES), BOTH, views="lateral", threshold=1
-    ).collections[0]
-    assert (
-        VALUES.min() < 1 < VALUES.max()
-        and (np.ptp(left.get_facecolor()[:, :3], axis=1) > 1e-6).all()
-    )
+    plateau = np.where(BOTH.left[BOTH.sources], 1, VALUES)
+    left = draw_cortex(plateau, BOTH, views="lateral", threshold=1).collections[0]
+    assert VALUES.min() < 1 < VALUES.max()
+    assert has_colour(left).all()
 
 
 def test_a_single_source_keeps_its_colour():
@@ -221,28 +241,27 @@ def test_a_single_source_keeps_its_colour():
     every = replace(BOTH, sources=np.arange(2 * N))
     values = np.zeros(2 * N)
     values[np.argmax(BOTH.rr[:, 0])] = 7
-    panel = draw_cortex(values, every, views="lateral").collections[1].get_facecolor()[:, :3]
+    panel = draw_cortex(values, every, views="lateral").collections[1]
+    colours = panel.get_facecolor()[:, :3]
     top = np.array(module.colormaps["YlOrBr"](1.0)[:3])
-    assert (np.abs(panel - top).max(1) < 0.2 * top.max()).any()
+    away = np.abs(colours - top).max(1)
+    assert (away < 0.2 * top.max()).any()
 
 
 def test_scale():
-    bar = lambda values, **kw: draw_cortex(values, BOTH, views="lateral", **kw).figure.axes[1]
-    assert (
-        bar(VALUES).get_ylim() == (0, VALUES.max())
-        and bar(VALUES).get_ylabel() == "amplitude (nAm)"
-    )
-    assert bar(-VALUES).get_ylim() == (-VALUES.max(), VALUES.max())
-    assert bar(VALUES, diverging=True).get_ylim() == (-VALUES.max(), VALUES.max())
+    def bar(values, **how):
+        return draw_cortex(values, BOTH, views="lateral", **how).figure.axes[1]
+
+    most = VALUES.max()
+    assert bar(VALUES).get_ylim() == (0, most)
+    assert bar(VALUES).get_ylabel() == "amplitude (nAm)"
+    assert bar(-VALUES).get_ylim() == (-most, most)
+    assert bar(VALUES, diverging=True).get_ylim() == (-most, most)
     assert bar(VALUES, limits=(1, 2), unit="", label="probability").get_ylabel() == "probability"
-    assert bar(0 * VALUES).get_ylim() == (0, 1) and bar(-VALUES, diverging=False).get_ylim() == (
-        -VALUES.max(),
-        0,
-    )
-    assert (
-        module.colour_scale(VALUES, (0, 1))[2] == "max"
-        and module.colour_scale(VALUES - 1, (-0.1, 0.1))[2] == "both"
-    )
+    assert bar(0 * VALUES).get_ylim() == (0, 1)
+    assert bar(-VALUES, diverging=False).get_ylim() == (-most, 0)
+    assert module.colour_scale(VALUES, (0, 1))[2] == "max"
+    assert module.colour_scale(VALUES - 1, (-0.1, 0.1))[2] == "both"
 
 
 def test_the_picture():
@@ -252,14 +271,15 @@ def test_the_picture():
     ).figure
     rgb = pixels(fig)
     brain = rgb[:, : int(rgb.shape[1] * 0.84)]
-    red, blue = brain[..., 0] - brain[..., 2] > 60, brain[..., 2] - brain[..., 0] > 60
-    rows, columns = np.nonzero(red)
-    assert red.sum() > 50 and columns.max() < brain.shape[1] * 0.25, (
-        "to the left of the left hemisphere"
-    )
-    assert blue.sum() > 50 and np.nonzero(blue)[1].min() > brain.shape[1] * 0.75, (
-        "to the right of the right one"
-    )
+    red = brain[..., 0] - brain[..., 2] > 60
+    blue = brain[..., 2] - brain[..., 0] > 60
+    width = brain.shape[1]
+    red_columns = np.nonzero(red)[1]
+    blue_columns = np.nonzero(blue)[1]
+    assert len(red_columns) > 50
+    assert red_columns.max() < width * 0.25, "to the left of the left hemisphere"
+    assert len(blue_columns) > 50
+    assert blue_columns.min() > width * 0.75, "to the right of the right one"
     grey = (np.ptp(brain, axis=2) == 0) & (brain[..., 0] < 250)
     assert 0.2 < grey.mean() < 0.9
     assert (rgb[[0, -1]] == 255).all() and (rgb[:, [0, -1]] == 255).all()
@@ -309,9 +329,11 @@ def test_winding_does_not_matter():
 
 
 def test_one_hemisphere():
-    right = Cortex(EGG, TRIS, np.zeros(N, bool), np.arange(0, N, 7), shade=np.full(N, 0.5))
-    fig = draw_cortex(np.ones(len(right.sources)), right).figure
-    assert [t.get_text() for t in fig.axes[0].texts] == ["right lateral", "right medial"]
+    some = np.arange(0, N, 7)
+    right = Cortex(EGG, TRIS, left=np.zeros(N, bool), sources=some, shade=np.full(N, 0.5))
+    ax = draw_cortex(np.ones(len(some)), right)
+    titles = [text.get_text() for text in ax.texts]
+    assert titles == ["right lateral", "right medial"]
 
 
 def surface(side, **more):
@@ -343,12 +365,11 @@ def test_source_space():
 
 def test_source_space_without_its_mesh():
     "Vertices that are neither a source nor in a triangle go; the sources stay where they are"
-    used, coarse = np.arange(0, N, 6), ConvexHull(U[::6]).simplices
-    coarse = np.where((np.linalg.det(U[::6][coarse]) > 0)[:, None], coarse, coarse[:, ::-1])
+    used = np.arange(0, N, 6)
+    coarse = used[outward(U[::6])]
     for tris, whole in ((np.zeros((0, 3), int), True), (None, True), (TRIS, False)):
-        cortex = cortex_from_src(
-            [surface(s, tris=tris, use_tris=used[coarse]) for s in ("left", "right")], whole=whole
-        )
+        src = [surface(side, tris=tris, use_tris=coarse) for side in ("left", "right")]
+        cortex = cortex_from_src(src, whole=whole)
         assert len(cortex.rr) == 200
         np.testing.assert_array_equal(cortex.rr[cortex.sources], AT)
 
@@ -388,7 +409,8 @@ def test_refused_source_spaces(src, error, message):
         (dict(rr=BOTH.rr / 1e3), "rr must be in m, got vertices 0.000159 apart: multiply"),
         (
             dict(tris=BOTH.tris + 1),
-            "tris must be indices of vertices, whole numbers from 0 to 1199, got int64 from 1 to 1200",
+            "tris must be indices of vertices, whole numbers from 0 to 1199, got int64 from 1 to "
+            "1200",
         ),
         (dict(tris=BOTH.tris.astype(float)), "got float64"),
         (
@@ -428,7 +450,8 @@ def test_refused_meshes(change, message):
         (
             dict(views="front"),
             ValueError,
-            "views must be one of 'lateral', 'medial', 'dorsal', 'ventral', 'frontal', 'occipital', got 'front'",
+            "views must be one of 'lateral', 'medial', 'dorsal', 'ventral', 'frontal', "
+            "'occipital', got 'front'",
         ),
         (dict(views=()), ValueError, "views must be one view at least"),
         (dict(threshold=-1), ValueError, "threshold must be finite and >= 0"),
@@ -470,23 +493,27 @@ def test_topography():
     )
     rgb = pixels(fig)[:, :260]
     columns = np.arange(rgb.shape[1])
-    mean = lambda on: (on.sum(0) * columns).sum() / on.sum()
-    assert mean(rgb[..., 0] - rgb[..., 2] > 60) > mean(rgb[..., 2] - rgb[..., 0] > 60) + 50, (
-        "red on the right"
-    )
-    assert (
-        draw_topography(at**2, info, unit="µV²", label="variance").figure.axes[1].get_ylim()[0] == 0
-    )
+
+    def middle(pixels):
+        return (pixels.sum(0) * columns).sum() / pixels.sum()
+
+    red = rgb[..., 0] - rgb[..., 2] > 60
+    blue = rgb[..., 2] - rgb[..., 0] > 60
+    assert middle(red) > middle(blue) + 50, "red on the right"
+    positive = draw_topography(at**2, info, unit="µV²", label="variance")
+    assert positive.figure.axes[1].get_ylim()[0] == 0
 
 
 def test_topographies_share_a_scale():
     info = sensors()
     at = np.array([c["loc"][0] for c in info["chs"]])
     fig = draw_topographies({"one": at, "double": 2 * at}, info, unit="µV", label="potential")
-    assert [ax.get_title() for ax in fig.axes[:2]] == ["one", "double"] and len(fig.axes) == 3
-    assert {ax.images[0].get_clim() for ax in fig.axes[:2]} == {
-        (-2 * np.abs(at).max(), 2 * np.abs(at).max())
-    }
+    one, double, _ = fig.axes
+    assert one.get_title() == "one"
+    assert double.get_title() == "double"
+    most = 2 * np.abs(at).max()
+    for ax in (one, double):
+        assert ax.images[0].get_clim() == (-most, most)
 
 
 @pytest.mark.parametrize(
@@ -509,7 +536,8 @@ def test_real_source_space():
     if not (path := REAL / "sample-516-src.fif").exists():
         pytest.skip("the sample subject's source space is not beside the repository")
     src = mne.read_source_spaces(path, verbose=False)
-    cortex, coarse = cortex_from_src(src), cortex_from_src(src, whole=False)
+    cortex = cortex_from_src(src)
+    coarse = cortex_from_src(src, whole=False)
     assert (len(cortex.rr), len(cortex.tris), len(coarse.rr), len(coarse.tris)) == (
         2052,
         4096,
@@ -519,10 +547,9 @@ def test_real_source_space():
     at = np.concatenate([s["rr"][s["vertno"]] for s in src])
     np.testing.assert_allclose(cortex.rr[cortex.sources], at)
     np.testing.assert_allclose(coarse.rr[coarse.sources], at)
-    agree = (
-        vertex_normals(cortex.rr, cortex.tris)[cortex.sources]
-        * np.concatenate([s["nn"][s["vertno"]] for s in src])
-    ).sum(1)
+    ours = vertex_normals(cortex.rr, cortex.tris)[cortex.sources]
+    theirs = np.concatenate([s["nn"][s["vertno"]] for s in src])
+    agree = (ours * theirs).sum(1)
     assert np.median(agree) > 0.9, "the triangles face outward, as the source space's normals do"
     draw_cortex(np.hypot(*at.T[:2]), cortex)
 
@@ -534,7 +561,7 @@ def test_real_recording(kind, factor):
         pytest.skip("the sample subject's recording is not beside the repository")
     evoked = mne.read_evokeds(path, condition="Left visual", verbose=False)
     with pytest.raises(
-        ValueError, match="info must be about channels of one type, got .*grad, mag"
+        ValueError, match=r"info must be about channels of one type, got .*grad, mag"
     ):
         draw_topography(evoked.data[:, 0], evoked.info, unit="fT", label="field")
     evoked.pick(kind)
@@ -559,12 +586,18 @@ def test_real_recording(kind, factor):
 
 def test_light_on_imports():
     "Reading a source space and drawing a cortex need neither MNE nor pyplot"
-    code = (
-        "import sys, numpy as np; from calibrain.viz import *; r = np.r_[np.eye(3), -np.eye(3)] * 0.05;"
-        "t = np.array([[0, 1, 2], [1, 3, 2], [3, 4, 2], [4, 0, 2], [1, 0, 5], [3, 1, 5], [4, 3, 5], [0, 4, 5]]);"
-        "c = cortex_from_src([dict(type='surf', rr=r, tris=t, vertno=[0, 1])] * 2); draw_cortex([1, 2, 3, 4], c);"
-        "print([m for m in ('mne', 'matplotlib.pyplot') if m in sys.modules])"
-    )
+    code = """
+import sys
+import numpy as np
+from calibrain.viz import *
+
+rr = np.r_[np.eye(3), -np.eye(3)] * 0.05
+upper = [[0, 1, 2], [1, 3, 2], [3, 4, 2], [4, 0, 2]]
+lower = [[1, 0, 5], [3, 1, 5], [4, 3, 5], [0, 4, 5]]
+octahedron = dict(type="surf", rr=rr, tris=np.array(upper + lower), vertno=[0, 1])
+draw_cortex([1, 2, 3, 4], cortex_from_src([octahedron] * 2))
+print([m for m in ("mne", "matplotlib.pyplot") if m in sys.modules])
+"""
     out = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,

@@ -12,9 +12,10 @@ SCALE = dict(eeg=1e-3, mag=1e6, grad=1e4)
 
 
 def sol(fwd, lf):
-    return fwd["sol"]["data"][[fwd["sol"]["row_names"].index(n) for n in lf.ch_names]].reshape(
-        lf.n_sensors, fwd["nsource"], -1
-    )
+    "The numbers of a forward solution, sensors in the order of a leadfield"
+    solution = fwd["sol"]
+    rows = [solution["row_names"].index(name) for name in lf.ch_names]
+    return solution["data"][rows].reshape(lf.n_sensors, fwd["nsource"], -1)
 
 
 def good(fwd):
@@ -40,38 +41,26 @@ def test_equals_the_solution_scaled(kind):
     "use_cps, given", [(True, "free"), (True, "surf_ori"), (True, "fixed"), (False, "fixed")]
 )
 def test_fixed_equals_mne(kind, use_cps, given):
-    "With cortical patch statistics, as is MNE's default; a solution that is fixed already stays as it is. MNE rotates in single precision"
+    "With cortical patch statistics, as is MNE's default; what is fixed already stays as it is"
     fwd = good(realdata.forward(kind))
     theirs = mne.convert_forward_solution(
         fwd, surf_ori=True, force_fixed=True, use_cps=use_cps, verbose="ERROR"
     )
-    lf = Leadfield.from_forward(
-        dict(
-            free=fwd,
-            fixed=theirs,
-            surf_ori=mne.convert_forward_solution(fwd, surf_ori=True, verbose="ERROR"),
-        )[given]
-    )
-    raw = (
-        sol(theirs, lf)
-        * np.array(
-            [
-                SCALE[mne.channel_type(fwd["info"], fwd["info"]["ch_names"].index(n))]
-                for n in lf.ch_names
-            ]
-        )[:, None, None]
-    )
+    turned = mne.convert_forward_solution(fwd, surf_ori=True, verbose="ERROR")
+    lf = Leadfield.from_forward(dict(free=fwd, fixed=theirs, surf_ori=turned)[given])
+    kinds = dict(zip(fwd["info"]["ch_names"], fwd["info"].get_channel_types()))
+    scale = np.array([SCALE[kinds[name]] for name in lf.ch_names])
+    raw = sol(theirs, lf) * scale[:, None, None]
     if kind == "eeg":
         raw = raw - raw.mean(0)
+    # MNE rotates in single precision
     np.testing.assert_allclose(lf.data, raw, atol=1e-6 * np.abs(raw).max())
 
 
 def test_two_components_hold_nearly_all():
     fwd = good(realdata.forward("meg"))
-    free, two = (
-        Leadfield.from_forward(fwd, "free", picks="mag"),
-        Leadfield.from_forward(fwd, "meg2", picks="mag"),
-    )
+    free = Leadfield.from_forward(fwd, "free", picks="mag")
+    two = Leadfield.from_forward(fwd, "meg2", picks="mag")
     lost = 1 - (two.data**2).sum((0, 2)) / (free.data**2).sum((0, 2))
     assert np.median(lost) < 0.005 and two.n_orient == 2
     kept = np.einsum("nik,njk->nij", two.basis, two.basis)
@@ -86,12 +75,10 @@ def test_bad_channels_are_left_out():
     fwd = realdata.forward("meg").copy()
     fwd["info"]["bads"] = ["MEG 2443"]
     lf = Leadfield.from_forward(fwd)
-    assert (
-        lf.n_sensors == 305
-        and "MEG 2443" not in lf.ch_names
-        and lf.modality == "meg"
-        and set(lf.units) == {"fT/nAm", "fT/cm/nAm"}
-    )
+    assert lf.n_sensors == 305
+    assert "MEG 2443" not in lf.ch_names
+    assert lf.modality == "meg"
+    assert set(lf.units) == {"fT/nAm", "fT/cm/nAm"}
 
 
 def test_eeg_average_is_that_of_the_good_electrodes():

@@ -56,11 +56,12 @@ def test_refused(change, words):
 
 def test_random_with_normals_first():
     "One component is along the normal, two are across it"
-    one, two = Leadfield.random(8, 30, 1), Leadfield.random(8, 30, 2)
-    np.testing.assert_allclose(
-        np.abs(np.einsum("nik,ni->nk", one.basis, one.normals)), 1, atol=1e-12
-    )
-    np.testing.assert_allclose(np.einsum("nik,ni->nk", two.basis, two.normals), 0, atol=1e-12)
+    one = Leadfield.random(8, 30, 1)
+    two = Leadfield.random(8, 30, 2)
+    along = np.abs(np.einsum("nik,ni->nk", one.basis, one.normals))
+    np.testing.assert_allclose(along, 1, atol=1e-12)
+    across = np.einsum("nik,ni->nk", two.basis, two.normals)
+    np.testing.assert_allclose(across, 0, atol=1e-12)
 
 
 def test_reduction_is_the_best_of_rank_two():
@@ -77,13 +78,16 @@ def test_reduction_is_the_best_of_rank_two():
 @pytest.mark.parametrize("c", [1e-6, 1e3])
 def test_reduction_does_not_know_units(c):
     "Other units for magnetometers alone leave the two components where they were"
-    scaled = replace(MIXED, data=MIXED.data * np.r_[[c] * 4, [1] * 8][:, None, None])
-    np.testing.assert_allclose(scaled.reduce_meg().basis, MIXED.reduce_meg().basis, atol=1e-8)
+    by_sensor = np.r_[np.full(4, c), np.ones(8)]
+    scaled = replace(MIXED, data=MIXED.data * by_sensor[:, None, None])
+    before = MIXED.reduce_meg().basis
+    np.testing.assert_allclose(scaled.reduce_meg().basis, before, atol=1e-8)
 
 
 def test_fixed_after_reduction_is_the_normal_seen_through_it():
     two = MEG.reduce_meg()
-    along = np.einsum("mnk,nk->mn", two.data, np.einsum("nik,ni->nk", two.basis, MEG.normals))
+    normals = np.einsum("nik,ni->nk", two.basis, MEG.normals)
+    along = np.einsum("mnk,nk->mn", two.data, normals)
     np.testing.assert_allclose(two.fixed().data[:, :, 0], along, atol=1e-12)
 
 

@@ -32,7 +32,7 @@ def test_the_same_answer_as_from_the_array(solver):
             a, b = (solver.function(x, scale * y, n_orient=k, **params) for x in (L, prepared))
             assert np.array_equal(a.mean, b.mean)
             assert a.cost == b.cost
-        assert prepared._made
+        assert prepared._cache
 
 
 def test_what_is_kept_is_made_once(monkeypatch):
@@ -40,15 +40,15 @@ def test_what_is_kept_is_made_once(monkeypatch):
     prepared = prepare(L, k)
     gamma_map_sflex(prepared, y, noise_var, k, src_coords=coords, max_iter=3)
     BMN(prepared, y, noise_var, k)
-    made = dict(prepared._made)
+    made = dict(prepared._cache)
     for s in (1, 2):
         gamma_map_sflex(prepared, s * y, noise_var, k, src_coords=coords, max_iter=3)
         BMN(prepared, s * y, noise_var, k)
-    assert made.keys() == prepared._made.keys()
-    assert all(prepared._made[key] is value for key, value in made.items())
+    assert made.keys() == prepared._cache.keys()
+    assert all(prepared._cache[key] is value for key, value in made.items())
     BMN(prepared, y, noise_var, k, normalization=True)
     gamma_map_sflex(prepared, y, noise_var, k, src_coords=coords, sigma=0.03, max_iter=3)
-    assert len(prepared._made) == len(made) + 2
+    assert len(prepared._cache) == len(made) + 2
 
 
 @every_solver

@@ -34,7 +34,9 @@ needs_reference = pytest.mark.skipif(
     not (REFERENCE / "simulators.npz").exists(),
     reason="the reference figures (../shared/reference) are not here",
 )
-EEG, MAG, GRAD = FIFF.FIFFV_COIL_EEG, FIFF.FIFFV_COIL_VV_MAG_T1, FIFF.FIFFV_COIL_VV_PLANAR_T1
+EEG = FIFF.FIFFV_COIL_EEG
+MAG = FIFF.FIFFV_COIL_VV_MAG_T1
+GRAD = FIFF.FIFFV_COIL_VV_PLANAR_T1
 TUTORIAL = dict(
     tmin=-0.1,
     tmax=0.8,
@@ -50,6 +52,14 @@ TUTORIAL = dict(
 
 def close(a, b, **kw):
     np.testing.assert_allclose(a, b, rtol=kw.pop("rtol", 0), atol=kw.pop("atol", 1e-12), **kw)
+
+
+def of_another_python(code, **environment):
+    "What a program prints, as bytes"
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    env = os.environ | environment | dict(PYTHONPATH=path)
+    program = [sys.executable, "-c", code]
+    return subprocess.run(program, env=env, capture_output=True, check=True).stdout
 
 
 # ---------------------------------------------------------------- reference figures
@@ -74,7 +84,7 @@ def test_sources_reference(name, config, orientation, coil, seed):
 @pytest.mark.parametrize("alpha", [0.0, 0.3, 0.5, 1.0])
 def test_sensors_reference(alpha):
     ref = np.load(REFERENCE / "simulators.npz")
-    y_clean, y, noise, eta = SensorSimulator().simulate(
+    _, y, noise, eta = SensorSimulator().simulate(
         ref["tutorial__fixed__coil1__seed0__x"], ref["sensor__leadfield"], alpha, 0.5, seed=0
     )
     assert eta == pytest.approx(float(ref[f"sensor__alpha{alpha}__eta"]), rel=1e-14, abs=0)
@@ -113,15 +123,12 @@ def test_tutorial_reference(kind, seed, std, oracle, baseline):
 
 def test_same_digits_on_another_processor():
     "A library that picks other instructions (as on an older processor) must not change the draws."
-    code = "from calibrain.simulation.sources import erp_waveform; import sys; sys.stdout.buffer.write(erp_waveform(seed=3).tobytes())"
-    env = {
-        **os.environ,
-        "OPENBLAS_CORETYPE": "Prescott",
-        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
-    }
-    out = subprocess.run(
-        [sys.executable, "-c", code], env=env, capture_output=True, check=True
-    ).stdout
+    code = """
+import sys
+from calibrain.simulation.sources import erp_waveform
+sys.stdout.buffer.write(erp_waveform(seed=3).tobytes())
+"""
+    out = of_another_python(code, OPENBLAS_CORETYPE="Prescott")
     close(np.frombuffer(out), erp_waveform(seed=3))
 
 
@@ -142,21 +149,27 @@ def test_same_digits_on_another_processor():
 def test_source_properties(orientation, coil, shape, seed):
     sim = SourceSimulator()
     x, active = sim.simulate(40, 7, orientation, coil, seed)
-    assert x.shape == (*shape, 250) and x.dtype == np.float64
+    assert x.shape == (*shape, 250)
+    assert x.dtype == np.float64
     assert len(set(active.tolist())) == 7
-    np.testing.assert_array_equal(np.flatnonzero(x.reshape(40, -1).any(1)), np.sort(active))
+    has_signal = x.reshape(40, -1).any(1)
+    np.testing.assert_array_equal(np.flatnonzero(has_signal), np.sort(active))
     peaks = np.abs(x[active]).max(-1)
-    assert ((peaks >= 2.5 - 1e-9) & (peaks <= 50 + 1e-9)).all()
+    assert peaks.min() >= 2.5 - 1e-9
+    assert peaks.max() <= 50 + 1e-9
     assert not x[..., sim.times < 0].any()
 
 
 def test_free_starts_with_fixed():
-    fixed, free = (SourceSimulator().simulate(9, 2, o, seed=5)[0] for o in ("fixed", "free"))
+    sim = SourceSimulator()
+    fixed, _ = sim.simulate(9, 2, "fixed", seed=5)
+    free, _ = sim.simulate(9, 2, "free", seed=5)
     np.testing.assert_array_equal(free[:, 0], fixed)
 
 
 def test_seeds_and_global_stream():
-    sim, L = SourceSimulator(), np.random.RandomState(0).randn(6, 20)
+    sim = SourceSimulator()
+    L = np.random.RandomState(0).randn(6, 20)
     np.random.seed(12)
     before = np.random.get_state()
     first = sim.simulate(20, 3, seed=8)
@@ -165,9 +178,8 @@ def test_seeds_and_global_stream():
     assert before[0] == after[0] and before[2:] == after[2:]
     np.testing.assert_array_equal(before[1], after[1])
     np.random.seed(99)
-    for a, b in zip(
-        first + data, sim.simulate(20, 3, seed=8) + SensorSimulator().simulate(first[0], L, seed=8)
-    ):
+    again = sim.simulate(20, 3, seed=8) + SensorSimulator().simulate(first[0], L, seed=8)
+    for a, b in zip(first + data, again):
         np.testing.assert_array_equal(a, b)
     assert not np.array_equal(sim.simulate(20, 3, seed=9)[0], first[0])
 
@@ -176,38 +188,37 @@ def test_seeds_and_global_stream():
 @pytest.mark.parametrize("std", [1e-3, 1, 250.0])
 def test_snr(alpha, std):
     x, _ = SourceSimulator().simulate(20, 3, seed=8)
-    y_clean, y, noise, eta = SensorSimulator().simulate(
-        x, np.random.RandomState(0).randn(6, 20), alpha, std
-    )
-    assert 20 * np.log10(np.linalg.norm(y_clean) / np.linalg.norm(noise)) == pytest.approx(
-        20 * np.log10(alpha / (1 - alpha)), abs=1e-12
-    )
-    assert snr_db(alpha) == pytest.approx(20 * np.log10(alpha / (1 - alpha)), abs=1e-12)
+    L = np.random.RandomState(0).randn(6, 20)
+    sim = SensorSimulator()
+    y_clean, y, noise, eta = sim.simulate(x, L, alpha, std)
+    measured = 20 * np.log10(np.linalg.norm(y_clean) / np.linalg.norm(noise))
+    expected = 20 * np.log10(alpha / (1 - alpha))
+    assert measured == pytest.approx(expected, abs=1e-12)
+    assert snr_db(alpha) == pytest.approx(expected, abs=1e-12)
     assert alpha_from_db(snr_db(alpha)) == pytest.approx(alpha, rel=1e-12)
-    assert eta * std == pytest.approx(
-        SensorSimulator().simulate(x, np.random.RandomState(0).randn(6, 20), alpha, 1)[3], rel=1e-12
-    )
+    _, _, _, eta_of_one = sim.simulate(x, L, alpha, 1)
+    assert eta * std == pytest.approx(eta_of_one, rel=1e-12)
     np.testing.assert_array_equal(y, y_clean + noise)
 
 
 def test_alpha_ends():
-    x, L = np.ones((3, 5)), np.ones((2, 3))
+    x = np.ones((3, 5))
+    L = np.ones((2, 3))
     y_clean, y, noise, eta = SensorSimulator().simulate(x, L, 1)
     assert eta == 0 and not noise.any() and y is not y_clean
     np.testing.assert_array_equal(y, y_clean)
     y_clean, y, noise, eta = SensorSimulator().simulate(x, L, 0, 2.0)
-    assert (
-        np.linalg.norm(noise) == pytest.approx(np.linalg.norm(y_clean), rel=1e-14)
-        and eta > 0
-        and y is not noise
-    )
+    assert np.linalg.norm(noise) == pytest.approx(np.linalg.norm(y_clean), rel=1e-14)
+    assert eta > 0
+    assert y is not noise
     np.testing.assert_array_equal(y, noise)
 
 
 @pytest.mark.parametrize("k", [1, 2, 3])
 def test_projection_layouts(k):
     rng = np.random.default_rng(k)
-    x, L = rng.normal(size=(7, k, 11)), rng.normal(size=(4, 7, k))
+    x = rng.normal(size=(7, k, 11))
+    L = rng.normal(size=(4, 7, k))
     want = np.einsum("mnk,nkt->mt", L, x)
     for xs in (x, x.reshape(-1, 11)):
         for Ls in (L, L.reshape(4, -1)):
@@ -229,10 +240,10 @@ def test_bands_low_for_the_sampling_frequency(config):
     for seed in range(5):
         w = erp_waveform(c, seed)
         assert np.isfinite(w).all() and 2.5 <= np.abs(w).max() <= 50
-        power, f = np.abs(np.fft.rfft(w, 1 << 17)) ** 2, np.fft.rfftfreq(1 << 17, 1 / c["sfreq"])
-        blur = (
-            4 * c["sfreq"] / (c["erp_min_length"] or 82)
-        )  # twice the half-width of the shortest Hann window's spectrum
+        power = np.abs(np.fft.rfft(w, 1 << 17)) ** 2
+        f = np.fft.rfftfreq(1 << 17, 1 / c["sfreq"])
+        # twice the half-width of the shortest Hann window's spectrum
+        blur = 4 * c["sfreq"] / (c["erp_min_length"] or 82)
         assert power[f < 2 * c["fmax"] + blur].sum() > 0.999 * power.sum()
 
 
@@ -244,19 +255,19 @@ def test_filter_equals_second_order_sections(fmin, fmax, sfreq):
 
     c = ErpConfig(dict(sfreq=sfreq, fmin=fmin, fmax=fmax, erp_min_length=28))
     x = np.random.RandomState(3).randn(len(c.times))
-    want = sosfiltfilt(butter(4, [fmin, fmax], btype="band", fs=sfreq, output="sos"), x, padlen=27)
+    sections = butter(4, [fmin, fmax], btype="band", fs=sfreq, output="sos")
+    want = sosfiltfilt(sections, x, padlen=27)
     close(band_pass(x, c), want, atol=0.01 * np.abs(want).max())
 
 
 def test_config_is_read_only_and_travels():
     given = dict(sfreq=500, amplitude_distribution=dict(median=10))
     sim = SourceSimulator(given)
-    given["sfreq"], given["amplitude_distribution"]["median"] = 1, 1
-    assert (
-        sim.config["sfreq"] == 500
-        and sim.config["amplitude_distribution"]["median"] == 10
-        and len(sim.times) == 500
-    )
+    given["sfreq"] = 1
+    given["amplitude_distribution"]["median"] = 1
+    assert sim.config["sfreq"] == 500
+    assert sim.config["amplitude_distribution"]["median"] == 10
+    assert len(sim.times) == 500
     with pytest.raises(TypeError):
         sim.config["sfreq"] = 3
     with pytest.raises(TypeError):
@@ -268,21 +279,18 @@ def test_config_is_read_only_and_travels():
 
 def test_sensor_metadata():
     sim = SensorSimulator()
-    assert (sim.kind, sim.units, sim.unitmult, sim.coil_type, sim.unit) == (
-        FIFF.FIFFV_MEG_CH,
-        FIFF.FIFF_UNIT_T,
-        FIFF.FIFF_UNITM_F,
-        None,
-        "fT",
-    )
+    assert sim.kind == FIFF.FIFFV_MEG_CH
+    assert sim.units == FIFF.FIFF_UNIT_T
+    assert sim.unitmult == FIFF.FIFF_UNITM_F
+    assert sim.coil_type is None
+    assert sim.unit == "fT"
     sim.set_sensor_metadata(
         kind=FIFF.FIFFV_EEG_CH, units=FIFF.FIFF_UNIT_V, unitmult=FIFF.FIFF_UNITM_MU, coil_type=EEG
     )
-    assert (sim.kind, sim.unit, sim.coil_type) == (
-        FIFF.FIFFV_EEG_CH,
-        "µV",
-        EEG,
-    ) and "µV" in sim._repr_markdown_()
+    assert sim.kind == FIFF.FIFFV_EEG_CH
+    assert sim.coil_type == EEG
+    assert sim.unit == "µV"
+    assert "µV" in sim._repr_markdown_()
     assert unit_name(FIFF.FIFF_UNIT_T_M, 0) == "T/m"
 
 
@@ -293,21 +301,13 @@ def test_import_is_light():
         "import sys, calibrain.simulation.sources, calibrain.simulation.sensors\n"
         f"print([m for m in {heavy} if m in sys.modules])"
     )
-    env = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
-    }
-    assert (
-        subprocess.run(
-            [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
-        ).stdout.strip()
-        == "[]"
-    )
+    assert of_another_python(code).strip() == b"[]"
 
 
 # ---- bad input: argument, value, error, words of the message
 
-NAN, INF = float("nan"), float("inf")
+NAN = float("nan")
+INF = float("inf")
 CONFIG = [
     ("sfrq", 100, TypeError, ["unknown keys 'sfrq'", "sfreq"]),
     ("tmin", "0", TypeError, ["'tmin'", "real number", "'0'"]),
@@ -417,7 +417,8 @@ def test_bad_source_argument(name, value, error, words):
     refused(lambda: SourceSimulator().simulate(**{name: value}), error, words)
 
 
-X, L = np.ones((4, 6)), np.ones((3, 4))
+X = np.ones((4, 6))
+L = np.ones((3, 4))
 BAD_NUMBER = np.where(np.arange(24).reshape(4, 6) == 5, NAN, 1.0)
 SENSORS = [
     (

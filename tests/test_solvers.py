@@ -140,7 +140,7 @@ def test_posterior_covariance_is_a_covariance(solver, max_iter):
 def test_a_dense_covariance_is_made_when_read_and_once(solver):
     r = solved(solver, random_problem(5), max_iter=5)
     dense = [key for key in r if key.startswith("posterior_cov")]
-    assert dense and all(callable(r.entries[key]) for key in dense) and not r._made
+    assert dense and all(callable(r.entries[key]) for key in dense) and not r._cache
     assert r["posterior_cov"] is r["posterior_cov"]
 
 
@@ -288,7 +288,7 @@ def test_found_by_name_and_given_what_is_prepared(solver):
     r = SourceEstimator(solver.name, params, noise, k).fit(prepared, y).predict()
     same = SourceEstimator(solver.function, params, noise, k).fit(L, y).predict()
     assert np.array_equal(r["posterior_mean"], same["posterior_mean"])
-    assert r.solver == solver.name and solver.takes_prepared and prepared._made
+    assert r.solver == solver.name and solver.takes_prepared and prepared._cache
     assert f"| `{solver.name}` |" in solver_table()
 
 

@@ -373,7 +373,7 @@ def test_many_recordings_share_the_whitened_leadfield():
     both = np.stack([y, 2 * y])
     params = dict(src_coords=coords, max_iter=20)
     e = SourceEstimator("gamma_map_sflex", params, noise_cov=C).fit(L, both)
-    made = dict(e.leadfield_._made)
+    made = dict(e.leadfield_._cache)
     assert made
     assert len(e.predict()) == 2
     assert isinstance(e.whitener_, Whitener)
@@ -383,8 +383,8 @@ def test_many_recordings_share_the_whitened_leadfield():
         close(r.mean, alone.mean, 1e-13)
         close([r.cost, r.log_evidence], [alone.cost, alone.log_evidence], 1e-13)
     assert e.predict(both.copy()) is e.predict()
-    assert made.keys() == e.leadfield_._made.keys()
-    assert all(made[key] is e.leadfield_._made[key] for key in made)
+    assert made.keys() == e.leadfield_._cache.keys()
+    assert all(made[key] is e.leadfield_._cache[key] for key in made)
 
 
 def test_whitening_leaves_a_prepared_leadfield_as_it_was():
@@ -392,7 +392,7 @@ def test_whitening_leaves_a_prepared_leadfield_as_it_was():
     prepared = prepare(L)
     SourceEstimator("BMN", noise_cov=C).fit(prepared, y)
     assert prepared.L is L
-    assert not prepared._made
+    assert not prepared._cache
     from_record = SourceEstimator("gamma_map_sflex", dict(max_iter=20), noise_cov=C)
     from_record.fit(prepare(Leadfield(L, coords)), y)
     params = dict(max_iter=20, src_coords=coords)

@@ -15,31 +15,40 @@ from ..core.checks import check_array, check_choice, check_number
 
 # %% ../../nbs/api/head/05_basis.ipynb #2662ab30
 def _bumps(
-    r: np.ndarray, sigma: float, reach: float
+    r: np.ndarray,  # Positions, `(n_sources, 3)`, m
+    sigma: float,  # Width of a bump, m
+    reach: float,  # Where bumps end, m
 ) -> sparse.csr_array:  # `(n_sources, n_sources)`
     "Gaussian weights of all pairs within reach"
-    i, j = cKDTree(r).query_pairs(reach, output_type="ndarray").astype(np.int32).T
-    d2 = sum(((x[i] - x[j]) / sigma) ** 2 for x in r.T)
-    half = sparse.csr_array((np.exp(-d2 / 2), (i, j)), shape=(len(r),) * 2)
-    return sparse.csr_array(half + half.T + sparse.eye_array(len(r), format="csr"))
+    pairs = cKDTree(r).query_pairs(reach, output_type="ndarray").astype(np.int32)
+    first, second = pairs.T
+    squared = np.zeros(len(pairs))
+    for coordinate in r.T:
+        apart = (coordinate[first] - coordinate[second]) / sigma
+        squared += apart**2
+    n = len(r)
+    half = sparse.csr_array((np.exp(-squared / 2), (first, second)), shape=(n, n))
+    own = sparse.eye_array(n, format="csr")  # a source is at distance 0 from itself
+    return sparse.csr_array(half + half.T + own)
 
 # %% ../../nbs/api/head/05_basis.ipynb #4fc2f63f
 def sflex_basis(
     src_coords: np.ndarray,  # Positions of the sources, `(n_sources, 3)`, m
     sigma: float = 0.01,  # Width σ of a bump, m
     threshold_factor: float = 3.0,  # Bumps end at this many σ
-    normalize: str = "sym",  # `"sym"`, `"row"` or `None`
+    normalize: str | None = "sym",  # `"sym"`, `"row"` or `None`
 ) -> sparse.csr_array:  # `(n_sources, n_sources)`
     "A smooth bump around every source"
     r = check_array("src_coords", src_coords, (None, 3), "one row of x, y, z in m for each source")
     sigma = check_number("sigma", sigma, above=0, cure="the width of a patch in m; 0.01 is 10 mm")
     reach = sigma * check_number("threshold_factor", threshold_factor, above=0)
-    left, right = check_choice(
-        "normalize", normalize, {"sym": (-0.5, -0.5), "row": (-1, 0), None: (0, 0)}
-    )
+    powers = {"sym": (-0.5, -0.5), "row": (-1, 0), None: (0, 0)}
+    left, right = check_choice("normalize", normalize, powers)
     B = _bumps(r, sigma, reach)
     D = B.sum(1)
-    B.data *= np.repeat(D**left, np.diff(B.indptr)) * (D**right)[B.indices]
+    scale = np.repeat(D**left, np.diff(B.indptr))  # of the row that an entry is in
+    scale *= (D**right)[B.indices]  # … and of its column
+    B.data *= scale
     return B
 
 # %% ../../nbs/api/head/05_basis.ipynb #0f7a1e11
@@ -49,17 +58,17 @@ def through_basis(
     n_orient: int = 1,  # Orientations of a source
 ) -> np.ndarray:  # Leadfield of the patches, `(n_sensors, n_coeff * n_orient)`, columns contiguous
     "The leadfield that a solver sees through a basis"
-    M, N = len(L), L.shape[1] // n_orient
-    order = reverse_cuthill_mckee(sparse.csr_matrix(B))
-    by_source, out, Bt = (
-        L.T.reshape(N, n_orient, M),
-        np.empty((N, n_orient, M)),
-        B[order][:, order].T.tocsr(),
-    )
-    step = max(1, 64 // n_orient)
-    for m in range(0, M, step):
-        some = by_source[order, :, m : m + step]
-        out[order, :, m : m + step] = (Bt @ some.reshape(N, -1)).reshape(some.shape)
+    M = len(L)
+    N = L.shape[1] // n_orient
+    near = reverse_cuthill_mckee(sparse.csr_matrix(B))
+    Bt = B[near][:, near].T.tocsr()
+    by_source = L.T.reshape(N, n_orient, M)
+    out = np.empty((N, n_orient, M))
+    step = max(1, 64 // n_orient)  # sensors at a time
+    for first in range(0, M, step):
+        sensors = slice(first, first + step)
+        some = by_source[near, :, sensors]
+        out[near, :, sensors] = (Bt @ some.reshape(N, -1)).reshape(some.shape)
     return out.reshape(-1, M).T
 
 # %% ../../nbs/api/head/05_basis.ipynb #7ea4fa94
@@ -78,10 +87,14 @@ def normalisation(
 ) -> sparse.csr_array:  # W, block diagonal, `(n_sources * n_orient, n_sources * n_orient)`
     "Weights that give every source the same power at the sensors"
     M, K = L.shape
-    R = linalg.cholesky(L @ L.T + beta * np.vdot(L, L) / M * np.eye(M), lower=True)
-    Z = linalg.solve_triangular(R, L, lower=True).T.reshape(-1, n_orient, M)
-    w, U = np.linalg.eigh(Z @ Z.transpose(0, 2, 1))
-    seen = w > 1e-12 * w.max()
-    blocks = (U * np.where(seen, w, 1)[:, None] ** -0.5 * seen[:, None]) @ U.transpose(0, 2, 1)
-    at = np.arange(K // n_orient + 1)
-    return sparse.csr_array(sparse.bsr_array((blocks, at[:-1], at), shape=(K, K)))
+    mean_power = np.vdot(L, L) / M
+    R = linalg.cholesky(L @ L.T + beta * mean_power * np.eye(M), lower=True)
+    Z = linalg.solve_triangular(R, L, lower=True)
+    Z = Z.T.reshape(-1, n_orient, M)
+    power, U = np.linalg.eigh(Z @ Z.transpose(0, 2, 1))
+    seen = power > 1e-12 * power.max()
+    weight = np.where(seen, power, 1) ** -0.5 * seen
+    blocks = (U * weight[:, None]) @ U.transpose(0, 2, 1)
+    n_blocks = K // n_orient
+    diagonal = (blocks, np.arange(n_blocks), np.arange(n_blocks + 1))
+    return sparse.csr_array(sparse.bsr_array(diagonal, shape=(K, K)))

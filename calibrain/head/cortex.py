@@ -33,7 +33,10 @@ def _check_indices(name: str, value, shape: tuple, n_vertices: int) -> np.ndarra
     return numbers.astype(int)
 
 # %% ../../nbs/api/head/04_cortex.ipynb #b8c5e584
-def outward_triangles(rr: np.ndarray, tris: np.ndarray) -> np.ndarray:
+def outward_triangles(
+    rr: np.ndarray,  # Vertices of one hemisphere, `(n_vertices, 3)`, m
+    tris: np.ndarray,  # Triangles, `(n_tris, 3)`, indices of vertices, all turned alike
+) -> np.ndarray:  # The same triangles, `(n_tris, 3)`, seen from outside
     "The triangles of one hemisphere, turned if they face inward"
     middle = rr[tris].mean((0, 1))
     a, b, c = (rr - middle)[tris.T]
@@ -135,11 +138,13 @@ def edge_lengths(
     tris: np.ndarray,  # Triangles, `(n_tris, 3)`, indices of vertices
 ) -> sparse.csr_array:  # `(n_vertices, n_vertices)`, m; zero where no edge is
     "The lengths of the edges of a mesh"
-    edges = np.unique(np.sort(tris[:, EDGES]).reshape(-1, 2), axis=0)
-    i, j = edges.T.astype(np.int32)
-    length = np.maximum(np.linalg.norm(rr[i] - rr[j], axis=1), 1e-9)
-    both_ways = (np.r_[i, j], np.r_[j, i])
-    return sparse.csr_array((np.tile(length, 2), both_ways), shape=(len(rr), len(rr)))
+    ends = np.sort(tris[:, EDGES]).reshape(-1, 2)
+    first, second = np.unique(ends, axis=0).T.astype(np.int32)  # each edge once
+    length = np.linalg.norm(rr[first] - rr[second], axis=1)
+    length = np.maximum(length, 1e-9)  # a stored zero would be no edge
+    n = len(rr)
+    one_way = sparse.csr_array((length, (first, second)), shape=(n, n))
+    return one_way + one_way.T
 
 
 def vertex_normals(

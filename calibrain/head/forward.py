@@ -42,9 +42,7 @@ def _check_named(named: list, info: mne.Info, where: str) -> None:
 # %% ../../nbs/api/head/02_forward.ipynb #1692fb6a
 def picked_channels(
     info: mne.Info,  # The channels there are, and which of them are bad
-    picks: str
-    | list
-    | None = None,  # "eeg", "meg", "mag", "grad", channels, or a list; `None`: all EEG and MEG
+    picks: str | list | None = None,  # "eeg", "meg", "mag", "grad", or channels; `None`: all
     where: str = "the forward solution",  # What `info` is about, for the message
 ) -> list:  # Names: those given by name, then those of a kind
     "Names of the channels that were asked for"
@@ -114,9 +112,7 @@ def _check_orientation(orientation: str, fwd: mne.Forward, kinds: np.ndarray, no
 def leadfield_fields(
     fwd: mne.Forward,  # Forward solution, free orientation (or fixed, for "fixed")
     orientation: str = "fixed",  # "fixed", "free" or "meg2": what the fields are to allow
-    picks: str
-    | list
-    | None = None,  # "eeg", "meg", "mag", "grad", channels, or a list; `None`: all EEG and MEG
+    picks: str | list | None = None,  # "eeg", "meg", "mag", "grad", or channels; `None`: all
 ) -> dict:  # Fields of a `Leadfield` with components along x, y, z (or the only one there is)
     "What an MNE forward solution says, in our units and with average reference"
     _check_forward(fwd)

@@ -352,10 +352,7 @@ def _of_names(name: str, wanted: list, names: tuple) -> np.ndarray:  # Indices
 @patch
 def select(
     self: Leadfield,
-    sensors: np.ndarray
-    | Sequence
-    | str
-    | None = None,  # "eeg", "mag" or "grad", names, indices or a mask; `None`: all
+    sensors: np.ndarray | Sequence | str | None = None,  # A kind, names, indices or a mask
     sources: np.ndarray | Sequence | None = None,  # Indices or a mask; `None`: all
 ) -> Leadfield:  # The part, in the order given
     "Some sensors, some sources"
@@ -372,9 +369,9 @@ def select(
     return replace(
         self,
         data=self.data[rows][:, some],
-        unit=[self.units[i] for i in rows],
+        unit=tuple(self.units[i] for i in rows),
         modality=None,
-        ch_names=[self.ch_names[i] for i in rows],
+        ch_names=tuple(self.ch_names[i] for i in rows),
         **by_source,
     )
 
@@ -384,9 +381,7 @@ def from_forward(
     cls: Leadfield,
     fwd,  # `mne.Forward`, free orientation (or fixed, for "fixed")
     orientation: str = "fixed",  # "fixed" along the normals, "free" along x, y, z, "meg2": two components that MEG sees
-    picks: str
-    | list
-    | None = None,  # "eeg", "meg", "mag", "grad", channels, or a list; `None`: all EEG and MEG
+    picks: str | list | None = None,  # "eeg", "meg", "mag", "grad", or channels; `None`: all
 ) -> Leadfield:  # In µV/nAm, fT/nAm and fT/cm/nAm, EEG with average reference
     "The leadfield of an MNE forward solution"
     from calibrain.head.forward import leadfield_fields

@@ -8,6 +8,7 @@ __all__ = ['Prepared', 'record_of', 'prepare', 'Eigenbasis']
 # %% ../../nbs/api/head/06_prepared.ipynb #adf088aa
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from fastcore.basics import patch
@@ -26,7 +27,7 @@ class Prepared:
     n_orient: int  # Orientations of a source
     dtype: str = "float64"  # Precision in which the solvers' leadfield is stored
     record: Leadfield | None = None  # What is known of sensors and sources, where it is
-    _made: dict = field(default_factory=dict)
+    _cache: dict = field(default_factory=dict)
 
     @property
     def n_sensors(self) -> int:
@@ -42,7 +43,7 @@ class Prepared:
 
 # %% ../../nbs/api/head/06_prepared.ipynb #40f469e4
 def record_of(
-    L: np.ndarray,  # A leadfield in any form
+    L: np.ndarray | Leadfield | Prepared,  # A leadfield in any form
 ) -> Leadfield | None:  # The record, or `None`
     "The `Leadfield` that L is, or was prepared from"
     if isinstance(L, Leadfield):
@@ -50,7 +51,7 @@ def record_of(
     return L.record if isinstance(L, Prepared) else None
 
 
-def _orient(L: np.ndarray, n_orient: int) -> int:
+def _orient(L: np.ndarray | Leadfield | Prepared, n_orient: int) -> int:
     "The orientations that L says it has, or else those that the argument says"
     k = check_orient(n_orient)
     if not isinstance(L, Leadfield | Prepared) or k == L.n_orient:
@@ -73,7 +74,7 @@ def _check_one_unit(lf: Leadfield) -> None:
 
 # %% ../../nbs/api/head/06_prepared.ipynb #4cbe6e9d
 def prepare(
-    L: np.ndarray,  # Leadfield, 2-D source-major or 3-D, or a `Leadfield`, or prepared before
+    L: np.ndarray | Leadfield | Prepared,  # An array: 2-D source-major or 3-D
     n_orient: int = 1,  # Orientations of a source: 1, 2 or 3; a `Leadfield` brings its own
     dtype: str = "float64",  # "float32" stores the solvers' leadfield in half the memory
     W: np.ndarray | None = None,  # Whitens the sensors, `(rank, n_sensors)`; `None`: leaves them
@@ -81,21 +82,22 @@ def prepare(
     "Check a leadfield, and remember what is computed from it"
     k = _orient(L, n_orient)
     if isinstance(L, Prepared):
-        return L if W is None else replace(L, L=W @ L.L, _made={})
+        return L if W is None else replace(L, L=W @ L.L, _cache={})
     dtype = check_choice("dtype", str(np.dtype(dtype)), {t: t for t in ("float64", "float32")})
     record = record_of(L)
     if record is not None and W is None:
         _check_one_unit(record)
-    L = check_leadfield(L if record is None else record.matrix(), k)
-    return Prepared(L if W is None else W @ L, k, dtype, record)
+    matrix: np.ndarray = L.matrix() if isinstance(L, Leadfield) else L
+    matrix = check_leadfield(matrix, k)
+    return Prepared(matrix if W is None else W @ matrix, k, dtype, record)
 
 # %% ../../nbs/api/head/06_prepared.ipynb #992d97d7
 @patch
-def _keep(self: Prepared, key: tuple, make: Callable) -> object:
-    "What was made under a key, made now if it was not"
-    if key not in self._made:
-        self._made[key] = make()
-    return self._made[key]
+def _cached(self: Prepared, key: tuple, compute: Callable) -> Any:
+    "What is kept under a key, computed now if it was not before"
+    if key not in self._cache:
+        self._cache[key] = compute()
+    return self._cache[key]
 
 # %% ../../nbs/api/head/06_prepared.ipynb #8d4b0c80
 @patch
@@ -116,7 +118,7 @@ def columns(
     self: Prepared,
 ) -> np.ndarray:  # `(n_sensors, n_sources * n_orient)`, columns contiguous
     "The leadfield as the gamma solvers see it without a basis"
-    return self._keep(("columns",), lambda: np.asfortranarray(self.L, dtype=self.dtype))
+    return self._cached(("columns",), lambda: np.asfortranarray(self.L, dtype=self.dtype))
 
 # %% ../../nbs/api/head/06_prepared.ipynb #10b6e4ba
 @patch
@@ -128,12 +130,12 @@ def patches(
     "The sFLEX basis and the leadfield seen through it"
     coords = self._positions(src_coords)
 
-    def make():
+    def compute():
         B = sflex_basis(coords, **shape)
         G = through_basis(self.L, B, self.n_orient)
         return B, G.astype(self.dtype, copy=False)
 
-    return self._keep(("patches", coords.tobytes(), *sorted(shape.items())), make)
+    return self._cached(("patches", coords.tobytes(), *sorted(shape.items())), compute)
 
 # %% ../../nbs/api/head/06_prepared.ipynb #80c1cb45
 @dataclass(frozen=True, eq=False)
@@ -153,7 +155,7 @@ def eigenbasis(
 ) -> Eigenbasis:  # The leadfield in its eigenbasis
     "What minimum norm needs to know of a leadfield"
 
-    def make():
+    def compute():
         if normalization:
             S = normalisation(self.L, self.n_orient)
             G = self.L @ S
@@ -164,4 +166,4 @@ def eigenbasis(
         rounding = max(G.shape) * np.finfo(float).eps * d[-1]
         return Eigenbasis(S, G, np.where(d < rounding, 0, d), U)
 
-    return self._keep(("eigenbasis", normalization), make)
+    return self._cached(("eigenbasis", normalization), compute)

@@ -307,12 +307,9 @@ def template_leadfield(
     modality: str = "eeg",  # "eeg", "mag", "grad" or "meg" (both kinds of coil, each with its unit)
     n_sources: int = 1284,  # 1284, 5124 or 20484
     orientation: str = "fixed",  # "fixed" along the normals, "free" along x, y, z, "meg2": two components that MEG sees
-    montage: str
-    | None = None,  # Any of `mne.channels.get_builtin_montages()`, for EEG; `None`: "biosemi64"
+    montage: str | None = None,  # For EEG, any that MNE-Python knows; `None`: "biosemi64"
     conductor: str = "bem",  # "bem" (realistic), or "sphere" (quick)
-    cache_dir: str
-    | Path
-    | None = None,  # Where leadfields are kept; `None`: the user's cache folder
+    cache_dir: str | Path | None = None,  # Where to keep it; `None`: the user's cache folder
     progress: bool = True,  # Whether to show a progress bar while it is computed
 ) -> Leadfield:  # In head coordinates; EEG with average reference
     "A leadfield of the average head (fsaverage), without a download"

@@ -44,7 +44,7 @@ class Result(Mapping):
     coords: np.ndarray | None = None  # Positions of the sources, where known, `(n_sources, 3)`, m
     times: np.ndarray | None = None  # Times of the samples, where known, `(n_times,)`, s
     unit: str = "nAm"  # Unit of the amplitudes, that is of `mean` and `std`
-    _made: dict = field(default_factory=dict, init=False)
+    _cache: dict = field(default_factory=dict, init=False)
 
     __eq__ = object.__eq__
     __hash__ = object.__hash__
@@ -70,9 +70,9 @@ class Result(Mapping):
         value = self.entries[key]
         if not callable(value):
             return value
-        if key not in self._made:
-            self._made[key] = _freeze(value())
-        return self._made[key]
+        if key not in self._cache:
+            self._cache[key] = _freeze(value())
+        return self._cache[key]
 
 # %% ../../nbs/api/posterior/02_result.ipynb #6f7fae7f
 @patch(as_prop=True)

@@ -137,7 +137,7 @@ def depth_weights(
 
 def _weighted(L: Prepared, weights: np.ndarray) -> Prepared:
     "The leadfield that a solver sees with depth weights"
-    return replace(L, L=L.L * np.repeat(weights, L.n_orient), _made={})
+    return replace(L, L=L.L * np.repeat(weights, L.n_orient), _cache={})
 
 # %% ../../nbs/api/recording/04_whitened.ipynb #56452edf
 @dataclass(frozen=True, eq=False)

@@ -16,9 +16,18 @@ import numpy as np
 from fastcore.basics import patch
 from mne.io.constants import FIFF
 
-from ..core.checks import check_array, check_choice, check_count, check_logger, check_number
+from calibrain.core.checks import (
+    check_array,
+    check_choice,
+    check_count,
+    check_logger,
+    check_number,
+    refuse,
+)
 
 # %% ../../nbs/api/simulation/01_sources.ipynb #ed6ed4e3
+_PEAK = MappingProxyType(dict(median=20.0, sigma=0.2, clip=(2.5, 50.0)))
+
 ERP_DEFAULTS = MappingProxyType(
     dict(
         tmin=-0.5,  # First sample, s
@@ -27,10 +36,8 @@ ERP_DEFAULTS = MappingProxyType(
         sfreq=250.0,  # Sampling frequency, Hz
         fmin=1.0,  # Lower edge of the band, Hz
         fmax=5.0,  # Upper edge of the band, Hz
-        amplitude_distribution=MappingProxyType(
-            dict(median=20.0, sigma=0.2, clip=(2.5, 50.0))
-        ),  # Peak: log-normal, clipped, nAm
-        random_erp_timing=True,  # Draw start and length; otherwise the response fills the time after the stimulus
+        amplitude_distribution=_PEAK,  # Peak: log-normal, clipped, nAm
+        random_erp_timing=True,  # Draw start and length, or fill the time after the stimulus
         erp_min_length=None,  # Shortest response in samples; None means 82
     )
 )
@@ -40,41 +47,28 @@ def _merge(name, given, defaults):
     "`given` over `defaults`; a key that `defaults` does not have is refused by name"
     known = ", ".join(defaults)
     if not isinstance(given, Mapping):
-        raise TypeError(f"{name} must be a mapping, got {given!r}: pass a dict with any of {known}")
-    unknown = [k for k in given if k not in defaults]
+        cure = f"pass a dict with any of {known}"
+        refuse(TypeError, name, "a mapping", repr(given), cure)
+    unknown = ", ".join(repr(key) for key in given if key not in defaults)
     if unknown:
-        raise TypeError(
-            f"{name} has unknown keys {', '.join(map(repr, unknown))}: use any of {known}"
-        )
+        raise TypeError(f"{name} has unknown keys {unknown}: use any of {known}")
     return {**defaults, **given}
 
 # %% ../../nbs/api/simulation/01_sources.ipynb #4f150d23
+def _setting(c, key, cure, **bounds):
+    "A setting that is a finite number within bounds"
+    return check_number(f"ERP_config['{key}']", c[key], cure=cure, **bounds)
+
+
 def _check_times(c):
     "Recording, stimulus and sampling, checked"
-    tmin = check_number(
-        "ERP_config['tmin']", c["tmin"], cure="pass the time of the first sample in s"
-    )
-    tmax = check_number(
-        "ERP_config['tmax']",
-        c["tmax"],
-        above=tmin,
-        cure=f"the recording must end after tmin = {tmin:g} s",
-    )
-    sfreq = check_number(
-        "ERP_config['sfreq']", c["sfreq"], above=0, cure="pass the sampling frequency in Hz"
-    )
-    check_number(
-        "ERP_config['sfreq']",
-        sfreq,
-        most=1e7 / (tmax - tmin),
-        cure="more than ten million samples: lower sfreq or shorten [tmin, tmax]",
-    )
-    onset = check_number(
-        "ERP_config['stim_onset']",
-        c["stim_onset"],
-        least=tmin,
-        most=tmax,
-        cure="place the stimulus within [tmin, tmax]",
+    tmin = _setting(c, "tmin", "pass the time of the first sample in s")
+    tmax = _setting(c, "tmax", f"the recording must end after tmin = {tmin:g} s", above=tmin)
+    sfreq = _setting(c, "sfreq", "pass the sampling frequency in Hz", above=0)
+    too_many = "more than ten million samples: lower sfreq or shorten [tmin, tmax]"
+    _setting(c, "sfreq", too_many, most=1e7 / (tmax - tmin))
+    onset = _setting(
+        c, "stim_onset", "place the stimulus within [tmin, tmax]", least=tmin, most=tmax
     )
     return dict(tmin=tmin, tmax=tmax, stim_onset=onset, sfreq=sfreq)
 
@@ -82,91 +76,74 @@ def _check_times(c):
 def _check_band(c):
     "Band edges, checked"
     half = c["sfreq"] / 2
-    fmin = check_number(
-        "ERP_config['fmin']",
-        c["fmin"],
-        above=0,
-        cure=f"choose a band within (0, sfreq/2) = (0, {half:g}) Hz",
-    )
-    fmax = check_number(
-        "ERP_config['fmax']",
-        c["fmax"],
-        above=fmin,
-        cure=f"the band must end above fmin = {fmin:g} Hz",
-    )
+    fmin = _setting(c, "fmin", f"choose a band within (0, sfreq/2) = (0, {half:g}) Hz", above=0)
+    fmax = _setting(c, "fmax", f"the band must end above fmin = {fmin:g} Hz", above=fmin)
     if fmax >= half:
-        raise ValueError(
-            f"ERP_config['fmax'] must be < sfreq/2 = {half:g} Hz, got {fmax:g}: lower fmax or raise sfreq"
-        )
+        must = f"< sfreq/2 = {half:g} Hz"
+        refuse(ValueError, "ERP_config['fmax']", must, f"{fmax:g}", "lower fmax or raise sfreq")
     return dict(fmin=fmin, fmax=fmax)
 
 # %% ../../nbs/api/simulation/01_sources.ipynb #e56a83a8
+def _check_clip(name, clip):
+    "Lowest and highest amplitude, checked"
+    order = "(lowest, highest) in nAm"
+    if not isinstance(clip, (tuple, list, np.ndarray)) or np.shape(clip) != (2,):
+        refuse(TypeError, name, "two numbers", repr(clip), f"pass {order}")
+    lowest, highest = clip
+    low = check_number(f"{name}[0]", lowest, least=0, cure="pass the lowest amplitude in nAm")
+    high = check_number(f"{name}[1]", highest, above=low, cure=f"pass clip as {order}")
+    return low, high
+
+
 def _check_amplitudes(c):
     "Distribution of the peak amplitude, checked"
     name = "ERP_config['amplitude_distribution']"
-    a = _merge(name, c["amplitude_distribution"], ERP_DEFAULTS["amplitude_distribution"])
-    if not isinstance(a["clip"], (tuple, list, np.ndarray)) or np.shape(a["clip"]) != (2,):
-        raise TypeError(
-            f"{name}['clip'] must be two numbers, got {a['clip']!r}: pass (lowest, highest) in nAm"
-        )
-    low = check_number(
-        f"{name}['clip'][0]", a["clip"][0], least=0, cure="pass the lowest amplitude in nAm"
-    )
-    high = check_number(
-        f"{name}['clip'][1]", a["clip"][1], above=low, cure="pass clip as (lowest, highest) in nAm"
-    )
-    median = check_number(
-        f"{name}['median']", a["median"], above=0, cure="pass an amplitude in nAm"
-    )
-    check_number(
-        f"{name}['median']",
-        median,
-        least=low,
-        most=high,
-        cure=f"widen clip, now ({low:g}, {high:g}) nAm, or move the median into it",
-    )
-    sigma = check_number(
-        f"{name}['sigma']",
-        a["sigma"],
-        least=0,
-        cure="pass the standard deviation of the log amplitude",
-    )
+    given = _merge(name, c["amplitude_distribution"], _PEAK)
+    low, high = _check_clip(f"{name}['clip']", given["clip"])
+    of_median = f"{name}['median']"
+    median = check_number(of_median, given["median"], above=0, cure="pass an amplitude in nAm")
+    widen = f"widen clip, now ({low:g}, {high:g}) nAm, or move the median into it"
+    check_number(of_median, median, least=low, most=high, cure=widen)
+    cure = "pass the standard deviation of the log amplitude"
+    sigma = check_number(f"{name}['sigma']", given["sigma"], least=0, cure=cure)
     return dict(amplitude_distribution=dict(median=median, sigma=sigma, clip=(low, high)))
 
 # %% ../../nbs/api/simulation/01_sources.ipynb #605b4dd5
 _PAD = 27  # Samples by which the filter extends a waveform at either end
+_SHORTEST = 82  # Samples of the shortest response, if nothing is said
+
+
+def _check_room(c, room, least):
+    "Are there enough samples after the stimulus?"
+    if room <= _PAD:
+        raise ValueError(
+            f"ERP_config['sfreq'] = {c['sfreq']:g} Hz leaves {room} samples between "
+            f"stim_onset = {c['stim_onset']:g} and tmax = {c['tmax']:g} s, and the filter needs "
+            f"{_PAD + 1}: raise sfreq or tmax, or move stim_onset forward"
+        )
+    if room < least:
+        raise ValueError(
+            f"ERP_config['erp_min_length'] = {c['erp_min_length']} asks for {least} samples, but "
+            f"only {room} follow the stimulus: set it to {room} or less, or raise sfreq or tmax"
+        )
 
 
 def _check_length(c):
     "Timing of the response, checked against the samples there are"
-    if not isinstance(c["random_erp_timing"], (bool, np.bool_)):
-        raise TypeError(
-            f"ERP_config['random_erp_timing'] must be True or False, got {c['random_erp_timing']!r}: pass a bool"
-        )
-    name, given, timing = (
-        "ERP_config['erp_min_length']",
-        c["erp_min_length"],
-        bool(c["random_erp_timing"]),
-    )
-    least, times = (
-        (82 if given is None else check_count(name, given)),
-        np.arange(c["tmin"], c["tmax"], 1 / c["sfreq"]),
-    )
+    drawn = c["random_erp_timing"]
+    if not isinstance(drawn, (bool, np.bool_)):
+        name = "ERP_config['random_erp_timing']"
+        refuse(TypeError, name, "True or False", repr(drawn), "pass a bool")
+    name = "ERP_config['erp_min_length']"
+    given = c["erp_min_length"]
+    least = _SHORTEST if given is None else check_count(name, given)
+    times = np.arange(c["tmin"], c["tmax"], 1 / c["sfreq"])
     room = len(times) - int(np.searchsorted(times, c["stim_onset"]))
-    if room <= _PAD:
-        raise ValueError(
-            f"ERP_config['sfreq'] = {c['sfreq']:g} Hz leaves {room} samples between stim_onset = {c['stim_onset']:g} and tmax = {c['tmax']:g} s, "
-            f"and the filter needs {_PAD + 1}: raise sfreq or tmax, or move stim_onset forward"
-        )
-    if room < least:
-        raise ValueError(
-            f"{name} = {given} asks for {least} samples, but only {room} follow the stimulus: set it to {room} or less, or raise sfreq or tmax"
-        )
-    if timing and least <= _PAD:
-        raise ValueError(
-            f"{name} must be at least {_PAD + 1}, which the filter needs, got {given}: raise it, or set random_erp_timing=False"
-        )
-    return dict(random_erp_timing=timing, erp_min_length=given if given is None else least)
+    _check_room(c, room, least)
+    if drawn and least <= _PAD:
+        must = f"at least {_PAD + 1}, which the filter needs"
+        refuse(ValueError, name, must, given, "raise it, or set random_erp_timing=False")
+    return dict(random_erp_timing=bool(drawn), erp_min_length=None if given is None else least)
 
 # %% ../../nbs/api/simulation/01_sources.ipynb #b0c389fb
 class ErpConfig(Mapping):
@@ -182,7 +159,8 @@ class ErpConfig(Mapping):
         self._values = c
 
     def __getitem__(self, key):
-        return MappingProxyType(v) if isinstance(v := self._values[key], dict) else v
+        value = self._values[key]
+        return MappingProxyType(value) if isinstance(value, dict) else value
 
     def __iter__(self):
         return iter(self._values)
@@ -213,36 +191,38 @@ def onset(self: ErpConfig) -> int:  # Index of the first sample at or after the 
     return int(np.searchsorted(self.times, self["stim_onset"]))
 
 # %% ../../nbs/api/simulation/01_sources.ipynb #256d6988
+_UNIT_OF_SETTING = dict(
+    **dict.fromkeys(("tmin", "tmax", "stim_onset"), "s"),
+    **dict.fromkeys(("sfreq", "fmin", "fmax"), "Hz"),
+    erp_min_length="samples",
+    amplitude_distribution="nAm",
+)
+
+
 @patch
 def _repr_markdown_(self: ErpConfig):
     "The settings as a table"
-    unit = dict(
-        tmin="s",
-        tmax="s",
-        stim_onset="s",
-        sfreq="Hz",
-        fmin="Hz",
-        fmax="Hz",
-        erp_min_length="samples",
-        amplitude_distribution="nAm",
-    )
-    show = lambda v: ", ".join(f"{k} {x}" for k, x in v.items()) if isinstance(v, Mapping) else v
-    return "| setting | value | unit |\n|---|---|---|\n" + "\n".join(
-        f"| {k} | {show(v)} | {unit.get(k, '')} |" for k, v in self.items()
-    )
+    rows = ["| setting | value | unit |", "|---|---|---|"]
+    for key, value in self.items():
+        if isinstance(value, Mapping):
+            value = ", ".join(f"{part} {number}" for part, number in value.items())
+        rows.append(f"| {key} | {value} | {_UNIT_OF_SETTING.get(key, '')} |")
+    return "\n".join(rows)
 
 # %% ../../nbs/api/simulation/01_sources.ipynb #a3dcc754
 def _steady_state(b, a):
     "State of the filter `b, a` on a constant input of 1, by elimination with row exchanges"
     n = len(a) - 1
-    A, z = np.eye(n) - np.eye(n, k=1), b[1:] - a[1:] * b[0]
+    A = np.eye(n) - np.eye(n, k=1)
     A[:, 0] += a[1:]
+    z = b[1:] - a[1:] * b[0]
     for k in range(n - 1):
-        p = k + np.argmax(np.abs(A[k:, k]))
-        A[[k, p]], z[[k, p]] = A[[p, k]], z[[p, k]]
-        m = A[k + 1 :, k] * (1 / A[k, k])
-        A[k + 1 :] -= m[:, None] * A[k]
-        z[k + 1 :] -= m * z[k]
+        pivot = k + np.argmax(np.abs(A[k:, k]))
+        A[[k, pivot]] = A[[pivot, k]]
+        z[[k, pivot]] = z[[pivot, k]]
+        factors = A[k + 1 :, k] * (1 / A[k, k])
+        A[k + 1 :] -= factors[:, None] * A[k]
+        z[k + 1 :] -= factors * z[k]
     for k in reversed(range(n)):
         z[k] /= A[k, k]
         z[:k] -= A[:k, k] * z[k]
@@ -253,12 +233,24 @@ def _both_ways(b, a, z, x):
     "Filter `x` forwards and backwards, extended at either end by its point reflection"
     from scipy.signal import lfilter  # late: importing scipy.signal takes about a second
 
-    x = np.concatenate([2 * x[0] - x[_PAD:0:-1], x, 2 * x[-1] - x[-2 : -_PAD - 2 : -1]])
+    before = 2 * x[0] - x[_PAD:0:-1]
+    after = 2 * x[-1] - x[-2 : -_PAD - 2 : -1]
+    extended = np.concatenate([before, x, after])
     for _ in range(2):
-        x = lfilter(b, a, x, zi=z * x[0])[0][::-1]
-    return x[_PAD:-_PAD]
+        filtered = lfilter(b, a, extended, zi=z * extended[0])[0]
+        extended = filtered[::-1]  # backwards the first time, forwards again the second
+    return extended[_PAD:-_PAD]
 
 # %% ../../nbs/api/simulation/01_sources.ipynb #01db3f8e
+def _check_passes(wanted, fmin, fmax, sfreq):
+    "A band that leaves something of the test signal"
+    if not 1e-9 < np.abs(wanted).max() < 1e9:
+        raise ValueError(
+            f"the band from ERP_config['fmin'] = {fmin:g} to ERP_config['fmax'] = {fmax:g} Hz is "
+            f"too narrow or too low at sfreq = {sfreq:g} Hz: widen it, raise fmin, or lower sfreq"
+        )
+
+
 @functools.lru_cache(maxsize=64)
 def _band_filter(fmin, fmax, sfreq, n):
     "The band-pass filter as a function of a waveform of up to `n` samples"
@@ -273,10 +265,7 @@ def _band_filter(fmin, fmax, sfreq, n):
         wanted = sections(probe)
     except np.linalg.LinAlgError:
         wanted = np.zeros(n)
-    if not 1e-9 < np.abs(wanted).max() < 1e9:
-        raise ValueError(
-            f"the band from ERP_config['fmin'] = {fmin:g} to ERP_config['fmax'] = {fmax:g} Hz is too narrow or too low at sfreq = {sfreq:g} Hz: widen it, raise fmin, or lower sfreq"
-        )
+    _check_passes(wanted, fmin, fmax, sfreq)
     with np.errstate(all="ignore"):
         error = np.abs(polynomials(probe) - wanted).max() / np.abs(wanted).max()
     return polynomials if error < 0.01 else sections
@@ -284,23 +273,25 @@ def _band_filter(fmin, fmax, sfreq, n):
 # %% ../../nbs/api/simulation/01_sources.ipynb #dfadebf2
 def band_pass(
     x: np.ndarray,  # Waveform, `(n_times,)`, at least 28 samples
-    config: Mapping
-    | None = None,  # Settings as in `ERP_DEFAULTS`; `fmin`, `fmax`, `sfreq` matter here
+    config: Mapping | None = None,  # Settings as in `ERP_DEFAULTS`: `fmin`, `fmax`, `sfreq`
 ) -> np.ndarray:  # The waveform within the band, `(n_times,)`, unit of `x`
     "Butterworth filter of order 4, forwards and backwards"
-    c, x = as_erp_config(config), check_array("x", x, (None,), cure="pass one waveform")
+    c = as_erp_config(config)
+    x = check_array("x", x, (None,), cure="pass one waveform")
     if len(x) <= _PAD:
         raise ValueError(
-            f"x must have at least {_PAD + 1} samples, got {len(x)}: the filter extends it by {_PAD} at either end"
+            f"x must have at least {_PAD + 1} samples, got {len(x)}: "
+            f"the filter extends it by {_PAD} at either end"
         )
-    return _band_filter(c["fmin"], c["fmax"], c["sfreq"], max(len(x), len(c.times)))(x)
+    longest = max(len(x), len(c.times))
+    keep_band = _band_filter(c["fmin"], c["fmax"], c["sfreq"], longest)
+    return keep_band(x)
 
 # %% ../../nbs/api/simulation/01_sources.ipynb #ef870b3c
 def _check_seed(seed):
     "Seed of a legacy stream, checked"
-    return check_count(
-        "seed", seed, least=0, most=2**32 - 1, cure="pass a whole number from 0 to 2**32 - 1"
-    )
+    cure = "pass a whole number from 0 to 2**32 - 1"
+    return check_count("seed", seed, least=0, most=2**32 - 1, cure=cure)
 
 # %% ../../nbs/api/simulation/01_sources.ipynb #b8008113
 def _window(c, rng):
@@ -308,40 +299,48 @@ def _window(c, rng):
     room = len(c.times) - c.onset
     if not c["random_erp_timing"]:
         return c.onset, room
-    least = 82 if c["erp_min_length"] is None else c["erp_min_length"]
+    least = _SHORTEST if c["erp_min_length"] is None else c["erp_min_length"]
     length = rng.randint(least, room + 1)
-    return c.onset + rng.randint(0, room - length + 1), length
+    delay = rng.randint(0, room - length + 1)
+    return c.onset + delay, length
 
 # %% ../../nbs/api/simulation/01_sources.ipynb #3db86bfc
+def _peak(c, rng):
+    "Peak amplitude of a response"
+    drawn = c["amplitude_distribution"]
+    return np.clip(rng.lognormal(np.log(drawn["median"]), drawn["sigma"]), *drawn["clip"])
+
+
 def erp_waveform(
     config: Mapping | None = None,  # Settings that differ from `ERP_DEFAULTS`, or an `ErpConfig`
     seed: int = 42,  # Seed of this waveform, 0 to 2**32 - 1
 ) -> np.ndarray:  # Waveform, `(n_times,)`, nAm
     "One event-related waveform"
-    c, rng = as_erp_config(config), np.random.RandomState(_check_seed(seed))
+    c = as_erp_config(config)
+    rng = np.random.RandomState(_check_seed(seed))
     start, length = _window(c, rng)
-    w = band_pass(rng.randn(length), c) * np.hanning(length)
-    a = c["amplitude_distribution"]
-    w = w / np.abs(w).max() * np.clip(rng.lognormal(np.log(a["median"]), a["sigma"]), *a["clip"])
-    return np.concatenate([np.zeros(start), w, np.zeros(len(c.times) - start - length)])
+    response = band_pass(rng.randn(length), c) * np.hanning(length)
+    waveform = np.zeros(len(c.times))
+    waveform[start : start + length] = response / np.abs(response).max() * _peak(c, rng)
+    return waveform
 
 # %% ../../nbs/api/simulation/01_sources.ipynb #c425703f
+_COMPONENTS = {FIFF.FIFFV_COIL_EEG: 3} | {
+    coil: 2
+    for name, coil in FIFF.items()
+    if name.startswith(("FIFFV_COIL_VV_PLANAR", "FIFFV_COIL_VV_MAG"))
+}
+
+
 def n_components(
     orientation_type: str,  # `"fixed"` (to the cortical normal) or `"free"`
     coil_type: int,  # FIFF coil type: EEG, or a VectorView magnetometer or planar gradiometer
 ) -> int:  # 1, 2 or 3
     "Waveforms that a source needs"
     free = check_choice("orientation_type", orientation_type, {"fixed": False, "free": True})
-    vectorview = {
-        v: 2
-        for name, v in FIFF.items()
-        if name.startswith(("FIFFV_COIL_VV_PLANAR", "FIFFV_COIL_VV_MAG"))
-    }
-    k = check_choice(
-        "coil_type",
-        check_count("coil_type", coil_type, cure="pass a constant such as FIFF.FIFFV_COIL_EEG"),
-        {FIFF.FIFFV_COIL_EEG: 3, **vectorview},
-    )
+    cure = "pass a constant such as FIFF.FIFFV_COIL_EEG"
+    coil = check_count("coil_type", coil_type, cure=cure)
+    k = check_choice("coil_type", coil, _COMPONENTS)
     return k if free else 1
 
 # %% ../../nbs/api/simulation/01_sources.ipynb #79c49848
@@ -349,17 +348,11 @@ def draw_active(
     n_sources: int,  # Sources in all
     nnz: int,  # Active sources
     seed: int,  # Seed of the trial, 0 to 2**32 - 1
-) -> (
-    tuple
-):  # Indices of the active sources, `(nnz,)`, in the order drawn, and a list of their seeds
+) -> tuple:  # Indices of the active sources in the order drawn, `(nnz,)`; a list of their seeds
     "Active sources, each with a seed of its own"
     n_sources = check_count("n_sources", n_sources)
-    nnz = check_count(
-        "nnz",
-        nnz,
-        most=n_sources,
-        cure=f"choose between 1 and n_sources = {n_sources} active sources",
-    )
+    cure = f"choose between 1 and n_sources = {n_sources} active sources"
+    nnz = check_count("nnz", nnz, most=n_sources, cure=cure)
     rng = np.random.RandomState(_check_seed(seed))
     active = rng.choice(n_sources, nnz, replace=False)
     return active, [int(rng.randint(0, 2**31 - 1)) for _ in active]
@@ -376,13 +369,17 @@ class SourceSimulator:
         self.config = self.ERP_config = ErpConfig(ERP_config)
         self.logger = check_logger(logger, __name__)
 
-    times = property(lambda self: self.config.times, doc="Times of the samples in s")
+    @property
+    def times(self) -> np.ndarray:  # `(n_times,)`, s
+        "Times of the samples in s"
+        return self.config.times
 
     def __repr__(self):
         return f"<{type(self).__name__}: {len(self.times)} samples>"
 
     def _repr_markdown_(self):
-        return f"**{type(self).__name__}**, {len(self.times)} samples\n\n{self.config._repr_markdown_()}"
+        title = f"**{type(self).__name__}**, {len(self.times)} samples"
+        return f"{title}\n\n{self.config._repr_markdown_()}"
 
 # %% ../../nbs/api/simulation/01_sources.ipynb #3edae308
 @patch
@@ -391,17 +388,20 @@ def simulate(
     n_sources: int = 1284,  # Sources in all
     nnz: int = 5,  # Active sources
     orientation_type: str = "fixed",  # `"fixed"` or `"free"`
-    coil_type: int = FIFF.FIFFV_COIL_EEG,  # FIFF coil type; with free orientation EEG has 3 components, VectorView MEG 2
+    coil_type: int = FIFF.FIFFV_COIL_EEG,  # FIFF coil type; free: EEG has 3 components, VectorView 2
     seed: int = 42,  # Seed of the trial, 0 to 2**32 - 1
-) -> tuple:  # Sources, `(n_sources, n_times)` or free `(n_sources, n_components, n_times)`, nAm; indices of the active ones, `(nnz,)`
+) -> (
+    tuple
+):  # `(n_sources, n_times)` or free `(n_sources, n_components, n_times)`, nAm; active, `(nnz,)`
     "Draw sources"
     k = n_components(orientation_type, coil_type)
     active, seeds = draw_active(n_sources, nnz, seed)
     x = np.zeros((n_sources, k, len(self.times)))
-    for source, own in zip(active, seeds):
+    for source, own_seed in zip(active, seeds):
         for j in range(k):
-            x[source, j] = erp_waveform(self.config, (own + j * 104729) % (2**31 - 1))
-    self.logger.debug(
-        "%d of %d sources active, %d component(s): %s", nnz, n_sources, k, active.tolist()
-    )
-    return (x[:, 0] if orientation_type == "fixed" else x), active
+            x[source, j] = erp_waveform(self.config, (own_seed + j * 104729) % (2**31 - 1))
+    of_which = "%d of %d sources active, %d component(s): %s"
+    self.logger.debug(of_which, nnz, n_sources, k, active.tolist())
+    if orientation_type == "fixed":
+        x = x[:, 0]
+    return x, active

@@ -20,7 +20,8 @@ from calibrain.core.checks import (
     refuse,
 )
 from ..core.warnings import ConvergenceWarning, warn
-from ..head.prepared import Eigenbasis, prepare
+from ..head.leadfield import Leadfield
+from ..head.prepared import Eigenbasis, Prepared, prepare
 from ..posterior.gaussian import Posterior
 from ..posterior.result import Result, shared_entries
 from .common import PUBLISHED, Noise, Search, boundary, warn_boundary
@@ -56,7 +57,9 @@ def _posterior(seen: _Seen, gamma: float, noise: float) -> Posterior:
     return Posterior(np.full(n_active, gamma), V, mean, basis.S[:, :n_active], seen.n_orient)
 
 # %% ../../nbs/api/solvers/07_bmn.ipynb #75455fe2
-def _see(L: np.ndarray, y: np.ndarray, n_orient: int, normalization: bool) -> _Seen:
+def _see(
+    L: np.ndarray | Leadfield | Prepared, y: np.ndarray, n_orient: int, normalization: bool
+) -> _Seen:
     "Check leadfield and recording, and bring them into the eigenbasis"
     prepared = prepare(L, n_orient)
     y = check_recording(y, prepared.n_sensors)
@@ -79,7 +82,7 @@ def _check_start(name: str, value: float | None) -> float | None:
     return None if value is None else check_number(name, value, above=0)
 
 # %% ../../nbs/api/solvers/07_bmn.ipynb #99284a29
-def _find(seen: _Seen, noise: Noise, search: Search) -> tuple[np.ndarray, Minimum]:
+def _find(seen: _Seen, noise: Noise[float], search: Search) -> tuple[np.ndarray, Minimum]:
     "Points tried, rows of (γ, λ), the last one is the answer; and the minimum"
     if search.published:
         return _published(seen, noise, search)
@@ -88,20 +91,21 @@ def _find(seen: _Seen, noise: Noise, search: Search) -> tuple[np.ndarray, Minimu
     return best_gamma(seen.e, noise.variance, search.tol, search.max_iter)
 
 
-def _published(seen: _Seen, noise: Noise, search: Search) -> tuple[np.ndarray, Minimum]:
+def _published(seen: _Seen, noise: Noise[float], search: Search) -> tuple[np.ndarray, Minimum]:
     "The published rule from its own start"
     e = seen.e
     unit = (seen.y**2).sum() / e.d.max()
     gamma = 1.0 if search.start is None else search.start / unit
-    start = noise.variance or 1.0
     n_times = seen.y.shape[1]
-    return published_path(e, start, gamma, noise.learned, search.tol, search.max_iter, n_times)
+    return published_path(
+        e, noise.variance, gamma, noise.learned, search.tol, search.max_iter, n_times
+    )
 
 # %% ../../nbs/api/solvers/07_bmn.ipynb #3a55b497
 def _bmn(
     solver: str,
     seen: _Seen,
-    noise: Noise,
+    noise: Noise[float],
     search: Search,
     logger: logging.Logger,
     track: bool = False,
@@ -183,14 +187,13 @@ def _warn_unconverged(solver: str, m: Minimum, path: np.ndarray) -> None:
 
 # %% ../../nbs/api/solvers/07_bmn.ipynb #bb8c9088
 def BMN(
-    L: np.ndarray,  # Leadfield, or prepared; an array is `(n_sensors, n_sources * n_orient)`, µV/nAm or fT/nAm
+    L: np.ndarray | Leadfield | Prepared,  # `(n_sensors, n_sources * n_orient)`, µV/nAm or fT/nAm
     y: np.ndarray,  # Recording, `(n_sensors, n_times)` or `(n_sensors,)`, µV or fT
     noise_var: float,  # Variance of the sensor noise, µV² or fT²
     n_orient: int = 1,  # Orientations of a source: 1, 2 or 3; a `Leadfield` brings its own
     max_iter: int = 1000,  # Steps at most
     tol: float = 1e-6,  # Relative tolerance on γ (met a million times over, but for the published rule)
-    init_gamma: float
-    | None = None,  # Where the published rule starts, nAm²; the search needs no start
+    init_gamma: float | None = None,  # Start of the published rule, nAm²; the search needs none
     normalization: bool = False,  # Whether to even out depth (as sLORETA); γ is then in the weights' units
     rule: str | None = None,  # "calibrain-1.0" for the published rule
     logger: logging.Logger | None = None,  # Where to leave a line about the outcome
@@ -206,16 +209,14 @@ def BMN(
 
 # %% ../../nbs/api/solvers/07_bmn.ipynb #1a4d83e3
 def BMN_joint(
-    L: np.ndarray,  # Leadfield, or prepared; an array is `(n_sensors, n_sources * n_orient)`, µV/nAm or fT/nAm
+    L: np.ndarray | Leadfield | Prepared,  # `(n_sensors, n_sources * n_orient)`, µV/nAm or fT/nAm
     y: np.ndarray,  # Recording, `(n_sensors, n_times)` or `(n_sensors,)`, µV or fT
     noise_var: float | None = None,  # Noise variance, µV² or fT², where it is not to be learned
     n_orient: int = 1,  # Orientations of a source: 1, 2 or 3; a `Leadfield` brings its own
     max_iter: int = 1000,  # Steps at most
     tol: float = 1e-6,  # Relative tolerance on γ (met a million times over, but for the published rule)
-    init_gamma: float
-    | None = None,  # Where the published rule starts, nAm²; the search needs no start
-    init_lambda: float
-    | None = None,  # Where the published rule starts, µV² or fT²; the search needs no start
+    init_gamma: float | None = None,  # Start of the published rule, nAm²; the search needs none
+    init_lambda: float | None = None,  # Start of the published rule, µV² or fT²; else unused
     learn_noise: bool = True,  # Whether to learn the noise variance; else `noise_var` is used
     normalization: bool = False,  # Whether to even out depth (as sLORETA); γ is then in the weights' units
     track_history: bool = True,  # Whether to return the points tried
@@ -231,7 +232,7 @@ def BMN_joint(
     return _bmn("BMN_joint", seen, noise, search, logger, track_history)
 
 
-def _check_noise(noise_var: float | None, init_lambda: float | None, learn: bool) -> Noise:
+def _check_noise(noise_var: float | None, init_lambda: float | None, learn: bool) -> Noise[float]:
     "One variance, learned or given: not both"
     start = _check_start("init_lambda", init_lambda)
     if not check_choice("learn_noise", learn, {True: True, False: False}):
@@ -240,4 +241,4 @@ def _check_noise(noise_var: float | None, init_lambda: float | None, learn: bool
     if noise_var is not None:
         must = "None where the noise is learned"
         refuse(ValueError, "noise_var", must, noise_var, "leave it out, or set learn_noise=False")
-    return Noise(start, learned=True)
+    return Noise(1.0 if start is None else start, learned=True)

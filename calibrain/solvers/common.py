@@ -10,6 +10,7 @@ __all__ = ['PUBLISHED', 'Noise', 'Patches', 'Search', 'check_search', 'start_sca
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
 
 import numpy as np
 from fastcore.basics import patch
@@ -25,7 +26,8 @@ from calibrain.core.checks import (
 )
 from ..core.warnings import NoiseBoundaryWarning, warn
 from ..head.basis import expand
-from ..head.prepared import prepare
+from ..head.leadfield import Leadfield
+from ..head.prepared import Prepared, prepare
 from ..posterior.gaussian import Posterior, selection
 from ..posterior.result import Result, shared_entries
 from .evidence import Problem, data_root, kkt_violation, log_evidence, posterior_at
@@ -41,11 +43,14 @@ from calibrain.solvers.search import (
 )
 
 # %% ../../nbs/api/solvers/04_common.ipynb #cca25ddd
+_V = TypeVar("_V")  # A number for all sensors, an array with one by sensor, or not said
+
+
 @dataclass(frozen=True, eq=False)
-class Noise:
+class Noise(Generic[_V]):
     "The noise variance, given or learned"
 
-    variance: np.ndarray | float | None  # Given, or where learning starts, µV² or fT²
+    variance: _V  # Given, or where learning starts: one for all sensors or by sensor, µV² or fT²
     learned: bool = False  # Whether it is learned
     update: Callable | None = None  # … by which rule, where it is learned step by step
     damping: float = 1.0  # … and which share of each step is taken, in (0, 1]
@@ -161,7 +166,7 @@ class Setup:
 
 # %% ../../nbs/api/solvers/04_common.ipynb #0a247d80
 def setup(
-    L: np.ndarray,  # Leadfield, 2-D source-major or 3-D, or a `Leadfield`, or prepared
+    L: np.ndarray | Leadfield | Prepared,  # An array: 2-D source-major or 3-D
     y: np.ndarray,  # Recording, `(n_sensors, n_times)` or `(n_sensors,)`
     n_orient: int = 1,  # Orientations of a source
     patches: Patches | None = None,  # The basis, or `None` to do without
@@ -194,7 +199,7 @@ class Solved:
         return np.repeat(self.fit.evidence.gamma, self.posterior.n_orient)
 
 # %% ../../nbs/api/solvers/04_common.ipynb #723cd587
-def _rule(s: Setup, gamma: np.ndarray, noise: Noise, search: Search) -> Rule:
+def _rule(s: Setup, gamma: np.ndarray, noise: Noise[np.ndarray], search: Search) -> Rule:
     "The rule by which a search moves"
     return Rule(
         gamma=search.update,
@@ -208,7 +213,7 @@ def _rule(s: Setup, gamma: np.ndarray, noise: Noise, search: Search) -> Rule:
 # %% ../../nbs/api/solvers/04_common.ipynb #9b2f1109
 def solve(
     s: Setup,  # The problem
-    noise: Noise,  # Its variance by sensor, `(n_sensors,)`
+    noise: Noise[np.ndarray],  # Its variance by sensor, `(n_sensors,)`
     search: Search,  # How to move, and from where
 ) -> Solved:  # The posteriors at the last point
     "Search, and make the posteriors at the hyperparameters found"

@@ -7,13 +7,14 @@ __all__ = ['gamma_lambda_map', 'gamma_lambda_map_sflex']
 
 # %% ../../nbs/api/solvers/06_gamma_lambda_map.ipynb #1d886741
 import logging
-from dataclasses import replace
 from functools import partial
 
 import numpy as np
 
 from ..core.checks import check_choice, check_logger, check_number, refuse
 from ..head.basis import expand
+from ..head.leadfield import Leadfield
+from ..head.prepared import Prepared
 from ..posterior.result import Result, active_cov
 from calibrain.solvers.common import (
     Noise,
@@ -54,7 +55,7 @@ def _check_noise(
     )
 
 
-def _by_sensor(s: Setup, noise: Noise) -> Noise:
+def _by_sensor(s: Setup, noise: Noise) -> Noise[np.ndarray]:
     "The same with one variance for each sensor"
     start = check_start("init_lambda", noise.variance, s.noise, s.n_sensors)
     if noise.learned:
@@ -62,7 +63,7 @@ def _by_sensor(s: Setup, noise: Noise) -> Noise:
     elif start.min() <= 0:
         must = "> 0 where the noise is not learned"
         refuse(ValueError, "init_lambda", must, f"{start.min():g}")
-    return replace(noise, variance=start)
+    return Noise(start, noise.learned, noise.update, noise.damping)
 
 # %% ../../nbs/api/solvers/06_gamma_lambda_map.ipynb #9972008e
 def _result(
@@ -102,15 +103,11 @@ def _result(
 
 # %% ../../nbs/api/solvers/06_gamma_lambda_map.ipynb #0a5173dd
 def gamma_lambda_map(
-    L: np.ndarray,  # Leadfield, or prepared; an array is `(n_sensors, n_sources * n_orient)`, µV/nAm or fT/nAm
+    L: np.ndarray | Leadfield | Prepared,  # `(n_sensors, n_sources * n_orient)`, µV/nAm or fT/nAm
     y: np.ndarray,  # Recording, `(n_sensors, n_times)` or `(n_sensors,)`, µV or fT
     n_orient: int = 1,  # Orientations of a source: 1, 2 or 3; a `Leadfield` brings its own
-    init_gamma: np.ndarray
-    | float
-    | None = None,  # Where γ starts, nAm²: a number, or one by source or coefficient
-    init_lambda: np.ndarray
-    | float
-    | None = None,  # Where the noise starts, µV² or fT²: a number, or one by sensor
+    init_gamma: np.ndarray | float | None = None,  # Start of γ, nAm²; or by source or coefficient
+    init_lambda: np.ndarray | float | None = None,  # Start of noise, µV² or fT²; or one by sensor
     learn_lambda: bool = True,  # Whether to learn the noise; else `init_lambda` is kept
     update_mode_noise: int | str = 2,  # 2 or "convex", 1 or "em"
     lambda_damping: float = 1.0,  # Share of each noise update that is taken, in (0, 1]
@@ -132,15 +129,11 @@ def gamma_lambda_map(
 
 # %% ../../nbs/api/solvers/06_gamma_lambda_map.ipynb #46af4e02
 def gamma_lambda_map_sflex(
-    L: np.ndarray,  # Leadfield, or prepared; an array is `(n_sensors, n_sources * n_orient)`, µV/nAm or fT/nAm
+    L: np.ndarray | Leadfield | Prepared,  # `(n_sensors, n_sources * n_orient)`, µV/nAm or fT/nAm
     y: np.ndarray,  # Recording, `(n_sensors, n_times)` or `(n_sensors,)`, µV or fT
     n_orient: int = 1,  # Orientations of a source: 1, 2 or 3; a `Leadfield` brings its own
-    init_gamma: np.ndarray
-    | float
-    | None = None,  # Where γ starts, nAm²: a number, or one by source or coefficient
-    init_lambda: np.ndarray
-    | float
-    | None = None,  # Where the noise starts, µV² or fT²: a number, or one by sensor
+    init_gamma: np.ndarray | float | None = None,  # Start of γ, nAm²; or by source or coefficient
+    init_lambda: np.ndarray | float | None = None,  # Start of noise, µV² or fT²; or one by sensor
     learn_lambda: bool = True,  # Whether to learn the noise; else `init_lambda` is kept
     update_mode_noise: int | str = 2,  # 2 or "convex", 1 or "em"
     lambda_damping: float = 1.0,  # Share of each noise update that is taken, in (0, 1]
@@ -151,8 +144,7 @@ def gamma_lambda_map_sflex(
     sigma: float = 0.01,  # Width of a patch, m
     threshold_factor: float = 3.0,  # Patches end at this many `sigma`
     normalize: str | None = "sym",  # `"sym"`, `"row"` or `None`
-    src_coords: np.ndarray
-    | None = None,  # Positions of the sources, `(n_sources, 3)`, m; a `Leadfield` brings its own
+    src_coords: np.ndarray | None = None,  # `(n_sources, 3)`, m; a `Leadfield` brings its own
     rule: str | None = None,  # "calibrain-1.0" for the published grouped updates
     logger: logging.Logger | None = None,  # Where to leave a line about the outcome
     verbose: bool = False,  # Whether to show a progress bar

@@ -11,6 +11,8 @@ import logging
 import numpy as np
 
 from ..core.checks import check_logger, check_number
+from ..head.leadfield import Leadfield
+from ..head.prepared import Prepared
 from ..posterior.result import Result
 from calibrain.solvers.common import (
     Noise,
@@ -45,16 +47,14 @@ def _entries(found: Solved) -> dict:
 
 # %% ../../nbs/api/solvers/05_gamma_map.ipynb #f92dec62
 def gamma_map(
-    L: np.ndarray,  # Leadfield, or prepared; an array is `(n_sensors, n_sources * n_orient)`, µV/nAm or fT/nAm
+    L: np.ndarray | Leadfield | Prepared,  # `(n_sensors, n_sources * n_orient)`, µV/nAm or fT/nAm
     y: np.ndarray,  # Recording, `(n_sensors, n_times)` or `(n_sensors,)`, µV or fT
     noise_var: float,  # Variance of the sensor noise, µV² or fT²
     n_orient: int = 1,  # Orientations of a source: 1, 2 or 3; a `Leadfield` brings its own
     max_iter: int = 300,  # Iterations at most
     tol: float = 1e-6,  # Stop at this relative change of γ ("fast": at this KKT violation)
     update_mode: int | str = 2,  # 1 or "mackay", 2 or "convex", 3 or "em", or "fast" (recommended)
-    init_gamma: np.ndarray
-    | float
-    | None = None,  # Where γ starts, nAm²: a number, or one by source or coefficient
+    init_gamma: np.ndarray | float | None = None,  # Start of γ, nAm²; or by source or coefficient
     rule: str | None = None,  # "calibrain-1.0" for the published grouped updates
     logger: logging.Logger | None = None,  # Where to leave a line about the outcome
     verbose: bool = False,  # Whether to show a progress bar
@@ -67,21 +67,18 @@ def gamma_map(
 
 # %% ../../nbs/api/solvers/05_gamma_map.ipynb #39166040
 def gamma_map_sflex(
-    L: np.ndarray,  # Leadfield, or prepared; an array is `(n_sensors, n_sources * n_orient)`, µV/nAm or fT/nAm
+    L: np.ndarray | Leadfield | Prepared,  # `(n_sensors, n_sources * n_orient)`, µV/nAm or fT/nAm
     y: np.ndarray,  # Recording, `(n_sensors, n_times)` or `(n_sensors,)`, µV or fT
     noise_var: float,  # Variance of the sensor noise, µV² or fT²
     n_orient: int = 1,  # Orientations of a source: 1, 2 or 3; a `Leadfield` brings its own
     max_iter: int = 300,  # Iterations at most
     tol: float = 1e-6,  # Stop at this relative change of γ ("fast": at this KKT violation)
     update_mode: int | str = 2,  # 1 or "mackay", 2 or "convex", 3 or "em", or "fast" (recommended)
-    init_gamma: np.ndarray
-    | float
-    | None = None,  # Where γ starts, nAm²: a number, or one by source or coefficient
+    init_gamma: np.ndarray | float | None = None,  # Start of γ, nAm²; or by source or coefficient
     sigma: float = 0.01,  # Width of a patch, m
     threshold_factor: float = 3.0,  # Patches end at this many `sigma`
     normalize: str | None = "sym",  # `"sym"`, `"row"` or `None`
-    src_coords: np.ndarray
-    | None = None,  # Positions of the sources, `(n_sources, 3)`, m; a `Leadfield` brings its own
+    src_coords: np.ndarray | None = None,  # `(n_sources, 3)`, m; a `Leadfield` brings its own
     rule: str | None = None,  # "calibrain-1.0" for the published grouped updates
     logger: logging.Logger | None = None,  # Where to leave a line about the outcome
     verbose: bool = False,  # Whether to show a progress bar

@@ -122,8 +122,7 @@ def _check_limits(limits, signed: bool) -> tuple:
 def colour_scale(
     values: np.ndarray,  # What is to be coloured
     limits: tuple | None = None,  # Lowest and highest value, or all that there are
-    diverging: bool
-    | None = None,  # Whether colours diverge from zero; `None`: where some are negative
+    diverging: bool | None = None,  # Whether from zero; `None`: where some values are negative
 ) -> tuple:  # Norm, colour map, the ends that values go beyond
     "From values to colours"
     choices = {None: values.min() < 0, True: True, False: False}
@@ -275,10 +274,8 @@ def draw_cortex(
     unit: str = "nAm",  # Unit of the values
     label: str = "amplitude",  # What the values are
     threshold: float | None = None,  # Values smaller than this in size show bare cortex
-    limits: tuple
-    | None = None,  # Lowest and highest value of the colour scale, or all that there are
-    diverging: bool
-    | None = None,  # Whether colours diverge from zero, or only if some values are negative
+    limits: tuple | None = None,  # Lowest and highest value of the scale, or all there are
+    diverging: bool | None = None,  # Whether from zero; `None`: if some values are negative
     ax: Axes | None = None,  # Where to draw, or a new figure
 ) -> Axes:  # The axes
     "A map on the cortex of values at its sources"

@@ -101,8 +101,7 @@ def draw_ellipse(
     sample: int | None = None,  # The sample in time, or the average over time
     level: float = 0.95,  # Probability that the set should hold
     dims: tuple = (0, 1),  # The two components that span the plane
-    basis: np.ndarray
-    | None = None,  # Directions of the components in space, a leadfield's `basis`, `(n_sources, 3, n_orient)`
+    basis: np.ndarray | None = None,  # A leadfield's `basis`, `(n_sources, 3, n_orient)`
     ax: Axes | None = None,  # Where to draw, or a new figure
 ) -> Axes:  # The axes
     "Credible ellipse of one source, or its ellipsoid's shadow on a plane"
@@ -137,8 +136,7 @@ def draw_ellipses(
     source: int,  # The source
     sample: int | None = None,  # The sample in time, or the average over time
     level: float = 0.95,  # Probability that the set should hold
-    basis: np.ndarray
-    | None = None,  # Directions of two components in space, a leadfield's `basis`, `(n_sources, 3, 2)`
+    basis: np.ndarray | None = None,  # A leadfield's `basis`, `(n_sources, 3, 2)`
 ) -> Figure:  # The figure
     "Credible ellipsoid of one source, seen along each axis"
     ellipsoid, vector, _ = _set_and_truth(result, truth, source, sample, level, basis)
@@ -190,8 +188,7 @@ def draw_ellipsoid(
     source: int,  # The source
     sample: int | None = None,  # The sample in time, or the average over time
     level: float = 0.95,  # Probability that the set should hold
-    basis: np.ndarray
-    | None = None,  # Directions of two components in space, a leadfield's `basis`, `(n_sources, 3, 2)`
+    basis: np.ndarray | None = None,  # A leadfield's `basis`, `(n_sources, 3, 2)`
     ax: Axes | None = None,  # Axes with `projection="3d"`, or a new figure
 ) -> Axes:  # The axes
     "Credible ellipsoid of one source in space"

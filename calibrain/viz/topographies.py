@@ -79,8 +79,7 @@ def draw_topography(
     *,
     unit: str,  # Unit of the values
     label: str,  # What the values are
-    limits: tuple
-    | None = None,  # Lowest and highest value of the colour scale, or all that there are
+    limits: tuple | None = None,  # Lowest and highest value of the scale, or all there are
     ax: Axes | None = None,  # Where to draw, or a new figure
 ) -> Axes:  # The axes
     "A map over the sensors"
@@ -96,8 +95,7 @@ def draw_topographies(
     *,
     unit: str,  # Unit of the values
     label: str,  # What the values are
-    limits: tuple
-    | None = None,  # Lowest and highest value of the colour scale, or all that there are
+    limits: tuple | None = None,  # Lowest and highest value of the scale, or all there are
 ) -> Figure:  # The figure
     "Maps over the sensors with one scale: of several moments, or of a recording and its explanation"
     if not isinstance(maps, Mapping) or not maps:
