@@ -243,6 +243,7 @@ ICONS = "**/fontawesome-free*/**"  # a font that voila's own page takes from the
 @every_page
 def test_live(page, messages, voila, notebook):
     page.route(ICONS, lambda route: route.fulfill(body="", content_type="text/css"))
+    page.set_default_timeout(120_000)  # a kernel beside other work may take its time
     page.goto(f"{voila}/voila/render/{notebook.name}", timeout=180_000)
     page.locator("img").first.wait_for(timeout=120_000)
     page.wait_for_function(SETTLED)
