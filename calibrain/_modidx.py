@@ -1190,6 +1190,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                         'calibrain/recording/posterior.py'),
                                                'calibrain.recording.posterior._below': ( 'api/recording/posterior.html#_below',
                                                                                          'calibrain/recording/posterior.py'),
+                                               'calibrain.recording.posterior._check_scalar': ( 'api/recording/posterior.html#_check_scalar',
+                                                                                                'calibrain/recording/posterior.py'),
                                                'calibrain.recording.posterior._estimate': ( 'api/recording/posterior.html#_estimate',
                                                                                             'calibrain/recording/posterior.py')},
             'calibrain.recording.whitened': { 'calibrain.recording.whitened.WhitenedForward': ( 'api/recording/whitened.html#whitenedforward',
