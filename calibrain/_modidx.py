@@ -1332,6 +1332,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                         'calibrain/solvers/analytic.py'),
                                             'calibrain.solvers.analytic._complex_means': ( 'api/solvers/analytic.html#_complex_means',
                                                                                            'calibrain/solvers/analytic.py'),
+                                            'calibrain.solvers.analytic._is_complex': ( 'api/solvers/analytic.html#_is_complex',
+                                                                                        'calibrain/solvers/analytic.py'),
                                             'calibrain.solvers.analytic.as_samples': ( 'api/solvers/analytic.html#as_samples',
                                                                                        'calibrain/solvers/analytic.py'),
                                             'calibrain.solvers.analytic.takes_complex': ( 'api/solvers/analytic.html#takes_complex',

@@ -71,7 +71,7 @@ def _check_kinds(wanted: list, shared: list, fwd: mne.Forward, said: str) -> Non
     if wanted == ["data"] or not kinds_picked(wanted) - _kinds(fwd["info"]):
         return
     there = " and ".join(sorted(_kinds(fwd["info"])))
-    must = f"among {', '.join(shared)}, as forward is an {there} forward solution"
+    must = f"among {', '.join(shared)}, as the forward solution has {there}"
     cure = "leave picks out, or make one with mne.make_forward_solution(…, meg=True, eeg=True)"
     refuse(ValueError, "picks", must, said, cure)
 

@@ -40,6 +40,16 @@ def _complex_means(result: Result) -> Result:
     return replace(result, entries=result.entries | dict(posterior_mean_coeff=of_coefficients))
 
 # %% ../../nbs/api/solvers/09_analytic.ipynb #4423f9c7
+def _is_complex(y: Any) -> bool:
+    "Whether an array (or a list of numbers) is complex; anything else is the solver's to refuse"
+    if isinstance(y, list | tuple):
+        try:
+            y = np.asarray(y)
+        except ValueError:
+            return False
+    return isinstance(y, np.ndarray) and np.iscomplexobj(y)
+
+# %% ../../nbs/api/solvers/09_analytic.ipynb #a70d8618
 Solves = TypeVar("Solves", bound=Callable[..., Any])
 
 
@@ -50,7 +60,7 @@ def takes_complex(
 
     @wraps(solver)
     def solves(L, y, *args, **kwargs):
-        if not np.iscomplexobj(y):
+        if not _is_complex(y):
             return solver(L, y, *args, **kwargs)
         y = np.asarray(y)
         result = solver(L, as_samples(y[:, None] if y.ndim == 1 else y), *args, **kwargs)
