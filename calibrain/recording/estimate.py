@@ -205,7 +205,9 @@ class EpochPosteriors(Sequence):
 def _one_epoch(epochs: mne.BaseEpochs, number: int) -> mne.Evoked:
     "One epoch as an average of one"
     evoked = next(epochs[number].iter_evoked())
+    code = epochs.events[number, 2]
     evoked.nave = 1
+    evoked.comment = {c: name for name, c in epochs.event_id.items()}.get(code, str(code))
     return evoked
 
 
@@ -235,11 +237,9 @@ def _posterior_of(
     return _posterior(bound, _match(e, head, window, noise), head, subject)
 
 
-def _conditions(evoked: mne.Evoked | mne.BaseEpochs | Sequence, noise_cov, average: bool) -> list:
-    "What is matched with the forward solution: each condition, or what stands for all epochs"
-    if average:
-        return as_conditions(evoked)
-    return [evoked.average() if noise_cov is None else _one_epoch(evoked, 0)]
+def _one_by_one(epochs: mne.BaseEpochs) -> Iterator[mne.Evoked]:
+    "Epochs as averages of one"
+    return (_one_epoch(epochs, number) for number in range(len(epochs)))
 
 # %% ../../nbs/api/recording/02_estimate.ipynb #486a5892
 def estimate_evoked(
@@ -265,10 +265,11 @@ def estimate_evoked(
     evoked = evoked if average else _ready(evoked)
     bound = _bind(solver, solver_params, noise)
     _check_noise_is_known(noise, noise_cov)
-    conditions = _conditions(evoked, noise_cov, average)
+    conditions = as_conditions(evoked) if average else [_one_epoch(evoked, 0)]
+    baselines = None if average else _one_by_one(evoked)
     windows = [time_window(e, tmin, tmax) for e in conditions]
     head = whitened_forward(
-        conditions, forward, noise_cov, picks, orientation, depth, rank, loose, windows
+        conditions, forward, noise_cov, picks, orientation, depth, rank, loose, windows, baselines
     )
     many = len(conditions) > 1 or not average
     lf = head.leadfield

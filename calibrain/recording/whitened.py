@@ -6,6 +6,7 @@
 __all__ = ['before_stimulus', 'finite_samples', 'variance', 'depth_weights', 'WhitenedForward', 'whitened_forward']
 
 # %% ../../nbs/api/recording/04_whitened.ipynb #81694a90
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import mne
@@ -121,27 +122,34 @@ def variance(
     return data.var(axis=1, ddof=1)
 
 # %% ../../nbs/api/recording/04_whitened.ipynb #ef6214ed
-def _baseline_covariance(conditions: list, info: mne.Info) -> mne.Covariance:
-    "A diagonal covariance of one epoch from what comes before the stimulus"
-    n_before = [len(before_stimulus(e)) for e in conditions]
-    if min(n_before) < 2:
+def _baseline(e: mne.Evoked, names: list) -> np.ndarray:  # `(n_sensors, n_times)`
+    "What was measured before the stimulus, without gaps"
+    rows = [e.ch_names.index(n) for n in names]
+    before = finite_samples(e.data[rows][:, before_stimulus(e)])
+    if before.shape[1] < 2:
         must = "given where there is no baseline"
         cure = "compute it with mne.compute_covariance, or keep samples before 0 s"
         refuse(ValueError, "noise_cov", must, "None", cure)
+    return before
+
+
+def _baseline_covariance(conditions: Iterable, info: mne.Info) -> mne.Covariance:
+    "A diagonal covariance of one epoch from what comes before the stimulus"
     names = info["ch_names"]
     P = _projector(info)
     powers = []
+    n_samples = 0
     for e in conditions:
-        rows = [e.ch_names.index(n) for n in names]
-        left = finite_samples(P @ e.data[rows][:, before_stimulus(e)])
-        powers.append(e.nave * variance(left))
+        before = _baseline(e, names)
+        n_samples += before.shape[1]
+        powers.append(e.nave * variance(P @ before))
     power = np.mean(powers, axis=0)
     kinds = np.array(info.get_channel_types())
     variances = np.empty(len(names))
     for kind in set(kinds):
         these = kinds == kind
         variances[these] = power[these].sum() / P.diagonal()[these].sum()
-    return mne.Covariance(variances, names, [], info["projs"], sum(n_before))
+    return mne.Covariance(variances, names, [], info["projs"], n_samples)
 
 # %% ../../nbs/api/recording/04_whitened.ipynb #486728a1
 def depth_weights(
@@ -275,6 +283,7 @@ def whitened_forward(
     rank: dict | str | None = None,  # Rank of the noise, as `compute_whitener` takes it
     loose: float | None = None,  # Prior variance along the cortex as a share of that across it
     windows: list | None = None,  # Samples that are used of each condition; `None`: all
+    baselines: Iterable | None = None,  # Where the noise is from without noise_cov; `None`: these
 ) -> WhitenedForward:  # Channels, whitener and whitened leadfield
     "Match conditions, forward solution and covariance, and whiten the leadfield"
     names = shared_channels(conditions, fwd, picks)
@@ -285,7 +294,7 @@ def whitened_forward(
         check_forward_agrees(e, fwd, names)
     info = _shared_info(conditions, names)
     if noise_cov is None:
-        noise_cov = _baseline_covariance(conditions, info)
+        noise_cov = _baseline_covariance(baselines or conditions, info)
     _check_covariance(noise_cov, info)
     check_cov_projections(noise_cov, _projector(info), names)
     _check_rank(rank)

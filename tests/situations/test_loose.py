@@ -96,7 +96,7 @@ def test_normals_of_patches_or_not_as_mne_takes_them():
 
 def test_intervals_hold_what_they_promise():
     "Amplitudes drawn from the loose prior"
-    evoked, fwd, cov = problem()
+    _, fwd, cov = problem()
     rng = np.random.default_rng(0)
     axes = surface_axes(fwd["src"][0]["nn"])
     own = 40 * rng.normal(size=(25, 3, 300)) * np.sqrt([0.2, 0.2, 1])[:, None]
@@ -136,10 +136,10 @@ def test_words_and_numbers_together():
 def test_a_volume_and_a_fixed_forward_solution_have_none():
     evoked, fwd, cov = problem()
     along = mne.convert_forward_solution(fwd, surf_ori=True, force_fixed=True, verbose="ERROR")
-    with pytest.raises(ValueError, match="as the forward solution has one component .*'loose'"):
+    with pytest.raises(ValueError, match=r"as the forward solution has one component .*'loose'"):
         solve(evoked, along, cov, orientation="loose")
-    src = mne.setup_volume_source_space(pos=35.0, sphere=(0, 0, 0, 0.07), verbose="ERROR")
-    sphere = mne.make_sphere_model((0, 0, 0), 0.095, verbose="ERROR")
+    src = mne.setup_volume_source_space(pos=35.0, sphere=(0, 0.01, 0.01, 0.07), verbose="ERROR")
+    sphere = mne.make_sphere_model((0, 0, 0.001), 0.095, verbose="ERROR")
     volume = mne.make_forward_solution(sensors("eeg"), None, src, sphere, verbose="ERROR")
     with pytest.raises(ValueError, match="got 'loose': a volume has no cortex"):
         solve(evoked, volume, cov, orientation="loose")

@@ -1,5 +1,6 @@
 """Epochs one by one, with shared work and bounded memory."""
 
+import gc
 import tracemalloc
 
 import mne
@@ -47,6 +48,7 @@ def test_work_is_shared_and_nothing_is_kept(monkeypatch):
     tracemalloc.start()
     sizes = []
     for _ in found:
+        gc.collect()  # MNE-Python's info refers to itself
         sizes.append(tracemalloc.get_traced_memory()[0])
     tracemalloc.stop()
     assert calls == [1]
@@ -73,16 +75,17 @@ def test_rejected_epochs_are_left_out():
 
 
 def test_noise_of_all_baselines_together():
+    "Of single epochs, not of their average, in which what they share is stronger"
     some, fwd, _ = epochs(30)
     found = solve(some, fwd, None, average=False, noise="baseline")
     size = [est.power["baseline"] for est in found]
-    assert np.mean(size) == pytest.approx(1, abs=0.5)
+    assert np.mean(size) == pytest.approx(1, abs=0.1)
 
 
 def test_checks_come_first_and_each_epoch_is_looked_at():
     some, fwd, cov = epochs()
-    with pytest.raises(ValueError, match="tmin must be within"):
-        solve(some, fwd, cov, average=False, tmin=3.0)
+    with pytest.raises(ValueError, match="tmin must be"):
+        solve(some, fwd, cov, average=False, tmin=3.0, tmax=None)
     with pytest.raises(TypeError, match=r"mne\.Epochs where average=False, got EvokedArray"):
         solve(some.average(), fwd, cov, average=False)
     with pytest.raises(ValueError, match="average must be one of True, False"):
