@@ -1064,6 +1064,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                           'calibrain/recording/agreement.py'),
                                                'calibrain.recording.agreement._say': ( 'api/recording/agreement.html#_say',
                                                                                        'calibrain/recording/agreement.py'),
+                                               'calibrain.recording.agreement._type': ( 'api/recording/agreement.html#_type',
+                                                                                        'calibrain/recording/agreement.py'),
                                                'calibrain.recording.agreement.check_cov_projections': ( 'api/recording/agreement.html#check_cov_projections',
                                                                                                         'calibrain/recording/agreement.py'),
                                                'calibrain.recording.agreement.check_forward_agrees': ( 'api/recording/agreement.html#check_forward_agrees',

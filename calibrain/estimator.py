@@ -114,11 +114,11 @@ def _leadfield(self: SourceEstimator, L: np.ndarray, w: Whitener | None) -> Prep
 
 def _check_recordings(y: np.ndarray, n_sensors: int, record: Leadfield | None) -> np.ndarray:
     "One recording, or several along a first axis"
-    said = dict(complex_too=True, names=None if record is None else record.ch_names)
+    names = None if record is None else record.ch_names
     n_dims = np.ndim(y) if isinstance(y, list | tuple) else getattr(y, "ndim", 2)
     if n_dims != 3:
-        return check_recording(y, n_sensors, **said).copy()
-    return np.stack([check_recording(one, n_sensors, **said) for one in y])
+        return check_recording(y, n_sensors, complex_too=True, names=names).copy()
+    return np.stack([check_recording(one, n_sensors, complex_too=True, names=names) for one in y])
 
 # %% ../nbs/api/estimator/01_estimator.ipynb #4f0ecd63
 def _solve_one(bound: Bound, L: Prepared, w: Whitener | None, y: np.ndarray) -> Result:

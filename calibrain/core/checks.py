@@ -113,7 +113,7 @@ def _check_is_numbers(name: str, value: Any) -> None:
             got = f"{package}.{type(value).__name__}"
             refuse(TypeError, name, "an array of numbers", got, _TAKEN_BY[cls.__name__])
     if isinstance(value, str | bytes | Mapping):
-        refuse(TypeError, name, "an array of numbers", f"a {type(value).__name__}")
+        refuse(TypeError, name, "real numbers", f"a {type(value).__name__}")
 
 
 def _check_dtype(name: str, a: np.ndarray, value: Any, complex_too: bool) -> None:

@@ -39,20 +39,27 @@ def _say(what: str, differ: str, distance: float, cure: str) -> None:
         warn(f"evoked and forward: {what} {differ}: {cure}", DisagreementWarning)
 
 # %% ../../nbs/api/recording/05_agreement.ipynb #4e665f02
-def _check_types(e: mne.Evoked, fwd: mne.Forward, names: list) -> None:
+def _type(channel: dict) -> str:
+    "What kind of channel it is"
+    return mne.channel_type(dict(chs=[channel]), 0)
+
+
+def _check_types(here: list, there: list) -> None:
     "Refuse channels of one type in the data and another in the forward solution"
-    here = dict(zip(e.ch_names, e.info.get_channel_types()))
-    there = dict(zip(fwd["info"]["ch_names"], fwd["info"].get_channel_types()))
-    if odd := [name for name in names if here[name] != there[name]]:
-        first = odd[0]
-        refuse(
-            ValueError,
-            "forward",
-            "of the same types of channels as evoked",
-            f"{there[first]} for {first}, which is {here[first]} in evoked"
-            + (f", and so for {len(odd) - 1} more" if len(odd) > 1 else ""),
-            "say what they are with evoked.set_channel_types, or make the forward solution again",
-        )
+    odd = []
+    for a, b in zip(here, there):
+        alike = a["kind"] == b["kind"] and a["unit"] == b["unit"]
+        if not alike and _type(a) != _type(b):
+            odd.append((a, b))
+    if not odd:
+        return
+    a, b = odd[0]
+    got = f"{_type(b)} for {a['ch_name']}, which is {_type(a)} in evoked"
+    if len(odd) > 1:
+        got += f", and so for {len(odd) - 1} more"
+    must = "of the same types of channels as evoked"
+    cure = "say what they are with evoked.set_channel_types, or make the forward solution again"
+    refuse(ValueError, "forward", must, got, cure)
 
 
 def _grades(channels: list) -> list:  # Sorted, each once
@@ -61,19 +68,15 @@ def _grades(channels: list) -> list:  # Sorted, each once
     return sorted({int(coil) >> 16 for coil in coils})
 
 
-def _check_compensation(e: mne.Evoked, fwd: mne.Forward, names: list) -> None:
+def _check_compensation(here: list, there: list) -> None:
     "Refuse a compensation grade that is not that of the forward solution"
-    here = _grades(_channels(e.info, names))
-    there = _grades(_channels(fwd["info"], names))
-    if here != there:
-        measured, modelled = (" and ".join(map(str, grades)) for grades in (here, there))
-        refuse(
-            ValueError,
-            "forward",
-            f"of the compensation grade of evoked ({measured})",
-            f"grade {modelled}",
-            "make it from evoked.info, or call apply_gradient_compensation on the data",
-        )
+    measured, modelled = _grades(here), _grades(there)
+    if measured == modelled:
+        return
+    must = f"of the compensation grade of evoked ({' and '.join(map(str, measured))})"
+    got = f"grade {' and '.join(map(str, modelled))}"
+    cure = "make it from evoked.info, or call apply_gradient_compensation on the data"
+    refuse(ValueError, "forward", must, got, cure)
 
 # %% ../../nbs/api/recording/05_agreement.ipynb #fb9fee9f
 def _degrees(a: np.ndarray, b: np.ndarray) -> float:
@@ -109,16 +112,15 @@ def _check_frames(here: list, there: list) -> None:
 
 def _check_places(here: list, there: list) -> None:
     "Compare positions of the same sensors in the data and in the forward solution"
-    known = []
-    for a, b in zip(here, there):
-        places = np.array([a["loc"][:3], b["loc"][:3]])
-        if np.isfinite(places).all() and places.any(axis=1).all():
-            known.append((a, b))
-    if not known:
+    places = np.array([[a["loc"][:3], b["loc"][:3]] for a, b in zip(here, there)])
+    known = np.isfinite(places).all(axis=(1, 2)) & places.any(axis=2).all(axis=1)
+    if not known.any():
         return
-    _check_frames(*zip(*known))
-    names = [a["ch_name"] for a, _ in known]
-    apart = np.array([np.linalg.norm(a["loc"][:3] - b["loc"][:3]) for a, b in known])
+    here = [channel for channel, is_known in zip(here, known) if is_known]
+    there = [channel for channel, is_known in zip(there, known) if is_known]
+    _check_frames(here, there)
+    names = [channel["ch_name"] for channel in here]
+    apart = np.linalg.norm(places[known, 0] - places[known, 1], axis=1)
     worst = int(apart.argmax())
     n_far = int((apart > _NEAR).sum())
     differ = f"that differ by up to {1e3 * apart[worst]:.1f} mm ({names[worst]})"
@@ -133,10 +135,10 @@ def check_forward_agrees(
     names: list,  # Channels that are used, which both have
 ) -> None:
     "Refuse or announce what differs between the sensors of the data and of the forward solution"
-    _check_types(e, fwd, names)
-    _check_compensation(e, fwd, names)
     here = _channels(e.info, names)
     there = _channels(fwd["info"], names)
+    _check_types(here, there)
+    _check_compensation(here, there)
     _check_places(here, there)
     meg = _is_meg(here)
     if meg.any():

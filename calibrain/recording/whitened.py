@@ -214,8 +214,8 @@ def _orientation(fwd: mne.Forward, info: mne.Info, chosen: str) -> str:
     return "free" if "eeg" in info.get_channel_types() else "meg2"
 
 
-def _shared_info(conditions: list, names: list) -> mne.Info:
-    "The info of the first condition, if the others have its projections"
+def _shared_info(conditions: list, names: list) -> tuple[mne.Info, np.ndarray]:
+    "The info of the first condition and its projector, if the others have its projections"
     infos = [_with_reference(e, names) for e in conditions]
     first = _projector(infos[0])
     if any(np.abs(_projector(i) - first).max() > 1e-6 for i in infos[1:]):
@@ -226,7 +226,7 @@ def _shared_info(conditions: list, names: list) -> mne.Info:
             "different ones",
             "add the same to all with add_proj, or call each condition on its own",
         )
-    return infos[0]
+    return infos[0], first
 
 # %% ../../nbs/api/recording/04_whitened.ipynb #6b61b644
 def _leadfield(
@@ -292,11 +292,11 @@ def whitened_forward(
     for i, e in enumerate(conditions):
         check_data(e, names, None if windows is None else windows[i])
         check_forward_agrees(e, fwd, names)
-    info = _shared_info(conditions, names)
+    info, projector = _shared_info(conditions, names)
     if noise_cov is None:
         noise_cov = _baseline_covariance(baselines or conditions, info)
     _check_covariance(noise_cov, info)
-    check_cov_projections(noise_cov, _projector(info), names)
+    check_cov_projections(noise_cov, projector, names)
     _check_rank(rank)
     sources = source_order(fwd["src"])
     lf, by_component = _leadfield(fwd, names, _orientation(fwd, info, orientation), loose, sources)
