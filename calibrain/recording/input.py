@@ -68,7 +68,7 @@ def _shared_kinds(conditions: list, fwd: mne.Forward) -> list:
 
 def _check_kinds(wanted: list, shared: list, fwd: mne.Forward, said: str) -> None:
     "Refuse a kind of channel that the forward solution does not have"
-    if wanted == ["data"] or not kinds_picked(wanted) - _kinds(fwd["info"]):
+    if not kinds_picked(wanted) - _kinds(fwd["info"]):
         return
     there = " and ".join(sorted(_kinds(fwd["info"])))
     must = f"among {', '.join(shared)}, as the forward solution has {there}"
@@ -83,9 +83,10 @@ def shared_channels(
 ) -> list:  # Names, in the order of the first condition
     "The channels to use, the same in all conditions"
     shared = _shared_kinds(conditions, fwd)
-    wanted = shared
-    if picks is not None:
-        wanted = picks_by_name(conditions[0].info, picks)
+    wanted = picks_by_name(conditions[0].info, picks)
+    if wanted == ["data"]:  # all there are
+        wanted = shared
+    else:
         _check_kinds(wanted, shared, fwd, repr(picks))
     found = [set(picked_channels(e.info, wanted, "evoked")) for e in conditions]
     for names in found:

@@ -301,7 +301,7 @@ def whitened_forward(
     sources = source_order(fwd["src"])
     lf, by_component = _leadfield(fwd, names, _orientation(fwd, info, orientation), loose, sources)
     w = _whitener(noise_cov, info, lf.from_si, rank)
-    plain = prepare(lf, W=w.W)
+    plain = prepare(lf, W=w.W)  # type: ignore[arg-type]
     weights = _depth(plain, depth)
     prior_std = _prior_std(weights, by_component, lf.n_orient)
     weighted = _weighted(plain, prior_std)

@@ -129,6 +129,8 @@ def test_picks_of_mne():
     eeg = mne.pick_types(evoked.info, meg=False, eeg=True)
     same(solve(evoked, fwd, cov, picks=eeg), solve(evoked, fwd, cov, picks="eeg"))
     same(solve(evoked, fwd, cov, picks="data"), solve(evoked, fwd, cov))
+    only_eeg = problem("eeg")[1]
+    same(solve(evoked, only_eeg, cov, picks="data"), solve(evoked, only_eeg, cov))
     meg = slice(0, len(evoked.ch_names) - 32)
     same(solve(evoked, fwd, cov, picks=meg), solve(evoked, fwd, cov, picks="meg"))
     assert Leadfield.from_forward(problem()[1], picks=[0, 2]).ch_names == ("Fp1", "F7")
