@@ -23,7 +23,14 @@ from ..core.warnings import ConvergenceWarning, warn
 from ..head.prepared import Eigenbasis, prepare
 from ..posterior.gaussian import Posterior
 from ..posterior.result import Result, shared_entries
-from .common import PUBLISHED, Noise, Search, boundary, warn_boundary
+from calibrain.solvers.common import (
+    PUBLISHED,
+    Noise,
+    Search,
+    boundary,
+    warn_boundary,
+    warn_nothing_found,
+)
 from .evidence import log_evidence, violation
 from calibrain.solvers.spectrum import (
     Minimum,
@@ -118,6 +125,8 @@ def _bmn(
         _warn_unconverged(solver, m, path)
     if at_boundary:
         warn_boundary(solver, "everywhere")
+    if not gamma > 0:
+        warn_nothing_found(solver, seen.y, variance)
     out = Result(
         solver=solver,
         posterior=posterior,
