@@ -16,9 +16,10 @@ from tqdm.auto import tqdm
 
 from ..core.checks import check_choice, refuse
 from ..posterior.result import Result
+from .diagnosis import baseline_power
 from .input import as_conditions, time_window
 from .posterior import EvokedPosterior
-from .whitened import WhitenedForward, before_stimulus, whitened_forward
+from .whitened import WhitenedForward, whitened_forward
 from ..solvers.bind import Bound, bind
 from ..solvers.registry import SOLVERS
 from ..solvers.solve import MatchedRecording, solve_recording
@@ -50,33 +51,6 @@ def _bind(solver: str | Callable, params: dict | None, noise: str) -> Bound:
     return replace(bound, arguments=dict(update_mode="fast") | bound.arguments)
 
 # %% ../../nbs/api/recording/02_estimate.ipynb #8d8c7d5f
-def _check_power(power: float, of: str, expected: str, most: float) -> None:
-    "Refuse a covariance that whitens the data to anything but about one"
-    if not 1e-4 < power < most:
-        refuse(
-            ValueError,
-            "noise_cov",
-            "the noise of one epoch, in V² and T²",
-            f"one that leaves {power:.2g} of the {of}'s variance where {expected}",
-            "check its units, and evoked.nave",
-        )
-
-
-def _baseline_power(e: mne.Evoked, white: np.ndarray, noise: str) -> float | None:
-    "Whitened variance before the stimulus, in multiples of the covariance; `None` without one"
-    before = before_stimulus(e)
-    if len(before) > 1:
-        power = float(e.nave * white[:, before].var(axis=1).mean())
-        _check_power(power, "baseline", "1 is expected", most=1e4)
-        return power
-    if noise == "baseline":
-        must = "'given' or 'learn' where there is no baseline"
-        refuse(ValueError, "noise", must, "'baseline'", "keep samples before 0 s")
-    power = float(e.nave * (white**2).mean())
-    _check_power(power, "data", "1 or more is expected", most=1e8)
-    return None
-
-
 @dataclass(frozen=True, eq=False)
 class _Condition:
     "One condition, and what the solver is to explain of it"
@@ -87,10 +61,16 @@ class _Condition:
     baseline: float | None  # Power of its baseline, in multiples of the noise of one epoch
 
 
-def _match(e: mne.Evoked, head: WhitenedForward, window: slice, noise: str) -> _Condition:
+def _match(
+    e: mne.Evoked,
+    head: WhitenedForward,
+    window: slice,
+    noise: str,
+    noise_cov: mne.Covariance | None,
+) -> _Condition:
     "A condition as the record that a solver takes"
     white = head.whiten(e)
-    baseline = _baseline_power(e, white, noise)
+    baseline = baseline_power(e, white, noise, noise_cov)
     size = 1.0 if noise != "baseline" or baseline is None else baseline
     data = white[:, window]
     times = e.times[window]
@@ -206,7 +186,8 @@ def estimate_evoked(
     many = len(conditions) > 1
     lf = head.leadfield
     bound = bound.told(lf.n_orient, lf.coords, None, progress and not many, "orientation")
-    matched = [_match(e, head, window, noise) for e, window in zip(conditions, windows)]
+    each_window = zip(conditions, windows)
+    matched = [_match(e, head, window, noise, noise_cov) for e, window in each_window]
     each = tqdm(matched, desc=bound.name, unit="condition", disable=not (progress and many))
     found = [_posterior(bound, one, head, forward["src"]) for one in each]
     alone = isinstance(evoked, mne.Evoked | mne.BaseEpochs)
