@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 
 from .core.checks import check_leadfield, check_logger, check_recording, refuse
 from .head.leadfield import Leadfield
+from .head.measured import check_power, check_reached
 from .head.prepared import Prepared, prepare, record_of
 from .head.whitening import Whitener, noise_whitener
 from .posterior.result import Result
@@ -118,6 +119,18 @@ def _check_recordings(y: np.ndarray, n_sensors: int) -> np.ndarray:
         return check_recording(y, n_sensors).copy()
     return np.stack([check_recording(one, n_sensors) for one in y])
 
+
+def _check_noise(bound: Bound, w: Whitener | None, y: np.ndarray) -> None:
+    "Warn of data that cannot hold the noise that is said of them"
+    together = np.hstack(y) if y.ndim == 3 else y
+    noise = bound.arguments.get("noise_var", 1.0)
+    n_values = together.size
+    if w is not None:
+        together = w.W @ together
+        n_values = check_reached(together) * together.shape[1]
+    if not bound.learns_noise:
+        check_power(float((together**2).mean() / noise), n_values)
+
 # %% ../nbs/api/estimator/01_estimator.ipynb #4f0ecd63
 def _solve_one(bound: Bound, L: Prepared, w: Whitener | None, y: np.ndarray) -> Result:
     "Solve one recording"
@@ -144,6 +157,7 @@ def fit(
     w = self._whitener(L)
     leadfield = self._leadfield(L, w)
     y = _check_recordings(y, leadfield.n_sensors if w is None else w.n_sensors)
+    _check_noise(bound, w, y)
     self.result_ = _solve(bound, leadfield, w, y)
     # predict() keeps to these, whatever set_params says
     self.leadfield_ = leadfield

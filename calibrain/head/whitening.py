@@ -16,6 +16,7 @@ from scipy import linalg
 from ..core.checks import check_array, check_count, few_names, refuse
 from ..core.tables import html_table
 from .leadfield import Leadfield
+from .samples import corrected_covariance, samples_of
 
 # %% ../../nbs/api/head/07_whitening.ipynb #c8287d31
 @dataclass(frozen=True, eq=False, repr=False)
@@ -274,6 +275,20 @@ def _check_known_channels(lf: Leadfield | None) -> Leadfield:
         refuse(TypeError, "L", must, got, cure)
     return lf
 
+# %% ../../nbs/api/head/07_whitening.ipynb #f556872d
+def _from_samples(cov: Mapping, lf: Leadfield, name: str) -> np.ndarray:
+    "The covariance of a leadfield's channels, its eigenvalues put right where samples were few"
+    C = sensor_covariance(cov, lf, name)
+    n = samples_of(cov, C)
+    if not np.isfinite(n):
+        return C
+    scaled, s, units = _checked(name, C, None, lf.units)
+    corrected = np.zeros_like(scaled)
+    for block in _blocks(scaled, units):
+        square = np.ix_(block, block)
+        corrected[square] = corrected_covariance(scaled[square], n)
+    return corrected * np.outer(s, s)
+
 # %% ../../nbs/api/head/07_whitening.ipynb #afe2d338
 def noise_whitener(
     noise_cov: np.ndarray,  # In squared data units, or an `mne.Covariance`, or a `Whitener`
@@ -287,6 +302,6 @@ def noise_whitener(
             refuse(ValueError, "noise_cov", must, f"a whitener of {noise_cov.n_sensors}")
         return noise_cov
     if isinstance(noise_cov, Mapping):
-        noise_cov = sensor_covariance(noise_cov, _check_known_channels(lf), "noise_cov")
+        noise_cov = _from_samples(noise_cov, _check_known_channels(lf), "noise_cov")
     _check_square("noise_cov", noise_cov, n_sensors)
     return whitener(noise_cov, units=None if lf is None else lf.units, name="noise_cov")

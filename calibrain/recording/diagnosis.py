@@ -113,22 +113,22 @@ def largest_by_chance(
     return max(pattern, (1 + np.sqrt(ratio)) ** 2 + 3 * spread)
 
 # %% ../../nbs/api/recording/06_diagnosis.ipynb #7b66fe21
-def _largest(white: np.ndarray) -> float:
-    "Largest eigenvalue of the covariance of rows, in multiples of their mean"
+def _pattern(white: np.ndarray) -> tuple[float, float]:
+    "Largest eigenvalue of the covariance of rows, in multiples of their mean, and its smoothness"
     centred = white - white.mean(axis=1, keepdims=True)
-    small = centred @ centred.T if len(white) < white.shape[1] else centred.T @ centred
-    last = len(small) - 1
-    top = linalg.eigvalsh(small, subset_by_index=[last, last])[0]
-    return float(top * len(white) / (centred**2).sum())
+    last = white.shape[1] - 1
+    power, course = linalg.eigh(centred.T @ centred, subset_by_index=[last, last])
+    largest = float(power[0] * len(white) / (centred**2).sum())
+    return largest, samples_per_independent(course.T)
 
 
 def _check_shape(white: np.ndarray, worth: float) -> None:
     "Warn of a pattern in the baseline that the covariance does not know"
     rank, n_before = white.shape
-    n = (n_before - 1) / worth
-    if n < 5 or rank < 5:
+    if n_before < 8 or rank < 5:
         return
-    largest = _largest(white)
+    largest, its_worth = _pattern(white)
+    n = (n_before - 1) / np.sqrt(max(worth, its_worth) * worth)
     most = largest_by_chance(rank, n)
     if largest > most:
         warn(

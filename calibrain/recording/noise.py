@@ -16,9 +16,11 @@ from scipy import linalg
 from ..core.checks import check_count, refuse
 from ..core.units import UNIT_OF_KIND
 from ..core.warnings import NoiseSamplesWarning, RankWarning, warn
+from ..head.measured import reached_basis, reached_directions
 from calibrain.head.samples import (
     MANY,
     corrected_eigenvalues,
+    samples_of,
     samples_per_independent,
 )
 from ..head.whitening import Whitener, check_covariance
@@ -124,26 +126,6 @@ def _check_rank(rank: dict | str | None, info: mne.Info) -> dict | str | None:
         refuse(ValueError, "rank", "said once for each channel", f"{rank}", cure)
     return {kind: int(n) for kind, n in rank.items() if counts[kind]}
 
-# %% ../../nbs/api/recording/05_noise.ipynb #9cb2df6e
-_ZERO = 3e-5  # Singular values below this share of the fifth were not measured
-_GAP = 30  # … where they lie so far below their neighbour
-
-
-def _directions(white: np.ndarray, most: float) -> int:
-    "Directions that whitened data reach; all of them where the data cannot tell"
-    n_rows, n_times = white.shape
-    power = linalg.eigvalsh(white @ white.T)[::-1]
-    size = np.sqrt(np.maximum(power, 1e-30 * power[0]))
-    reached = int((size > _ZERO * size[min(4, n_rows - 1)]).sum())
-    if reached == n_rows or reached >= 0.8 * min(n_times, most):
-        return n_rows
-    return reached if size[reached - 1] > _GAP * size[reached] else n_rows
-
-
-def _basis(white: np.ndarray, reached: int) -> np.ndarray:  # `(n_rows, reached)`
-    "An orthonormal basis of the directions that whitened data reach"
-    return linalg.eigh(white @ white.T)[1][:, ::-1][:, :reached]
-
 # %% ../../nbs/api/recording/05_noise.ipynb #73878a68
 @dataclass(frozen=True, eq=False)
 class _Part:
@@ -230,10 +212,10 @@ def _as_measured(part: _Part) -> np.ndarray:  # `(n, n)`; `part.C` itself where 
     _warn_outside(part, U)
 
     white = (U / np.sqrt(d)).T @ part.data
-    reached = _directions(white, part.smooth)
+    reached = reached_directions(white, part.smooth)
     if reached < rank:
         _warn_fewer(part, rank, reached)
-        root = (U * np.sqrt(d)) @ _basis(white, reached)
+        root = (U * np.sqrt(d)) @ reached_basis(white, reached)
         return root @ root.T
     _check_filtered(part, rank)
     return (U * d) @ U.T if few else part.C
@@ -260,14 +242,6 @@ def _said_of_group(group: str, rank: dict | str | None, found: int) -> int:
     return check_count(f"rank[{group!r}]", rank[group], most=found, cure=cure)
 
 # %% ../../nbs/api/recording/05_noise.ipynb #ddb40bce
-def _samples(cov: mne.Covariance, C: np.ndarray) -> float:
-    "Samples that a covariance was estimated from; inf where it was not, or was shrunk already"
-    diagonal = not (C - np.diag(C.diagonal())).any()
-    shrunk = cov.get("method") not in (None, "empirical")
-    nfree = cov.get("nfree") or 0
-    return float(nfree) if nfree > 0 and not diagonal and not shrunk else np.inf
-
-
 def _maxwell_rank(cov: mne.Covariance, info: mne.Info) -> int | None:
     "Directions that Maxwell filtering left, as info says; `None` where there was none"
     if not any(p.get("max_info", {}).get("sss_info") for p in info["proc_history"] or []):
@@ -306,7 +280,7 @@ def _parts(
     together = np.hstack(data)
     duration = together.shape[1] / info["sfreq"]
     smooth = 2 * (info["lowpass"] or np.inf) * duration
-    n_samples = _samples(cov, raw)
+    n_samples = samples_of(cov, raw)
     found = {}
     for group, at in _groups(info).items():
         square = np.ix_(at, at)
