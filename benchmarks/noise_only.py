@@ -190,6 +190,8 @@ SITUATIONS = {
     "SSS, baseline": filtered("baseline"),
     "estimated, 5000 samples": from_samples(5000),
     "estimated, 1000 samples": from_samples(1000),
+    "estimated, 600 samples": from_samples(600),
+    "estimated, 350 samples": from_samples(350),
     "estimated, 300 samples": from_samples(300),
     "estimated, 120 samples": from_samples(120),
     "estimated, 300 samples, white": from_samples(300, white),

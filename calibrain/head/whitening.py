@@ -16,7 +16,7 @@ from scipy import linalg
 from ..core.checks import check_array, check_count, few_names, refuse
 from ..core.tables import html_table
 from .leadfield import Leadfield
-from .samples import corrected_covariance, samples_of
+from .samples import corrected_covariance, samples_of, warn_few, was_shrunk
 
 # %% ../../nbs/api/head/07_whitening.ipynb #c8287d31
 @dataclass(frozen=True, eq=False, repr=False)
@@ -283,6 +283,9 @@ def _from_samples(cov: Mapping, lf: Leadfield, name: str) -> np.ndarray:
     if not np.isfinite(n):
         return C
     scaled, s, units = _checked(name, C, None, lf.units)
+    warn_few(n, max(len(block) for block in _blocks(scaled, units)), "the sensors")
+    if was_shrunk(cov):
+        return C
     corrected = np.zeros_like(scaled)
     for block in _blocks(scaled, units):
         square = np.ix_(block, block)

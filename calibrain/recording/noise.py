@@ -15,12 +15,14 @@ from scipy import linalg
 
 from ..core.checks import check_count, refuse
 from ..core.units import UNIT_OF_KIND
-from ..core.warnings import NoiseSamplesWarning, RankWarning, warn
+from ..core.warnings import RankWarning, warn
 from ..head.measured import reached_basis, reached_directions
 from calibrain.head.samples import (
     MANY,
     corrected_eigenvalues,
     samples_of,
+    warn_few,
+    was_shrunk,
     samples_per_independent,
 )
 from ..head.whitening import Whitener, check_covariance
@@ -136,6 +138,7 @@ class _Part:
     data: np.ndarray  # All conditions side by side, `(n, n_times)`
     before: list  # What comes before the stimulus, by condition, `(n, n_before)`
     n_samples: float  # Samples that the covariance was estimated from; inf: not estimated
+    shrunk: bool  # Whether it was shrunk by whoever estimated it
     smooth: float  # Independent samples that a filter has left at most
     filtered: int | None  # Directions that Maxwell filtering left, as info says
 
@@ -151,17 +154,6 @@ def _independent(part: _Part, W: np.ndarray) -> float:
     "Independent samples of the covariance, if it was filtered as the data before the stimulus"
     worth = [samples_per_independent(W @ x) for x in part.before if x.shape[1] > 1]
     return part.n_samples / (np.mean(worth) if worth else 1.0)
-
-
-def _warn_few(part: _Part, n: float, rank: int) -> None:
-    "Say that a covariance knows little"
-    warn(
-        f"noise_cov was estimated from about {n:.0f} independent samples for {rank} directions of "
-        f"{part.group.upper()} (nfree={part.n_samples:.0f}): fewer than two for each. Its "
-        "eigenvalues were corrected, but how noise goes together is hardly known. Use more "
-        "epochs or longer baselines, fewer channels, or method='shrunk'.",
-        NoiseSamplesWarning,
-    )
 
 
 def _warn_fewer(part: _Part, rank: int, reached: int) -> None:
@@ -204,11 +196,10 @@ def _as_measured(part: _Part) -> np.ndarray:  # `(n, n)`; `part.C` itself where 
     n = part.n_samples
     if n < 10 * MANY * rank:
         n = _independent(part, (U / np.sqrt(d)).T)
-    few = n < MANY * rank
+    few = n < MANY * rank and not part.shrunk
     if few:
         d = corrected_eigenvalues(d, n)
-    if n < 2 * rank:
-        _warn_few(part, n, rank)
+    warn_few(n, rank, part.group.upper())
     _warn_outside(part, U)
 
     white = (U / np.sqrt(d)).T @ part.data
@@ -286,8 +277,19 @@ def _parts(
         square = np.ix_(at, at)
         filtered = _maxwell_rank(cov, info) if group == "meg" else None
         before_here = [x[at] for x in before]
-        part = _Part(group, C[square], together[at], before_here, n_samples, smooth, filtered)
-        found[group] = (at, part)
+        found[group] = (
+            at,
+            _Part(
+                group,
+                C[square],
+                together[at],
+                before_here,
+                n_samples,
+                was_shrunk(cov),
+                smooth,
+                filtered,
+            ),
+        )
     return found
 
 # %% ../../nbs/api/recording/05_noise.ipynb #71551212
