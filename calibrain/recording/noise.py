@@ -128,12 +128,20 @@ def _check_rank(rank: dict | str | None, info: mne.Info) -> dict | str | None:
         refuse(ValueError, "rank", "said once for each channel", f"{rank}", cure)
     return {kind: int(n) for kind, n in rank.items() if counts[kind]}
 
+# %% ../../nbs/api/recording/05_noise.ipynb #32a3ff84
+def before_stimulus(
+    e: mne.Evoked,  # One condition
+) -> np.ndarray:  # Indices
+    "Samples before the stimulus"
+    return np.flatnonzero(e.times < -0.5 / e.info["sfreq"])
+
 # %% ../../nbs/api/recording/05_noise.ipynb #73878a68
 @dataclass(frozen=True, eq=False)
 class _Part:
     "Channels that are whitened together, in data units, noise of one epoch"
 
     group: str  # "meg" or "eeg"
+    at: np.ndarray  # Where they are among all channels
     C: np.ndarray  # Covariance after projections, `(n, n)`
     data: np.ndarray  # All conditions side by side, `(n, n_times)`
     before: list  # What comes before the stimulus, by condition, `(n, n_before)`
@@ -255,7 +263,7 @@ def _mne_whitener(cov: mne.Covariance, info: mne.Info, rank: dict | str | None) 
 # %% ../../nbs/api/recording/05_noise.ipynb #4ccd78ae
 def _parts(
     cov: mne.Covariance, info: mne.Info, from_si: np.ndarray, conditions: list
-) -> dict:  # Indices and `_Part` by group
+) -> list[_Part]:
     "Noise and data of the channels that are whitened together"
     names = info["ch_names"]
     P = projector(info)
@@ -272,34 +280,24 @@ def _parts(
     duration = together.shape[1] / info["sfreq"]
     smooth = 2 * (info["lowpass"] or np.inf) * duration
     n_samples = samples_of(cov, raw)
-    found = {}
+    found = []
     for group, at in _groups(info).items():
         square = np.ix_(at, at)
-        filtered = _maxwell_rank(cov, info) if group == "meg" else None
-        before_here = [x[at] for x in before]
-        found[group] = (
-            at,
-            _Part(
-                group,
-                C[square],
-                together[at],
-                before_here,
-                n_samples,
-                was_shrunk(cov),
-                smooth,
-                filtered,
-            ),
+        part = _Part(
+            group=group,
+            at=at,
+            C=C[square],
+            data=together[at],
+            before=[x[at] for x in before],
+            n_samples=n_samples,
+            shrunk=was_shrunk(cov),
+            smooth=smooth,
+            filtered=_maxwell_rank(cov, info) if group == "meg" else None,
         )
+        found.append(part)
     return found
 
 # %% ../../nbs/api/recording/05_noise.ipynb #71551212
-def before_stimulus(
-    e: mne.Evoked,  # One condition
-) -> np.ndarray:  # Indices
-    "Samples before the stimulus"
-    return np.flatnonzero(e.times < -0.5 / e.info["sfreq"])
-
-
 def recording_whitener(
     cov: mne.Covariance,  # Of one epoch, V² and T²
     info: mne.Info,  # Of the channels that are used, with the projections
@@ -313,14 +311,15 @@ def recording_whitener(
     mended = np.zeros((len(kinds), len(kinds)))
     used: dict = {}
     same = True
-    for group, (at, part) in _parts(cov, info, from_si, conditions).items():
+    for part in _parts(cov, info, from_si, conditions):
         C = _as_measured(part)
-        apart = isinstance(rank, dict) and bool(set(kinds[at]) & set(rank) - {group})
-        same &= C is part.C and not apart
-        if apart:
-            C = _strongest(C, kinds[at], rank)
-        mended[np.ix_(at, at)] = C
-        used[group] = _said_of_group(group, rank, len(_eigen(C)[0]))
+        kinds_here = kinds[part.at]
+        apart = isinstance(rank, dict) and bool(set(kinds_here) & set(rank) - {part.group})
+        if isinstance(rank, dict) and apart:
+            C = _strongest(C, kinds_here, rank)
+        same &= C is part.C
+        mended[np.ix_(part.at, part.at)] = C
+        used[part.group] = _said_of_group(part.group, rank, len(_eigen(C)[0]))
     if not same:
         si = mended / np.outer(from_si, from_si)
         cov = mne.Covariance(si, info["ch_names"], [], cov["projs"], cov["nfree"])
