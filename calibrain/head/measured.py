@@ -16,12 +16,28 @@ _ZERO = 3e-5  # Singular values below this share of the fifth were not measured
 _GAP = 30  # … where they lie so far below their neighbour
 
 # %% ../../nbs/api/head/10_measured.ipynb #63c38beb
+def _all_reached(white: np.ndarray) -> bool:
+    "Whether there is clearly no gap, which is quickly told"
+    n_rows, n_times = white.shape
+    if n_times < n_rows:
+        return False
+    gram = white @ white.T
+    fifth_at_most = gram.trace() / min(5, n_rows)
+    try:
+        linalg.cholesky(gram - _ZERO**2 * fifth_at_most * np.eye(n_rows))
+    except linalg.LinAlgError:
+        return False
+    return True
+
+
 def reached_directions(
     white: np.ndarray,  # Whitened data, `(rank, n_times)`
     most: float = np.inf,  # Directions that the samples could show, if a filter made them smooth
 ) -> int:  # `rank` where the data cannot tell
     "How many directions the data reach"
     n_rows, n_times = white.shape
+    if n_times < 2 or _all_reached(white):
+        return n_rows
     power = linalg.eigvalsh(white @ white.T)[::-1]
     size = np.sqrt(np.maximum(power, 1e-30 * power[0]))
     reached = int((size > _ZERO * size[min(4, n_rows - 1)]).sum())

@@ -7,7 +7,7 @@ __all__ = ['projector', 'check_noise_cov', 'before_stimulus', 'recording_whitene
 
 # %% ../../nbs/api/recording/05_noise.ipynb #3817ddf3
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import mne
 import numpy as np
@@ -142,6 +142,7 @@ class _Part:
 
     group: str  # "meg" or "eeg"
     at: np.ndarray  # Where they are among all channels
+    kinds: np.ndarray  # "mag", "grad" or "eeg", `(n,)`
     C: np.ndarray  # Covariance after projections, `(n, n)`
     data: np.ndarray  # All conditions side by side, `(n, n_times)`
     before: list  # What comes before the stimulus, by condition, `(n, n_before)`
@@ -149,6 +150,20 @@ class _Part:
     shrunk: bool  # Whether it was shrunk by whoever estimated it
     smooth: float  # Independent samples that a filter has left at most
     filtered: int | None  # Directions that Maxwell filtering left, as info says
+
+
+@dataclass(frozen=True, eq=False)
+class _Noise:
+    "Noise of the channels that are whitened together"
+
+    d: np.ndarray  # Variances along its axes, `(rank,)`
+    U: np.ndarray  # The axes as columns, `(n, rank)`
+    mended: bool  # Whether it is other than what was passed
+
+    @property
+    def whitener(self) -> np.ndarray:  # `(rank, n)`
+        W = (self.U / np.sqrt(self.d)).T
+        return W if len(self.d) < len(self.U) else self.U @ W
 
 
 def _eigen(C: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -161,7 +176,7 @@ def _eigen(C: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _independent(part: _Part, W: np.ndarray) -> float:
     "Independent samples of the covariance, if it was filtered as the data before the stimulus"
     worth = [samples_per_independent(W @ x) for x in part.before if x.shape[1] > 1]
-    return part.n_samples / (np.mean(worth) if worth else 1.0)
+    return part.n_samples / float(np.mean(worth)) if worth else part.n_samples
 
 
 def _warn_fewer(part: _Part, rank: int, reached: int) -> None:
@@ -197,8 +212,8 @@ def _warn_outside(part: _Part, U: np.ndarray) -> None:
         )
 
 # %% ../../nbs/api/recording/05_noise.ipynb #faf0f35c
-def _as_measured(part: _Part) -> np.ndarray:  # `(n, n)`; `part.C` itself where it can stay
-    "The covariance of one kind of channels, with few samples and missing directions mended"
+def _as_measured(part: _Part) -> _Noise:
+    "The noise of one kind of channels, with few samples and missing directions mended"
     d, U = _eigen(part.C)
     rank = len(d)
     n = part.n_samples
@@ -215,13 +230,14 @@ def _as_measured(part: _Part) -> np.ndarray:  # `(n, n)`; `part.C` itself where 
     if reached < rank:
         _warn_fewer(part, rank, reached)
         root = (U * np.sqrt(d)) @ reached_basis(white, reached)
-        return root @ root.T
+        return _Noise(*_eigen(root @ root.T), mended=True)
     _check_filtered(part, rank)
-    return (U * d) @ U.T if few else part.C
+    return _Noise(d, U, mended=few)
 
 # %% ../../nbs/api/recording/05_noise.ipynb #f7f7253b
-def _strongest(C: np.ndarray, kinds: np.ndarray, rank: dict) -> np.ndarray:  # `(n, n)`
-    "The covariance in the strongest directions of each kind whose rank is said"
+def _strongest(noise: _Noise, kinds: np.ndarray, rank: dict) -> _Noise:
+    "The noise in the strongest directions of each kind whose rank is said"
+    C = (noise.U * noise.d) @ noise.U.T
     basis = np.eye(len(C))
     for kind in set(kinds) & set(rank):
         at = np.flatnonzero(kinds == kind)
@@ -230,12 +246,18 @@ def _strongest(C: np.ndarray, kinds: np.ndarray, rank: dict) -> np.ndarray:  # `
         check_count(f"rank[{kind!r}]", rank[kind], most=U.shape[1], cure=cure)
         V = U[:, -rank[kind] :]
         basis[np.ix_(at, at)] = V @ V.T
-    return basis @ C @ basis.T
+    return _Noise(*_eigen(basis @ C @ basis.T), mended=True)
 
 
-def _said_of_group(group: str, rank: dict | str | None, found: int) -> int:
+def _strongest_of_group(noise: _Noise, rank: int) -> _Noise:
+    "The noise in its strongest directions"
+    strongest = np.sort(np.argsort(noise.d)[-rank:])
+    return replace(noise, d=noise.d[strongest], U=noise.U[:, strongest])
+
+
+def _said_of_group(group: str, rank: dict, found: int) -> int:
     "Directions of a group to use"
-    if not isinstance(rank, dict) or group not in rank:
+    if group not in rank:
         return found
     cure = "projections and filters leave no more in data and noise_cov"
     return check_count(f"rank[{group!r}]", rank[group], most=found, cure=cure)
@@ -277,6 +299,7 @@ def _parts(
         data.append(one_epoch)
         before.append(one_epoch[:, before_stimulus(e)])
     together = np.hstack(data)
+    kinds = np.array(info.get_channel_types())
     duration = together.shape[1] / info["sfreq"]
     smooth = 2 * (info["lowpass"] or np.inf) * duration
     n_samples = samples_of(cov, raw)
@@ -286,6 +309,7 @@ def _parts(
         part = _Part(
             group=group,
             at=at,
+            kinds=kinds[at],
             C=C[square],
             data=together[at],
             before=[x[at] for x in before],
@@ -297,6 +321,26 @@ def _parts(
         found.append(part)
     return found
 
+# %% ../../nbs/api/recording/05_noise.ipynb #e25d397f
+def _limited(noise: _Noise, part: _Part, rank: dict | str | None) -> _Noise:
+    "The noise in the directions that are said, checked against those that there are"
+    said = rank if isinstance(rank, dict) else {}
+    kinds = part.kinds
+    if set(kinds) & set(said) - {part.group}:
+        return _strongest(noise, kinds, said)
+    n = _said_of_group(part.group, said, len(noise.d))
+    return _strongest_of_group(noise, n) if noise.mended else noise
+
+
+def _together(parts: list[_Part], noises: list[_Noise], n_sensors: int) -> np.ndarray:
+    "The whitener of all channels from those of each kind"
+    rows = []
+    for part, noise in zip(parts, noises):
+        W = np.zeros((len(noise.d), n_sensors))
+        W[:, part.at] = noise.whitener
+        rows.append(W)
+    return np.vstack(rows)
+
 # %% ../../nbs/api/recording/05_noise.ipynb #71551212
 def recording_whitener(
     cov: mne.Covariance,  # Of one epoch, V² and T²
@@ -307,25 +351,13 @@ def recording_whitener(
 ) -> Whitener:  # In 1/µV, 1/fT, 1/(fT/cm)
     "The whitener of one epoch's noise, in the directions that covariance, projections and data have"
     rank = _check_rank(rank, info)
-    kinds = np.array(info.get_channel_types())
-    mended = np.zeros((len(kinds), len(kinds)))
-    used: dict = {}
-    same = True
-    for part in _parts(cov, info, from_si, conditions):
-        C = _as_measured(part)
-        kinds_here = kinds[part.at]
-        apart = isinstance(rank, dict) and bool(set(kinds_here) & set(rank) - {part.group})
-        if isinstance(rank, dict) and apart:
-            C = _strongest(C, kinds_here, rank)
-        same &= C is part.C
-        mended[np.ix_(part.at, part.at)] = C
-        used[part.group] = _said_of_group(part.group, rank, len(_eigen(C)[0]))
-    if not same:
-        si = mended / np.outer(from_si, from_si)
-        cov = mne.Covariance(si, info["ch_names"], [], cov["projs"], cov["nfree"])
-        rank = used
-    W = _mne_whitener(cov, info, rank)
+    parts = _parts(cov, info, from_si, conditions)
+    noises = [_limited(_as_measured(part), part, rank) for part in parts]
+    if not any(noise.mended for noise in noises):
+        W = _mne_whitener(cov, info, rank) / from_si
+    else:
+        W = _together(parts, noises, len(from_si))
     if not len(W):
         got = "rank 0: projections leave no direction"
         refuse(ValueError, "noise_cov", "of rank 1 at least", got, "check info['projs'] and rank")
-    return Whitener(W / from_si)
+    return Whitener(W)
