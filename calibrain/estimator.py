@@ -13,16 +13,16 @@ from dataclasses import replace
 
 import numpy as np
 from fastcore.basics import patch
-from tqdm.auto import tqdm
 
 from .core.checks import check_leadfield, check_logger, check_recording, refuse
+from .core.progress import progress_bar
 from .head.leadfield import Leadfield
 from .head.prepared import Prepared, prepare, record_of
 from .head.whitening import Whitener, noise_whitener
 from .posterior.result import Result
 from .solvers.bind import Bound, bind
 from .solvers.registry import describe
-from .solvers.solve import MatchedRecording, solve_recording
+from .solvers.solve import MatchedRecording, check_power, solve_recording
 
 # %% ../nbs/api/estimator/01_estimator.ipynb #405f9b2f
 _PARAMETERS = ("solver", "solver_params", "noise_var", "n_orient", "logger", "noise_cov")
@@ -119,18 +119,23 @@ def _check_recordings(y: np.ndarray, n_sensors: int) -> np.ndarray:
     return np.stack([check_recording(one, n_sensors) for one in y])
 
 # %% ../nbs/api/estimator/01_estimator.ipynb #4f0ecd63
-def _solve_one(bound: Bound, L: Prepared, w: Whitener | None, y: np.ndarray) -> Result:
-    "Solve one recording"
-    data = y if w is None else w.W @ y
-    return solve_recording(bound, MatchedRecording(L, data, w))
+def _matched(bound: Bound, L: Prepared, w: Whitener | None, y: np.ndarray) -> MatchedRecording:
+    "One recording as the record that is solved, if its noise can be in it"
+    if w is not None:
+        return MatchedRecording(L, w.W @ y, w)
+    noise_var = bound.arguments.get("noise_var")
+    if noise_var is not None:
+        check_power(y, noise_var)
+    return MatchedRecording(L, y)
 
 
 def _solve(bound: Bound, L: Prepared, w: Whitener | None, y: np.ndarray) -> Result | list[Result]:
     "Solve one recording, or each of several"
     if y.ndim == 2:
-        return _solve_one(bound, L, w, y)
-    each = tqdm(y, desc=bound.name, unit="recording", disable=None)
-    return [_solve_one(bound, L, w, one) for one in each]
+        return solve_recording(bound, _matched(bound, L, w, y))
+    matched = [_matched(bound, L, w, one) for one in y]
+    each = progress_bar(matched, desc=bound.name, unit="recording")
+    return [solve_recording(bound, one) for one in each]
 
 # %% ../nbs/api/estimator/01_estimator.ipynb #326429a2
 @patch

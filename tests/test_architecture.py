@@ -41,10 +41,11 @@ MAY_IMPORT["explorers"] = {*MAY_IMPORT} - {"cli", "published"}
 
 SOLVER_FAMILIES = {"solvers.gamma_map", "solvers.gamma_lambda_map", "solvers.bmn"}
 
-EVERYONE = {"numpy", "scipy", "fastcore", "tqdm"}
+EVERYONE = {"numpy", "scipy", "fastcore"}
 MAY_USE = {
     "head.forward": {"mne"},
     "core.cache": {"platformdirs"},
+    "core.progress": {"tqdm"},  # one rule for every bar
     "head.template": {"mne"},
     "recording": {"mne"},
     "viz": {"matplotlib", "mpl_toolkits"},
@@ -132,6 +133,7 @@ def test_imports(name):
         ("solvers.bmn", "from .evidence import _evidence"),
         ("solvers.bmn", "def f():\n    import pandas"),
         ("solvers.bmn", "import matplotlib.pyplot as plt"),
+        ("solvers.bmn", "from tqdm.auto import tqdm"),
         ("simulation.sources", "from ..solvers.bmn import BMN"),
         ("simulation.sources", "import mne"),
         ("head.whitening", "import mne"),

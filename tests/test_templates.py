@@ -199,9 +199,24 @@ def test_two_processes_at_once(tmp_path):
 
 
 def test_progress(tmp_path):
-    code = f"from calibrain import template_leadfield as t; t('eeg', conductor='sphere', montage='biosemi16', cache_dir={str(tmp_path)!r})"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "forward solution: 100%" in done.stderr and done.stdout == ""
+    "Where somebody watches, and nothing in a log"
+    code = f"""
+from calibrain.core import progress
+from calibrain import template_leadfield as t
+t("eeg", conductor="sphere", montage="biosemi16", cache_dir={str(tmp_path / "a")!r})
+print("nobody watches", flush=True)
+progress.watched = lambda: True
+t("eeg", conductor="sphere", montage="biosemi16", cache_dir={str(tmp_path / "b")!r})
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.startswith("nobody watches\n")
+    assert "forward solution: 100%" in done.stdout
 
 
 def test_memory(tmp_path):

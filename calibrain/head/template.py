@@ -15,10 +15,10 @@ import numpy as np
 from mne.io.constants import FIFF
 from scipy.optimize import minimize
 from scipy.spatial import ConvexHull, cKDTree
-from tqdm.auto import tqdm
 
 from ..core.cache import cache_file, kept_arrays
 from ..core.checks import check_choice, refuse
+from ..core.progress import progress_bar
 from .cortex import Cortex, vertex_normals
 from .files import fields_from_arrays, leadfield_arrays
 from .leadfield import ORIENTATIONS, Leadfield
@@ -242,7 +242,7 @@ def _forward(
     "Compute a leadfield of the average head"
     places, normals = _sources(n_sources)
     n_blocks = -(-n_sources // 6000)
-    with tqdm(total=1 + n_blocks, desc="head model", unit="part", disable=not progress) as bar:
+    with progress_bar(show=progress, total=1 + n_blocks, desc="head model", unit="part") as bar:
         info = _cap(montage) if eeg else _helmet()
         model = _bem(eeg) if conductor == "bem" else _sphere(eeg)
         bar.update()

@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 import mne
 import numpy as np
 from mne.io.constants import FIFF
-from tqdm.auto import tqdm
 
 from ..core.checks import check_choice, refuse
+from ..core.progress import progress_bar
 from ..posterior.result import Result
 from .input import as_conditions, time_window
 from .posterior import EvokedPosterior
@@ -195,7 +195,7 @@ def estimate_evoked(
     noise: str = "given",  # "given", "baseline" (size from before the stimulus), or "learn"
     rank: dict | str | None = None,  # Rank of the noise, as `compute_whitener` takes it
     solver_params: dict | None = None,  # Further arguments of the solver
-    progress: bool = True,  # Whether to show progress
+    progress: bool = True,  # Whether to show progress where somebody watches: terminal, notebook
 ) -> EvokedPosterior:  # Of the sources; a list of them where there is a list of conditions
     "Sources of an evoked response, with error bars"
     conditions = as_conditions(evoked)
@@ -207,7 +207,7 @@ def estimate_evoked(
     lf = head.leadfield
     bound = bound.told(lf.n_orient, lf.coords, None, progress and not many, "orientation")
     matched = [_match(e, head, window, noise) for e, window in zip(conditions, windows)]
-    each = tqdm(matched, desc=bound.name, unit="condition", disable=not (progress and many))
+    each = progress_bar(matched, progress and many, desc=bound.name, unit="condition")
     found = [_posterior(bound, one, head, forward["src"]) for one in each]
     alone = isinstance(evoked, mne.Evoked | mne.BaseEpochs)
     return found[0] if alone else found  # type: ignore[return-value]
