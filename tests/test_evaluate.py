@@ -659,7 +659,7 @@ SILENT = np.zeros_like(TRUE)
         (
             lambda: scores.crps([1.0, 2.0, 3.0], 0.0, [1.0, 2.0]),
             ValueError,
-            "x, mean and var must be of shapes that broadcast",
+            r"x and mean and var must be numbers, or of the same axes.*x \(3,\), mean \(\), var \(2,\)",
         ),
         (lambda: scores.energy_score(X, X, X), ValueError, r"x must be of shape \(any, any, any\)"),
         (

@@ -16,6 +16,7 @@ from scipy.special import ndtri
 from ..calibration.coverage import calibration_error, count_coverage
 from ..calibration.credible_sets import mahalanobis
 from ..calibration.strata import strata_masks
+from ..core.checks import refuse
 from ..core.tables import html_table
 from ..core.warnings import MissingPackageWarning, warn
 from calibrain.evaluation.errors import (
@@ -47,10 +48,25 @@ def source_variances(
     return np.maximum(as_moments(posterior, joint=False).cov, 0)
 
 # %% ../../nbs/api/evaluation/03_evaluate.ipynb #599d52c1
+def _chosen(where: np.ndarray, n_sources: int) -> np.ndarray:
+    "A mask or indices of sources"
+    where = np.asarray(where)
+    if where.dtype == bool and where.shape == (n_sources,):
+        return where
+    if where.dtype.kind not in "iu" or where.ndim != 1:
+        must = f"a mask of shape ({n_sources},), or indices of sources"
+        cure = "a mask is of True and False: mask.astype(bool)"
+        refuse(ValueError, "where", must, f"{where.dtype} of shape {where.shape}", cure)
+    outside = where[(where < -n_sources) | (where >= n_sources)]
+    if len(outside):
+        refuse(ValueError, "where", f"indices below {n_sources}", int(outside[0]))
+    return where
+
+
 def _over(values: np.ndarray, where: np.ndarray | None) -> float:
     "Mean over some sources; `nan` where there are none, infinite where one is"
     if where is not None:
-        values = values[where]
+        values = values[_chosen(where, len(values))]
     if not len(values):
         return math.nan
     return math.inf if np.isposinf(values).any() else float(values.mean())

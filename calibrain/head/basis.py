@@ -16,8 +16,13 @@ from ..core.units import check_metres
 from ..core.warnings import PlausibilityWarning, warn
 
 # %% ../../nbs/api/head/05_basis.ipynb #2662ab30
-def _check_neighbours(B: sparse.csr_array, reach: float) -> None:
-    "Say that patches are single points, if they all are"
+def _check_width(B: sparse.csr_array, sigma: float, reach: float) -> None:
+    "Say that patches are wider than any head, or single points"
+    if sigma > 1:
+        warn(
+            f"sigma is {sigma:.3g} m, so every patch is the whole head: divide millimetres by 1000",
+            PlausibilityWarning,
+        )
     if B.nnz == B.shape[0] > 1:
         warn(
             f"no source has a neighbour within {1e3 * reach:.3g} mm, so every patch is a single "
@@ -46,13 +51,13 @@ def sflex_basis(
     r = check_array("src_coords", src_coords, (None, 3), "one row of x, y, z in m for each source")
     r = check_metres("src_coords", r)
     cure = "the width of a patch in m; 0.01 is 10 mm"
-    sigma = check_number("sigma", sigma, above=0, most=1, cure=cure)
+    sigma = check_number("sigma", sigma, above=0, cure=cure)
     reach = sigma * check_number("threshold_factor", threshold_factor, above=0)
     left, right = check_choice(
         "normalize", normalize, {"sym": (-0.5, -0.5), "row": (-1, 0), None: (0, 0)}
     )
     B = _bumps(r, sigma, reach)
-    _check_neighbours(B, reach)
+    _check_width(B, sigma, reach)
     D = B.sum(1)
     B.data *= np.repeat(D**left, np.diff(B.indptr)) * (D**right)[B.indices]
     return B

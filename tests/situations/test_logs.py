@@ -18,8 +18,8 @@ import sys, numpy as np
 from calibrain import Leadfield, SourceEstimator, gamma_map
 lf = Leadfield.random(8, 20)
 y = np.random.default_rng(0).normal(size=(3, 8, 5))
-gamma_map(lf, y[0], 1.0, verbose=True)
-SourceEstimator("gamma_map", dict(verbose=True), noise_var=1.0).fit(lf, y)
+gamma_map(lf, y[0], 1.0, verbose=True, max_iter=20_000)
+SourceEstimator("gamma_map", dict(verbose=True, max_iter=20_000), noise_var=1.0).fit(lf, y)
 """
 
 
