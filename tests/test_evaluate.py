@@ -481,7 +481,7 @@ def test_emd_without_pot(monkeypatch):
     lf, x, r, _ = problem(1)
     monkeypatch.setitem(sys.modules, "ot", None)
     with pytest.raises(ImportError, match=r"pip install 'calibrain\[metrics\]'"):
-        metrics.evaluate(x, r, lf)
+        metrics.evaluate(x, r, lf, with_emd=True)
     assert "localisation_error" in metrics.evaluate(x, r, lf, with_emd=False)
 
 

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import mne
+import mne.bem  # not among the lazy names of older versions
+import mne.transforms
 import numpy as np
 from mne.io.constants import FIFF
 from scipy.optimize import minimize

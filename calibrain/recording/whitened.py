@@ -9,6 +9,7 @@ __all__ = ['before_stimulus', 'depth_weights', 'WhitenedForward', 'whitened_forw
 from dataclasses import dataclass, replace
 
 import mne
+import mne.cov  # not among the lazy names of older versions
 import numpy as np
 from fastcore.basics import patch
 from mne.io.constants import FIFF
