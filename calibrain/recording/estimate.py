@@ -17,6 +17,7 @@ from ..core.checks import check_choice, refuse
 from ..core.progress import progress_bar
 from ..posterior.result import Result
 from .input import as_conditions, time_window
+from .leadfield import as_forward
 from .posterior import EvokedPosterior
 from .whitened import WhitenedForward, before_stimulus, whitened_forward
 from ..solvers.bind import Bound, bind
@@ -183,7 +184,7 @@ def _check_noise_is_known(noise: str, noise_cov: mne.Covariance | None) -> None:
 # %% ../../nbs/api/recording/02_estimate.ipynb #486a5892
 def estimate_evoked(
     evoked: mne.Evoked,  # The response, V and T; `mne.Epochs` are averaged; several are a list
-    forward: mne.Forward,  # The forward solution
+    forward: mne.Forward | Leadfield,  # The forward solution, or a `Leadfield` where there is no MRI
     noise_cov: mne.Covariance | None,  # Of one epoch, V² and T²; `None`: the baseline's variance
     solver: str | Callable = "gamma_map_sflex",  # Name of a solver, or the solver
     *,
@@ -199,6 +200,7 @@ def estimate_evoked(
 ) -> EvokedPosterior:  # Of the sources; a list of them where there is a list of conditions
     "Sources of an evoked response, with error bars"
     conditions = as_conditions(evoked)
+    forward, fields = as_forward(forward, conditions)
     bound = _bind(solver, solver_params, noise)
     _check_noise_is_known(noise, noise_cov)
     windows = [time_window(e, tmin, tmax) for e in conditions]
@@ -209,5 +211,6 @@ def estimate_evoked(
     matched = [_match(e, head, window, noise) for e, window in zip(conditions, windows)]
     each = progress_bar(matched, progress and many, desc=bound.name, unit="condition")
     found = [_posterior(bound, one, head, forward["src"]) for one in each]
+    found = [replace(one, **fields) for one in found]
     alone = isinstance(evoked, mne.Evoked | mne.BaseEpochs)
     return found[0] if alone else found  # type: ignore[return-value]
