@@ -66,13 +66,31 @@ def test_head_coordinates(folder):
     np.testing.assert_allclose(np.ptp(lf.coords, axis=0), [0.13, 0.165, 0.12], atol=0.012)
 
 
-def test_smaller_source_space_is_a_prefix_by_hemisphere(folder):
+def test_source_spaces_share_their_vertices(folder):
+    "A vertex is the same source in every space that has it: nine in ten of the smaller one"
     few, many = (head(folder, "eeg", conductor="sphere", n_sources=n) for n in (1284, 5124))
-    np.testing.assert_allclose(
-        few.data,
-        np.concatenate([many.data[:, :642], many.data[:, 2562 : 2562 + 642]], axis=1),
-        atol=1e-9,
-    )
+    shared = 0
+    for half, vertices in enumerate(template.template_vertices(few)):
+        finer = template.template_vertices(many)[half]
+        both, here, there = np.intersect1d(vertices, finer, return_indices=True)
+        a, b = few.data[:, 642 * half + here], many.data[:, 2562 * half + there]
+        np.testing.assert_allclose(a, b, atol=1e-9)
+        shared += len(both)
+    assert shared > 0.9 * 1284
+
+
+def test_no_source_where_there_is_no_cortex(folder):
+    "As many sources as were asked for, each a vertex of its own, and none on the medial wall"
+    for n in (1284, 5124):
+        lf = head(folder, "eeg", conductor="sphere", n_sources=n)
+        vertices = template.template_vertices(lf)
+        assert [len(np.unique(v)) for v in vertices] == [n // 2, n // 2] and lf.n_sources == n
+        cortex = template.template_cortex(n)
+        on_surface = np.r_[vertices[0], cortex.left.sum() + vertices[1]]
+        np.testing.assert_array_equal(cortex.sources, on_surface)
+        middle = np.abs(lf.coords[:, 0]) < 0.006
+        near_callosum = np.linalg.norm(lf.coords[:, 1:] - [0.005, 0.045], axis=1) < 0.012
+        assert not (middle & near_callosum).any()
 
 
 @pytest.mark.parametrize(
@@ -269,7 +287,7 @@ template_leadfield("meg", conductor="sphere", cache_dir={str(tmp_path)!r}, progr
 
 SMALL = dict(modality="eeg", conductor="sphere", montage="biosemi16")
 CONTENT = {
-    2: [6.4945169, 2.968311, 115.9482203]
+    3: [6.5411581, 3.0002336, 115.3788286]
 }  # of a small head by RECIPE: norm of the leadfield, of places, of the sum along normals
 
 

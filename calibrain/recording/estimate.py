@@ -15,6 +15,7 @@ from mne.io.constants import FIFF
 
 from ..core.checks import check_choice, refuse
 from ..core.progress import progress_bar
+from ..head.leadfield import Leadfield
 from ..posterior.result import Result
 from .input import as_conditions, time_window
 from .leadfield import as_forward
@@ -184,7 +185,8 @@ def _check_noise_is_known(noise: str, noise_cov: mne.Covariance | None) -> None:
 # %% ../../nbs/api/recording/02_estimate.ipynb #486a5892
 def estimate_evoked(
     evoked: mne.Evoked,  # The response, V and T; `mne.Epochs` are averaged; several are a list
-    forward: mne.Forward | Leadfield,  # The forward solution, or a `Leadfield` where there is no MRI
+    forward: mne.Forward
+    | Leadfield,  # The forward solution, or a `Leadfield` where there is no MRI
     noise_cov: mne.Covariance | None,  # Of one epoch, V² and T²; `None`: the baseline's variance
     solver: str | Callable = "gamma_map_sflex",  # Name of a solver, or the solver
     *,
