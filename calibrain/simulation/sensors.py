@@ -140,7 +140,10 @@ class SensorSimulator:
         logger: logging.Logger | None = None,  # Where to log; `None`: the logger of this module
     ):
         self.logger = check_logger(logger, __name__)
-        self.set_sensor_metadata()
+        self.kind = FIFF.FIFFV_MEG_CH
+        self.units = FIFF.FIFF_UNIT_T
+        self.unitmult = FIFF.FIFF_UNITM_F
+        self.coil_type: int | None = None
 
     unit = property(lambda self: unit_name(self.units, self.unitmult), doc="Unit of the recording")
 
@@ -155,21 +158,22 @@ class SensorSimulator:
 def set_sensor_metadata(
     self: SensorSimulator,
     *,
-    kind: int | None = None,  # Kind of channel, `FIFF.FIFFV_…_CH`; `None`: MEG
-    units: int | None = None,  # Unit, `FIFF.FIFF_UNIT_…`; `None`: tesla
-    unitmult: int | None = None,  # Power of ten, `FIFF.FIFF_UNITM_…`; `None`: femto
-    coil_type: int | None = None,  # Coil, `FIFF.FIFFV_COIL_…`; `None`: not said
+    kind: int | None = None,  # Kind of channel, `FIFF.FIFFV_…_CH`; `None`: as it is
+    units: int | None = None,  # Unit, `FIFF.FIFF_UNIT_…`; `None`: as it is
+    unitmult: int | None = None,  # Power of ten, `FIFF.FIFF_UNITM_…`; `None`: as it is
+    coil_type: int | None = None,  # Coil, `FIFF.FIFFV_COIL_…`; `None`: as it is
 ) -> SensorSimulator:  # The simulator
     "Record what the sensors are"
-    given = dict(
-        kind=FIFF.FIFFV_MEG_CH if kind is None else _fiff("kind", kind, "FIFFV_", "_CH"),
-        units=FIFF.FIFF_UNIT_T if units is None else _fiff("units", units, "FIFF_UNIT_"),
-        unitmult=FIFF.FIFF_UNITM_F
-        if unitmult is None
-        else _fiff("unitmult", unitmult, "FIFF_UNITM_"),
-        coil_type=None if coil_type is None else _fiff("coil_type", coil_type, "FIFFV_COIL_"),
-    )
-    vars(self).update(given)
+    given = {}
+    if kind is not None:
+        given["kind"] = _fiff("kind", kind, "FIFFV_", "_CH")
+    if units is not None:
+        given["units"] = _fiff("units", units, "FIFF_UNIT_")
+    if unitmult is not None:
+        given["unitmult"] = _fiff("unitmult", unitmult, "FIFF_UNITM_")
+    if coil_type is not None:
+        given["coil_type"] = _fiff("coil_type", coil_type, "FIFFV_COIL_")
+    vars(self).update(given)  # all of them, or none where one is refused
     return self
 
 # %% ../../nbs/api/simulation/02_sensors.ipynb #64728749

@@ -328,10 +328,13 @@ def erp_waveform(
 # %% ../../nbs/api/simulation/01_sources.ipynb #c425703f
 def n_components(
     orientation_type: str,  # `"fixed"` (to the cortical normal) or `"free"`
-    coil_type: int,  # FIFF coil type: EEG, or a VectorView magnetometer or planar gradiometer
+    coil_type: int
+    | None,  # FIFF coil type: EEG, or a VectorView magnetometer or planar gradiometer
 ) -> int:  # 1, 2 or 3
     "Waveforms that a source needs"
     free = check_choice("orientation_type", orientation_type, {"fixed": False, "free": True})
+    if coil_type is None and not free:
+        return 1
     vectorview = {
         v: 2
         for name, v in FIFF.items()
@@ -375,6 +378,9 @@ class SourceSimulator:
     ):
         self.config = self.ERP_config = ErpConfig(ERP_config)
         self.logger = check_logger(logger, __name__)
+        self.kind = FIFF.FIFFV_DIPOLE_WAVE
+        self.units = FIFF.FIFF_UNIT_AM
+        self.unitmult = FIFF.FIFF_UNITM_N  # what is drawn is in nAm
 
     times = property(lambda self: self.config.times, doc="Times of the samples in s")
 
@@ -391,7 +397,8 @@ def simulate(
     n_sources: int = 1284,  # Sources in all
     nnz: int = 5,  # Active sources
     orientation_type: str = "fixed",  # `"fixed"` or `"free"`
-    coil_type: int = FIFF.FIFFV_COIL_EEG,  # FIFF coil type; with free orientation EEG has 3 components, VectorView MEG 2
+    coil_type: int
+    | None = FIFF.FIFFV_COIL_EEG,  # FIFF coil type; with free orientation EEG has 3 components, VectorView MEG 2; `None` with fixed
     seed: int = 42,  # Seed of the trial, 0 to 2**32 - 1
 ) -> tuple:  # Sources, `(n_sources, n_times)` or free `(n_sources, n_components, n_times)`, nAm; indices of the active ones, `(nnz,)`
     "Draw sources"

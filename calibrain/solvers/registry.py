@@ -39,10 +39,21 @@ class Solver:
         return self is SOLVERS.get(self.name)
 
 # %% ../../nbs/api/solvers/20_registry.ipynb #07adcd94
+_COLLECTING = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+# %% ../../nbs/api/solvers/20_registry.ipynb #6bcd4053
 @patch
 def takes(self: Solver) -> dict:  # Parameters by name
-    "What may be passed to the solver, and its defaults"
-    return dict(inspect.signature(self.function).parameters)
+    "What may be passed to the solver by name, and its defaults"
+    parameters = inspect.signature(self.function).parameters
+    return {name: p for name, p in parameters.items() if p.kind not in _COLLECTING}
+
+
+@patch(as_prop=True)
+def takes_anything(self: Solver) -> bool:
+    "Whether the solver takes arguments of any name, as one written with `**kwargs` does"
+    parameters = inspect.signature(self.function).parameters.values()
+    return any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
 
 # %% ../../nbs/api/solvers/20_registry.ipynb #1b35364b
 _package = (
