@@ -397,8 +397,7 @@ def simulate(
     n_sources: int = 1284,  # Sources in all
     nnz: int = 5,  # Active sources
     orientation_type: str = "fixed",  # `"fixed"` or `"free"`
-    coil_type: int
-    | None = FIFF.FIFFV_COIL_EEG,  # FIFF coil type; with free orientation EEG has 3 components, VectorView MEG 2; `None` with fixed
+    coil_type: int | None = FIFF.FIFFV_COIL_EEG,  # FIFF coil; free: EEG 3 components, VectorView 2
     seed: int = 42,  # Seed of the trial, 0 to 2**32 - 1
 ) -> tuple:  # Sources, `(n_sources, n_times)` or free `(n_sources, n_components, n_times)`, nAm; indices of the active ones, `(nnz,)`
     "Draw sources"
