@@ -301,7 +301,7 @@ def _ellipsoids(s: Distances, m: Moments, level: float) -> dict:
 def _intervals(s: Distances, m: Moments, level: float) -> dict:
     "What decided about intervals"
     lower, upper = credible_interval(m, level, s.mode)
-    return dict(ci_lower=lower, ci_upper=upper, z_score=float(half_width(1.0, level)))
+    return dict(ci_lower=lower, ci_upper=upper, z_score=float(half_width(np.ones(()), level)))
 
 # %% ../../nbs/api/published/01_uncertainty_estimator.ipynb #b3b39274
 def _variances(s: Distances, m: Moments) -> dict:

@@ -328,8 +328,7 @@ def erp_waveform(
 # %% ../../nbs/api/simulation/01_sources.ipynb #c425703f
 def n_components(
     orientation_type: str,  # `"fixed"` (to the cortical normal) or `"free"`
-    coil_type: int
-    | None,  # FIFF coil type: EEG, or a VectorView magnetometer or planar gradiometer
+    coil_type: int | None,  # FIFF coil: EEG, or a VectorView magnetometer or gradiometer
 ) -> int:  # 1, 2 or 3
     "Waveforms that a source needs"
     free = check_choice("orientation_type", orientation_type, {"fixed": False, "free": True})

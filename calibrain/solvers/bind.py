@@ -19,6 +19,20 @@ from ..head.prepared import Prepared
 from ..posterior.result import Result
 from .registry import Solver, describe
 
+# %% ../../nbs/api/solvers/21_bind.ipynb #34a71afa
+def _check_known(s: Solver, params: dict, not_the_users: set) -> None:
+    "Refuse parameters that a solver does not know, or that are set elsewhere"
+    free = set(s.takes()) - not_the_users
+    unknown = set(params) & not_the_users if s.takes_anything else set(params) - free
+    if not unknown:
+        return
+    close = [get_close_matches(name, free, n=1) for name in sorted(unknown)]
+    meant = ", ".join(match[0] for match in close if match)
+    raise TypeError(
+        f"solver_params: {s.name} has no parameter {', '.join(sorted(unknown))} to set here; "
+        f"it takes {', '.join(sorted(free))}" + (f": did you mean {meant}?" if meant else "")
+    )
+
 # %% ../../nbs/api/solvers/21_bind.ipynb #6eb952e3
 @dataclass(frozen=True, eq=False)
 class Bound:
@@ -43,20 +57,6 @@ class Bound:
     ) -> Result:  # The solver's answer
         leadfield = L if self.solver.takes_prepared else L.L
         return self.solver.function(leadfield, y, **self.arguments)
-
-# %% ../../nbs/api/solvers/21_bind.ipynb #34a71afa
-def _check_known(s: Solver, params: dict, not_the_users: set) -> None:
-    "Refuse parameters that a solver does not know, or that are set elsewhere"
-    free = set(s.takes()) - not_the_users
-    unknown = set(params) & not_the_users if s.takes_anything else set(params) - free
-    if not unknown:
-        return
-    close = [get_close_matches(name, free, n=1) for name in sorted(unknown)]
-    meant = ", ".join(match[0] for match in close if match)
-    raise TypeError(
-        f"solver_params: {s.name} has no parameter {', '.join(sorted(unknown))} to set here; "
-        f"it takes {', '.join(sorted(free))}" + (f": did you mean {meant}?" if meant else "")
-    )
 
 # %% ../../nbs/api/solvers/21_bind.ipynb #dc94c903
 def bind(

@@ -18,6 +18,9 @@ from .bmn import BMN, BMN_joint
 from .gamma_lambda_map import gamma_lambda_map, gamma_lambda_map_sflex
 from .gamma_map import gamma_map, gamma_map_sflex
 
+# %% ../../nbs/api/solvers/20_registry.ipynb #07adcd94
+_COLLECTING = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
 # %% ../../nbs/api/solvers/20_registry.ipynb #fa204a43
 @dataclass(frozen=True)
 class Solver:
@@ -37,9 +40,6 @@ class Solver:
     @property
     def takes_prepared(self) -> bool:
         return self is SOLVERS.get(self.name)
-
-# %% ../../nbs/api/solvers/20_registry.ipynb #07adcd94
-_COLLECTING = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 # %% ../../nbs/api/solvers/20_registry.ipynb #6bcd4053
 @patch
