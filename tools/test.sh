@@ -74,9 +74,9 @@ apart() { # from here on, nothing that this machine holds: see tools/apart.py
     python -c 'import matplotlib.font_manager' # its list of fonts, once for all
 }
 
-sums() { # checksums of every file the notebooks make or live in
-    find calibrain nbs README.md -type f -not -path '*/__pycache__/*' \
-        -not -path '*/.ipynb_checkpoints/*' -exec sha256sum {} + | sort -k 2
+sums() { # checksums of every file the notebooks make or live in; caches of tools are none
+    find calibrain nbs README.md -type f -not -path '*/__pycache__/*' -not -path '*/.*' \
+        -exec sha256sum {} + | sort -k 2
 }
 
 unchanged() { # command …: it must leave calibrain/, nbs/ and README.md as they are
