@@ -114,11 +114,13 @@ def _leadfield(
     return prepared if prepared is L else replace(prepared, L=prepared.L.copy())
 
 
-def _check_recordings(y: np.ndarray, n_sensors: int) -> np.ndarray:
+def _check_recordings(y: np.ndarray, n_sensors: int, record: Leadfield | None) -> np.ndarray:
     "One recording, or several along a first axis"
-    if np.ndim(y) != 3:
-        return check_recording(y, n_sensors).copy()
-    return np.stack([check_recording(one, n_sensors) for one in y])
+    names = None if record is None else record.ch_names
+    n_dims = np.ndim(y) if isinstance(y, list | tuple) else getattr(y, "ndim", 2)
+    if n_dims != 3:
+        return check_recording(y, n_sensors, complex_too=True, names=names).copy()
+    return np.stack([check_recording(one, n_sensors, complex_too=True, names=names) for one in y])
 
 # %% ../nbs/api/estimator/01_estimator.ipynb #4f0ecd63
 def _solve_one(bound: Bound, L: Prepared, w: Whitener | None, y: np.ndarray) -> Result:
@@ -145,7 +147,8 @@ def fit(
     bound = self._bind(record_of(L))
     w = self._whitener(L)
     leadfield = self._leadfield(L, w)
-    y = _check_recordings(y, leadfield.n_sensors if w is None else w.n_sensors)
+    n_sensors = leadfield.n_sensors if w is None else w.n_sensors
+    y = _check_recordings(y, n_sensors, leadfield.record)
     self.result_ = _solve(bound, leadfield, w, y)
     # predict() keeps to these, whatever set_params says
     self.leadfield_ = leadfield
@@ -165,7 +168,7 @@ def predict(
         raise RuntimeError("this SourceEstimator has no leadfield yet: call fit(L, y) first")
     if y is None:
         return self.result_
-    y = _check_recordings(y, self.y_.shape[-2])
+    y = _check_recordings(y, self.y_.shape[-2], self.leadfield_.record)
     if np.array_equal(y, self.y_):
         return self.result_
     return _solve(self._bound, self.leadfield_, self.whitener_, y)

@@ -61,7 +61,6 @@ COMMON = [
     (dict(n_orient=None), ValueError, "n_orient"),
     (dict(y=0 * Y), ValueError, "y must be different from zero somewhere"),
     (dict(L=0 * L), ValueError, "L must be different from zero somewhere"),
-    (dict(y=Y + 0j), TypeError, "y must be real numbers, got dtype complex"),
     (dict(L=L.astype(complex)), TypeError, "L must be real numbers"),
     (dict(L=L.astype(str)), TypeError, "L must be real numbers"),
     (dict(y=Y.astype(object)), TypeError, "y must be real numbers"),

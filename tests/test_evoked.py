@@ -486,7 +486,7 @@ def flat(d):
 
 
 def nan(d):
-    d[3, 5] = np.nan
+    d[3, 22] = np.nan
 
 
 def millionfold(d):
@@ -559,15 +559,15 @@ BAD = {  # what is wrong: what is passed instead, error, words
         "picks must be at least one good channel",
     ),
     "unknown channel": (lambda e, f, c: dict(picks=["Cz", "Xz"]), ValueError, "got Xz"),
-    "picks a number": (
-        lambda e, f, c: dict(picks=5),
-        TypeError,
-        "picks must be kinds or names of channels, got 5",
+    "picks a number too high": (
+        lambda e, f, c: dict(picks=[0, 32]),
+        ValueError,
+        "picks must be numbers of channels up to 31, got 32",
     ),
-    "picks numbers": (
-        lambda e, f, c: dict(picks=[0, 1]),
+    "picks a mask": (
+        lambda e, f, c: dict(picks=[True, False]),
         TypeError,
-        "picks must be kinds or names of channels",
+        "picks must be kinds, names or numbers of channels",
     ),
     "no picks": (
         lambda e, f, c: dict(picks=[]),
@@ -647,11 +647,6 @@ BAD = {  # what is wrong: what is passed instead, error, words
         "evoked must be EEG with average reference, got a custom reference: "
         "call evoked.set_eeg_reference",
     ),
-    "window of nothing": (
-        lambda e, f, c: dict(tmin=0.1, tmax=0.1),
-        ValueError,
-        "tmin must be before tmax=0.1 s, got 0.1",
-    ),
     "window backwards": (
         lambda e, f, c: dict(tmin=0.2, tmax=0.1),
         ValueError,
@@ -664,11 +659,6 @@ BAD = {  # what is wrong: what is passed instead, error, words
     ),
     "window too late": (lambda e, f, c: dict(tmax=0.5), ValueError, "tmax must be within"),
     "window too early": (lambda e, f, c: dict(tmin=-0.3), ValueError, "tmin must be within"),
-    "window between samples": (
-        lambda e, f, c: dict(tmin=0.101, tmax=0.108),
-        ValueError,
-        "tmin, tmax must be at least one sample apart",
-    ),
     "window of text": (lambda e, f, c: dict(tmin="0"), TypeError, "tmin must be a real number"),
     "window NaN": (lambda e, f, c: dict(tmax=np.nan), ValueError, "tmax must be finite"),
     "EEG in µV": (
@@ -679,7 +669,7 @@ BAD = {  # what is wrong: what is passed instead, error, words
     "NaN": (
         lambda e, f, c: dict(evoked=with_data(e, nan)),
         ValueError,
-        "evoked.data must be finite, got 1 NaN",
+        "evoked.data must be finite, got 1 NaN or infinite values in F3, from 0.02 s on",
     ),
     "flat": (
         lambda e, f, c: dict(evoked=with_data(e, flat)),
@@ -735,9 +725,9 @@ BAD = {  # what is wrong: what is passed instead, error, words
         "solver must be a function or one of",
     ),
     "orientation": (
-        lambda e, f, c: dict(orientation="loose"),
+        lambda e, f, c: dict(orientation="normal"),
         ValueError,
-        "orientation must be one of 'auto', 'fixed', 'free', 'meg2', got 'loose'",
+        "orientation must be one of 'auto', 'fixed', 'free', 'meg2', 'loose', got 'normal'",
     ),
     "orientation a list": (
         lambda e, f, c: dict(orientation=["fixed"]),
@@ -927,7 +917,7 @@ def test_surface(orientation, cls, sides, tmp_path):
         for i, got in enumerate(stc.vertices):
             np.testing.assert_array_equal(got, used.get(i, []))
         np.testing.assert_allclose(stc.times, est.times)
-        np.testing.assert_allclose(stc.times, noise().times[noise().times >= 0.1], atol=1e-9)
+        np.testing.assert_allclose(stc.times, noise().crop(0.1, None).times, atol=1e-9)
         assert 1e-12 < np.abs(stc.data).max() < 1e-6
     assert type(est.exceedance(1e-9)) is mne.SourceEstimate
     est.exceedance(1e-9).save(tmp_path / "x", verbose="ERROR")

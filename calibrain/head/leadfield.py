@@ -381,7 +381,7 @@ def from_forward(
     cls: Leadfield,
     fwd,  # `mne.Forward`, free orientation (or fixed, for "fixed")
     orientation: str = "fixed",  # "fixed" along the normals, "free" along x, y, z, "meg2": two components that MEG sees
-    picks: str | list | None = None,  # "eeg", "meg", "mag", "grad", or channels; `None`: all
+    picks: str | list | slice | int | None = None,  # Kinds, names, numbers; `None`: EEG and MEG
 ) -> Leadfield:  # In µV/nAm, fT/nAm and fT/cm/nAm, EEG with average reference
     "The leadfield of an MNE forward solution"
     from calibrain.head.forward import leadfield_fields

@@ -183,9 +183,9 @@ def sample(
         return _sample_gaussian(self.region(sources), n, rng)
     W, C = self._contraction
     prior_std = np.sqrt(self.gamma)[:, None]
-    draws = np.empty((n, self.S.shape[0], self.n_times))
+    draws = np.empty((n, self.S.shape[0], self.n_times), self.coeff_mean.dtype)
     for i in range(n):
-        z = rng.standard_normal(self.coeff_mean.shape)
+        z = _white(rng, self.coeff_mean.shape, self.coeff_mean.dtype)
         coefficients = self.coeff_mean + prior_std * (z - W.T @ (C @ (W @ z)))
         draws[i] = self.S @ coefficients
     return draws
@@ -199,7 +199,13 @@ def _sample_gaussian(
     "Draws of a few quantities"
     w, U = linalg.eigh(of.cov)
     root = U * np.sqrt(np.maximum(w, 0))
-    return of.mean + root @ rng.standard_normal((n, *of.mean.shape))
+    return of.mean + root @ _white(rng, (n, *of.mean.shape), of.mean.dtype)
+
+
+def _white(rng: np.random.Generator, shape: tuple, dtype: np.dtype) -> np.ndarray:
+    "Draws of variance one, of each part where the posterior has complex means"
+    z = rng.standard_normal(shape)
+    return z + 1j * rng.standard_normal(shape) if dtype.kind == "c" else z
 
 # %% ../../nbs/api/posterior/01_gaussian.ipynb #3be22272
 @patch

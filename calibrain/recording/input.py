@@ -11,11 +11,22 @@ from collections.abc import Sequence
 import mne
 import numpy as np
 
-from ..core.checks import check_array, check_number, few_names, refuse
+from ..core.checks import check_number, few_names, refuse
 from ..core.units import UNIT_OF_KIND
-from ..head.forward import picked_channels
+from ..head.forward import kinds_picked, picked_channels, picks_by_name
 
 # %% ../../nbs/api/recording/01_input.ipynb #cf081818
+def _cure(passed: object) -> str:
+    "What to do with what is no recording of ours"
+    if isinstance(passed, mne.io.BaseRaw):
+        return "cut it into mne.Epochs around its events"
+    if isinstance(passed, np.ndarray):
+        return "arrays go to SourceEstimator, or make an mne.EvokedArray of it"
+    if isinstance(passed, mne.Forward | mne.Covariance):
+        return "the order is evoked, forward, noise_cov"
+    return "read it with mne.read_evokeds"
+
+# %% ../../nbs/api/recording/01_input.ipynb #29e321c8
 def as_conditions(
     evoked: mne.Evoked | Sequence,  # An `mne.Evoked`, `mne.Epochs`, or a list of these
 ) -> list:  # Of `mne.Evoked`
@@ -31,7 +42,7 @@ def as_conditions(
             "evoked",
             "an mne.Evoked, mne.Epochs, or a list of these",
             "an empty list" if empty else type(evoked).__name__,
-            "read it with mne.read_evokeds",
+            _cure(evoked),
         )
     return [condition for one in evoked for condition in as_conditions(one)]
 
@@ -54,15 +65,29 @@ def _shared_kinds(conditions: list, fwd: mne.Forward) -> list:
         refuse(ValueError, "evoked and forward", "of the same kind of channels", got)
     return sorted(measured & modelled)
 
+
+def _check_kinds(wanted: list, shared: list, fwd: mne.Forward, said: str) -> None:
+    "Refuse a kind of channel that the forward solution does not have"
+    if not kinds_picked(wanted) - _kinds(fwd["info"]):
+        return
+    there = " and ".join(sorted(_kinds(fwd["info"])))
+    must = f"among {', '.join(shared)}, as the forward solution has {there}"
+    cure = "leave picks out, or make one with mne.make_forward_solution(…, meg=True, eeg=True)"
+    refuse(ValueError, "picks", must, said, cure)
+
 # %% ../../nbs/api/recording/01_input.ipynb #11590ef7
 def shared_channels(
     conditions: list,  # Of `mne.Evoked`
     fwd: mne.Forward,  # The forward solution
-    picks: str | list | None = None,  # Kinds or names of channels; `None`: all that both have
+    picks: str | list | slice | int | None = None,  # Kinds, names, numbers; `None`: what both have
 ) -> list:  # Names, in the order of the first condition
     "The channels to use, the same in all conditions"
     shared = _shared_kinds(conditions, fwd)
-    wanted = shared if picks is None else picks
+    wanted = picks_by_name(conditions[0].info, picks)
+    if wanted == ["data"]:  # all there are
+        wanted = shared
+    else:
+        _check_kinds(wanted, shared, fwd, repr(picks))
     found = [set(picked_channels(e.info, wanted, "evoked")) for e in conditions]
     for names in found:
         if odd := sorted(names ^ found[0]):
@@ -76,6 +101,20 @@ def shared_channels(
     return [name for name in conditions[0].ch_names if name in found[0]]
 
 # %% ../../nbs/api/recording/01_input.ipynb #91a2d5cc
+def _bare(name: str) -> str:
+    "A name without blanks, dashes and case"
+    return "".join(c for c in name.lower() if c.isalnum())
+
+
+def _renamed(missing: list, there: Sequence, otherwise: str) -> str:
+    "What to do about missing channels: rename those that are there under another spelling"
+    spelled = {_bare(name): name for name in there}
+    pairs = [f"{name!r}: {spelled[_bare(name)]!r}" for name in missing if _bare(name) in spelled]
+    if not pairs:
+        return otherwise
+    return f"they are spelled differently, rename_channels({{{few_names(pairs)}}})"
+
+# %% ../../nbs/api/recording/01_input.ipynb #30fadecd
 def check_channels(
     names: list,  # Channels of the data
     there: Sequence,  # Channels of the forward solution or of the covariance
@@ -90,7 +129,7 @@ def check_channels(
             what,
             "about channels of evoked",
             f"none of them; it has {few_names(list(there))}, evoked has {few_names(names)}",
-            "were the names changed?",
+            _renamed(missing, there, "were the names changed?"),
         )
     if missing:
         refuse(
@@ -98,7 +137,7 @@ def check_channels(
             what,
             "complete for the good channels of evoked",
             f"none for {few_names(missing)}",
-            "mark them as bad in evoked.info['bads'], or pick other channels",
+            _renamed(missing, there, "mark them as bad in evoked.info['bads'], or pick others"),
         )
     if bad := [n for n in names if n in set(bads)]:
         refuse(
@@ -124,6 +163,8 @@ def _check_average(e: mne.Evoked) -> None:
 
 def _check_size(data: np.ndarray, kinds: np.ndarray) -> None:
     "Refuse data in µV or fT"
+    if not data.shape[1]:
+        return
     for kind, largest in _LARGEST.items():
         size = np.abs(data[kinds == kind]).max(initial=0)
         if size > largest:
@@ -136,31 +177,60 @@ def _check_size(data: np.ndarray, kinds: np.ndarray) -> None:
                 "EEG in µV, perhaps: multiply by 1e-6" if kind == "eeg" else meg,
             )
 
+# %% ../../nbs/api/recording/01_input.ipynb #8c00aed5
+def _check_finite(data: np.ndarray, names: list, times: np.ndarray) -> None:
+    "Refuse NaN and infinite values, and say where they are"
+    wrong = ~np.isfinite(data)
+    if not wrong.any():
+        return
+    bad = [name for name, row in zip(names, wrong) if row.any()]
+    first = times[wrong.any(axis=0).argmax()]
+    refuse(
+        ValueError,
+        "evoked.data",
+        "finite",
+        f"{np.count_nonzero(wrong)} NaN or infinite values in {few_names(bad)}, from {first:g} s on",
+        "mark these channels as bad in evoked.info['bads'], or choose another window",
+    )
+
+
+def _check_flat(data: np.ndarray, names: list, kinds: np.ndarray) -> None:
+    "Refuse channels that measured nothing; one EEG channel of zeros is the former reference"
+    if data.shape[1] < 2:
+        return
+    constant = (data == data[:, :1]).all(axis=1)
+    zero_eeg = constant & (kinds == "eeg") & (data[:, 0] == 0)
+    if zero_eeg.sum() == 1 and (kinds == "eeg").sum() > 1:
+        constant &= ~zero_eeg
+    if flat := [name for name, is_flat in zip(names, constant) if is_flat]:
+        cure = "mark them as bad in evoked.info['bads']"
+        refuse(ValueError, "evoked", "without flat channels", few_names(flat), cure)
+
 # %% ../../nbs/api/recording/01_input.ipynb #0d44e343
 def check_data(
     e: mne.Evoked,  # One condition
     names: list,  # Channels that are used
+    window: slice | None = None,  # Samples that are used; `None`: all
 ) -> None:
     "Refuse what is no average, data in wrong units, a custom reference and flat channels"
     _check_average(e)
     rows = [e.ch_names.index(n) for n in names]
-    data = check_array("evoked.data", e.data[rows])
+    data = e.data[rows]
     kinds = np.array([mne.channel_type(e.info, i) for i in rows])
-    _check_size(data, kinds)
+    used = slice(None) if window is None else window
+    _check_finite(data[:, used], names, e.times[used])
+    _check_size(data[:, used], kinds)
     if "eeg" in kinds and e.info["custom_ref_applied"]:
         cure = "call evoked.set_eeg_reference('average', projection=True)"
         refuse(ValueError, "evoked", "EEG with average reference", "a custom reference", cure)
-    flat = [n for n, x in zip(names, data) if np.ptp(x) == 0 and len(x) > 1]
-    if flat:
-        cure = "mark them as bad in evoked.info['bads']"
-        refuse(ValueError, "evoked", "without flat channels", ", ".join(flat[:5]), cure)
+    _check_flat(data[:, np.isfinite(data).all(axis=0)], names, kinds)
 
 # %% ../../nbs/api/recording/01_input.ipynb #d124dc8e
 def _check_window(e: mne.Evoked, tmin: float, tmax: float) -> None:
-    "Refuse a window that is empty, backwards or outside the recording"
+    "Refuse a window that is backwards or outside the recording"
     first, last = e.times[[0, -1]]
     half = 0.5 / e.info["sfreq"]
-    if tmin >= tmax and len(e.times) > 1:
+    if tmin > tmax:
         refuse(ValueError, "tmin", f"before tmax={tmax:g} s", f"{tmin:g}")
     for name, time in (("tmin", tmin), ("tmax", tmax)):
         if not first - half <= time <= last + half:
@@ -173,13 +243,18 @@ def time_window(
     tmin: float | None = None,  # Start, s; `None`: the first sample
     tmax: float | None = None,  # End, s; `None`: the last sample
 ) -> slice:  # Of the samples
-    "Samples from tmin to tmax"
+    "Samples from tmin to tmax, both included"
     cure = "pass a time in s"
-    tmin = e.times[0] if tmin is None else check_number("tmin", tmin, cure=cure)
-    tmax = e.times[-1] if tmax is None else check_number("tmax", tmax, cure=cure)
-    _check_window(e, tmin, tmax)
-    inside = np.flatnonzero((e.times >= tmin - 1e-9) & (e.times <= tmax + 1e-9))
+    sfreq = e.info["sfreq"]
+    half = 0.5 / sfreq
+    start = e.times[0] if tmin is None else check_number("tmin", tmin, cure=cure)
+    end = e.times[-1] if tmax is None else check_number("tmax", tmax, cure=cure)
+    _check_window(e, start, end)
+    # rounded to samples, and half a sample further, as mne.Evoked.crop does
+    start = e.times[0] if tmin is None else round(start * sfreq) / sfreq - half
+    end = e.times[-1] if tmax is None else round(end * sfreq) / sfreq + half
+    inside = np.flatnonzero((e.times >= start) & (e.times <= end))
     if not len(inside):
-        apart = f"at least one sample apart ({1e3 / e.info['sfreq']:.3g} ms)"
+        apart = f"around a sample (every {1e3 / sfreq:.3g} ms)"
         refuse(ValueError, "tmin, tmax", apart, f"{tmin:g} to {tmax:g} s")
     return slice(inside[0], inside[-1] + 1)

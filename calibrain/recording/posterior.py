@@ -113,6 +113,8 @@ def interval(
     level = check_number("level", level, above=0, most=1 - 1e-12, cure="0.95 for 95 %")
     half_width = NormalDist().inv_cdf((1 + level) / 2) * self.std.data
     mean = self.mean
+    if np.iscomplexobj(mean.data):  # an interval of each part
+        half_width = half_width * (1 + 1j)
     return mean - half_width, mean + half_width
 
 # %% ../../nbs/api/recording/03_posterior.ipynb #a7231eb2
@@ -121,7 +123,19 @@ def _exceeds(self: EvokedPosterior, threshold: float) -> np.ndarray:  # `(n_sour
     "Probability that amplitudes exceed a value in nAm"
     p = self.posterior
     mean = p.mean.reshape(p.n_sources, p.n_orient, -1)
-    return probability_above(mean, p.blocks, threshold)
+    if not np.iscomplexobj(mean):
+        return probability_above(mean, p.blocks, threshold)
+    _check_scalar(p.n_orient)
+    parts = np.concatenate([mean.real, mean.imag], axis=1)
+    return probability_above(parts, p.blocks * np.eye(2), threshold)
+
+
+def _check_scalar(n_orient: int) -> None:
+    "Refuse the length of complex vectors, whose distribution has no quick formula"
+    if n_orient > 1:
+        must = "of one component for the exceedance of complex amplitudes"
+        cure = "use orientation='fixed', or count among posterior.sample(…)"
+        refuse(ValueError, "sources", must, f"{n_orient} components", cure)
 
 # %% ../../nbs/api/recording/03_posterior.ipynb #b0b067de
 @patch

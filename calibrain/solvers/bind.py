@@ -16,6 +16,7 @@ from fastcore.basics import patch
 from ..core.checks import check_number, refuse
 from ..head.prepared import Prepared
 from ..posterior.result import Result
+from .analytic import takes_complex
 from .registry import Solver, describe
 
 # %% ../../nbs/api/solvers/21_bind.ipynb #6eb952e3
@@ -38,10 +39,10 @@ class Bound:
     def __call__(
         self,
         L: Prepared,  # The leadfield
-        y: np.ndarray,  # The data, `(n_sensors, n_times)`
+        y: np.ndarray,  # The data, `(n_sensors, n_times)`, real or complex
     ) -> Result:  # The solver's answer
         leadfield = L if self.solver.takes_prepared else L.L
-        return self.solver.function(leadfield, y, **self.arguments)
+        return takes_complex(self.solver.function)(leadfield, y, **self.arguments)
 
 # %% ../../nbs/api/solvers/21_bind.ipynb #dc94c903
 def bind(

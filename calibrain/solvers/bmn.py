@@ -24,6 +24,7 @@ from ..head.leadfield import Leadfield
 from ..head.prepared import Eigenbasis, Prepared, prepare
 from ..posterior.gaussian import Posterior
 from ..posterior.result import Result, shared_entries
+from .analytic import takes_complex
 from .common import PUBLISHED, Noise, Search, boundary, warn_boundary
 from .evidence import log_evidence, violation
 from calibrain.solvers.spectrum import (
@@ -186,6 +187,7 @@ def _warn_unconverged(solver: str, m: Minimum, path: np.ndarray) -> None:
     )
 
 # %% ../../nbs/api/solvers/07_bmn.ipynb #bb8c9088
+@takes_complex
 def BMN(
     L: np.ndarray | Leadfield | Prepared,  # `(n_sensors, n_sources * n_orient)`, µV/nAm or fT/nAm
     y: np.ndarray,  # Recording, `(n_sensors, n_times)` or `(n_sensors,)`, µV or fT
@@ -208,6 +210,7 @@ def BMN(
     return _bmn("BMN", seen, noise, search, logger)
 
 # %% ../../nbs/api/solvers/07_bmn.ipynb #1a4d83e3
+@takes_complex
 def BMN_joint(
     L: np.ndarray | Leadfield | Prepared,  # `(n_sensors, n_sources * n_orient)`, µV/nAm or fT/nAm
     y: np.ndarray,  # Recording, `(n_sensors, n_times)` or `(n_sensors,)`, µV or fT

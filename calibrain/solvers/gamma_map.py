@@ -14,6 +14,7 @@ from ..core.checks import check_logger, check_number
 from ..head.leadfield import Leadfield
 from ..head.prepared import Prepared
 from ..posterior.result import Result
+from .analytic import takes_complex
 from calibrain.solvers.common import (
     Noise,
     Patches,
@@ -46,6 +47,7 @@ def _entries(found: Solved) -> dict:
     )
 
 # %% ../../nbs/api/solvers/05_gamma_map.ipynb #f92dec62
+@takes_complex
 def gamma_map(
     L: np.ndarray | Leadfield | Prepared,  # `(n_sensors, n_sources * n_orient)`, µV/nAm or fT/nAm
     y: np.ndarray,  # Recording, `(n_sensors, n_times)` or `(n_sensors,)`, µV or fT
@@ -66,6 +68,7 @@ def gamma_map(
     return found.result("gamma_map", _entries(found), logger)
 
 # %% ../../nbs/api/solvers/05_gamma_map.ipynb #39166040
+@takes_complex
 def gamma_map_sflex(
     L: np.ndarray | Leadfield | Prepared,  # `(n_sensors, n_sources * n_orient)`, µV/nAm or fT/nAm
     y: np.ndarray,  # Recording, `(n_sensors, n_times)` or `(n_sensors,)`, µV or fT

@@ -13,6 +13,7 @@ import numpy as np
 from ..head.prepared import Prepared
 from ..head.whitening import Whitener
 from ..posterior.result import Result
+from .analytic import as_samples
 from .bind import Bound
 
 # %% ../../nbs/api/solvers/22_solve.ipynb #5e52b73a
@@ -21,7 +22,7 @@ class MatchedRecording:
     "A recording and the leadfield that it fits, whitened where the noise has a covariance"
 
     leadfield: Prepared  # The leadfield, whitened
-    data: np.ndarray  # The data, whitened, `(n_sensors, n_times)` or `(rank, n_times)`
+    data: np.ndarray  # Whitened, `(n_sensors, n_times)` or `(rank, n_times)`, real or complex
     whitener: Whitener | None = (
         None  # What both were whitened with; `None`: data in their own units
     )
@@ -36,7 +37,7 @@ class MatchedRecording:
 def in_data_units(
     result: Result,  # A solver's answer to whitened data
     w: Whitener,  # What they were whitened with
-    n_times: int,  # Samples of the recording
+    n_times: int,  # Samples of the recording, of which a complex one has two
 ) -> Result:  # The same, with cost and evidence of the recording itself
     "Cost and evidence in the units that the data had before they were whitened"
     log_det = w.log_det
@@ -73,5 +74,5 @@ def solve_recording(
     if not isinstance(result, Result):
         return result
     if w is not None:
-        result = in_data_units(result, w, recording.n_times)
+        result = in_data_units(result, w, as_samples(recording.data).shape[1])
     return _located(result, bound, recording)
