@@ -17,9 +17,11 @@ from tqdm.auto import tqdm
 
 from .core.checks import check_leadfield, check_logger, check_recording, refuse
 from .head.leadfield import Leadfield
+from .head.measured import check_power, check_reached
 from .head.prepared import Prepared, prepare, record_of
 from .head.whitening import Whitener, noise_whitener
 from .posterior.result import Result
+from .solvers.analytic import as_samples
 from .solvers.bind import Bound, bind
 from .solvers.registry import describe
 from .solvers.solve import MatchedRecording, solve_recording
@@ -122,6 +124,18 @@ def _check_recordings(y: np.ndarray, n_sensors: int, record: Leadfield | None) -
         return check_recording(y, n_sensors, complex_too=True, names=names).copy()
     return np.stack([check_recording(one, n_sensors, complex_too=True, names=names) for one in y])
 
+
+def _check_noise(bound: Bound, w: Whitener | None, y: np.ndarray) -> None:
+    "Warn of data that cannot hold the noise that is said of them"
+    together = as_samples(np.hstack(y) if y.ndim == 3 else y)
+    noise = bound.arguments.get("noise_var", 1.0)
+    n_values = together.size
+    if w is not None:
+        together = w.W @ together
+        n_values = check_reached(together) * together.shape[1]
+    if not bound.learns_noise:
+        check_power(float((together**2).mean() / noise), n_values)
+
 # %% ../nbs/api/estimator/01_estimator.ipynb #4f0ecd63
 def _solve_one(bound: Bound, L: Prepared, w: Whitener | None, y: np.ndarray) -> Result:
     "Solve one recording"
@@ -149,6 +163,7 @@ def fit(
     leadfield = self._leadfield(L, w)
     n_sensors = leadfield.n_sensors if w is None else w.n_sensors
     y = _check_recordings(y, n_sensors, leadfield.record)
+    _check_noise(bound, w, y)
     self.result_ = _solve(bound, leadfield, w, y)
     # predict() keeps to these, whatever set_params says
     self.leadfield_ = leadfield

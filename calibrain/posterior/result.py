@@ -98,6 +98,12 @@ def active(self: Result) -> np.ndarray:  # `(n_active,)`
     "Indices of the active coefficients, whose prior variance is above zero"
     return self["active_indices"]
 
+
+@patch(as_prop=True)
+def nothing_found(self: Result) -> bool:  # Whether the estimate is 0 ± 0 everywhere
+    "Whether no source was switched on: the data hold no more than noise explains"
+    return not (self.posterior.gamma > 0).any()
+
 # %% ../../nbs/api/posterior/02_result.ipynb #a008c242
 def shared_entries(
     posterior: Posterior,  # Posterior of the sources
@@ -268,6 +274,9 @@ def _repr_html_(self: Result) -> str:  # HTML
     n_active = f"{len(self.posterior.gamma)}"
     if "coefficient_indices" in self:
         n_active += f" of {len(self['coefficient_indices'])}"
+    if self.nothing_found:
+        n_active += f" — nothing found: 0 ± 0 {self.unit} says that the data show no source, "
+        n_active += "not that there is none"
     rows = {
         "cost ℒ": f"{self.cost:.6g}",
         "log evidence": f"{self.log_evidence:.6g}",

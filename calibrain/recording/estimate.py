@@ -9,6 +9,7 @@ __all__ = ['EpochPosteriors', 'estimate_evoked']
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import mne
@@ -17,15 +18,10 @@ from tqdm.auto import tqdm
 
 from ..core.checks import check_choice, refuse
 from ..posterior.result import Result
+from .diagnosis import baseline_power
 from .input import as_conditions, check_data, time_window
 from .posterior import EvokedPosterior
-from calibrain.recording.whitened import (
-    WhitenedForward,
-    before_stimulus,
-    finite_samples,
-    variance,
-    whitened_forward,
-)
+from .whitened import WhitenedForward, whitened_forward
 from ..solvers.analytic import as_samples
 from ..solvers.bind import Bound, bind
 from ..solvers.registry import SOLVERS
@@ -58,33 +54,6 @@ def _bind(solver: str | Callable, params: dict | None, noise: str) -> Bound:
     return replace(bound, arguments=dict(update_mode="fast") | bound.arguments)
 
 # %% ../../nbs/api/recording/02_estimate.ipynb #8d8c7d5f
-def _check_power(power: float, of: str, expected: str, most: float) -> None:
-    "Refuse a covariance that whitens the data to anything but about one"
-    if not 1e-4 < power < most:
-        refuse(
-            ValueError,
-            "noise_cov",
-            "the noise of one epoch, in V² and T²",
-            f"one that leaves {power:.2g} of the {of}'s variance where {expected}",
-            "check its units, and evoked.nave",
-        )
-
-
-def _baseline_power(e: mne.Evoked, white: np.ndarray, noise: str) -> float | None:
-    "Whitened variance before the stimulus, in multiples of the covariance; `None` without one"
-    before = finite_samples(white[:, before_stimulus(e)])
-    if before.shape[1] > 1:
-        power = float(e.nave * variance(before).mean())
-        _check_power(power, "baseline", "1 is expected", most=1e4)
-        return power
-    if noise == "baseline":
-        must = "'given' or 'learn' where there is no baseline"
-        refuse(ValueError, "noise", must, "'baseline'", "keep samples before 0 s")
-    power = float(e.nave * (as_samples(finite_samples(white)) ** 2).mean())
-    _check_power(power, "data", "1 or more is expected", most=1e8)
-    return None
-
-
 @dataclass(frozen=True, eq=False)
 class _Condition:
     "One condition, and what the solver is to explain of it"
@@ -95,10 +64,17 @@ class _Condition:
     baseline: float | None  # Power of its baseline, in multiples of the noise of one epoch
 
 
-def _match(e: mne.Evoked, head: WhitenedForward, window: slice, noise: str) -> _Condition:
+def _match(
+    e: mne.Evoked,
+    head: WhitenedForward,
+    window: slice,
+    noise: str,
+    noise_cov: mne.Covariance | None = None,
+    one_of_many: bool = False,
+) -> _Condition:
     "A condition as the record that a solver takes"
     white = head.whiten(e)
-    baseline = _baseline_power(e, white, noise)
+    baseline = baseline_power(e, white, noise, noise_cov, one_of_many)
     size = 1.0 if noise != "baseline" or baseline is None else baseline
     data = white[:, window]
     times = e.times[window]
@@ -234,12 +210,28 @@ def _posterior_of(
     "One epoch, checked and solved with what all share"
     window = time_window(e, *times)
     check_data(e, head.names, window)
-    return _posterior(bound, _match(e, head, window, noise), head, subject)
+    matched = _match(e, head, window, noise, one_of_many=True)
+    return _posterior(bound, matched, head, subject)
 
 
-def _one_by_one(epochs: mne.BaseEpochs) -> Iterator[mne.Evoked]:
-    "Epochs as averages of one"
-    return (_one_epoch(epochs, number) for number in range(len(epochs)))
+class _Averages:
+    "Epochs as averages of one, read anew each time"
+
+    def __init__(self, epochs: mne.BaseEpochs):
+        self._epochs = epochs
+
+    def __iter__(self) -> Iterator[mne.Evoked]:
+        return (_one_epoch(self._epochs, number) for number in range(len(self._epochs)))
+
+
+def _check_usual(
+    epochs: mne.BaseEpochs, head: WhitenedForward, noise: str, noise_cov: mne.Covariance | None
+) -> None:
+    "Check the noise of an epoch that is neither quiet nor noisy among the first, for all of them"
+    first = list(islice(_Averages(epochs), 20))
+    power = [np.nanmean(np.abs(head.whiten(e)) ** 2) for e in first]
+    usual = first[int(np.argsort(power)[len(power) // 2])]
+    baseline_power(usual, head.whiten(usual), noise, noise_cov)
 
 # %% ../../nbs/api/recording/02_estimate.ipynb #486a5892
 def estimate_evoked(
@@ -266,7 +258,7 @@ def estimate_evoked(
     bound = _bind(solver, solver_params, noise)
     _check_noise_is_known(noise, noise_cov)
     conditions = as_conditions(evoked) if average else [_one_epoch(evoked, 0)]
-    baselines = None if average else _one_by_one(evoked)
+    baselines = None if average else _Averages(evoked)
     windows = [time_window(e, tmin, tmax) for e in conditions]
     head = whitened_forward(
         conditions, forward, noise_cov, picks, orientation, depth, rank, loose, windows, baselines
@@ -276,10 +268,12 @@ def estimate_evoked(
     bound = bound.told(lf.n_orient, lf.coords, None, progress and not many, "orientation")
     subject = forward["src"][0].get("subject_his_id")
     if not average:
+        _check_usual(evoked, head, noise, noise_cov)
         said = dict(bound=bound, times=(tmin, tmax), noise=noise, subject=subject)
         solve = partial(_posterior_of, head=head, **said)
         return EpochPosteriors(evoked, solve, bound.name, progress)  # type: ignore[return-value]
-    matched = [_match(e, head, window, noise) for e, window in zip(conditions, windows)]
+    each_window = zip(conditions, windows)
+    matched = [_match(e, head, window, noise, noise_cov) for e, window in each_window]
     each = tqdm(matched, desc=bound.name, unit="condition", disable=not (progress and many))
     found = [_posterior(bound, one, head, subject) for one in each]
     alone = isinstance(evoked, mne.Evoked | mne.BaseEpochs)

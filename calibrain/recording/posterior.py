@@ -53,6 +53,11 @@ class EvokedPosterior:
         return self.result.posterior
 
     @property
+    def nothing_found(self) -> bool:
+        "Whether no source was switched on: the estimate is 0 ± 0 everywhere, which is no certainty"
+        return self.result.nothing_found
+
+    @property
     def n_orient(self) -> int:
         "Components of a source: 1, 2 or 3"
         return self.posterior.n_orient
@@ -152,6 +157,8 @@ def exceedance(
 @patch
 def _strongest(self: EvokedPosterior) -> str:
     "The largest amplitude of the mean, where and when it is"
+    if self.nothing_found:
+        return "nothing found: 0 ± 0 nAm; noise alone explains the window, which is no certainty"
     p = self.posterior
     by_source = self._components(p.mean).reshape(p.n_sources, -1, p.n_times)
     amplitude = np.linalg.norm(by_source, axis=1)

@@ -25,7 +25,14 @@ from ..head.prepared import Eigenbasis, Prepared, prepare
 from ..posterior.gaussian import Posterior
 from ..posterior.result import Result, shared_entries
 from .analytic import takes_complex
-from .common import PUBLISHED, Noise, Search, boundary, warn_boundary
+from calibrain.solvers.common import (
+    PUBLISHED,
+    Noise,
+    Search,
+    boundary,
+    warn_boundary,
+    warn_nothing_found,
+)
 from .evidence import log_evidence, violation
 from calibrain.solvers.spectrum import (
     Minimum,
@@ -123,6 +130,8 @@ def _bmn(
         _warn_unconverged(solver, m, path)
     if at_boundary:
         warn_boundary(solver, "everywhere")
+    if not gamma > 0:
+        warn_nothing_found(solver, seen.y, variance)
     out = Result(
         solver=solver,
         posterior=posterior,

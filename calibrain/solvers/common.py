@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PUBLISHED', 'Noise', 'Patches', 'Search', 'check_search', 'start_scale', 'check_start', 'Setup', 'setup', 'Solved',
-           'solve', 'basis_entries', 'boundary', 'warn_boundary']
+           'solve', 'basis_entries', 'boundary', 'warn_boundary', 'warn_nothing_found']
 
 # %% ../../nbs/api/solvers/04_common.ipynb #70810c35
 import logging
@@ -24,7 +24,7 @@ from calibrain.core.checks import (
     check_recording,
     refuse,
 )
-from ..core.warnings import NoiseBoundaryWarning, warn
+from ..core.warnings import NoiseBoundaryWarning, NothingFoundWarning, warn
 from ..head.basis import expand
 from ..head.leadfield import Leadfield
 from ..head.prepared import Prepared, prepare
@@ -245,6 +245,8 @@ def result(
     at, fit = self.fit.evidence, self.fit
     if not fit.converged:
         warn_unconverged(solver, fit, self.search.tol)
+    if not (at.gamma > 0).any():
+        warn_nothing_found(solver, self.setup.y, at.noise)
     active = np.flatnonzero(self.gamma_by_coeff)
     shared = shared_entries(
         self.posterior, active, self.setup.n_coeff, at.noise.mean(), at.gamma.mean()
@@ -295,4 +297,21 @@ def warn_boundary(
         "There the data do not tell noise from sources; "
         "give a noise variance (from a baseline, say) or use fewer sources than sensors.",
         NoiseBoundaryWarning,
+    )
+
+# %% ../../nbs/api/solvers/04_common.ipynb #d95da3b5
+def warn_nothing_found(
+    solver: str,  # Name of the solver
+    y: np.ndarray,  # Recording, `(n_sensors, n_times)`
+    noise: np.ndarray | float,  # Noise variance, one or by sensor
+) -> None:
+    "Say that an estimate of 0 ± 0 is no certainty"
+    power = float(np.mean((y**2).mean(1) / noise))
+    warn(
+        f"{solver}: nothing was found, the estimate is 0 ± 0 nAm everywhere. "
+        f"The data have {power:.3g} of the noise's power, and noise alone explains them best. "
+        "This does not say that there is no source: one that is too weak to be told from noise "
+        "comes out as zero, and its standard deviation of zero is no error bar. "
+        "Average more epochs, or check that the noise is not said to be larger than it is.",
+        NothingFoundWarning,
     )

@@ -2,13 +2,15 @@
 
 import gc
 import tracemalloc
+import warnings
 
 import mne
 import numpy as np
 import pytest
-from test_evoked import how, problem, same, solve
+from test_evoked import changed, how, problem, same, solve
 
 from calibrain import estimate_evoked
+from calibrain.core.warnings import NoiseWarning
 
 
 def epochs(n=6, reject=None, seed=0):
@@ -113,3 +115,30 @@ def test_progress(capsys):
     assert "3/3" in capsys.readouterr().err
     list(estimate_evoked(some, fwd, cov, "BMN", average=False, progress=False))
     assert capsys.readouterr().err == ""
+
+
+def noise_only(n=12, seed=3):
+    "Epochs of noise of one covariance"
+    evoked, fwd, cov = problem(nave=1)
+    root = np.linalg.cholesky(cov["data"])
+    data = root @ np.random.default_rng(seed).normal(size=(n, 32, 60))
+    events = np.c_[np.arange(n) * 100, np.zeros(n, int), np.ones(n, int)]
+    return mne.EpochsArray(data, evoked.info, events, tmin=-0.2, verbose="ERROR"), fwd, cov
+
+
+def test_one_noisy_epoch_does_not_stop_the_others():
+    "A baseline 100 times as noisy as it should be is said by its power, and nothing else"
+    some, fwd, cov = noise_only()
+    some._data[3] *= 10
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", NoiseWarning)
+        found = list(solve(some, fwd, cov, average=False))
+    assert found[3].power["baseline"] > 50 > 2 > found[4].power["baseline"]
+
+
+@pytest.mark.parametrize("factor, wrong", [(1 / 100, "times larger"), (100, "times smaller")])
+def test_a_covariance_that_is_far_off_is_refused_before_the_first(factor, wrong):
+    some, fwd, cov = noise_only()
+    off = changed(cov, data=factor * cov["data"])
+    with pytest.raises(ValueError, match=f"within a factor of 30, got .*{wrong}"):
+        solve(some, fwd, off, average=False)
