@@ -385,9 +385,9 @@ def _one_thread() -> None:
 
 def _progress(stack, n_steps) -> Callable:  # Called with a line about each step
     "A bar on stderr where that is a terminal, gone at the end of `stack`"
-    from tqdm import tqdm
+    from calibrain.core.progress import progress_bar
 
-    bar = tqdm(total=n_steps, unit="step", mininterval=0, leave=False, disable=None)
+    bar = progress_bar(total=n_steps, unit="step", mininterval=0, leave=False)
     stack.enter_context(bar)
 
     def step(text) -> None:

@@ -13,9 +13,9 @@ from dataclasses import replace
 
 import numpy as np
 from fastcore.basics import patch
-from tqdm.auto import tqdm
 
 from .core.checks import check_leadfield, check_logger, check_recording, refuse
+from .core.progress import progress_bar
 from .head.leadfield import Leadfield
 from .head.measured import check_power, check_reached
 from .head.prepared import Prepared, prepare, record_of
@@ -126,15 +126,18 @@ def _check_recordings(y: np.ndarray, n_sensors: int, record: Leadfield | None) -
 
 
 def _check_noise(bound: Bound, w: Whitener | None, y: np.ndarray) -> None:
-    "Warn of data that cannot hold the noise that is said of them"
-    together = as_samples(np.hstack(y) if y.ndim == 3 else y)
-    noise = bound.arguments.get("noise_var", 1.0)
-    n_values = together.size
+    "Refuse or announce data that cannot hold the noise that is said of them"
+    each = [as_samples(one) for one in (y if y.ndim == 3 else [y])]
+    n_values = each[0].size
+    noise = bound.arguments.get("noise_var")
     if w is not None:
-        together = w.W @ together
-        n_values = check_reached(together) * together.shape[1]
-    if not bound.learns_noise:
-        check_power(float((together**2).mean() / noise), n_values)
+        each = [w.W @ one for one in each]
+        n_values = check_reached(np.hstack(each)) * each[0].shape[1]
+        noise = 1.0
+    if noise is None:
+        return
+    for one in each:
+        check_power(float((one**2).mean() / noise), n_values, bound.learns_noise)
 
 # %% ../nbs/api/estimator/01_estimator.ipynb #4f0ecd63
 def _solve_one(bound: Bound, L: Prepared, w: Whitener | None, y: np.ndarray) -> Result:
@@ -147,7 +150,7 @@ def _solve(bound: Bound, L: Prepared, w: Whitener | None, y: np.ndarray) -> Resu
     "Solve one recording, or each of several"
     if y.ndim == 2:
         return _solve_one(bound, L, w, y)
-    each = tqdm(y, desc=bound.name, unit="recording", disable=None)
+    each = progress_bar(y, desc=bound.name, unit="recording")
     return [_solve_one(bound, L, w, one) for one in each]
 
 # %% ../nbs/api/estimator/01_estimator.ipynb #326429a2

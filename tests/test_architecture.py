@@ -41,10 +41,12 @@ MAY_IMPORT["explorers"] = {*MAY_IMPORT} - {"cli", "published"}
 
 SOLVER_FAMILIES = {"solvers.gamma_map", "solvers.gamma_lambda_map", "solvers.bmn"}
 
-EVERYONE = {"numpy", "scipy", "fastcore", "tqdm"}
+EVERYONE = {"numpy", "scipy", "fastcore"}
 MAY_USE = {
     "head.forward": {"mne"},
     "core.cache": {"platformdirs"},
+    "core.progress": {"tqdm"},  # one rule for every bar
+    "head.fsaverage": {"mne"},
     "head.template": {"mne"},
     "recording": {"mne"},
     "viz": {"matplotlib", "mpl_toolkits"},
@@ -52,7 +54,7 @@ MAY_USE = {
 }
 MAY_USE_LATE = {  # imported inside a function only
     "head.leadfield": {"mne"},
-    "head.template": {"nilearn", "nibabel"},
+    "head.fsaverage": {"nilearn", "nibabel"},
     "head.cortex": {"mne"},
     "viz": {"mne"},
     "cli": {"matplotlib"},
@@ -132,6 +134,7 @@ def test_imports(name):
         ("solvers.bmn", "from .evidence import _evidence"),
         ("solvers.bmn", "def f():\n    import pandas"),
         ("solvers.bmn", "import matplotlib.pyplot as plt"),
+        ("solvers.bmn", "from tqdm.auto import tqdm"),
         ("simulation.sources", "from ..solvers.bmn import BMN"),
         ("simulation.sources", "import mne"),
         ("head.whitening", "import mne"),

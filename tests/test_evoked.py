@@ -1095,10 +1095,13 @@ def test_viewer_that_is_not_there(monkeypatch):
 
 
 @pytest.mark.parametrize("many", [False, True])
-def test_progress(many, capsys):
+def test_progress(many, capsys, monkeypatch):
     "A bar for one long solve, or over conditions; silence where it is not wanted"
     evoked, fwd, cov = problem()
     e = [evoked, evoked] if many else evoked
+    solve(e, fwd, cov, "gamma_map", progress=True)
+    assert capsys.readouterr() == ("", ""), "nobody watches"
+    monkeypatch.setattr("calibrain.core.progress.watched", lambda: True)
     solve(e, fwd, cov, "gamma_map", progress=True)
     assert ("2/2" if many else "step") in capsys.readouterr().err
     solve(e, fwd, cov, "gamma_map", progress=False)

@@ -266,7 +266,7 @@ def test_nothing_is_changed_or_shared(solver):
 @every_solver
 def test_which_coefficients_are_active(solver):
     L, y = well_posed(1, 2)
-    apart = np.arange(24.0).reshape(8, 3)  # metres: every patch is a point, and G = L
+    apart = 0.04 * np.arange(24.0).reshape(8, 3)  # m: every patch is a point, and G = L
     r = solved(solver, (L, y, 0.25, 2, apart), update_mode=1, max_iter=3000, tol=1e-10)
     on = np.flatnonzero(r["gammas_full"]) if "gammas_full" in r else np.arange(16)
     assert np.array_equal(r["active_indices"], on) and len(r.posterior.gamma) == len(on)

@@ -88,11 +88,31 @@ def test_head_coordinates(folder):
     np.testing.assert_allclose(extent, [0.13, 0.165, 0.12], atol=0.012)
 
 
-def test_smaller_source_space_is_a_prefix_by_hemisphere(folder):
-    few = head(folder, "eeg", conductor="sphere", n_sources=1284)
-    many = head(folder, "eeg", conductor="sphere", n_sources=5124)
-    first = np.r_[:642, 2562 : 2562 + 642]
-    np.testing.assert_allclose(few.data, many.data[:, first], atol=1e-9)
+def test_source_spaces_share_their_vertices(folder):
+    "A vertex is the same source in every space that has it: nine in ten of the smaller one"
+    few, many = (head(folder, "eeg", conductor="sphere", n_sources=n) for n in (1284, 5124))
+    shared = 0
+    for half, vertices in enumerate(template.template_vertices(few)):
+        finer = template.template_vertices(many)[half]
+        both, here, there = np.intersect1d(vertices, finer, return_indices=True)
+        a, b = few.data[:, 642 * half + here], many.data[:, 2562 * half + there]
+        np.testing.assert_allclose(a, b, atol=1e-9)
+        shared += len(both)
+    assert shared > 0.9 * 1284
+
+
+def test_no_source_where_there_is_no_cortex(folder):
+    "As many sources as were asked for, each a vertex of its own, and none on the medial wall"
+    for n in (1284, 5124):
+        lf = head(folder, "eeg", conductor="sphere", n_sources=n)
+        vertices = template.template_vertices(lf)
+        assert [len(np.unique(v)) for v in vertices] == [n // 2, n // 2] and lf.n_sources == n
+        cortex = template.template_cortex(n)
+        on_surface = np.r_[vertices[0], cortex.left.sum() + vertices[1]]
+        np.testing.assert_array_equal(cortex.sources, on_surface)
+        middle = np.abs(lf.coords[:, 0]) < 0.006
+        near_callosum = np.linalg.norm(lf.coords[:, 1:] - [0.005, 0.045], axis=1) < 0.012
+        assert not (middle & near_callosum).any()
 
 
 @pytest.mark.parametrize(
@@ -231,22 +251,29 @@ def test_a_read_only_folder(folder, tmp_path):
 
 
 def test_in_a_program_of_its_own(tmp_path):
-    "It says how far it is, keeps the head in the user's cache folder, and opens no socket"
+    "It says how far it is where somebody watches, keeps heads in the user's cache, opens no socket"
     code = """
 import socket
+import sys
 
 def refuse(*_, **__):
     raise RuntimeError("a connection was tried")
 
 socket.socket.connect = socket.create_connection = refuse
 from calibrain import template_leadfield
+from calibrain.core import progress
+
+template_leadfield("eeg", conductor="sphere", montage="biosemi16")
+print("nobody watched", file=sys.stderr)
+progress.watched = lambda: True
 template_leadfield("meg", conductor="sphere")
 """
     done = of_another_python(code, XDG_CACHE_HOME=str(tmp_path))
+    assert done.stderr.startswith("nobody watched\n")
     assert "forward solution: 100%" in done.stderr
     assert done.stdout == ""
     if sys.platform == "linux":
-        assert [file.suffix for file in (tmp_path / "calibrain").iterdir()] == [".npz"]
+        assert [file.suffix for file in (tmp_path / "calibrain").iterdir()] == [".npz"] * 2
 
 
 def _at_once(folder):
@@ -305,14 +332,14 @@ except ImportError as e:
 
 # By RECIPE, for some heads: norms of the leadfield, of the places, of the sum along normals
 CONTENT = {
-    2: {
-        "eeg, sphere": [6.4945169, 2.968311, 115.9482203],
-        "eeg, shells / 1": [13.2311112, 2.96831101, 230.314674],
-        "mag, shells / 1": [914.691141, 2.96831101, 3323.16599],
-        "grad, shells / 1": [282.83363, 2.96831101, 753.552],
-        "eeg, shells / 3": [12.0407414, 2.96831101, 215.094204],
-        "mag, shells / 3": [916.579979, 2.96831101, 3327.35709],
-        "grad, shells / 3": [283.428121, 2.96831101, 754.024731],
+    3: {
+        "eeg, sphere": [6.5411581, 3.0002336, 115.3788286],
+        "eeg, shells / 1": [13.350024, 3.00023359, 229.960825],
+        "mag, shells / 1": [931.667985, 3.00023359, 3177.37283],
+        "grad, shells / 1": [287.886311, 3.00023359, 722.926189],
+        "eeg, shells / 3": [12.1369993, 3.00023359, 214.721033],
+        "mag, shells / 3": [933.853267, 3.00023359, 3181.24139],
+        "grad, shells / 3": [288.549913, 3.00023359, 723.936675],
     },
 }
 HEADS = {

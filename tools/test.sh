@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
 # Install the package and pass its tests. Works from a fresh clone; keeps its environment in
 # .venv, unless one is active. `--all` runs every random problem; otherwise tests run a chosen
-# part of them, and say how many they left.
+# part of them, and say how many they left. `--lowest` runs the tests of the package, and nothing
+# else, with the oldest versions of all it depends on, in .venv-lowest.
 set -euo pipefail
 case "${1:-}" in
     "") ;;
     --all) export CALIBRAIN_ALL_TESTS=1 ;;
-    *) echo "usage: bash tools/test.sh [--all]" >&2; exit 2 ;;
+    --lowest) ;;
+    *) echo "usage: bash tools/test.sh [--all | --lowest]" >&2; exit 2 ;;
 esac
 cd "$(dirname "$0")/.."
 export OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
@@ -125,6 +127,9 @@ summary() {
 }
 
 recent_enough "$(interpreter)"
+if [ "${1:-}" = --lowest ]; then
+    exec "$(interpreter)" tools/lowest.py --suite
+fi
 home=$(mktemp -d "${TMPDIR:-/tmp}/calibrain-home-XXXXXX")
 trap 'rm -rf "$home"' EXIT
 step "install, and scripts for the documentation" install

@@ -250,7 +250,12 @@ def calibration_error(
 ) -> CalibrationError:  # All `nan` where nothing was counted
     "Deviations of empirical from nominal coverage"
     of = curve[stratum] if isinstance(curve, CoverageCurve) else curve
-    delta = np.asarray(of.empirical) - of.nominal
+    empirical, nominal = np.asarray(of.empirical), np.asarray(of.nominal)
+    if empirical.shape != nominal.shape:
+        must = f"of shape {nominal.shape}, as nominal is"
+        cure = "one share for each level; of several strata choose one"
+        refuse(ValueError, "curve.empirical", must, f"shape {empirical.shape}", cure)
+    delta = empirical - nominal
     return CalibrationError(
         mean_absolute=float(abs(delta).mean()),
         mean_signed=float(delta.mean()),

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['T', 'refuse', 'check_number', 'check_count', 'check_choice', 'few_names', 'check_array', 'check_orient',
-           'check_leadfield', 'check_recording', 'check_logger', 'generator']
+           'check_leadfield', 'check_recording', 'check_logger', 'generator', 'check_shapes']
 
 # %% ../../nbs/api/core/02_checks.ipynb #c0de0203
 import logging
@@ -258,3 +258,22 @@ def generator(
         return seed
     cure = "pass a whole number or a numpy Generator"
     return np.random.default_rng(check_count("seed", seed, least=0, cure=cure))
+
+# %% ../../nbs/api/core/02_checks.ipynb #2e1cdafe
+def check_shapes(
+    principal: Mapping[str, np.ndarray],  # Name → array; one of these has the shape of the whole
+    others: Mapping[str, np.ndarray],  # Name → array that goes with them
+) -> tuple:  # The shape of the whole
+    "The common shape of arrays that were meant to go together"
+    arrays = dict(principal) | dict(others)
+    shapes = {name: np.shape(a) for name, a in arrays.items()}
+    whole = max((shapes[name] for name in principal), key=lambda s: (len(s), np.prod(s)))
+    for shape in shapes.values():
+        sizes = zip(shape, whole)
+        fits = len(shape) == len(whole) and all(n in (1, size) for n, size in sizes)
+        if shape and not fits:
+            got = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+            must = "numbers, or of the same axes, each of the same length or of length 1"
+            cure = "a variance that holds at all times needs an axis for time: var[..., None]"
+            refuse(ValueError, " and ".join(shapes), must, got, cure)
+    return whole

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['ConvergenceWarning', 'NoiseBoundaryWarning', 'DisagreementWarning', 'NoiseWarning', 'NoiseSizeWarning',
-           'NoiseShapeWarning', 'NoiseSamplesWarning', 'RankWarning', 'NothingFoundWarning', 'warn']
+           'NoiseShapeWarning', 'NoiseSamplesWarning', 'RankWarning', 'NothingFoundWarning', 'warn',
+           'PlausibilityWarning', 'MissingPackageWarning']
 
 # %% ../../nbs/api/core/03_warnings.ipynb #c0de0303
 import sys
@@ -64,3 +65,11 @@ def warn(
 def _is_ours(frame: FrameType) -> bool:
     "Whether a call was made within this package"
     return frame.f_globals.get("__name__", "").startswith("calibrain.")
+
+# %% ../../nbs/api/core/03_warnings.ipynb #620798fd
+class PlausibilityWarning(UserWarning):
+    "Numbers that no brain and no head has: most likely they are in other units"
+
+
+class MissingPackageWarning(UserWarning):
+    "Something was left out, as an optional package is not installed"

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['paired', 'mse', 'mae', 'rmse', 'rmae', 'relative_error', 'amplitude_error', 'orientation_error', 'support',
-           'detection', 'auc', 'check_coords', 'localisation_error', 'transport_cost', 'emd', 'explained_variance']
+           'detection', 'auc', 'check_coords', 'localisation_error', 'has_transport', 'transport_cost', 'emd',
+           'explained_variance']
 
 # %% ../../nbs/api/evaluation/02_errors.ipynb #d0c78724
 from typing import Any
@@ -240,6 +241,15 @@ def localisation_error(
     return float((missed + invented) / 2)
 
 # %% ../../nbs/api/evaluation/02_errors.ipynb #c3d4e4e5
+def has_transport() -> bool:  # True or false
+    "Whether POT is there, which the earth mover's distance needs"
+    try:
+        import ot  # noqa: F401 (a module that is found may still not load)
+    except ImportError:
+        return False
+    return True
+
+
 def transport_cost(
     a: np.ndarray,  # Mass at each place, `(n,)`, none below zero
     b: np.ndarray,  # The other mass, `(n,)`

@@ -16,13 +16,16 @@ from scipy.special import ndtri
 from ..calibration.coverage import calibration_error, count_coverage
 from ..calibration.credible_sets import mahalanobis
 from ..calibration.strata import strata_masks
+from ..core.checks import refuse
 from ..core.tables import html_table
+from ..core.warnings import MissingPackageWarning, warn
 from calibrain.evaluation.errors import (
     amplitude_error,
     auc,
     detection,
     emd,
     explained_variance,
+    has_transport,
     localisation_error,
     mae,
     mse,
@@ -45,10 +48,25 @@ def source_variances(
     return np.maximum(as_moments(posterior, joint=False).cov, 0)
 
 # %% ../../nbs/api/evaluation/03_evaluate.ipynb #599d52c1
+def _chosen(where: np.ndarray, n_sources: int) -> np.ndarray:
+    "A mask or indices of sources"
+    where = np.asarray(where)
+    if where.dtype == bool and where.shape == (n_sources,):
+        return where
+    if where.dtype.kind not in "iu" or where.ndim != 1:
+        must = f"a mask of shape ({n_sources},), or indices of sources"
+        cure = "a mask is of True and False: mask.astype(bool)"
+        refuse(ValueError, "where", must, f"{where.dtype} of shape {where.shape}", cure)
+    outside = where[(where < -n_sources) | (where >= n_sources)]
+    if len(outside):
+        refuse(ValueError, "where", f"indices below {n_sources}", int(outside[0]))
+    return where
+
+
 def _over(values: np.ndarray, where: np.ndarray | None) -> float:
     "Mean over some sources; `nan` where there are none, infinite where one is"
     if where is not None:
-        values = values[where]
+        values = values[_chosen(where, len(values))]
     if not len(values):
         return math.nan
     return math.inf if np.isposinf(values).any() else float(values.mean())
@@ -211,12 +229,26 @@ def _of_the_choice(x: np.ndarray, result: Any) -> dict:  # Name → number
     )
 
 # %% ../../nbs/api/evaluation/03_evaluate.ipynb #482618af
-def _of_places(x: np.ndarray, result: Any, leadfield: Any, with_emd: bool) -> dict:  # Name → number
+def _emd_is_possible(with_emd: bool | None) -> bool:
+    "Whether the earth mover's distance is wanted, and can be had"
+    if with_emd is None and not has_transport():
+        warn(
+            "emd, the earth mover's distance, is left out, as it needs POT: "
+            "pip install 'calibrain[metrics]', or pass with_emd=False",
+            MissingPackageWarning,
+        )
+        return False
+    return with_emd is not False
+
+
+def _of_places(
+    x: np.ndarray, result: Any, leadfield: Any, with_emd: bool | None
+) -> dict:  # Name → number
     "Errors that need a leadfield"
     measures = dict(explained_variance=explained_variance)
     if getattr(leadfield, "coords", None) is not None:
         measures["localisation_error"] = localisation_error
-        if with_emd:
+        if _emd_is_possible(with_emd):
             measures["emd"] = emd
     if not x.any():
         return dict.fromkeys(measures, math.nan)
@@ -248,7 +280,8 @@ def evaluate(
     result: Any,  # What a solver returned, or a `Posterior`
     leadfield: Any = None,  # A `Leadfield`: adds explained variance, with positions localisation error and EMD
     level: float = 0.9,  # Level of the intervals that sharpness and interval score are about
-    with_emd: bool = True,  # Whether to compute the earth mover's distance, which needs POT
+    with_emd: bool
+    | None = None,  # Whether to add the EMD, which needs POT; `None`: where POT is installed
 ) -> Record:  # Measures by name; scores by stratum as `crps`, `crps_active`, …
     "Everything that applies, in one flat record"
     posterior = as_posterior(result)

@@ -9,7 +9,7 @@ __all__ = ['crps', 'check_level', 'interval_score', 'log_score', 'mean_norm', 'e
 import numpy as np
 from scipy.special import erf, ndtri
 
-from ..core.checks import check_array, check_number, refuse
+from ..core.checks import check_array, check_number, check_shapes, refuse
 from ..posterior.moments import check_variance
 
 # %% ../../nbs/api/evaluation/01_scores.ipynb #28a2b253
@@ -20,13 +20,8 @@ def _announced(
     x = check_array("x", x)
     mean = check_array("mean", mean)
     var = check_variance("var", var)
-    try:
-        error, std = np.broadcast_arrays(x - mean, np.sqrt(var))
-    except ValueError:
-        got = f"{x.shape}, {mean.shape}, {var.shape}"
-        cure = "give var an axis for time: var[..., None]"
-        refuse(ValueError, "x, mean and var", "of shapes that broadcast", got, cure)
-    return error, std
+    shape = check_shapes(dict(x=x, mean=mean, var=var), {})
+    return np.broadcast_to(x - mean, shape), np.broadcast_to(np.sqrt(var), shape)
 
 
 def _standardised(error: np.ndarray, std: np.ndarray) -> np.ndarray:

@@ -12,8 +12,25 @@ from scipy.sparse.csgraph import reverse_cuthill_mckee
 from scipy.spatial import cKDTree
 
 from ..core.checks import check_array, check_choice, check_number
+from ..core.units import check_metres
+from ..core.warnings import PlausibilityWarning, warn
 
 # %% ../../nbs/api/head/05_basis.ipynb #2662ab30
+def _check_width(B: sparse.csr_array, sigma: float, reach: float) -> None:
+    "Say that patches are wider than any head, or single points"
+    if sigma > 1:
+        warn(
+            f"sigma is {sigma:.3g} m, so every patch is the whole head: divide millimetres by 1000",
+            PlausibilityWarning,
+        )
+    if B.nnz == B.shape[0] > 1:
+        warn(
+            f"no source has a neighbour within {1e3 * reach:.3g} mm, so every patch is a single "
+            "source, as without a basis: a wider sigma, or src_coords and sigma in m?",
+            PlausibilityWarning,
+        )
+
+
 def _bumps(
     r: np.ndarray,  # Positions, `(n_sources, 3)`, m
     sigma: float,  # Width of a bump, m
@@ -40,11 +57,14 @@ def sflex_basis(
 ) -> sparse.csr_array:  # `(n_sources, n_sources)`
     "A smooth bump around every source"
     r = check_array("src_coords", src_coords, (None, 3), "one row of x, y, z in m for each source")
-    sigma = check_number("sigma", sigma, above=0, cure="the width of a patch in m; 0.01 is 10 mm")
+    r = check_metres("src_coords", r)
+    cure = "the width of a patch in m; 0.01 is 10 mm"
+    sigma = check_number("sigma", sigma, above=0, cure=cure)
     reach = sigma * check_number("threshold_factor", threshold_factor, above=0)
     powers = {"sym": (-0.5, -0.5), "row": (-1, 0), None: (0, 0)}
     left, right = check_choice("normalize", normalize, powers)
     B = _bumps(r, sigma, reach)
+    _check_width(B, sigma, reach)
     D = B.sum(1)
     scale = np.repeat(D**left, np.diff(B.indptr))  # of the row that an entry is in
     scale *= (D**right)[B.indices]  # … and of its column

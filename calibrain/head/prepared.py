@@ -15,6 +15,7 @@ from fastcore.basics import patch
 from scipy import linalg, sparse
 
 from ..core.checks import check_array, check_choice, check_leadfield, check_orient, refuse
+from ..core.units import check_metres
 from .basis import normalisation, sflex_basis, through_basis
 from .leadfield import Leadfield
 
@@ -110,7 +111,8 @@ def _positions(self: Prepared, src_coords: np.ndarray | None) -> np.ndarray:  # 
         must = f"an array of shape ({self.n_sources}, 3), in m"
         got = "None" if self.record is None else "a Leadfield without coords"
         refuse(TypeError, "src_coords", must, got, cure)
-    return check_array("src_coords", src_coords, (self.n_sources, 3), cure)
+    coords = check_array("src_coords", src_coords, (self.n_sources, 3), cure)
+    return check_metres("src_coords", coords)
 
 # %% ../../nbs/api/head/06_prepared.ipynb #df1718ae
 @patch

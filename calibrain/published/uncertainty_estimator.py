@@ -24,7 +24,14 @@ from calibrain.calibration.credible_sets import (
     reach,
     without_single_axes,
 )
-from ..core.checks import check_array, check_count, check_logger, check_number, refuse
+from calibrain.core.checks import (
+    check_array,
+    check_count,
+    check_logger,
+    check_number,
+    check_shapes,
+    refuse,
+)
 from ..head.leadfield import Leadfield
 from calibrain.posterior.moments import (
     Moments,
@@ -52,12 +59,13 @@ class UncertaintyEstimator:
 def credible_intervals_normal(
     self: UncertaintyEstimator,
     mean: np.ndarray,  # Means, any shape, nAm
-    variance: np.ndarray,  # Variances, a shape that goes with it, nAm²
+    variance: np.ndarray,  # Variances, a number or of the same axes, `(n_sources, 1)` at all times, nAm²
     nominal_coverage: float,  # Probability that the intervals should hold
 ) -> tuple:  # Lower and upper ends
     "Central intervals of Gaussians"
-    mean = np.asarray(mean, float)
+    mean = check_array("mean", mean)
     half = half_width(variance, nominal_coverage)
+    check_shapes(dict(mean=mean), dict(variance=half))
     return mean - half, mean + half
 
 # %% ../../nbs/api/published/01_uncertainty_estimator.ipynb #99675238

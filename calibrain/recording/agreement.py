@@ -7,6 +7,7 @@ __all__ = ['check_forward_agrees', 'check_cov_projections']
 
 # %% ../../nbs/api/recording/05_agreement.ipynb #ca4d0e8b
 import mne
+import mne.transforms  # not among the lazy names of older versions
 import numpy as np
 from mne.io.constants import FIFF
 

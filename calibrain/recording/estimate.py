@@ -14,12 +14,14 @@ from typing import Any
 
 import mne
 import numpy as np
-from tqdm.auto import tqdm
 
 from ..core.checks import check_choice, refuse
+from ..core.progress import progress_bar
+from ..head.leadfield import Leadfield
 from ..posterior.result import Result
 from .diagnosis import baseline_power
 from .input import as_conditions, check_data, time_window
+from .leadfield import as_forward
 from .posterior import EvokedPosterior
 from .whitened import WhitenedForward, whitened_forward
 from ..solvers.analytic import as_samples
@@ -114,8 +116,14 @@ def _check_result(result: Result, name: str) -> None:
         refuse(TypeError, "solver", must, f"{name}, which returned {type(result).__name__}")
 
 
+def _where(head: WhitenedForward, fwd: mne.Forward) -> dict:
+    "Where the sources are filed: kind of source space, vertices, subject"
+    subject = fwd["src"][0].get("subject_his_id")
+    return dict(space=head.sources.space, vertices=head.sources.vertices, subject=subject)
+
+
 def _posterior(
-    bound: Bound, condition: _Condition, head: WhitenedForward, subject: str | None
+    bound: Bound, condition: _Condition, head: WhitenedForward, where: dict
 ) -> EvokedPosterior:
     "Solve one condition"
     e = condition.evoked
@@ -124,16 +132,14 @@ def _posterior(
     result = head.unweighted(result)
     return EvokedPosterior(
         result,
-        space=head.sources.space,
-        vertices=head.sources.vertices,
         coords=head.leadfield.coords,
         basis=head.leadfield.basis,
         tmin=condition.tmin,
         tstep=1 / e.info["sfreq"],
-        subject=subject,
         comment=e.comment or "",
         nave=e.nave,
         power=_power(condition, head, result),
+        **where,
     )
 
 
@@ -164,8 +170,8 @@ class EpochPosteriors(Sequence):
         return len(self._epochs)
 
     def __iter__(self) -> Iterator[EvokedPosterior]:
-        show = dict(desc=self._name, unit="epoch", disable=not self._progress)
-        for number in tqdm(range(len(self)), **show):
+        numbers = range(len(self))
+        for number in progress_bar(numbers, self._progress, desc=self._name, unit="epoch"):
             yield self[number]
 
     def __getitem__(self, number: Any) -> Any:
@@ -205,13 +211,13 @@ def _posterior_of(
     bound: Bound,
     times: tuple,
     noise: str,
-    subject: str | None,
+    where: dict,
 ) -> EvokedPosterior:
     "One epoch, checked and solved with what all share"
     window = time_window(e, *times)
     check_data(e, head.names, window)
     matched = _match(e, head, window, noise, one_of_many=True)
-    return _posterior(bound, matched, head, subject)
+    return _posterior(bound, matched, head, where)
 
 
 class _Averages:
@@ -236,7 +242,8 @@ def _check_usual(
 # %% ../../nbs/api/recording/02_estimate.ipynb #486a5892
 def estimate_evoked(
     evoked: mne.Evoked,  # The response, V and T; `mne.Epochs` are averaged; several are a list
-    forward: mne.Forward,  # The forward solution
+    forward: mne.Forward
+    | Leadfield,  # The forward solution, or a `Leadfield` where there is no MRI
     noise_cov: mne.Covariance | None,  # Of one epoch, V² and T²; `None`: the baseline's variance
     solver: str | Callable = "gamma_map_sflex",  # Name of a solver, or the solver
     *,
@@ -250,7 +257,7 @@ def estimate_evoked(
     rank: dict | str | None = None,  # Rank of the noise, as `compute_whitener` takes it
     average: bool = True,  # Whether to average `mne.Epochs`; `False`: one by one, as asked for
     solver_params: dict | None = None,  # Further arguments of the solver
-    progress: bool = True,  # Whether to show progress
+    progress: bool = True,  # Whether to show progress where somebody watches: terminal, notebook
 ) -> EvokedPosterior:  # Of the sources; a list for a list of conditions, a sequence for epochs
     "Sources of an evoked response, with error bars"
     average = check_choice("average", average, {True: True, False: False})
@@ -258,6 +265,7 @@ def estimate_evoked(
     bound = _bind(solver, solver_params, noise)
     _check_noise_is_known(noise, noise_cov)
     conditions = as_conditions(evoked) if average else [_one_epoch(evoked, 0)]
+    forward, fields = as_forward(forward, conditions)
     baselines = None if average else _Averages(evoked)
     windows = [time_window(e, tmin, tmax) for e in conditions]
     head = whitened_forward(
@@ -266,15 +274,15 @@ def estimate_evoked(
     many = len(conditions) > 1 or not average
     lf = head.leadfield
     bound = bound.told(lf.n_orient, lf.coords, None, progress and not many, "orientation")
-    subject = forward["src"][0].get("subject_his_id")
+    where = _where(head, forward) | fields
     if not average:
         _check_usual(evoked, head, noise, noise_cov)
-        said = dict(bound=bound, times=(tmin, tmax), noise=noise, subject=subject)
+        said = dict(bound=bound, times=(tmin, tmax), noise=noise, where=where)
         solve = partial(_posterior_of, head=head, **said)
         return EpochPosteriors(evoked, solve, bound.name, progress)  # type: ignore[return-value]
     each_window = zip(conditions, windows)
     matched = [_match(e, head, window, noise, noise_cov) for e, window in each_window]
-    each = tqdm(matched, desc=bound.name, unit="condition", disable=not (progress and many))
-    found = [_posterior(bound, one, head, subject) for one in each]
+    each = progress_bar(matched, progress and many, desc=bound.name, unit="condition")
+    found = [_posterior(bound, one, head, where) for one in each]
     alone = isinstance(evoked, mne.Evoked | mne.BaseEpochs)
     return found[0] if alone else found  # type: ignore[return-value]

@@ -10,6 +10,7 @@ import warnings
 from dataclasses import dataclass, replace
 
 import mne
+import mne.cov  # not among the lazy names of older versions
 import numpy as np
 from scipy import linalg
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import linalg
-from tqdm.auto import tqdm
 
+from ..core.progress import progress_bar
 from ..core.warnings import ConvergenceWarning, warn
 from calibrain.solvers.evidence import (
     Evidence,
@@ -236,7 +236,7 @@ class Course:
     ):
         self.costs = [cost]
         self.steps: list[tuple] = []
-        self.bar = tqdm(total=most, disable=not progress, desc="evidence", unit=unit)
+        self.bar = progress_bar(show=progress, total=most, desc="evidence", unit=unit)
 
     @property
     def n_steps(self) -> int:

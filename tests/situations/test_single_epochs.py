@@ -109,7 +109,8 @@ def test_averages_are_as_they_were():
     same(solve(some, fwd, cov), solve(some.average(), fwd, cov))
 
 
-def test_progress(capsys):
+def test_progress(capsys, monkeypatch):
+    monkeypatch.setattr("calibrain.core.progress.watched", lambda: True)
     some, fwd, cov = epochs(3)
     list(estimate_evoked(some, fwd, cov, "BMN", average=False, progress=True))
     assert "3/3" in capsys.readouterr().err
