@@ -19,4 +19,5 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "calibration.coverage": ["coverage_curve"],
     "published.uncertainty_estimator": ["UncertaintyEstimator"],
     "published.metric_evaluator": ["MetricEvaluator"],
+    "published.leadfield_builder": ["LeadfieldBuilder"],
 })

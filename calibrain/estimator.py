@@ -38,7 +38,7 @@ class SourceEstimator:
         solver: str | Callable,  # A solver, or its name in the registry
         solver_params: dict | None = None,  # Further arguments of the solver
         noise_var: float | None = None,  # Variance of the noise, µV² or fT²; `None`: it is learned
-        n_orient: int = 1,  # Orientations of a source: 1, 2 or 3; a `Leadfield` brings its own
+        n_orient: int | None = None,  # Orientations of a source: 1, 2 or 3; `None`: those of L
         logger: logging.Logger | None = None,  # Where the solver leaves a line about the outcome
         noise_cov: np.ndarray | None = None,  # Covariance of the noise, or a `Whitener`
     ):
@@ -73,12 +73,21 @@ def set_params(
         setattr(self, name, value)
     return self
 
+# %% ../nbs/api/estimator/01_estimator.ipynb #aebc8e1e
+def _orientations(said: int | None, L: np.ndarray | Leadfield | Prepared) -> int:
+    "Orientations of a source: what was said, or what the leadfield has"
+    if said is not None:
+        return said
+    if isinstance(L, Leadfield | Prepared):
+        return L.n_orient
+    return np.shape(L)[2] if np.ndim(L) == 3 else 1
+
 # %% ../nbs/api/estimator/01_estimator.ipynb #0800d40f
 @patch
-def _bind(self: SourceEstimator, record: Leadfield | None = None) -> Bound:
+def _bind(self: SourceEstimator, record: Leadfield | None = None, n_orient: int = 1) -> Bound:
     "The solver with its parameters, told what is known of the sources, and the noise"
     bound = bind(self.solver, self.solver_params).told(
-        self.n_orient if record is None else record.n_orient,
+        n_orient if record is None else record.n_orient,
         None if record is None else record.coords,
         check_logger(self.logger, __name__),
     )
@@ -98,21 +107,20 @@ def _n_sensors(L: np.ndarray | Leadfield | Prepared, n_orient: int) -> int:
 
 
 @patch
-def _whitener(self: SourceEstimator, L: np.ndarray | Leadfield | Prepared) -> Whitener | None:
+def _whitener(
+    self: SourceEstimator, L: np.ndarray | Leadfield | Prepared, n_orient: int
+) -> Whitener | None:
     "What whitens the noise at the sensors of a leadfield"
     if self.noise_cov is None:
         return None
-    return noise_whitener(self.noise_cov, _n_sensors(L, self.n_orient), record_of(L))
+    return noise_whitener(self.noise_cov, _n_sensors(L, n_orient), record_of(L))
 
 
-@patch
-def _leadfield(
-    self: SourceEstimator, L: np.ndarray | Leadfield | Prepared, w: Whitener | None
-) -> Prepared:
+def _leadfield(L: np.ndarray | Leadfield | Prepared, n_orient: int, w: Whitener | None) -> Prepared:
     "The leadfield, whitened; what was fitted does not follow its argument when that is changed"
     if w is not None:
-        return prepare(L, self.n_orient, W=w.W)
-    prepared = prepare(L, self.n_orient)
+        return prepare(L, n_orient, W=w.W)
+    prepared = prepare(L, n_orient)
     return prepared if prepared is L else replace(prepared, L=prepared.L.copy())
 
 
@@ -161,9 +169,10 @@ def fit(
     y: np.ndarray,  # `([n_recordings,] n_sensors, n_times)` or `(n_sensors,)`, µV or fT
 ) -> SourceEstimator:  # The estimator itself, with `result_`
     "Solve for one recording, or for each of several"
-    bound = self._bind(record_of(L))
-    w = self._whitener(L)
-    leadfield = self._leadfield(L, w)
+    n_orient = _orientations(self.n_orient, L)
+    bound = self._bind(record_of(L), n_orient)
+    w = self._whitener(L, n_orient)
+    leadfield = _leadfield(L, n_orient, w)
     n_sensors = leadfield.n_sensors if w is None else w.n_sensors
     y = _check_recordings(y, n_sensors, leadfield.record)
     _check_noise(bound, w, y)

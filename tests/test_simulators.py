@@ -403,7 +403,6 @@ SOURCES = [
     ("orientation_type", ["free"], ValueError, ["orientation_type", "['free']"]),
     ("coil_type", 5001, ValueError, ["coil_type", "5001", "FIFFV_COIL_EEG"]),
     ("coil_type", "eeg", TypeError, ["coil_type", "'eeg'", "FIFF.FIFFV_COIL_EEG"]),
-    ("coil_type", None, TypeError, ["coil_type", "None"]),
     ("coil_type", True, TypeError, ["coil_type", "True"]),
     ("seed", -1, ValueError, ["seed", "-1"]),
     ("seed", 2**32, ValueError, ["seed", str(2**32), "2**32 - 1"]),

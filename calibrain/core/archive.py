@@ -8,9 +8,10 @@ __all__ = ['write_arrays', 'read_arrays']
 # %% ../../nbs/api/core/04_archive.ipynb #70ea5fa6
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -81,9 +82,22 @@ def _member(archive: Mapping, key: str, path: Path) -> np.ndarray:
             f"save {key!r} as an array of numbers or text"
         ) from e
 
+
+def _members(archive: Any, needed: Collection[str] | None, path: Path) -> dict:
+    "The arrays of an open npz, without pickled ones that nobody needs"
+    arrays = {}
+    for key in archive.files:
+        try:
+            arrays[key] = _member(archive, key, path)
+        except _Pickled:
+            if needed is None or key in needed:
+                raise
+    return arrays
+
 # %% ../../nbs/api/core/04_archive.ipynb #5aed779d
 def read_arrays(
     path: str | Path,  # An `.npz` file
+    needed: Collection[str] | None = None,  # Other members may be pickled, and are left out then
 ) -> dict:  # Name → array
     "Read arrays, and refuse a file that is cut short, altered, or could run code"
     path = _npz_path(path)
@@ -91,7 +105,7 @@ def read_arrays(
         refuse(FileNotFoundError, "path", "a file", path)
     try:
         with np.load(path, allow_pickle=False) as archive:
-            arrays = {key: _member(archive, key, path) for key in archive.files}
+            arrays = _members(archive, needed, path)
     except _Pickled:
         raise
     except Exception as e:  # a damaged file can fail in any way

@@ -64,6 +64,8 @@ def check_count(
     cure: str = "",  # What to do about a wrong value
 ) -> int:  # The argument as an int
     "A whole number within bounds"
+    if isinstance(value, np.ndarray) and value.ndim == 0:
+        value = value[()]
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Integral):
         refuse(TypeError, name, "a whole number", repr(value), cure)
     return int(check_number(name, int(value), least=least, most=most, cure=cure))

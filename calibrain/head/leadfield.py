@@ -25,7 +25,12 @@ from calibrain.core.checks import (
 )
 from ..core.tables import html_table
 from ..core.units import UNIT_OF_KIND, UNIT_OF_LEADFIELD, check_metres
-from .files import fields_from_arrays, fields_from_published, leadfield_arrays
+from calibrain.head.files import (
+    NEEDED,
+    fields_from_arrays,
+    fields_from_published,
+    leadfield_arrays,
+)
 
 # %% ../../nbs/api/head/01_leadfield.ipynb #39c69da1
 def _modality(units: Sequence[str]) -> str:
@@ -405,7 +410,7 @@ def load(
     path: str | Path,  # An `.npz` file, written by `save` or by calibrain 1.0
 ) -> Leadfield:  # The leadfield
     "Read a leadfield from a file"
-    arrays = read_arrays(path)
+    arrays = read_arrays(path, NEEDED)
     if "leadfield" in arrays:
         return cls(**fields_from_published(arrays, Path(path).name))
     return cls(**fields_from_arrays(arrays, path))

@@ -231,6 +231,7 @@ def _covariances(
 class _Measured(NamedTuple):
     "What every method is about"
 
+    family: _Family
     distances: Distances
     moments: Moments
     truth: np.ndarray  # `(n_sources, k, n_times)`
@@ -262,12 +263,12 @@ def _measure(
     moments = Moments(by_source(hat_name, hat, k, n_sources, why), cov)
     truth = truth_like(x, moments.mean, truth_name)
     distances = mahalanobis(truth, moments, mode, family.region)
-    return _Measured(distances, moments, truth, directions)
+    return _Measured(family, distances, moments, truth, directions)
 
 # %% ../../nbs/api/published/01_uncertainty_estimator.ipynb #afabb83a
 def _one_level(measured: _Measured, level: float) -> dict:
     "Membership at one level, and what it was decided by"
-    s, m, truth, _ = measured
+    s, m, truth = measured.distances, measured.moments, measured.truth
     inside = s.d2 <= reach(level)[s.rank]
     n_within = int((inside & s.informative).sum())
     total = int(s.informative.sum())
@@ -282,8 +283,12 @@ def _one_level(measured: _Measured, level: float) -> dict:
     if s.mode == "aggregated":
         out["x_true_agg"] = _averaged(truth)
         out["x_hat_agg"] = _averaged(m.mean)
-    sets = _ellipsoids if s.region == "ellipsoid" else _intervals
-    return out | sets(s, m, level)
+    if s.region == "ellipsoid":
+        return out | _ellipsoids(s, m, level)
+    out |= _intervals(s, m, level)
+    if measured.family.n_orient == 1:
+        return out | _variances(s, m)
+    return out | _component_variances(s, m)
 
 
 def _averaged(x: np.ndarray) -> np.ndarray:  # `(n_sources[, k])`
@@ -296,7 +301,7 @@ def _ellipsoids(s: Distances, m: Moments, level: float) -> dict:
     k, n_times = m.mean.shape[1:]
     return dict(
         q_values=without_single_axes(s.d2, s.mode),
-        threshold=float(reach(level)[k, 0]),
+        threshold=max(0.0, float(reach(level)[k, 0])),
         cov_blocks=m.cov / (n_times if s.mode == "aggregated" else 1),
     )
 
@@ -304,33 +309,63 @@ def _ellipsoids(s: Distances, m: Moments, level: float) -> dict:
 def _intervals(s: Distances, m: Moments, level: float) -> dict:
     "What decided about intervals"
     lower, upper = credible_interval(m, level, s.mode)
-    out = dict(ci_lower=lower, ci_upper=upper)
+    return dict(ci_lower=lower, ci_upper=upper, z_score=float(half_width(np.ones(()), level)))
+
+# %% ../../nbs/api/published/01_uncertainty_estimator.ipynb #b3b39274
+def _variances(s: Distances, m: Moments) -> dict:
+    "The variances of sources with one component"
+    variances = m.cov[:, 0]
+    n_times = m.mean.shape[2]
     if s.mode == "aggregated":
-        k, n_times = m.mean.shape[1:]
-        variances = m.cov[:, 0] if k == 1 else m.cov
-        out["posterior_var_agg"] = variances / n_times
-    return out
+        return dict(posterior_var_agg=variances / n_times)
+    return dict(posterior_var=np.repeat(variances[:, None], n_times, axis=1))
+
+
+def _component_variances(s: Distances, m: Moments) -> dict:
+    "The variances of components, and over what was counted"
+    n_sources, k, n_times = m.mean.shape
+    axes = "sources, directions"
+    out = dict(posterior_var=m.cov, n_sources=n_sources, n_orient=k)
+    if s.mode == "aggregated":
+        return out | dict(posterior_var_agg=m.cov / n_times, aggregation_axes=axes)
+    each = np.repeat(m.cov[:, :, None], n_times, axis=2)
+    return out | dict(posterior_var_full=each, aggregation_axes=f"{axes}, time")
 
 # %% ../../nbs/api/published/01_uncertainty_estimator.ipynb #970a1838
 def _projected(measured: _Measured, out: dict) -> dict:
     "What was compared, in the two components of MEG"
-    return dict(
+    truth = out.get("x_true_agg", measured.truth)
+    mean = out.get("x_hat_agg", measured.moments.mean)
+    projected = dict(
         V_tan=measured.directions,
-        projected_true=out.get("x_true_agg", measured.truth),
-        projected_mean=out.get("x_hat_agg", measured.moments.mean),
+        projected_true=truth,
+        projected_mean=mean,
+        projected_cov_blocks=out["cov_blocks"],
     )
+    if measured.distances.mode == "aggregated":
+        projected |= dict(x_true_agg_2d=truth, x_hat_agg_2d=mean)
+    return projected
 
 # %% ../../nbs/api/published/01_uncertainty_estimator.ipynb #950160b4
-def _curve(s: Distances, levels: np.ndarray) -> dict:
+def _curve(measured: _Measured, levels: np.ndarray) -> dict:
     "Empirical coverage at each level, over all sources that count"
+    s = measured.distances
     everywhere = np.ones(len(s.rank), bool)
     curve = count_coverage(s, {"all": everywhere}, levels)["all"]
-    return dict(
+    out = dict(
         nominal_coverages=curve.nominal,
         empirical_coverages=curve.empirical,
         ci_counts=curve.counts,
         total_count=curve.total,
         interval_type="marginal" if s.region == "marginal" else "full_cov",
+    )
+    if s.region == "ellipsoid" or measured.family.n_orient == 1:
+        return out
+    return out | dict(
+        total_counts=np.full(len(curve.nominal), curve.total),
+        n_orient=measured.moments.mean.shape[1],
+        mode=s.mode,
+        direction_aggregation="pooled_over_all_components",
     )
 
 # %% ../../nbs/api/published/01_uncertainty_estimator.ipynb #405281ec
@@ -367,7 +402,7 @@ def _method(name: str, family: _Family, mode: str, at_level: bool) -> Callable:
         options = {option: given[option] for option in family.options if option in given}
         measured = _measure(family, mode, *arrays, **options)
         if not at_level:
-            return _curve(measured.distances, given["self"].nominal_coverages)
+            return _curve(measured, given["self"].nominal_coverages)
         out = _one_level(measured, given["nominal_coverage"])
         if "V_tan" in family.options:
             out |= _projected(measured, out)

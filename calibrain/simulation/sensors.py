@@ -157,7 +157,10 @@ class SensorSimulator:
         logger: logging.Logger | None = None,  # Where to log; `None`: the logger of this module
     ):
         self.logger = check_logger(logger, __name__)
-        self.set_sensor_metadata()
+        self.kind = FIFF.FIFFV_MEG_CH
+        self.units = FIFF.FIFF_UNIT_T
+        self.unitmult = FIFF.FIFF_UNITM_F
+        self.coil_type: int | None = None
 
     @property
     def unit(self) -> str:  # Such as "µV"
@@ -179,23 +182,22 @@ class SensorSimulator:
 def set_sensor_metadata(
     self: SensorSimulator,
     *,
-    kind: int | None = None,  # Kind of channel, `FIFF.FIFFV_…_CH`; `None`: MEG
-    units: int | None = None,  # Unit, `FIFF.FIFF_UNIT_…`; `None`: tesla
-    unitmult: int | None = None,  # Power of ten, `FIFF.FIFF_UNITM_…`; `None`: femto
-    coil_type: int | None = None,  # Coil, `FIFF.FIFFV_COIL_…`; `None`: not said
+    kind: int | None = None,  # Kind of channel, `FIFF.FIFFV_…_CH`; `None`: as it is
+    units: int | None = None,  # Unit, `FIFF.FIFF_UNIT_…`; `None`: as it is
+    unitmult: int | None = None,  # Power of ten, `FIFF.FIFF_UNITM_…`; `None`: as it is
+    coil_type: int | None = None,  # Coil, `FIFF.FIFFV_COIL_…`; `None`: as it is
 ) -> SensorSimulator:  # The simulator
     "Record what the sensors are"
-    said = dict(kind=FIFF.FIFFV_MEG_CH, units=FIFF.FIFF_UNIT_T, unitmult=FIFF.FIFF_UNITM_F)
-    said["coil_type"] = None
+    given = {}
     if kind is not None:
-        said["kind"] = _fiff("kind", kind, "FIFFV_", "_CH")
+        given["kind"] = _fiff("kind", kind, "FIFFV_", "_CH")
     if units is not None:
-        said["units"] = _fiff("units", units, "FIFF_UNIT_")
+        given["units"] = _fiff("units", units, "FIFF_UNIT_")
     if unitmult is not None:
-        said["unitmult"] = _fiff("unitmult", unitmult, "FIFF_UNITM_")
+        given["unitmult"] = _fiff("unitmult", unitmult, "FIFF_UNITM_")
     if coil_type is not None:
-        said["coil_type"] = _fiff("coil_type", coil_type, "FIFFV_COIL_")
-    vars(self).update(said)
+        given["coil_type"] = _fiff("coil_type", coil_type, "FIFFV_COIL_")
+    vars(self).update(given)  # all of them, or none where one is refused
     return self
 
 # %% ../../nbs/api/simulation/02_sensors.ipynb #64728749

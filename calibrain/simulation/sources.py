@@ -334,10 +334,12 @@ _COMPONENTS = {FIFF.FIFFV_COIL_EEG: 3} | {
 
 def n_components(
     orientation_type: str,  # `"fixed"` (to the cortical normal) or `"free"`
-    coil_type: int,  # FIFF coil type: EEG, or a VectorView magnetometer or planar gradiometer
+    coil_type: int | None,  # FIFF coil: EEG, or a VectorView magnetometer or gradiometer
 ) -> int:  # 1, 2 or 3
     "Waveforms that a source needs"
     free = check_choice("orientation_type", orientation_type, {"fixed": False, "free": True})
+    if coil_type is None and not free:
+        return 1
     cure = "pass a constant such as FIFF.FIFFV_COIL_EEG"
     coil = check_count("coil_type", coil_type, cure=cure)
     k = check_choice("coil_type", coil, _COMPONENTS)
@@ -368,6 +370,9 @@ class SourceSimulator:
     ):
         self.config = self.ERP_config = ErpConfig(ERP_config)
         self.logger = check_logger(logger, __name__)
+        self.kind = FIFF.FIFFV_DIPOLE_WAVE
+        self.units = FIFF.FIFF_UNIT_AM
+        self.unitmult = FIFF.FIFF_UNITM_N  # what is drawn is in nAm
 
     @property
     def times(self) -> np.ndarray:  # `(n_times,)`, s
@@ -388,7 +393,7 @@ def simulate(
     n_sources: int = 1284,  # Sources in all
     nnz: int = 5,  # Active sources
     orientation_type: str = "fixed",  # `"fixed"` or `"free"`
-    coil_type: int = FIFF.FIFFV_COIL_EEG,  # FIFF coil type; free: EEG has 3 components, VectorView 2
+    coil_type: int | None = FIFF.FIFFV_COIL_EEG,  # FIFF coil; free: EEG 3 components, VectorView 2
     seed: int = 42,  # Seed of the trial, 0 to 2**32 - 1
 ) -> (
     tuple

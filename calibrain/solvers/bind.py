@@ -9,6 +9,7 @@ __all__ = ['Bound', 'bind']
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 
 import numpy as np
 from fastcore.basics import patch
@@ -18,6 +19,20 @@ from ..head.prepared import Prepared
 from ..posterior.result import Result
 from .analytic import takes_complex
 from .registry import Solver, describe
+
+# %% ../../nbs/api/solvers/21_bind.ipynb #34a71afa
+def _check_known(s: Solver, params: dict, not_the_users: set) -> None:
+    "Refuse parameters that a solver does not know, or that are set elsewhere"
+    free = set(s.takes()) - not_the_users
+    unknown = set(params) & not_the_users if s.takes_anything else set(params) - free
+    if not unknown:
+        return
+    close = [get_close_matches(name, free, n=1) for name in sorted(unknown)]
+    meant = ", ".join(match[0] for match in close if match)
+    raise TypeError(
+        f"solver_params: {s.name} has no parameter {', '.join(sorted(unknown))} to set here; "
+        f"it takes {', '.join(sorted(free))}" + (f": did you mean {meant}?" if meant else "")
+    )
 
 # %% ../../nbs/api/solvers/21_bind.ipynb #6eb952e3
 @dataclass(frozen=True, eq=False)
@@ -58,18 +73,14 @@ def bind(
         refuse(TypeError, "solver_params", "a dict or None", repr(params))
     described = describe(solver)
     params = dict(params or {})
-    free = set(described.takes()) - {"L", "y", "noise_var", *own}
-    if unknown := sorted(set(params) - free):
-        raise TypeError(
-            f"solver_params: {described.name} has no parameter {', '.join(unknown)} to set here; "
-            f"it takes {', '.join(sorted(free))}"
-        )
+    _check_known(described, params, {"L", "y", "noise_var", *own})
     return Bound(described, params)
 
 # %% ../../nbs/api/solvers/21_bind.ipynb #88fb1ef9
 def _check_orientations(s: Solver, n_orient: int, name: str) -> None:
     "Refuse a number of components that a solver cannot handle"
-    allowed = s.orientations if "n_orient" in s.takes() else (1,)
+    asks = "n_orient" in s.takes() or s.takes_anything
+    allowed = s.orientations if asks else (1,)
     if n_orient not in allowed:
         refuse(ValueError, name, f"one of {allowed} for {s.name}", n_orient)
 
@@ -92,7 +103,9 @@ def told(
         arguments["logger"] = logger
     if verbose is not None:
         arguments["verbose"] = verbose
-    takes = self.solver.takes()
+    takes = {*self.solver.takes()}
+    if self.solver.takes_anything:
+        takes |= {"n_orient", "logger", *self.arguments}
     return replace(self, arguments={k: v for k, v in arguments.items() if k in takes})
 
 # %% ../../nbs/api/solvers/21_bind.ipynb #1a9479d8
@@ -107,7 +120,8 @@ def _check_noise_is_said(s: Solver, noise_var: float | None) -> None:
             "pass the noise variance in squared data units, "
             "or the covariance of the noise as noise_cov",
         )
-    if noise_var is not None and "noise_var" not in s.takes():
+    asks = "noise_var" in s.takes() or s.takes_anything
+    if noise_var is not None and not asks:
         refuse(
             ValueError,
             "noise_var",
@@ -138,5 +152,6 @@ def with_white_noise(
     "Told the variance that whitening has left"
     if self.learns_noise:
         return self
-    argument = "noise_var" if "noise_var" in self.solver.takes() else "init_lambda"
+    asks = "noise_var" in self.solver.takes() or self.solver.takes_anything
+    argument = "noise_var" if asks else "init_lambda"
     return replace(self, arguments={argument: variance} | self.arguments)

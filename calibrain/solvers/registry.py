@@ -18,6 +18,9 @@ from .bmn import BMN, BMN_joint
 from .gamma_lambda_map import gamma_lambda_map, gamma_lambda_map_sflex
 from .gamma_map import gamma_map, gamma_map_sflex
 
+# %% ../../nbs/api/solvers/20_registry.ipynb #07adcd94
+_COLLECTING = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
 # %% ../../nbs/api/solvers/20_registry.ipynb #fa204a43
 @dataclass(frozen=True)
 class Solver:
@@ -38,11 +41,19 @@ class Solver:
     def takes_prepared(self) -> bool:
         return self is SOLVERS.get(self.name)
 
-# %% ../../nbs/api/solvers/20_registry.ipynb #07adcd94
+# %% ../../nbs/api/solvers/20_registry.ipynb #6bcd4053
 @patch
 def takes(self: Solver) -> dict:  # Parameters by name
-    "What may be passed to the solver, and its defaults"
-    return dict(inspect.signature(self.function).parameters)
+    "What may be passed to the solver by name, and its defaults"
+    parameters = inspect.signature(self.function).parameters
+    return {name: p for name, p in parameters.items() if p.kind not in _COLLECTING}
+
+
+@patch(as_prop=True)
+def takes_anything(self: Solver) -> bool:
+    "Whether the solver takes arguments of any name, as one written with `**kwargs` does"
+    parameters = inspect.signature(self.function).parameters.values()
+    return any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
 
 # %% ../../nbs/api/solvers/20_registry.ipynb #1b35364b
 _package = (
