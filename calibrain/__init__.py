@@ -3,6 +3,10 @@ __version__ = "0.1.0"
 
 import lazy_loader
 
+from .core.moved import find_moved
+
+find_moved()  # `calibrain.basis`, of before the package had wings, is `calibrain.head.basis`
+
 # Public names and the modules that hold them. Each is imported when it is first asked for, so
 # `import calibrain` does no work.
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={

@@ -139,3 +139,14 @@ def test_the_size_of_whitened_noise(variance):
     np.testing.assert_allclose(result.mean, told.mean, atol=1e-12)
     np.testing.assert_allclose(result.log_evidence, told.log_evidence)
     assert bound.arguments == {}, "a bound solver stays as it was"
+
+
+def test_positions_of_a_result_are_its_own():
+    "Whoever passes positions may move them afterwards"
+    rng = np.random.default_rng(0)
+    coords = rng.normal(scale=0.03, size=(30, 3))
+    before = coords.copy()
+    estimator = SourceEstimator("gamma_map_sflex", dict(src_coords=coords), noise_var=1.0)
+    found = estimator.fit(rng.normal(size=(8, 30)), rng.normal(size=(8, 5))).predict()
+    coords += 1
+    np.testing.assert_array_equal(found.coords, before)

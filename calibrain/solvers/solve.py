@@ -61,6 +61,9 @@ def _located(result: Result, bound: Bound, recording: MatchedRecording) -> Resul
     if result.coords is not None:
         coords = result.coords
     times = recording.times if result.times is None else result.times
+    # copies: the result does not follow arrays that their owner changes later
+    coords = None if coords is None else np.array(coords, dtype=float)
+    times = None if times is None else np.array(times, dtype=float)
     return replace(result, coords=coords, times=times)
 
 # %% ../../nbs/api/solvers/22_solve.ipynb #beeef783
