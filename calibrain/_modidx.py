@@ -381,6 +381,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                        'calibrain/explorers/base.py'),
                                           'calibrain.explorers.base._colours': ( 'api/explorers/base.html#_colours',
                                                                                  'calibrain/explorers/base.py'),
+                                          'calibrain.explorers.base._drawn': ( 'api/explorers/base.html#_drawn',
+                                                                               'calibrain/explorers/base.py'),
                                           'calibrain.explorers.base._frame': ( 'api/explorers/base.html#_frame',
                                                                                'calibrain/explorers/base.py'),
                                           'calibrain.explorers.base._image': ( 'api/explorers/base.html#_image',

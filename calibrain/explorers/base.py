@@ -7,6 +7,7 @@ __all__ = ['Control', 'Impossible', 'png', 'Explorer', 'legend_below']
 
 # %% ../../nbs/api/explorers/01_base.ipynb #679e3b72
 import base64
+import functools
 import html
 import io
 import itertools
@@ -131,15 +132,21 @@ class Explorer:
         return ", ".join(shown)
 
 # %% ../../nbs/api/explorers/01_base.ipynb #47811ac8
-def _frame(
-    explorer: Explorer, values: Mapping
+@functools.lru_cache(maxsize=200)
+def _drawn(
+    explorer: Explorer,
+    choice: tuple,  # One value for each control, in their order
 ) -> tuple[str, str]:  # The picture, base64, and a sentence; one of them is empty
-    "What an explorer shows for one value of each control"
     try:
-        picture = png(explorer.draw(**values))
+        picture = png(explorer.draw(**dict(zip(explorer.controls, choice))))
     except Impossible as reason:
         return "", str(reason)
     return base64.b64encode(picture).decode(), ""
+
+
+def _frame(explorer: Explorer, values: Mapping) -> tuple[str, str]:  # As `_drawn`
+    "What an explorer shows for one value of each control"
+    return _drawn(explorer, tuple(values[name] for name in explorer.controls))
 
 
 def _image(explorer: Explorer, values: Mapping, picture: str) -> str:  # HTML
