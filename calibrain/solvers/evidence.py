@@ -31,6 +31,7 @@ class Problem:
         self,
         per_coeff: np.ndarray,  # One value for each coefficient
     ) -> np.ndarray:  # Their sums over each group
+        "From coefficients to groups"
         return per_coeff.reshape(-1, self.n_orient).sum(1)
 
 # %% ../../nbs/api/solvers/01_evidence.ipynb #5099fb2b

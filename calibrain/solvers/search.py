@@ -260,7 +260,7 @@ class Course:
             self.bar.update()
             self.bar.set_postfix(cost=f"{cost:.6g}", active=int(n_active), refresh=False)
 
-    def history(self) -> dict:
+    def history(self) -> dict:  # Cost, change of γ, active groups and mean noise, by name
         "The steps as arrays"
         change, n_active, noise = np.array(self.steps or np.empty((0, 3))).T
         return dict(
