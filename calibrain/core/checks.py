@@ -66,7 +66,8 @@ def check_count(
     "A whole number within bounds"
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Integral):
         refuse(TypeError, name, "a whole number", repr(value), cure)
-    return int(check_number(name, int(value), least=least, most=most, cure=cure))
+    check_number(name, int(value), least=least, most=most, cure=cure)
+    return int(value)  # not by way of a float, which holds 53 bits
 
 # %% ../../nbs/api/core/02_checks.ipynb #ca08bad5
 T = TypeVar("T")
@@ -127,13 +128,13 @@ def check_array(
 
 # %% ../../nbs/api/core/02_checks.ipynb #65bb4698
 def _check_size(name: str, a: np.ndarray) -> None:
-    "Not all zero, and of a size whose square can be computed"
+    "Not all zero, and of a size that can be computed with"
     largest = max(-a.min(), a.max())
     if largest == 0:
         cure = "check its units and channel selection"
         refuse(ValueError, name, "different from zero somewhere", "all zeros", cure)
-    if not 1e-140 < largest < 1e140:
-        must = "between 1e-140 and 1e140 in size"
+    if not 1e-35 < largest < 1e35:  # γ² is of the fourth power of y over L, and has to be a number
+        must = "between 1e-35 and 1e35 in size"
         refuse(ValueError, name, must, f"{largest:.3g}", "check its units")
 
 # %% ../../nbs/api/core/02_checks.ipynb #16c7e7a9
