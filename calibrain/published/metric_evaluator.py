@@ -124,7 +124,7 @@ def mse(
     V_tan: np.ndarray | None = None,  # Directions of the two components, `(n_sources, 3, 2)`
     L_free_Mx3N: np.ndarray | None = None,  # Free leadfield instead, `(n_sensors, n_sources * 3)`
 ) -> float:  # nAm²
-    "Mean squared error over sources, components and samples"
+    "Mean squared error of amplitudes, or of lengths, over sources and samples"
     return errors.mse(*_lengths(x_true, x_hat, setting, mode, V_tan, L_free_Mx3N))
 
 
@@ -139,7 +139,7 @@ def mae(
     V_tan: np.ndarray | None = None,  # Directions of the two components, `(n_sources, 3, 2)`
     L_free_Mx3N: np.ndarray | None = None,  # Free leadfield instead, `(n_sensors, n_sources * 3)`
 ) -> float:  # nAm
-    "Mean absolute error over sources, components and samples"
+    "Mean absolute error of amplitudes, or of lengths, over sources and samples"
     return errors.mae(*_lengths(x_true, x_hat, setting, mode, V_tan, L_free_Mx3N))
 
 
@@ -168,7 +168,7 @@ def rmae(
     mode: str = "pointwise",  # "pointwise" or "aggregated"
     V_tan: np.ndarray | None = None,  # Directions of the two components, `(n_sources, 3, 2)`
     L_free_Mx3N: np.ndarray | None = None,  # Free leadfield instead, `(n_sensors, n_sources * 3)`
-) -> float:  # No unit
+) -> float:  # √nAm
     "Root of the mean absolute error, as calibrain 1.0 reports it"
     return errors.rmae(*_lengths(x_true, x_hat, setting, mode, V_tan, L_free_Mx3N))
 
