@@ -74,6 +74,13 @@ def test_single_precision_storage_keeps_the_cost(mode):
     assert prepare(L, k, "float32").columns().dtype == np.float32
 
 
+def test_a_precision_is_not_changed_unnoticed():
+    L = np.random.default_rng(0).normal(size=(4, 6))
+    assert prepare(prepare(L, dtype="float32"), dtype="float32").dtype == "float32"
+    with pytest.raises(ValueError, match="dtype must be 'float64', as L was prepared"):
+        prepare(prepare(L), dtype="float32")
+
+
 @every_solver
 def test_many_recordings_at_once(solver):
     L, y, noise_var, k, coords = random_problem(2)
