@@ -31,10 +31,12 @@ class Prepared:
 
     @property
     def n_sensors(self) -> int:
+        "Number of sensors"
         return self.L.shape[0]
 
     @property
     def n_sources(self) -> int:
+        "Number of sources"
         return self.L.shape[1] // self.n_orient
 
     def __repr__(self) -> str:

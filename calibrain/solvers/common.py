@@ -158,10 +158,12 @@ class Setup:
 
     @property
     def n_sensors(self) -> int:
+        "Number of sensors"
         return len(self.y)
 
     @property
     def n_coeff(self) -> int:
+        "Number of coefficients"
         return self.problem.G.shape[1]
 
 # %% ../../nbs/api/solvers/04_common.ipynb #0a247d80
@@ -208,6 +210,7 @@ class Solved:
 
     @property
     def gamma_by_coeff(self) -> np.ndarray:
+        "Prior variance of each coefficient, `(n_coeff,)`, nAm²"
         return np.repeat(self.fit.evidence.gamma, self.posterior.n_orient)
 
 # %% ../../nbs/api/solvers/04_common.ipynb #9b2f1109

@@ -118,6 +118,7 @@ class Rule:
 
     @property
     def learns_noise(self) -> bool:
+        "Whether the noise is learned"
         return self.noise is not None
 
 # %% ../../nbs/api/solvers/02_search.ipynb #47bccc38
@@ -240,10 +241,12 @@ class Course:
 
     @property
     def n_steps(self) -> int:
+        "Number of steps"
         return len(self.steps)
 
     @property
     def last_change(self) -> float:
+        "Relative change of γ in the last step"
         return float(self.steps[-1][0]) if self.steps else np.inf
 
     def note(
