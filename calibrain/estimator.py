@@ -118,8 +118,6 @@ def _check_recordings(y: np.ndarray, n_sensors: int) -> np.ndarray:
     "One recording, or several along a first axis"
     if np.ndim(y) != 3:
         return check_recording(y, n_sensors).copy()
-    if not len(y):
-        refuse(ValueError, "y", "one recording at least", "none")
     return np.stack([check_recording(one, n_sensors) for one in y])
 
 # %% ../nbs/api/estimator/01_estimator.ipynb #4f0ecd63

@@ -167,8 +167,7 @@ def whitener(
     _check_variances(name, C, s, units)
     blocks = _blocks(C, units)
     d, U = _eigen(C / np.outer(s, s), blocks)
-    stored = np.result_type(np.asarray(cov), np.float32)
-    precision = np.finfo(stored).eps
+    precision = np.finfo(np.result_type(cov, np.float32)).eps  # of what was stored
     kept = _kept(d, max(1e-10, len(C) * float(precision)), rank, name)
     W = np.zeros_like(C)
     for block in blocks:
