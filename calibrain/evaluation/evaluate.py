@@ -253,8 +253,8 @@ def evaluate(
     "Everything that applies, in one flat record"
     posterior = as_posterior(result)
     level = check_level(level)
-    in_space = np.shape(x_true)[:2] == (posterior.n_sources, 3)
-    if leadfield is not None and posterior.n_orient < 3 and in_space:
+    in_space = np.ndim(x_true) == 3 and np.shape(x_true)[:2] == (posterior.n_sources, 3)
+    if hasattr(leadfield, "project") and posterior.n_orient < 3 and in_space:
         x_true = leadfield.project(x_true)
     x, mean = paired(x_true, posterior)
     masks = strata_masks(x, posterior)
