@@ -737,6 +737,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                        'calibrain/head/prepared.py'),
                                          'calibrain.head.prepared._check_one_unit': ( 'api/head/prepared.html#_check_one_unit',
                                                                                       'calibrain/head/prepared.py'),
+                                         'calibrain.head.prepared._check_stored': ( 'api/head/prepared.html#_check_stored',
+                                                                                    'calibrain/head/prepared.py'),
                                          'calibrain.head.prepared._orient': ( 'api/head/prepared.html#_orient',
                                                                               'calibrain/head/prepared.py'),
                                          'calibrain.head.prepared.prepare': ( 'api/head/prepared.html#prepare',
