@@ -57,7 +57,16 @@ FINDINGS = """([options, without]) => axe.run(
 COLOURS = ["color-contrast", "link-in-text-block"]
 ONLY_COLOURS = {"runOnly": COLOURS}
 BUT_COLOURS = {"rules": {name: {"enabled": False} for name in COLOURS}}
-ALIKE = ["pre", "nav", "#quarto-header", "#quarto-sidebar"]  # on all pages
+# What pages have in common is looked at on one page of each kind, and on all under `--all`
+ALIKE = ["pre", "nav", "#quarto-header", "#quarto-sidebar"]
+WHOLE = {
+    "api/solvers/gamma_map.html",
+    "contributing.html",
+    "explanations/evidence.html",
+    "explorers/posterior.html",
+    "index.html",
+    "tutorials/real_recording.html",
+}
 WIDE = """() => [...document.querySelectorAll('main *')].filter(e => {
     const r = e.getBoundingClientRect();
     if (!r.width || r.right <= innerWidth + 1) return false;
@@ -320,8 +329,8 @@ def formulas_are_drawn(page, name):
 
 
 def everybody_can_read_it(page, name):
-    "All rules; those of colours in light and in dark, on pages of the API where they differ"
-    same = ALIKE if name.startswith("api/") and not routine.ALL else []
+    "All rules; those of colours in light and in dark, where pages differ"
+    same = [] if routine.ALL or name in WHOLE else ALIKE
     page.evaluate(AXE.read_text(encoding="utf-8"))
     assert page.evaluate(FINDINGS, [BUT_COLOURS, []]) == []
     assert page.evaluate(FINDINGS, [ONLY_COLOURS, same]) == [], "light"
