@@ -26,7 +26,11 @@ class _Parser(argparse.ArgumentParser):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, allow_abbrev=False, **kwargs)
 
-    def error(self, message) -> NoReturn:
+    def error(
+        self,
+        message: str,  # What argparse found wrong
+    ) -> NoReturn:
+        "One line, and exit status 2"
         line = " ".join(message.split())
         self.exit(2, f"{self.prog}: {line}; see {self.prog} --help\n")
 

@@ -16,7 +16,8 @@ import routine
 apart.enter()  # before a test imports what reads settings and caches
 
 ROOT = Path(__file__).resolve().parent.parent
-NAMES = ("chromium", "chromium-browser", "google-chrome")
+# The shell has no window to draw, and needs half as long
+NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
 FLAGS = [
     "--no-sandbox",
@@ -97,11 +98,20 @@ def site(docs):
 
 
 # Groups of tests that one worker runs in a row, the longest first; every other file is its own
-FIRST = ["browser", "test_solvers.py", "test_package.py", "test_evoked.py", "test_coverage.py"]
+FIRST = [
+    "browser",
+    "voila",
+    "test_solvers.py",
+    "test_package.py",
+    "test_evoked.py",
+    "test_coverage.py",
+]
 
 
 def group(item):
-    "Tests that share something costly: the browser and its server, or what a file prepares once"
+    "Tests that share something costly: a browser and a server, or what a file prepares once"
+    if "voila" in item.fixturenames:
+        return "voila"
     return "browser" if "page" in item.fixturenames else item.path.name
 
 

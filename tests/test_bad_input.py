@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 from sklearn.base import clone
 
-from calibrain import BMN, BMN_joint, SourceEstimator, gamma_lambda_map_sflex, gamma_map_sflex
+from calibrain import (
+    BMN,
+    BMN_joint,
+    SourceEstimator,
+    gamma_lambda_map_sflex,
+    gamma_map,
+    gamma_map_sflex,
+)
+from calibrain.core.checks import generator
 from calibrain.core.warnings import ConvergenceWarning
 from calibrain.head.leadfield import Leadfield
 from calibrain.head.prepared import prepare
@@ -314,6 +322,33 @@ def test_numbers_of_any_real_kind(value):
 def test_a_number_that_does_not_fit_a_float():
     with pytest.raises(ValueError, match="noise_var must be finite"):
         BMN(L, Y, 10**400)
+
+
+def test_whole_numbers_keep_their_digits():
+    "A seed may have more bits than a float holds"
+    seeds = (2**60, 2**60 + 1)
+    one, other = (generator(seed).random() for seed in seeds)
+    assert one != other
+    assert other == np.random.default_rng(seeds[1]).random()
+
+
+@pytest.mark.parametrize("solver", SOLVERS.values(), ids=SOLVERS)
+@pytest.mark.parametrize("size", [1e-80, 1e80])
+def test_sizes_that_cannot_be_computed_with(solver, size):
+    "γ would run out of the range of a float: zero, unnoticed, or infinite"
+    for unit in (dict(y=size * Y), dict(L=size * L)):
+        with pytest.raises(ValueError, match="must be between 1e-35 and 1e35 in size"):
+            call(solver, **unit)
+
+
+@pytest.mark.filterwarnings("ignore::calibrain.core.warnings.ConvergenceWarning")
+@pytest.mark.parametrize("size", [1e-34, 1e34])
+@pytest.mark.parametrize("mode", ["mackay", "convex", "em", "fast"])
+def test_sizes_that_can_be_computed_with(mode, size):
+    a = gamma_map(L, Y, 0.5, update_mode=mode)
+    b = gamma_map(L / size, size * Y, 0.5 * size**2, update_mode=mode)
+    assert np.allclose(b.mean / size**2, a.mean, rtol=1e-6, atol=1e-9)
+    assert abs(b.kkt_violation - a.kkt_violation) < 1e-6
 
 
 def test_steps_are_those_asked_for():

@@ -591,6 +591,20 @@ def test_pruned_sources_are_never_dropped():
     assert metrics.evaluate(x, p)["crps_pruned"] == 0
 
 
+def test_three_samples_are_no_three_components():
+    "A truth of three samples with one component has the shape of sources in space"
+    lf, x, sparse_answer, _ = problem(1, T=3)
+    x = x.reshape(len(x), 3)
+    record = metrics.evaluate(x, sparse_answer, lf, with_emd=False)
+    assert record["explained_variance"] == errors.explained_variance(x, sparse_answer, lf)
+
+
+def test_truth_in_space_with_a_leadfield_that_does_not_know_it():
+    lf, x, answer, _ = problem(2)
+    with pytest.raises(ValueError, match=r"reduce it with leadfield.project\(x_true\)"):
+        metrics.evaluate(np.zeros((len(x), 3, x.shape[-1])), answer, lf.matrix())
+
+
 def test_truth_in_space_for_two_components():
     meg = Leadfield.random(16, 40, 3, unit="fT/nAm").reduce_meg()
     _, x, *_ = problem(3)

@@ -101,6 +101,7 @@ def test_what_cannot_be_reduced_or_lifted():
             r"x must be of shape \(20, 2, n_times\)",
         ),
         (lambda: replace(LF, normals=None).fixed(), "normals must be known"),
+        (replace(LF, data=LF.data[:, :, :2]).fixed, "basis must be known to turn"),
     ):
         with pytest.raises(ValueError, match=words):
             call()

@@ -1,6 +1,7 @@
 "Every method of the structured posterior against a dense twin; nothing dense on the way"
 
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,9 @@ from scipy import sparse
 
 from calibrain.head.basis import expand, normalisation, sflex_basis, through_basis
 from calibrain.posterior.gaussian import Posterior, selection
+from calibrain.posterior.result import with_posterior
 from calibrain.solvers.evidence import posterior_at
+from calibrain.solvers.gamma_lambda_map import gamma_lambda_map
 
 SEEDS = some(range(40), every=4)  # sources with 1, 2 and 3 components among them
 
@@ -141,6 +144,21 @@ def test_a_long_source_space_goes_in_slices():
     close(blocks, cov)
     close(var, np.einsum("naa->na", cov).ravel())
     assert peak < 150e6, f"{peak / 1e6:.0f} MB"
+
+
+@pytest.mark.parametrize("k", [1, 3])
+def test_every_covariance_follows_another_map(k):
+    "What a result holds of its sources is that of the posterior it was given"
+    L, y, _, _, _ = random_problem(3)
+    y = y - y.mean(0)
+    n = L.shape[1] // k * k
+    r = gamma_lambda_map(L[:, :n], y, n_orient=k, update_mode="fast")
+    weights = np.repeat(np.arange(1.0, n // k + 1), k)
+    p = r.posterior
+    new = with_posterior(r, replace(p, S=p.S.multiply(weights[:, None]).tocsr()))
+    on = new["active_indices"]
+    assert len(on) > 0
+    close(new["posterior_cov_active"], new["posterior_cov"][np.ix_(on, on)])
 
 
 def test_a_variance_below_rounding_is_zero():

@@ -74,6 +74,25 @@ def test_single_precision_storage_keeps_the_cost(mode):
     assert prepare(L, k, "float32").columns().dtype == np.float32
 
 
+def test_a_result_that_is_written_into_changes_no_other():
+    L, y, noise_var, _, coords = random_problem(3)
+    L = L[:, : len(coords)]
+    prepared = prepare(L)
+    said = dict(noise_var=noise_var, src_coords=coords, max_iter=5)
+    first = gamma_map_sflex(prepared, y, **said)
+    first["B_spatial"].data[:] = 0
+    again = gamma_map_sflex(prepared, y, **said)
+    assert np.array_equal(first.mean, again.mean)
+    assert again["B_spatial"].nnz and again["B_spatial"].data.all()
+
+
+def test_a_precision_is_not_changed_unnoticed():
+    L = np.random.default_rng(0).normal(size=(4, 6))
+    assert prepare(prepare(L, dtype="float32"), dtype="float32").dtype == "float32"
+    with pytest.raises(ValueError, match="dtype must be 'float64', as L was prepared"):
+        prepare(prepare(L), dtype="float32")
+
+
 @every_solver
 def test_many_recordings_at_once(solver):
     L, y, noise_var, k, coords = random_problem(2)

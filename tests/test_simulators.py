@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from mne.io.constants import FIFF
 
+from calibrain.demo import ERP
 from calibrain.simulation.sensors import (
     SensorSimulator,
     alpha_from_db,
@@ -37,17 +38,6 @@ needs_reference = pytest.mark.skipif(
 EEG = FIFF.FIFFV_COIL_EEG
 MAG = FIFF.FIFFV_COIL_VV_MAG_T1
 GRAD = FIFF.FIFFV_COIL_VV_PLANAR_T1
-TUTORIAL = dict(
-    tmin=-0.1,
-    tmax=0.8,
-    stim_onset=0.0,
-    sfreq=100,
-    fmin=2,
-    fmax=8,
-    random_erp_timing=False,
-    erp_min_length=20,
-    amplitude_distribution=dict(median=8.0, sigma=0.15, clip=[2, 20]),
-)
 
 
 def close(a, b, **kw):
@@ -68,7 +58,7 @@ def of_another_python(code, **environment):
 @needs_reference
 @pytest.mark.parametrize("seed", [0, 7, 41])
 @pytest.mark.parametrize("orientation, coil", [("fixed", 1), ("free", 1), ("free", 3022)])
-@pytest.mark.parametrize("name, config", [("default", None), ("tutorial", TUTORIAL)])
+@pytest.mark.parametrize("name, config", [("default", None), ("tutorial", ERP)])
 def test_sources_reference(name, config, orientation, coil, seed):
     ref = np.load(REFERENCE / "simulators.npz")
     key = f"{name}__{orientation}__coil{coil}__seed{seed}__"
@@ -102,9 +92,7 @@ def test_sensors_reference(alpha):
 )
 def test_tutorial_reference(kind, seed, std, oracle, baseline):
     ref = np.load(REFERENCE / "tutorial_problem.npz")
-    x, active = SourceSimulator(TUTORIAL).simulate(
-        n_sources=32, nnz=4, orientation_type=kind, seed=seed
-    )
+    x, active = SourceSimulator(ERP).simulate(n_sources=32, nnz=4, orientation_type=kind, seed=seed)
     _, y, noise, eta = SensorSimulator().simulate(
         x, ref[f"leadfield_{kind}"], alpha_SNR=0.7, sensor_white_noise_std=std, seed=seed
     )
@@ -113,7 +101,7 @@ def test_tutorial_reference(kind, seed, std, oracle, baseline):
     close(y, ref[f"y_{kind}"])
     close(noise, ref[f"noise_{kind}"])
     assert eta == pytest.approx(float(ref[f"eta_{kind}"]), rel=1e-14)
-    timing = {k: TUTORIAL[k] for k in ("tmin", "stim_onset", "sfreq")}
+    timing = {k: ERP[k] for k in ("tmin", "stim_onset", "sfreq")}
     assert noise_variance("oracle", noise=noise, y=y, **timing) == pytest.approx(oracle, rel=1e-12)
     assert noise_variance("baseline", noise=noise, y=y, **timing) == pytest.approx(
         baseline, rel=1e-12

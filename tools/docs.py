@@ -2,6 +2,7 @@
 
 python tools/docs.py            smalldocs renders it: no Quarto needed, and the site works offline
 python tools/docs.py --quarto   Quarto renders it, from the same _quarto.yml
+python tools/docs.py --draft    explorers with one control moved at a time: minutes less, for tests
 python tools/docs.py --no-exec  keep the outputs of the last run
 python tools/docs.py --write    give the notebooks in nbs/ the outputs of this run, to be committed
 
@@ -246,7 +247,7 @@ def main(arguments):
     start = time.time()
     if "--no-exec" not in arguments:
         try:
-            notebooks.execute(ROOT / "nbs", EXEC)
+            notebooks.execute(ROOT / "nbs", EXEC, draft="--draft" in arguments)
         except RuntimeError as error:
             return str(error)
     same = compare("--write" in arguments)

@@ -1,7 +1,8 @@
 """Mend what nbdev and the renderers leave wrong: Markdown before it is rendered, pages afterwards.
 
-Each mend is a small function from text to text. `tools/docs.py` applies them all; `tests/test_mend.py` holds each to a
-snippet of what nbdev, smalldocs or Quarto writes, for the everyday build never sees Quarto.
+Each mend is a small function from text to text. `tools/docs.py` applies them all;
+`tests/test_mend.py` holds each to a snippet of what nbdev, smalldocs or Quarto writes, for the
+everyday build never sees Quarto.
 """
 
 import html
@@ -48,17 +49,23 @@ def without_name_links(md):
 
 
 def code_without_links(md):
-    "nbdev links names in the comments of a signature, too: in a block of code a link shows its source"
+    "nbdev links names in the comments of a signature, where a link shows its source"
     return in_code(md, without_name_links)
 
 
 def linked_once(md):
-    "nbdev links a name in backticks also where it is the text of a link: the link that the author wrote stays"
+    """The link that the author wrote stays.
+
+    nbdev links a name in backticks also where it is the text of a link.
+    """
     return in_prose(md, lambda part: LINK_TEXT.sub(lambda m: f"[{without_name_links(m[1])}]", part))
 
 
 def heading_names(md):
-    "A heading that is a name keeps its underscores: Markdown reads `### Result.__repr__` as bold, and links miss it"
+    """A heading that is a name keeps its underscores.
+
+    Markdown reads `### Result.__repr__` as bold, and links miss it.
+    """
 
     def escaped(m):
         return m[1] + m[2].replace("_", r"\_")
@@ -75,7 +82,7 @@ def renamed(text, names):
 
 
 def renamed_links(md, names):
-    "Links lead to notebooks by the names of their pages; a path that is only spoken of stays what it is"
+    "Links lead to notebooks by the names of their pages; a path only spoken of stays what it is"
     target = re.compile(r'(?:\]\(|\bhref=")[^)"\s]+')
     return target.sub(lambda m: renamed(m[0], names), md)
 
@@ -145,7 +152,10 @@ def change_tags(page, pattern, change):
 
 
 def without_loader(page):
-    "Quarto puts require.js and jQuery from the web on each page with an HTML output; nothing here needs them"
+    """No require.js and jQuery from the web, which nothing here needs.
+
+    Quarto puts them on each page with an HTML output.
+    """
     scripts = (
         r'<script\b[^>]*\bsrc="https?://[^"]*/(?:require|jquery)(?:\.min)?\.js"[^>]*></script>\s*'
     )
@@ -154,7 +164,10 @@ def without_loader(page):
 
 
 def theme_switch(page):
-    "The switch between light and dark is a link without address or name, in both renderers: make it a named button"
+    """The switch between light and dark becomes a named button.
+
+    In both renderers it is a link without address or name.
+    """
 
     def button(tag):
         name = "Switch between light and dark"
@@ -171,10 +184,9 @@ def folding_parts(page):
         if "href" in known:
             return tag
         target = known.get("data-bs-target", "")
-        if not target.startswith(
-            "#"
-        ):  # a class, where several parts fold: what it says it controls
-            target = "#" + known.get("aria-controls", "")
+        is_class = not target.startswith("#")  # where several parts fold
+        if is_class:
+            target = "#" + known.get("aria-controls", "")  # what it says it controls
         return changed(tag, href=target, role="button")
 
     return change_tags(page, r'<a\b[^>]*\bdata-bs-toggle="collapse"[^>]*>', button)
@@ -210,7 +222,10 @@ def table_label(table, number):
 
 
 def boxed_tables(page):
-    "A table wider than a small screen scrolls in a box that keys reach; smalldocs makes one for Markdown's tables only"
+    """A table wider than a small screen scrolls in a box that keys reach.
+
+    smalldocs makes one for Markdown's tables only.
+    """
     number = 0
 
     def boxed(m):
@@ -238,7 +253,10 @@ def leads_to(href, path):
 
 
 def current_page(page, path):
-    "Only a link to the page itself is current: Quarto calls Home so on every page, and no page of the sidebar"
+    """Only a link to the page itself is current.
+
+    Quarto calls Home so on every page, and no page of the sidebar.
+    """
 
     def current(tag):
         known = attributes(tag)
@@ -255,7 +273,10 @@ MENDS = without_loader, theme_switch, folding_parts, icons, landmarks, skip_link
 
 
 def page(text, path):
-    "A page of the site, at `path` below its root, that everybody can read and that asks nothing of the web"
+    """A page of the site that everybody can read and that asks nothing of the web.
+
+    `path` is where it lies below the root of the site.
+    """
     for change in MENDS:
         text = change(text)
     return current_page(text, path)

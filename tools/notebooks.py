@@ -44,11 +44,12 @@ FIRST = [
 ]
 
 
-def environment():
+def environment(draft=False):
     "What kernels find in their environment besides what is there"
     path = [str(ROOT), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
     return {
-        "CALIBRAIN_DOCS": "1",  # explorers add their static version to their output
+        # explorers add their static version to their output, or a draft of it
+        "CALIBRAIN_DOCS": "draft" if draft else "whole",
         "TQDM_DISABLE": "1",  # bars say how long a run took
         "MPLBACKEND": "module://matplotlib_inline.backend_inline",
         "PYTHONPATH": os.pathsep.join(filter(None, path)),
@@ -159,13 +160,13 @@ def longest_first(paths, target):
     return sorted(paths, key=rank)
 
 
-def execute(source, target):
+def execute(source, target, draft=False):
     "Copy the notebooks of a folder, run the copies, two at a time, and note what each took"
     paths = [p.relative_to(source) for p in source.rglob("*.ipynb")]
     order = longest_first([p for p in paths if ".ipynb_checkpoints" not in p.parts], target)
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(source, target, ignore=IGNORED)  # a symlinked _quarto.yml becomes a file
-    os.environ.update(environment())
+    os.environ.update(environment(draft))
     times = {}
     failed = {}
 

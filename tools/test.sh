@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
 # Install the package and pass its tests. Works from a fresh clone; keeps its environment in
-# .venv, unless one is active. `--all` runs every random problem; otherwise tests run a chosen
-# part of them, and say how many they left. `--lowest` runs the tests of the package, and nothing
-# else, with the oldest versions of all it depends on, in .venv-lowest.
+# .venv, unless one is active. `--all` runs every random problem and draws every picture of the
+# explorers; otherwise tests run a chosen part of the problems, and say how many they left, and the
+# site in _docs/ is a draft. `--lowest` runs the tests of the package, and nothing else, with the
+# oldest versions of all it depends on, in .venv-lowest.
 set -euo pipefail
+draft=(--draft)
 case "${1:-}" in
     "") ;;
-    --all) export CALIBRAIN_ALL_TESTS=1 ;;
+    --all) export CALIBRAIN_ALL_TESTS=1; draft=() ;;
     --lowest) ;;
     *) echo "usage: bash tools/test.sh [--all | --lowest]" >&2; exit 2 ;;
 esac
@@ -108,7 +110,7 @@ quick() { # what one processor does beside the notebooks
 together() { # the notebooks and the site, and beside them what takes one processor
     local log=$home/quick.log failed=0
     quick >"$log" 2>&1 & local beside=$!
-    unchanged python tools/docs.py || failed=1
+    unchanged python tools/docs.py "${draft[@]}" || failed=1
     wait $beside || failed=1
     cat "$log"
     return $failed

@@ -81,6 +81,7 @@ class CoverageCurve:
 
     @property
     def n_runs(self) -> int:
+        "Number of runs"
         return len(self.totals)
 
     @property

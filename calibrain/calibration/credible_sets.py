@@ -40,7 +40,7 @@ class PrincipalAxes(NamedTuple):
 
 def principal_axes(
     cov: np.ndarray,  # Covariance of each source's components, `(n_sources, n_orient, n_orient)`, nAm²
-) -> PrincipalAxes:
+) -> PrincipalAxes:  # Variances in ascending order, nAm², and the axes as columns
     "Principal variances and axes of each block; those of a flat direction are zero"
     if cov.shape[1] == 1:
         w, U = cov[:, 0], np.ones_like(cov)

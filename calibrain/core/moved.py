@@ -73,16 +73,27 @@ class _Finder:
     "Finds the old modules, and makes them"
 
     def find_spec(
-        self, fullname: str, path: object = None, target: object = None
-    ) -> ModuleSpec | None:
+        self,
+        fullname: str,  # Path of the module
+        path: object = None,  # Where its package is
+        target: object = None,  # The module, where it is loaded again
+    ) -> ModuleSpec | None:  # `None`: it is none of the old ones
+        "How to make a module"
         package, _, old = fullname.partition(".")
         is_ours = package == "calibrain" and old in MOVED
         return ModuleSpec(fullname, self, is_package=False) if is_ours else None  # type: ignore[arg-type]
 
-    def create_module(self, spec: ModuleSpec) -> None:
-        "An ordinary one"
+    def create_module(
+        self,
+        spec: ModuleSpec,  # What was found
+    ) -> None:  # An ordinary one
+        "The module, empty"
 
-    def exec_module(self, module: ModuleType) -> None:
+    def exec_module(
+        self,
+        module: ModuleType,  # The module, empty
+    ) -> None:
+        "Fill it with the names that it had"
         old = module.__name__.partition(".")[2]
         _tell(old)
         names = names_of(old)

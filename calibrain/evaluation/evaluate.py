@@ -280,14 +280,13 @@ def evaluate(
     result: Any,  # What a solver returned, or a `Posterior`
     leadfield: Any = None,  # A `Leadfield`: adds explained variance, with positions localisation error and EMD
     level: float = 0.9,  # Level of the intervals that sharpness and interval score are about
-    with_emd: bool
-    | None = None,  # Whether to add the EMD, which needs POT; `None`: where POT is installed
+    with_emd: bool | None = None,  # Whether to add the EMD, which needs POT; `None`: if it is there
 ) -> Record:  # Measures by name; scores by stratum as `crps`, `crps_active`, …
     "Everything that applies, in one flat record"
     posterior = as_posterior(result)
     level = check_level(level)
-    in_space = np.shape(x_true)[:2] == (posterior.n_sources, 3)
-    if leadfield is not None and posterior.n_orient < 3 and in_space:
+    in_space = np.ndim(x_true) == 3 and np.shape(x_true)[:2] == (posterior.n_sources, 3)
+    if hasattr(leadfield, "project") and posterior.n_orient < 3 and in_space:
         x_true = leadfield.project(x_true)
     x, mean = paired(x_true, posterior)
     masks = strata_masks(x, posterior)

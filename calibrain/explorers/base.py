@@ -7,6 +7,7 @@ __all__ = ['Control', 'Impossible', 'png', 'Explorer', 'legend_below']
 
 # %% ../../nbs/api/explorers/01_base.ipynb #679e3b72
 import base64
+import functools
 import html
 import io
 import itertools
@@ -131,15 +132,21 @@ class Explorer:
         return ", ".join(shown)
 
 # %% ../../nbs/api/explorers/01_base.ipynb #47811ac8
-def _frame(
-    explorer: Explorer, values: Mapping
+@functools.lru_cache(maxsize=200)
+def _drawn(
+    explorer: Explorer,
+    choice: tuple,  # One value for each control, in their order
 ) -> tuple[str, str]:  # The picture, base64, and a sentence; one of them is empty
-    "What an explorer shows for one value of each control"
     try:
-        picture = png(explorer.draw(**values))
+        picture = png(explorer.draw(**dict(zip(explorer.controls, choice))))
     except Impossible as reason:
         return "", str(reason)
     return base64.b64encode(picture).decode(), ""
+
+
+def _frame(explorer: Explorer, values: Mapping) -> tuple[str, str]:  # As `_drawn`
+    "What an explorer shows for one value of each control"
+    return _drawn(explorer, tuple(values[name] for name in explorer.controls))
 
 
 def _image(explorer: Explorer, values: Mapping, picture: str) -> str:  # HTML
@@ -195,9 +202,15 @@ def widget(self: Explorer) -> ipywidgets.VBox:  # Controls, Reset, and the pictu
     return ipywidgets.VBox([*widgets.values(), reset, said, shown])
 
 # %% ../../nbs/api/explorers/01_base.ipynb #c5c291c4
+_DRAFT = (
+    "Not drawn: a draft of this page has pictures only where one control differs from the start."
+)
+
+
 @patch
 def frames(
     self: Explorer,
+    draft: bool = False,  # Draw only where one control differs from the start, if at all
 ) -> tuple[
     list, list
 ]:  # Frames (picture, sentence); which one each choice has, last control fastest
@@ -205,7 +218,9 @@ def frames(
     found: dict[tuple[str, str], int] = {}
     which = []
     for choice in itertools.product(*(control.static for control in self.controls.values())):
-        frame = _frame(self, dict(zip(self.controls, choice)))
+        values = dict(zip(self.controls, choice))
+        moved = sum(values[name] != start for name, start in self.start.items())
+        frame = ("", _DRAFT) if draft and moved > 1 else _frame(self, values)
         which.append(found.setdefault(frame, len(found)))
     return list(found), which
 
@@ -289,9 +304,9 @@ def _static(control: Control, name: str) -> str:  # HTML
     return label + (_menu(control, name) if control.is_menu else _slider(control, name))
 
 # %% ../../nbs/api/explorers/01_base.ipynb #ec742286
-def _spec(explorer: Explorer) -> str:  # JSON
+def _spec(explorer: Explorer, draft: bool) -> str:  # JSON
     "What the script of a page has to know"
-    frames, which = explorer.frames()
+    frames, which = explorer.frames(draft)
     controls = explorer.controls.values()
     spec = dict(
         title=explorer.title,
@@ -305,7 +320,10 @@ def _spec(explorer: Explorer) -> str:  # JSON
 
 # %% ../../nbs/api/explorers/01_base.ipynb #81ee1c82
 @patch
-def page(self: Explorer) -> str:  # HTML that needs nothing else
+def page(
+    self: Explorer,
+    draft: bool = False,  # As in `frames`
+) -> str:  # HTML that needs nothing else
     "The static version"
     name = type(self).__name__.lower()
     rows = [_static(control, f"{name}-{n}") for n, control in self.controls.items()]
@@ -314,7 +332,7 @@ def page(self: Explorer) -> str:  # HTML that needs nothing else
         f'<div class="explorer"><style>{_STYLE}</style>'
         f'<div class="controls">{"".join(rows)}</div><button type="button">Reset</button>'
         f'<p role="status"></p>{_image(self, self.start, picture)}'
-        f'<script type="application/json">{_spec(self)}</script><script>{_SCRIPT}</script></div>'
+        f'<script type="application/json">{_spec(self, draft)}</script><script>{_SCRIPT}</script></div>'
     )
 
 # %% ../../nbs/api/explorers/01_base.ipynb #97fda03f
@@ -325,8 +343,9 @@ def _repr_mimebundle_(self: Explorer, include=None, exclude=None) -> dict:
     picture, _ = _frame(self, self.start)
     shown["image/png"] = picture
     shown["text/plain"] = f"{self.title} {self.settings(self.start)}."
-    if os.environ.get("CALIBRAIN_DOCS"):
-        shown["text/html"] = self.page()
+    docs = os.environ.get("CALIBRAIN_DOCS")
+    if docs:
+        shown["text/html"] = self.page(draft=docs == "draft")
     return shown
 
 # %% ../../nbs/api/explorers/01_base.ipynb #bd03431e

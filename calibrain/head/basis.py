@@ -74,9 +74,9 @@ def sflex_basis(
 # %% ../../nbs/api/head/05_basis.ipynb #0f7a1e11
 def through_basis(
     L: np.ndarray,  # Leadfield, `(n_sensors, n_sources * n_orient)`
-    B: sparse.csr_array,  # Basis, `(n_sources, n_coeff)`
+    B: sparse.csr_array,  # Basis, `(n_sources, n_sources)`, one patch about each source
     n_orient: int = 1,  # Orientations of a source
-) -> np.ndarray:  # Leadfield of the patches, `(n_sensors, n_coeff * n_orient)`, columns contiguous
+) -> np.ndarray:  # The same of the patches, of the same shape, columns contiguous
     "The leadfield that a solver sees through a basis"
     M = len(L)
     N = L.shape[1] // n_orient

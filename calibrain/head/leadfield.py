@@ -243,6 +243,13 @@ def __array__(
     "The leadfield as NumPy sees it"
     return np.array(self.data, dtype, copy=copy) if copy else np.asarray(self.data, dtype)
 
+# %% ../../nbs/api/head/01_leadfield.ipynb #afb1bbe4
+def _check_basis(lf: Leadfield, wish: str) -> None:
+    "Directions of the components that are known"
+    if lf.basis is None and lf.n_orient != 3:
+        cure = "make the leadfield with fixed() or reduce_meg()"
+        refuse(ValueError, "basis", f"known to {wish} the components", "None", cure)
+
 # %% ../../nbs/api/head/01_leadfield.ipynb #cdce9885
 @patch
 def fixed(self: Leadfield) -> Leadfield:  # One component for each source
@@ -252,6 +259,7 @@ def fixed(self: Leadfield) -> Leadfield:  # One component for each source
     if self.normals is None:
         cure = "use a surface source space, or free orientation"
         refuse(ValueError, "normals", "known for fixed orientation", "None", cure)
+    _check_basis(self, "turn")
     normals = self.normals[:, :, None]
     along = normals if self.basis is None else self.basis.transpose(0, 2, 1) @ normals
     data = np.einsum("mnk,nk->mn", self.data, along[:, :, 0], optimize=True)
@@ -298,13 +306,6 @@ def _by_source(lf: Leadfield, x: np.ndarray, k: int) -> np.ndarray:  # `(n_sourc
         must = f"of shape ({n}, {k}, n_times) or ({n * k}, n_times)"
         refuse(ValueError, "x", must, f"shape {x.shape}")
     return x
-
-
-def _check_basis(lf: Leadfield, wish: str) -> None:
-    "Directions of the components that are known"
-    if lf.basis is None and lf.n_orient != 3:
-        cure = "make the leadfield with fixed() or reduce_meg()"
-        refuse(ValueError, "basis", f"known to {wish} the components", "None", cure)
 
 # %% ../../nbs/api/head/01_leadfield.ipynb #4993ec08
 @patch

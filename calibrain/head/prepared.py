@@ -32,10 +32,12 @@ class Prepared:
 
     @property
     def n_sensors(self) -> int:
+        "Number of sensors"
         return self.L.shape[0]
 
     @property
     def n_sources(self) -> int:
+        "Number of sources"
         return self.L.shape[1] // self.n_orient
 
     def __repr__(self) -> str:
@@ -73,6 +75,13 @@ def _check_one_unit(lf: Leadfield) -> None:
         cure = "give the covariance of the noise, SourceEstimator(…, noise_cov=…)"
         refuse(ValueError, "L", must, " and ".join(units), cure)
 
+# %% ../../nbs/api/head/06_prepared.ipynb #d9d8690d
+def _check_stored(L: Prepared, dtype: str) -> None:
+    "Refuse a precision that is asked for after the leadfield was prepared"
+    if dtype not in ("float64", L.dtype):
+        cure = "prepare the leadfield again, from the array or the Leadfield"
+        refuse(ValueError, "dtype", f"{L.dtype!r}, as L was prepared", repr(dtype), cure)
+
 # %% ../../nbs/api/head/06_prepared.ipynb #4cbe6e9d
 def prepare(
     L: np.ndarray | Leadfield | Prepared,  # An array: 2-D source-major or 3-D
@@ -82,9 +91,10 @@ def prepare(
 ) -> Prepared:  # Takes the place of `L` in every solver
     "Check a leadfield, and remember what is computed from it"
     k = _orient(L, n_orient)
-    if isinstance(L, Prepared):
-        return L if W is None else replace(L, L=W @ L.L, _cache={})
     dtype = check_choice("dtype", str(np.dtype(dtype)), {t: t for t in ("float64", "float32")})
+    if isinstance(L, Prepared):
+        _check_stored(L, dtype)
+        return L if W is None else replace(L, L=W @ L.L, _cache={})
     record = record_of(L)
     if record is not None and W is None:
         _check_one_unit(record)

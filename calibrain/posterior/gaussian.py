@@ -30,10 +30,12 @@ class Posterior:
 
     @property
     def n_sources(self) -> int:
+        "Number of sources"
         return self.S.shape[0] // self.n_orient
 
     @property
     def n_times(self) -> int:
+        "Number of samples"
         return self.coeff_mean.shape[1]
 
 # %% ../../nbs/api/posterior/01_gaussian.ipynb #fa990e73

@@ -140,6 +140,9 @@ def with_posterior(
         result.noise_var,
         result["gamma"],
     )
+    if "posterior_cov_active" in result:
+        sources = np.unique(result["active_indices"] // posterior.n_orient)
+        shared["posterior_cov_active"] = partial(active_cov, posterior, sources)
     return replace(result, posterior=posterior, entries=result.entries | shared)
 
 # %% ../../nbs/api/posterior/02_result.ipynb #2463c197

@@ -96,8 +96,7 @@ class MetricEvaluator:
         *,
         nominal_coverages: np.ndarray | None = None,  # Levels within 0 and 1; `None`: those of `ue`
         evaluation_metrics: tuple = (),  # Kept for scripts that pass it; `evaluate_all` computes all
-        # Kept likewise
-        calibration_metrics: tuple = (
+        calibration_metrics: tuple = (  # Kept likewise
             "mean_signed_deviation",
             "mean_absolute_deviation",
             "max_underconfidence_deviation",
@@ -124,8 +123,8 @@ def mse(
     mode: str = "pointwise",  # "pointwise" or "aggregated"
     V_tan: np.ndarray | None = None,  # Directions of the two components, `(n_sources, 3, 2)`
     L_free_Mx3N: np.ndarray | None = None,  # Free leadfield instead, `(n_sensors, n_sources * 3)`
-) -> float:
-    "Mean squared error over sources, components and samples"
+) -> float:  # nAm²
+    "Mean squared error of amplitudes, or of lengths, over sources and samples"
     return errors.mse(*_lengths(x_true, x_hat, setting, mode, V_tan, L_free_Mx3N))
 
 
@@ -139,8 +138,8 @@ def mae(
     mode: str = "pointwise",  # "pointwise" or "aggregated"
     V_tan: np.ndarray | None = None,  # Directions of the two components, `(n_sources, 3, 2)`
     L_free_Mx3N: np.ndarray | None = None,  # Free leadfield instead, `(n_sensors, n_sources * 3)`
-) -> float:
-    "Mean absolute error over sources, components and samples"
+) -> float:  # nAm
+    "Mean absolute error of amplitudes, or of lengths, over sources and samples"
     return errors.mae(*_lengths(x_true, x_hat, setting, mode, V_tan, L_free_Mx3N))
 
 
@@ -154,7 +153,7 @@ def rmse(
     mode: str = "pointwise",  # "pointwise" or "aggregated"
     V_tan: np.ndarray | None = None,  # Directions of the two components, `(n_sources, 3, 2)`
     L_free_Mx3N: np.ndarray | None = None,  # Free leadfield instead, `(n_sensors, n_sources * 3)`
-) -> float:
+) -> float:  # nAm
     "Root of the mean squared error"
     return errors.rmse(*_lengths(x_true, x_hat, setting, mode, V_tan, L_free_Mx3N))
 
@@ -169,7 +168,7 @@ def rmae(
     mode: str = "pointwise",  # "pointwise" or "aggregated"
     V_tan: np.ndarray | None = None,  # Directions of the two components, `(n_sources, 3, 2)`
     L_free_Mx3N: np.ndarray | None = None,  # Free leadfield instead, `(n_sensors, n_sources * 3)`
-) -> float:
+) -> float:  # √nAm
     "Root of the mean absolute error, as calibrain 1.0 reports it"
     return errors.rmae(*_lengths(x_true, x_hat, setting, mode, V_tan, L_free_Mx3N))
 

@@ -231,9 +231,9 @@ def _covariances(
 class _Measured(NamedTuple):
     "What every method is about"
 
-    family: _Family
-    distances: Distances
-    moments: Moments
+    family: _Family  # The method's kind
+    distances: Distances  # Of the truth from the estimate
+    moments: Moments  # Mean and covariance of the estimate
     truth: np.ndarray  # `(n_sources, k, n_times)`
     directions: np.ndarray | None  # Of the two components of MEG, `(n_sources, 3, 2)`
 

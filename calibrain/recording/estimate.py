@@ -223,7 +223,10 @@ def _posterior_of(
 class _Averages:
     "Epochs as averages of one, read anew each time"
 
-    def __init__(self, epochs: mne.BaseEpochs):
+    def __init__(
+        self,
+        epochs: mne.BaseEpochs,  # The epochs
+    ):
         self._epochs = epochs
 
     def __iter__(self) -> Iterator[mne.Evoked]:
@@ -242,8 +245,7 @@ def _check_usual(
 # %% ../../nbs/api/recording/02_estimate.ipynb #486a5892
 def estimate_evoked(
     evoked: mne.Evoked,  # The response, V and T; `mne.Epochs` are averaged; several are a list
-    forward: mne.Forward
-    | Leadfield,  # The forward solution, or a `Leadfield` where there is no MRI
+    forward: mne.Forward | Leadfield,  # The head; a `Leadfield` where there is no MRI
     noise_cov: mne.Covariance | None,  # Of one epoch, V² and T²; `None`: the baseline's variance
     solver: str | Callable = "gamma_map_sflex",  # Name of a solver, or the solver
     *,

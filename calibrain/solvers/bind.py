@@ -63,10 +63,7 @@ class Bound:
 def bind(
     solver: str | Callable,  # A solver, or its name in the registry
     params: dict | None = None,  # Arguments that the user sets, by name
-    own: Iterable = (
-        "n_orient",
-        "logger",
-    ),  # Arguments that the caller sets, beside L, y and noise_var
+    own: Iterable = ("n_orient", "logger"),  # What the caller sets, beside L, y and noise_var
 ) -> Bound:  # The solver with its parameters
     "Look a solver up, and check its parameters by name"
     if not isinstance(params, dict | None):

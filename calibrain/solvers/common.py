@@ -158,10 +158,12 @@ class Setup:
 
     @property
     def n_sensors(self) -> int:
+        "Number of sensors"
         return len(self.y)
 
     @property
     def n_coeff(self) -> int:
+        "Number of coefficients"
         return self.problem.G.shape[1]
 
 # %% ../../nbs/api/solvers/04_common.ipynb #0a247d80
@@ -182,6 +184,18 @@ def setup(
     gamma, noise = start_scale(G, y)
     return Setup(y, B, problem, gamma, noise)
 
+# %% ../../nbs/api/solvers/04_common.ipynb #723cd587
+def _rule(s: Setup, gamma: np.ndarray, noise: Noise[np.ndarray], search: Search) -> Rule:
+    "The rule by which a search moves"
+    return Rule(
+        gamma=search.update,
+        noise=noise.update if noise.learned else None,
+        damping=noise.damping,
+        gamma_floor=np.finfo(float).eps * gamma.max(),
+        noise_floor=NOISE_FLOOR * (s.y**2).mean(),
+        safe=not search.published,
+    )
+
 # %% ../../nbs/api/solvers/04_common.ipynb #eb1842a4
 @dataclass(frozen=True, eq=False)
 class Solved:
@@ -196,19 +210,8 @@ class Solved:
 
     @property
     def gamma_by_coeff(self) -> np.ndarray:
+        "Prior variance of each coefficient, `(n_coeff,)`, nAm²"
         return np.repeat(self.fit.evidence.gamma, self.posterior.n_orient)
-
-# %% ../../nbs/api/solvers/04_common.ipynb #723cd587
-def _rule(s: Setup, gamma: np.ndarray, noise: Noise[np.ndarray], search: Search) -> Rule:
-    "The rule by which a search moves"
-    return Rule(
-        gamma=search.update,
-        noise=noise.update if noise.learned else None,
-        damping=noise.damping,
-        gamma_floor=np.finfo(float).eps * gamma.max(),
-        noise_floor=NOISE_FLOOR * (s.y**2).mean(),
-        safe=not search.published,
-    )
 
 # %% ../../nbs/api/solvers/04_common.ipynb #9b2f1109
 def solve(

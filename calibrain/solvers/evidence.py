@@ -25,12 +25,14 @@ class Problem:
 
     @property
     def n_groups(self) -> int:
+        "Number of groups"
         return self.G.shape[1] // self.n_orient
 
     def by_group(
         self,
         per_coeff: np.ndarray,  # One value for each coefficient
     ) -> np.ndarray:  # Their sums over each group
+        "From coefficients to groups"
         return per_coeff.reshape(-1, self.n_orient).sum(1)
 
 # %% ../../nbs/api/solvers/01_evidence.ipynb #5099fb2b
@@ -59,14 +61,17 @@ class Evidence:
 
     @property
     def gradient(self) -> np.ndarray:
+        "Derivative of ℒ by each γ, `(n_groups,)`"
         return self.d - self.q
 
     @property
     def n_orient(self) -> int:
+        "Coefficients in a group"
         return len(self.q_coeff) // max(1, len(self.gamma))
 
     @property
     def ratio(self) -> np.ndarray:
+        "q/d, 0 where nothing could be explained, `(n_groups,)`"
         return np.divide(self.q, self.d, out=np.zeros_like(self.q), where=self.d > 0)
 
 # %% ../../nbs/api/solvers/01_evidence.ipynb #2f273500

@@ -100,6 +100,7 @@ class Subproblem:
 
     @property
     def sizes(self) -> np.ndarray:
+        "Columns of each variance, `(n,)`"
         return np.diff(self.starts, append=self.C.shape[1])
 
 # %% ../../nbs/api/solvers/03_newton.ipynb #3145261b
@@ -135,6 +136,7 @@ class Curvature:
 
     @property
     def gradient(self) -> np.ndarray:
+        "First derivatives times the variances, `(n,)`"
         return self.d - self.q
 
 # %% ../../nbs/api/solvers/03_newton.ipynb #3eb0952d

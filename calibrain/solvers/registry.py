@@ -35,10 +35,12 @@ class Solver:
 
     @property
     def name(self) -> str:
+        "What it is called"
         return getattr(self.function, "__name__", type(self.function).__name__)
 
     @property
     def takes_prepared(self) -> bool:
+        "Whether `L` may be a `Prepared`"
         return self is SOLVERS.get(self.name)
 
 # %% ../../nbs/api/solvers/20_registry.ipynb #6bcd4053

@@ -118,6 +118,7 @@ class Rule:
 
     @property
     def learns_noise(self) -> bool:
+        "Whether the noise is learned"
         return self.noise is not None
 
 # %% ../../nbs/api/solvers/02_search.ipynb #47bccc38
@@ -240,10 +241,12 @@ class Course:
 
     @property
     def n_steps(self) -> int:
+        "Number of steps"
         return len(self.steps)
 
     @property
     def last_change(self) -> float:
+        "Relative change of γ in the last step"
         return float(self.steps[-1][0]) if self.steps else np.inf
 
     def note(
@@ -260,7 +263,7 @@ class Course:
             self.bar.update()
             self.bar.set_postfix(cost=f"{cost:.6g}", active=int(n_active), refresh=False)
 
-    def history(self) -> dict:
+    def history(self) -> dict:  # Cost, change of γ, active groups and mean noise, by name
         "The steps as arrays"
         change, n_active, noise = np.array(self.steps or np.empty((0, 3))).T
         return dict(
