@@ -130,6 +130,8 @@ def _check_recordings(y: np.ndarray, n_sensors: int, record: Leadfield | None) -
     n_dims = np.ndim(y) if isinstance(y, list | tuple) else getattr(y, "ndim", 2)
     if n_dims != 3:
         return check_recording(y, n_sensors, complex_too=True, names=names).copy()
+    if not len(y):
+        refuse(ValueError, "y", "one recording at least", "none")
     return np.stack([check_recording(one, n_sensors, complex_too=True, names=names) for one in y])
 
 

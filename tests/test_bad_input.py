@@ -351,6 +351,11 @@ def test_sizes_that_can_be_computed_with(mode, size):
     assert abs(b.kkt_violation - a.kkt_violation) < 1e-6
 
 
+def test_no_recordings():
+    with pytest.raises(ValueError, match="y must be one recording at least, got none"):
+        SourceEstimator("gamma_map", noise_var=0.5).fit(L, np.empty((0, 6, 20)))
+
+
 def test_steps_are_those_asked_for():
     "The warning of the minimum norm names the limit that was set"
     with pytest.warns(ConvergenceWarning, match="max_iter=1 "):
@@ -470,6 +475,10 @@ def test_covariances_with_something_else():
 def test_bad_arguments_of_a_whitener(kwargs, error, words):
     with pytest.raises(error, match=words):
         whitener(**dict(cov=COV) | kwargs)
+
+
+def test_a_covariance_as_a_list():
+    assert np.array_equal(whitener(COV.tolist()).W, whitener(COV).W)
 
 
 def test_rounding_in_a_covariance_is_no_error():

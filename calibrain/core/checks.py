@@ -190,7 +190,7 @@ def _check_size(name: str, a: np.ndarray) -> None:
     if largest == 0:
         cure = "check its units and channel selection"
         refuse(ValueError, name, "different from zero somewhere", "all zeros", cure)
-    if not 1e-35 < largest < 1e35:  # γ² goes with (y/L)⁴, and is to be a number
+    if not 1e-35 < largest < 1e35:  # γ² is of the fourth power of y over L, and has to be a number
         must = "between 1e-35 and 1e35 in size"
         refuse(ValueError, name, must, f"{largest:.3g}", "check its units")
 

@@ -212,7 +212,8 @@ def whitener(
     scaled, s, units = _checked(name, cov, None, units)
     blocks = _blocks(scaled, units)
     d, U = _eigen(scaled, blocks)
-    precision = np.finfo(np.result_type(cov, np.float32)).eps  # of what was stored
+    stored = np.result_type(np.asarray(cov), np.float32)
+    precision = np.finfo(stored).eps
     kept = _kept(d, max(1e-10, len(d) * float(precision)), rank, name)
     W = np.zeros_like(scaled)
     for block in blocks:
