@@ -270,6 +270,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                          'calibrain/estimator.py'),
                                      'calibrain.estimator._orientations': ( 'api/estimator/estimator.html#_orientations',
                                                                             'calibrain/estimator.py'),
+                                     'calibrain.estimator._shape': ('api/estimator/estimator.html#_shape', 'calibrain/estimator.py'),
                                      'calibrain.estimator._short': ('api/estimator/estimator.html#_short', 'calibrain/estimator.py'),
                                      'calibrain.estimator._solve': ('api/estimator/estimator.html#_solve', 'calibrain/estimator.py'),
                                      'calibrain.estimator._solve_one': ( 'api/estimator/estimator.html#_solve_one',
