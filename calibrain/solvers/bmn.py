@@ -24,6 +24,7 @@ from ..head.leadfield import Leadfield
 from ..head.prepared import Eigenbasis, Prepared, prepare
 from ..posterior.gaussian import Posterior
 from ..posterior.result import Result, shared_entries
+from .amplitudes import announce_units
 from .analytic import takes_complex
 from calibrain.solvers.common import (
     PUBLISHED,
@@ -196,6 +197,7 @@ def _warn_unconverged(solver: str, m: Minimum, path: np.ndarray) -> None:
     )
 
 # %% ../../nbs/api/solvers/07_bmn.ipynb #bb8c9088
+@announce_units
 @takes_complex
 def BMN(
     L: np.ndarray | Leadfield | Prepared,  # `(n_sensors, n_sources * n_orient)`, µV/nAm or fT/nAm
@@ -219,6 +221,7 @@ def BMN(
     return _bmn("BMN", seen, noise, search, logger)
 
 # %% ../../nbs/api/solvers/07_bmn.ipynb #1a4d83e3
+@announce_units
 @takes_complex
 def BMN_joint(
     L: np.ndarray | Leadfield | Prepared,  # `(n_sensors, n_sources * n_orient)`, µV/nAm or fT/nAm

@@ -16,6 +16,7 @@ from ..head.basis import expand
 from ..head.leadfield import Leadfield
 from ..head.prepared import Prepared
 from ..posterior.result import Result, active_cov
+from .amplitudes import announce_units
 from .analytic import takes_complex
 from calibrain.solvers.common import (
     Noise,
@@ -103,6 +104,7 @@ def _result(
     return out
 
 # %% ../../nbs/api/solvers/06_gamma_lambda_map.ipynb #0a5173dd
+@announce_units
 @takes_complex
 def gamma_lambda_map(
     L: np.ndarray | Leadfield | Prepared,  # `(n_sensors, n_sources * n_orient)`, µV/nAm or fT/nAm
@@ -130,6 +132,7 @@ def gamma_lambda_map(
     return _result(found, "gamma_lambda_map", noise, track_history, logger)
 
 # %% ../../nbs/api/solvers/06_gamma_lambda_map.ipynb #46af4e02
+@announce_units
 @takes_complex
 def gamma_lambda_map_sflex(
     L: np.ndarray | Leadfield | Prepared,  # `(n_sensors, n_sources * n_orient)`, µV/nAm or fT/nAm

@@ -14,6 +14,7 @@ from ..core.checks import check_logger, check_number
 from ..head.leadfield import Leadfield
 from ..head.prepared import Prepared
 from ..posterior.result import Result
+from .amplitudes import announce_units
 from .analytic import takes_complex
 from calibrain.solvers.common import (
     Noise,
@@ -47,6 +48,7 @@ def _entries(found: Solved) -> dict:
     )
 
 # %% ../../nbs/api/solvers/05_gamma_map.ipynb #f92dec62
+@announce_units
 @takes_complex
 def gamma_map(
     L: np.ndarray | Leadfield | Prepared,  # `(n_sensors, n_sources * n_orient)`, µV/nAm or fT/nAm
@@ -68,6 +70,7 @@ def gamma_map(
     return found.result("gamma_map", _entries(found), logger)
 
 # %% ../../nbs/api/solvers/05_gamma_map.ipynb #39166040
+@announce_units
 @takes_complex
 def gamma_map_sflex(
     L: np.ndarray | Leadfield | Prepared,  # `(n_sensors, n_sources * n_orient)`, µV/nAm or fT/nAm

@@ -10,11 +10,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..core.warnings import PlausibilityWarning, warn
 from ..head.prepared import Prepared
 from ..head.whitening import Whitener
-from ..posterior.gaussian import Posterior
 from ..posterior.result import Result
+from .amplitudes import announces_units, check_amplitudes
 from .analytic import as_samples
 from .bind import Bound
 
@@ -66,30 +65,6 @@ def _located(result: Result, bound: Bound, recording: MatchedRecording) -> Resul
     times = None if times is None else np.array(times, dtype=float)
     return replace(result, coords=coords, times=times)
 
-# %% ../../nbs/api/solvers/22_solve.ipynb #beeef783
-_AMPLITUDES = (1e-4, 1e4)  # Largest amplitude of an estimate that may be a brain's, nAm
-
-
-def _largest(p: Posterior) -> float:  # nAm
-    "No amplitude of an estimate is larger than this, and the largest is not much smaller"
-    coefficients = np.abs(p.coeff_mean).max(axis=1)
-    return float((abs(p.S) @ coefficients).max(initial=0))
-
-
-def _check_amplitudes(p: Posterior) -> None:
-    "Say that amplitudes are not a brain's"
-    least, most = _AMPLITUDES
-    largest = _largest(p)
-    if largest > most:
-        largest = float(np.abs(p.mean).max())
-    if largest == 0 or least <= largest <= most:
-        return
-    warn(
-        f"the largest amplitude is {largest:.3g} nAm, where a brain makes 1 to 1000 nAm: check "
-        "the units of recording (µV, fT, fT/cm) and leadfield (the same per nAm)",
-        PlausibilityWarning,
-    )
-
 # %% ../../nbs/api/solvers/22_solve.ipynb #7d05e758
 def solve_recording(
     bound: Bound,  # The solver, with its parameters
@@ -102,8 +77,8 @@ def solve_recording(
     result = bound(recording.leadfield, recording.data)
     if not isinstance(result, Result):
         return result
-    if recording.leadfield.record is not None:
-        _check_amplitudes(result.posterior)
+    if not announces_units(bound.solver.function):
+        check_amplitudes(result, recording.leadfield)
     if w is not None:
         result = in_data_units(result, w, as_samples(recording.data).shape[1])
     return _located(result, bound, recording)

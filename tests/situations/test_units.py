@@ -15,6 +15,7 @@ from calibrain import (
 from calibrain.core.warnings import NoiseSizeWarning, PlausibilityWarning
 from calibrain.head.basis import sflex_basis
 from calibrain.head.prepared import prepare
+from calibrain.solvers.registry import SOLVERS
 
 rng = np.random.default_rng(0)
 COORDS = rng.normal(scale=0.03, size=(60, 3))
@@ -132,6 +133,18 @@ def test_amplitudes_that_no_brain_makes_are_announced(factor, with_cov):
     said = dict(noise_cov=noise * np.eye(20)) if with_cov else dict(noise_var=noise)
     with pytest.warns(PlausibilityWarning, match="where a brain makes 1 to 1000 nAm"):
         SourceEstimator("BMN", **said).fit(LF, factor * Y)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_amplitudes_are_announced_by_each_solver_itself(solver):
+    "Called with a Leadfield, and once only where an estimator calls it"
+    how = SOLVERS[solver]
+    noise = {} if how.learns_noise else dict(noise_var=0.09e12)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        how.function(LF, 1e6 * Y, **noise)
+        SourceEstimator(solver, **noise).fit(LF, 1e6 * Y)
+    assert [w.category for w in said].count(PlausibilityWarning) == 2
 
 
 def test_bare_arrays_have_units_of_their_own():
