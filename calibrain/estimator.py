@@ -80,7 +80,18 @@ def _orientations(said: int | None, L: np.ndarray | Leadfield | Prepared) -> int
         return said
     if isinstance(L, Leadfield | Prepared):
         return L.n_orient
-    return np.shape(L)[2] if np.ndim(L) == 3 else 1
+    shape = _shape(L)
+    return shape[2] if len(shape) == 3 else 1
+
+
+def _shape(L: np.ndarray) -> tuple:
+    "The shape of an array or of lists; none of what is refused later, by its name"
+    if not isinstance(L, list | tuple) and not hasattr(L, "__array__"):
+        return ()
+    try:
+        return np.shape(L)
+    except ValueError:
+        return ()
 
 # %% ../nbs/api/estimator/01_estimator.ipynb #0800d40f
 @patch
