@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from ..calibration.credible_sets import credible_ellipsoid, membership
 from ..core.checks import check_choice
-from ..core.warnings import ConvergenceWarning, NoiseBoundaryWarning
+from ..core.warnings import ConvergenceWarning, NoiseBoundaryWarning, NothingFoundWarning
 from ..demo import KINDS, Run, TutorialProblem, parameters, tutorial_problem
 from ..estimator import SourceEstimator
 from .base import Control, Explorer, Impossible, legend_below
@@ -89,6 +89,7 @@ def _solve(problem: TutorialProblem, solver: str, mode: str) -> Result:
     estimator = SourceEstimator(solver, params, problem.noise_var(mode), problem.n_orient)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
+        warnings.simplefilter("ignore", NothingFoundWarning)
         warnings.simplefilter("ignore", NoiseBoundaryWarning)
         return estimator.fit(problem.leadfield, problem.y).predict()
 

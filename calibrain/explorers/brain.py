@@ -16,6 +16,7 @@ from types import MappingProxyType
 import numpy as np
 from fastcore.basics import patch
 from matplotlib.figure import Figure
+from scipy.spatial.distance import cdist
 
 from .base import Control, Explorer, Impossible
 from ..head.basis import sflex_basis
@@ -64,10 +65,9 @@ class CortexEstimate:
 
     @functools.cached_property
     def strongest(self) -> int:  # Its index
-        "The source that stands out most from its error bar"
+        "The source that stands out most: whose 95 % band stays farthest from zero"
         peak = np.linalg.norm(self.mean, axis=1).max(1)
-        error = np.where(self.std > 0, self.std, np.inf)
-        return int((peak / error).argmax())
+        return int((peak - 1.96 * self.std).argmax())
 
     @functools.cached_property
     def course(self) -> tuple:  # Mean over time, standard deviation
@@ -79,7 +79,7 @@ class CortexEstimate:
 
 # %% ../../nbs/api/explorers/08_brain.ipynb #887d58d1
 _TIMES = np.arange(0, 201, 5)  # ms
-_PATCHES = (619, 1086)  # Sources in their middle: left temporal, right parietal
+_MIDDLES = ((-59, -22, 27), (44, -47, 65))  # Left temporal and right parietal, mm
 
 
 def _waves() -> np.ndarray:  # `(2, n_times)`, nAm
@@ -94,7 +94,8 @@ def simulated_estimate() -> CortexEstimate:
     "Two patches with known waveforms, estimated by gamma-MAP"
     leadfield = template_leadfield("eeg", conductor="sphere", progress=False)
     bumps = sflex_basis(leadfield.coords, 0.01, normalize=None)
-    truth = bumps[:, list(_PATCHES)].toarray() @ _waves()
+    middles = cdist(np.divide(_MIDDLES, 1000), leadfield.coords).argmin(axis=1)
+    truth = bumps[:, middles].toarray() @ _waves()
     _, y, noise, _ = SensorSimulator().simulate(truth, leadfield, alpha_SNR=2 / 3, seed=0)
     fit = gamma_map_sflex(leadfield, y, noise_var=noise.var(), update_mode="fast")
     limits = dict(mean=(-8, 8), std=(0, 1.5), truth=(-8, 8))
@@ -228,6 +229,7 @@ def _draw_course(estimate: CortexEstimate, time: float, threshold: float, ax) ->
         limits=(-reach, reach),
         ax=ax,
     )
+    ax.locator_params(axis="y", steps=[1, 2, 5, 10])  # short labels: the legend needs the room
 
 # %% ../../nbs/api/explorers/08_brain.ipynb #28f4eadf
 def draw_posterior(

@@ -16,7 +16,7 @@ from types import MappingProxyType
 import numpy as np
 from matplotlib.figure import Figure
 
-from ..core.warnings import ConvergenceWarning, NoiseBoundaryWarning
+from ..core.warnings import ConvergenceWarning, NoiseBoundaryWarning, NothingFoundWarning
 from .base import Control, Explorer, legend_below
 from ..head.prepared import prepare
 from ..posterior.result import Result
@@ -165,6 +165,7 @@ def solved(
     recorded = record(snr, n_sources, n_times, average)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
+        warnings.simplefilter("ignore", NothingFoundWarning)
         warnings.simplefilter("ignore", NoiseBoundaryWarning)
         best = BMN_joint(recorded.G, recorded.y)
         old = BMN_joint(recorded.G, recorded.y, rule="calibrain-1.0")

@@ -15,7 +15,7 @@ from types import MappingProxyType
 import numpy as np
 from matplotlib.figure import Figure
 
-from ..core.warnings import ConvergenceWarning
+from ..core.warnings import ConvergenceWarning, NothingFoundWarning
 from .base import Control, Explorer, legend_below
 from ..posterior.result import Result
 from ..solvers.common import start_scale
@@ -52,6 +52,7 @@ def _solve(snr, n_active, rule, n_iter, tol=0.0) -> Result:
     G, _, y = record(snr, n_active)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
+        warnings.simplefilter("ignore", NothingFoundWarning)
         return gamma_map(G, y, 1.0, max_iter=n_iter, tol=tol, update_mode=rule)
 
 
