@@ -56,7 +56,7 @@ def left_head() -> tuple[Prepared, Cortex]:  # Leadfield and cortex
 
 # %% ../../nbs/api/explorers/05_sflex.ipynb #c829318f
 PLACES = MappingProxyType(
-    {"temporal lobe": 330, "parietal lobe": 298}
+    {"temporal lobe": 309, "parietal lobe": 284}
 )  # What the menu says → the source in the middle
 WIDTHS = (2, 4, 6, 8, 10, 12, 14, 17, 20, 24, 28)  # Widths of the models, mm
 NORMALISATIONS = MappingProxyType(
