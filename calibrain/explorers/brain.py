@@ -79,7 +79,7 @@ class CortexEstimate:
 
 # %% ../../nbs/api/explorers/08_brain.ipynb #887d58d1
 _TIMES = np.arange(0, 201, 5)  # ms
-_PATCHES = (619, 1086)  # Sources in their middle: left temporal, right parietal
+_PATCHES = (578, 1056)  # Sources in their middle: left temporal, right parietal
 
 
 def _waves() -> np.ndarray:  # `(2, n_times)`, nAm
