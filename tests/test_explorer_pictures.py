@@ -16,6 +16,7 @@ import realdata
 from routine import number
 
 from calibrain import explorers
+from calibrain.core.warnings import NoiseSamplesWarning
 from calibrain.explorers import (
     BrainExplorer,
     CoverageExplorer,
@@ -53,6 +54,8 @@ def drawn(e, values):
     "A picture of an explorer; a warning is an error"
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        # What the real recording's covariance was estimated from is few, and it is said so
+        warnings.simplefilter("ignore", NoiseSamplesWarning)
         return e.draw(**values)
 
 
