@@ -20,6 +20,7 @@ from calibrain.solvers.slot_weights import (
     log_bounds,
     log_weights,
     refine,
+    slot_weights,
     turned,
 )
 
