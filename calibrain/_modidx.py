@@ -1698,6 +1698,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                         'calibrain/solvers/slots.py'),
                                          'calibrain.solvers.slots.Chain.on': ( 'api/solvers/slots.html#chain.on',
                                                                                'calibrain/solvers/slots.py'),
+                                         'calibrain.solvers.slots.Chain.order': ( 'api/solvers/slots.html#chain.order',
+                                                                                  'calibrain/solvers/slots.py'),
                                          'calibrain.solvers.slots.Chain.sweep': ( 'api/solvers/slots.html#chain.sweep',
                                                                                   'calibrain/solvers/slots.py'),
                                          'calibrain.solvers.slots.Chain.visited': ( 'api/solvers/slots.html#chain.visited',

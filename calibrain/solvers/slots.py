@@ -279,7 +279,7 @@ class Visited(NamedTuple):
     factor: float  # Noise factor
 
 
-PRIOR_OFF = 30.0  # π ~ Beta(1, 30)
+PRIOR_OFF = 30.0  # Few sources are on: about one of 30 slots
 
 
 class Chain:
@@ -290,12 +290,14 @@ class Chain:
         dual: Dual,
         weights: SlotWeights,  # With the grid of variances, scaled
         n_slots: int,  # Slots
-        seed: int | np.random.SeedSequence,
+        seed: int,
+        prior_off: float = PRIOR_OFF,  # π ~ Beta(1, prior_off)
     ):
         self.dual = dual
         self.weights = weights
         self.rng = np.random.default_rng(seed)
         self.slots: list[Slot | None] = [None] * n_slots
+        self.prior_off = prior_off
         self.on_probability = 0.3
         self.factor = 1.0
         self._half_sphere = half_sphere(dual.k)
@@ -319,6 +321,10 @@ class Chain:
         which = below.searchsorted(self.rng.random() * below[-1], side="right")
         self.factor = float(FACTORS[min(int(which), len(FACTORS) - 1)])
 
+    def order(self) -> np.ndarray:
+        "Every slot once, whatever they are"
+        return self.rng.permutation(len(self.slots))
+
     def sweep(
         self,
         power: float = 1.0,  # The evidence to this power
@@ -331,7 +337,7 @@ class Chain:
         grid = turned(self._half_sphere, self.rng)
         model = _Model(self.dual, self.factor, self.on)
         choice = None
-        for j in self.rng.permutation(len(self.slots)):
+        for j in self.order():
             old = self.slots[j]
             if old is not None:
                 self.slots[j] = None
@@ -350,7 +356,7 @@ class Chain:
                 model.add(new)
                 choice = None
         n_on = len(self.on)
-        self.on_probability = self.rng.beta(1 + n_on, PRIOR_OFF + len(self.slots) - n_on)
+        self.on_probability = self.rng.beta(1 + n_on, self.prior_off + len(self.slots) - n_on)
 
 # %% ../../nbs/api/solvers/13_slots.ipynb #d3464e40
 def variance_grid(
