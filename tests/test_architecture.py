@@ -39,7 +39,12 @@ MAY_IMPORT["demo"] = {*MAY_IMPORT} - {"recording", "published"}
 MAY_IMPORT["cli"] = {*MAY_IMPORT} - {"published"}
 MAY_IMPORT["explorers"] = {*MAY_IMPORT} - {"cli", "published"}
 
-SOLVER_FAMILIES = {"solvers.gamma_map", "solvers.gamma_lambda_map", "solvers.bmn"}
+SOLVER_FAMILIES = {
+    "solvers.gamma_map",
+    "solvers.gamma_lambda_map",
+    "solvers.bmn",
+    "solvers.spike_slab",
+}
 
 EVERYONE = {"numpy", "scipy", "fastcore", "tqdm"}
 MAY_USE = {

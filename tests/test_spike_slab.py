@@ -675,3 +675,42 @@ def test_a_quiet_run_warns_of_nothing():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         spike_slab(L0, Y0, 1.0, n_sweeps=240)
+
+
+# ---- as the other solvers
+
+
+def test_it_is_found_by_its_name():
+    import calibrain
+    from calibrain.solvers.registry import SAMPLERS, SOLVERS, describe, solver_table
+
+    assert calibrain.spike_slab is spike_slab and "spike_slab" in SAMPLERS
+    assert describe("spike_slab") is describe(spike_slab) is SAMPLERS["spike_slab"]
+    assert "spike_slab" not in SOLVERS and "| `spike_slab` |" in solver_table()
+    lf = Leadfield.random(20, 30, seed=0)
+    y = lf.matrix()[:, :1] @ np.ones((1, 20)) + 0.1 * np.random.default_rng(0).normal(size=(20, 20))
+    by_name = SourceEstimator("spike_slab", dict(n_sweeps=16, n_burn=5), 0.01).fit(lf, y)
+    direct = spike_slab(lf, y, 0.01, n_sweeps=16, n_burn=5)
+    assert np.array_equal(by_name.predict().mean, direct.mean)
+
+
+@pytest.mark.parametrize("patches", [None, [0, 0.02]])
+def test_a_result_is_stored_and_sent(patches, tmp_path):
+    import pickle
+
+    from calibrain.posterior.result import result_from_arrays, result_to_arrays
+
+    coords = np.random.default_rng(0).normal(scale=0.04, size=(50, 3))
+    lag = np.abs(np.subtract.outer(np.arange(80), np.arange(80)))
+    r = spike_slab(L0, Y0, 1.0, patches=patches, src_coords=coords, time_cov=0.3**lag, n_sweeps=16)
+    np.savez(tmp_path / "x.npz", **result_to_arrays(r))
+    with np.load(tmp_path / "x.npz", allow_pickle=False) as stored:
+        again = result_from_arrays(dict(stored))
+    for other in (again, pickle.loads(pickle.dumps(r))):
+        assert repr(other) == repr(r) and set(other) == set(r)
+        assert other._repr_html_() == r._repr_html_()
+        assert np.array_equal(other.std, r.std)
+        assert np.array_equal(other.posterior.sample(2, 0), r.posterior.sample(2, 0))
+        for key in r:
+            assert np.array_equal(other[key], r[key]), key
+    assert "on" in r._repr_html_() and "KKT" not in r._repr_html_()

@@ -89,5 +89,5 @@ def gaussian_state(
     to_atoms = np.zeros((len(atoms), k, len(places)))
     for column, (atom, weights) in enumerate(zip(which, mixing)):
         to_atoms[atom, :, column] = weights
-    to_atoms = to_atoms.reshape(-1, len(places))
-    return State(atoms, to_atoms @ mean, to_atoms @ cov @ to_atoms.T), float(cost)
+    A = to_atoms.reshape(-1, len(places))
+    return State(atoms, A @ mean, A @ cov @ A.T), float(cost)

@@ -64,7 +64,12 @@ class Plan:
 
 
 def _check_plan(
-    k: int, n_slots: int, n_sweeps: int, n_burn: int, n_chains: int | str, seed: int
+    k: int,
+    n_slots: int,
+    n_sweeps: int,
+    n_burn: int,
+    n_chains: int | str,
+    seed: int | np.random.Generator,
 ) -> Plan:
     "How long was asked for, checked"
     n_slots = check_count("n_slots", n_slots)
