@@ -22,7 +22,7 @@ from calibrain.solvers import slots as slots_module
 from calibrain.solvers.agreement import effective_number
 from calibrain.solvers.amplitudes import Amplitudes, gaussian_state
 from calibrain.solvers.compressed import Compressed, compress
-from calibrain.solvers.slot_weights import half_sphere, log_bounds, slot_weights, turned
+from calibrain.solvers.slot_weights import half_sphere, log_bounds, sight, slot_weights, turned
 from calibrain.solvers.slots import (
     FACTORS,
     PRIOR_OFF,
@@ -270,7 +270,7 @@ def test_axes_do_not_matter(k):
     duals = [Dual(matrix, k, y, 2, 0.49) for matrix in (L, rotated(L, k))]
     weights = slot_weights(k, variance_grid(duals[0], True)[::8], "both")
     a, b = (
-        log_bounds(weights, dual.LL, _Q(dual), 1.0, 3.0)  # no slot is on yet
+        log_bounds(weights, sight(dual.LL, _Q(dual)), 1.0, 3.0)  # no slot is on yet
         for dual in duals
     )
     assert np.allclose(a, b, rtol=1e-9)

@@ -20,7 +20,7 @@ from calibrain.solvers.slot_weights import (
     log_bounds,
     log_weights,
     refine,
-    slot_weights,
+    sight,
     turned,
 )
 
@@ -170,7 +170,7 @@ def _stacked(
     "X, BᵀB, BᵀY and the variances of all columns that are on"
     k = dual.k
     if k == 1:
-        places = [slot.place for slot in slots]
+        places = np.array([slot.place for slot in slots])
         X = np.array([slot.rows[0] for slot in slots])
         gamma = np.array([slot.gamma for slot in slots])
         return X, X[:, places].astype(float), dual.Z[:, places].T, gamma
@@ -194,9 +194,8 @@ class _Choice:
         self.weights = weights
         self.directions = directions
         self.half = half
-        self.D = model.D
-        self.Q = model.Q
-        bounds = log_bounds(weights, self.D, self.Q, half, off)
+        self.sight = sight(model.D, model.Q)
+        bounds = log_bounds(weights, self.sight, half, off)
         self.top = max(float(bounds.max()), off)
         self.bound = np.exp(bounds - self.top)
         self.below = np.cumsum(self.bound)
@@ -212,8 +211,7 @@ class _Choice:
             n = int(self.below.searchsorted(x, side="right"))
             if n in self.seen:
                 return n
-            D, Q = self.D[..., n], self.Q[..., n]
-            logs = log_weights(self.weights, D, Q, self.directions, self.half)
+            logs = log_weights(self.weights, self.sight, n, self.directions, self.half)
             self.seen[n] = np.cumsum(np.exp(logs - self.top))
             total = self.seen[n][-1]
             accepted = rng.random() * self.bound[n] < total
@@ -237,7 +235,7 @@ class _Choice:
             if kind == 0:
                 return make_slot(dual, n, gamma)
             kind -= 1
-        D, Q = self.D[..., n], self.Q[..., n]
+        D, Q = self.sight.D[..., n], self.sight.Q[..., n]
 
         def log_weight(v):
             return log_along(v @ D @ v, v @ Q @ v, gamma, self.half)
