@@ -63,7 +63,10 @@ class _Part(NamedTuple):
     def var(self) -> np.ndarray:
         return np.einsum("ij,ij->i", self.root, self.root)
 
-    def by_source(self, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def by_source(
+        self,
+        k: int,  # Components of a source
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         "Sources, their means `(n, k, n_times)` and their covariances `(n, k, k)`"
         sources = self.rows[::k] // k
         n = len(sources)

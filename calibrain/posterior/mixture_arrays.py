@@ -16,7 +16,7 @@ _SPARSE = ("data", "indices", "indptr")
 
 
 def mixture_to_arrays(
-    m: Mixture,
+    m: Mixture,  # The mixture
 ) -> dict:  # Name → array
     "A mixture as plain arrays"
     no_times = np.zeros((0, m.n_times))

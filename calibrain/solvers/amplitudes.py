@@ -13,6 +13,15 @@ from ..posterior.mixture import State
 from .compressed import Compressed
 from .slots import Visited
 
+# %% ../../nbs/api/solvers/17_amplitudes.ipynb #e7c4c314
+def _on(visited: Visited, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    "Place and variance of each column that is on, and its mixture of the place's components"
+    eye = np.eye(k)
+    mixing = [eye if v is None else v[None] for v in visited.directions]
+    n_columns = [len(rows) for rows in mixing]
+    places = np.repeat(visited.places, n_columns)
+    return places, np.repeat(visited.gamma, n_columns), np.concatenate(mixing)
+
 # %% ../../nbs/api/solvers/17_amplitudes.ipynb #88767c0f
 class Amplitudes:
     "From sampled supports to Gaussian states"
@@ -21,7 +30,7 @@ class Amplitudes:
         self,
         G: np.ndarray,  # Leadfield of the atoms, `(n_sensors, n_atoms * k)`
         k: int,  # Components of an atom
-        recording: Compressed,
+        recording: Compressed,  # … whose components were sampled on
     ):
         self.G = G
         self.k = k
@@ -48,18 +57,9 @@ class Amplitudes:
         "Noise variance at a sample"
         return self.recording.noise_var * (1 + (factor - 1) * self.recording.share)
 
-# %% ../../nbs/api/solvers/17_amplitudes.ipynb #e7c4c314
-def _on(visited: Visited, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    "Place and variance of each column that is on, and its mixture of the place's components"
-    eye = np.eye(k)
-    mixing = [eye if v is None else v[None] for v in visited.directions]
-    n_columns = [len(rows) for rows in mixing]
-    places = np.repeat(visited.places, n_columns)
-    return places, np.repeat(visited.gamma, n_columns), np.concatenate(mixing)
-
 # %% ../../nbs/api/solvers/17_amplitudes.ipynb #6b5e1475
 def gaussian_state(
-    of: Amplitudes,
+    of: Amplitudes,  # Leadfield and recording
     visited: Visited,  # A state of the chain
 ) -> tuple[State, float]:  # Its Gaussian, and its cost ℒ
     "Amplitudes of a support at every sample, and how well it explains them"

@@ -15,23 +15,6 @@ from scipy import sparse
 from ..core.checks import check_array, check_number
 from ..core.units import check_metres
 
-# %% ../../nbs/api/solvers/15_localisation.ipynb #4c2a7f87
-@dataclass(frozen=True, eq=False)
-class LocalisationSet:
-    "Places one of which at least is on, with a given probability"
-
-    places: np.ndarray  # Most probable first, `(n,)`
-    inclusion: np.ndarray  # Probability of each to be on, `(n,)`
-    mass: float  # Probability that one of them is
-    centre: np.ndarray  # Their mean, weighted by probability, `(3,)`, m
-    radius: float  # From the centre to the farthest, mm
-
-    def __repr__(self) -> str:
-        return (
-            f"<{len(self.places)} places within {self.radius:.1f} mm, "
-            f"peak {self.places[0]}, mass {self.mass:.2f}>"
-        )
-
 # %% ../../nbs/api/solvers/15_localisation.ipynb #2da3b640
 _FAINT = 0.05  # Places below this start no set
 
@@ -72,6 +55,23 @@ def _one_set(
     if n:
         n, reached = _fewest(has[:, within].toarray(), weights, mass)
     return within[:n], reached
+
+# %% ../../nbs/api/solvers/15_localisation.ipynb #4c2a7f87
+@dataclass(frozen=True, eq=False)
+class LocalisationSet:
+    "Places one of which at least is on, with a given probability"
+
+    places: np.ndarray  # Most probable first, `(n,)`
+    inclusion: np.ndarray  # Probability of each to be on, `(n,)`
+    mass: float  # Probability that one of them is
+    centre: np.ndarray  # Their mean, weighted by probability, `(3,)`, m
+    radius: float  # From the centre to the farthest, mm
+
+    def __repr__(self) -> str:
+        return (
+            f"<{len(self.places)} places within {self.radius:.1f} mm, "
+            f"peak {self.places[0]}, mass {self.mass:.2f}>"
+        )
 
 # %% ../../nbs/api/solvers/15_localisation.ipynb #7e7186c2
 def localisation_sets(

@@ -55,8 +55,12 @@ class _Polynomials:
     D: np.ndarray  # By its entries, `(3 or 6, n)`
     Q: np.ndarray  # By its entries, `(3 or 6, n)`
 
-    def at(self, gamma: np.ndarray, which: slice | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        "Trace term and determinant at γ, which is broadcast against some places"
+    def at(
+        self,
+        gamma: np.ndarray,  # γ, which is broadcast against the places
+        which: slice | np.ndarray,  # Places
+    ) -> tuple[np.ndarray, np.ndarray]:
+        "Trace term and determinant at γ"
         e = self.e[:, which]
         t = self.t[:, which]
         det = e[-1]
@@ -109,7 +113,7 @@ def half_sphere(
 
 def turned(
     directions: np.ndarray,  # `(n_directions, k)`
-    rng: np.random.Generator,
+    rng: np.random.Generator,  # Where random numbers come from
     onto: np.ndarray | None = None,  # A direction that one of them is to fall on, `(k,)`
 ) -> np.ndarray:  # `(n_directions, k)`
     "Directions after a random rotation"
@@ -182,11 +186,11 @@ def log_along(
     gd = gamma * d
     return half * (gamma * q / (1 + gd) - np.log1p(gd))
 
-
+# %% ../../nbs/api/solvers/12_slot_weights.ipynb #4f9ff1f9
 def log_weights(
-    weights: SlotWeights,
-    seen: Sight,
-    place: int,
+    weights: SlotWeights,  # Which kinds of sources there may be
+    seen: Sight,  # What the data say
+    place: int,  # Of which place
     directions: np.ndarray,  # `(n_directions, k)`
     half: float,  # r/2
 ) -> np.ndarray:  # Log weights, prior included, `(isotropic + n_directions, n_gamma)`
@@ -268,8 +272,8 @@ def _largest_ratio(poly: _Polynomials, k: int) -> np.ndarray:  # `(n,)`
 
 # %% ../../nbs/api/solvers/12_slot_weights.ipynb #46df89be
 def log_bounds(
-    weights: SlotWeights,
-    seen: Sight,
+    weights: SlotWeights,  # Which kinds of sources there may be
+    seen: Sight,  # What the data say
     half: float,  # r/2
     off: float,  # Log weight of no source at all
 ) -> np.ndarray:  # `(n_places,)`
@@ -297,8 +301,8 @@ STEPS = (0.03, 0.1, 0.3)  # Sizes of proposals, in radians about
 def refine(
     v: np.ndarray,  # A direction, `(k,)`
     log_weight: Callable,  # Log weight of a direction
-    rng: np.random.Generator,
-    n_steps: int = 10,
+    rng: np.random.Generator,  # Where random numbers come from
+    n_steps: int = 10,  # How many
 ) -> np.ndarray:  # Another direction, `(k,)`
     "Some Metropolis steps on the sphere"
     now = log_weight(v)

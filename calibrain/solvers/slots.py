@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from fastcore.basics import patch
 from scipy.linalg.lapack import dpotrf, dtrtri
 
 from calibrain.solvers.slot_weights import (
@@ -74,7 +75,7 @@ class Dual:
 
     def gram(
         self,
-        place: int,
+        place: int,  # Which
     ) -> np.ndarray:  # `(k, k * n_places)`, component-major
         "The inner products of a place's columns with all columns"
         if place not in self._gram:
@@ -88,7 +89,7 @@ class Dual:
 class Slot(NamedTuple):
     "A slot that is on"
 
-    place: int
+    place: int  # Where it is
     gamma: float  # Variance, scaled
     direction: np.ndarray | None  # Unit vector, `(k,)`; `None`: isotropic
     rows: np.ndarray  # BᵀL: inner products of its columns with all, `(1 or k, k * n_places)`
@@ -102,11 +103,11 @@ class Slot(NamedTuple):
 
 
 def make_slot(
-    dual: Dual,
-    place: int,
-    gamma: float,  # Scaled
-    direction: np.ndarray | None = None,
-) -> Slot:
+    dual: Dual,  # Leadfield and recording
+    place: int,  # Where it is
+    gamma: float,  # Variance, scaled
+    direction: np.ndarray | None = None,  # Unit vector, `(k,)`; `None`: isotropic
+) -> Slot:  # The slot, with its inner products
     "A slot that is on"
     rows = dual.gram(place)
     if direction is not None and dual.k > 1:
@@ -248,7 +249,7 @@ FACTORS = np.exp(np.arange(0, np.log(400), 0.15))  # Noise factors, f
 
 
 def log_of_factors(
-    dual: Dual,
+    dual: Dual,  # Leadfield and recording
     slots: Sequence[Slot],  # Those that are on
 ) -> np.ndarray:  # `(len(FACTORS),)`
     "Log likelihood of the noise factors, the sources being as they are"
@@ -285,10 +286,10 @@ class Chain:
 
     def __init__(
         self,
-        dual: Dual,
+        dual: Dual,  # Leadfield and recording
         weights: SlotWeights,  # With the grid of variances, scaled
         n_slots: int,  # Slots
-        seed: int,
+        seed: int,  # Where random numbers start
         prior_off: float = PRIOR_OFF,  # π ~ Beta(1, prior_off)
     ):
         self.dual = dual
@@ -312,56 +313,65 @@ class Chain:
         places = np.array([slot.place for slot in on], int)
         return Visited(places, gamma, tuple(slot.direction for slot in on), self.factor)
 
-    def draw_factor(self, power: float) -> None:
-        "Draw the noise factor"
-        logs = power * log_of_factors(self.dual, self.on)
-        below = np.cumsum(np.exp(logs - logs.max()))
-        which = below.searchsorted(self.rng.random() * below[-1], side="right")
-        self.factor = float(FACTORS[min(int(which), len(FACTORS) - 1)])
+# %% ../../nbs/api/solvers/13_slots.ipynb #8ed5bd8f
+@patch
+def draw_factor(
+    self: Chain,
+    power: float,  # The evidence to this power
+) -> None:
+    "Draw the noise factor"
+    logs = power * log_of_factors(self.dual, self.on)
+    below = np.cumsum(np.exp(logs - logs.max()))
+    which = below.searchsorted(self.rng.random() * below[-1], side="right")
+    self.factor = float(FACTORS[min(int(which), len(FACTORS) - 1)])
 
-    def order(self) -> np.ndarray:
-        "Every slot once, whatever they are"
-        return self.rng.permutation(len(self.slots))
 
-    def sweep(
-        self,
-        power: float = 1.0,  # The evidence to this power
-    ) -> None:
-        "Draw the noise factor, every slot, and how many are on beforehand"
-        self.draw_factor(power)
-        half = power * self.dual.weight / 2
-        n_states = self.dual.n_places * len(self.weights.gamma)
-        off = np.log((1 - self.on_probability) / self.on_probability * n_states)
-        grid = turned(self._half_sphere, self.rng)
-        model = _Model(self.dual, self.factor, self.on)
-        choice = None
-        for j in self.order():
-            old = self.slots[j]
-            if old is not None:
-                self.slots[j] = None
-                model = _Model(self.dual, self.factor, self.on)
-                onto = grid
-                if old.direction is not None:
-                    onto = turned(self._half_sphere, self.rng, old.direction)
-                new = _Choice(model, self.weights, onto, half, off).draw(self.dual, self.rng)
-                choice = None
-            else:
-                if choice is None:
-                    choice = _Choice(model, self.weights, grid, half, off)
-                new = choice.draw(self.dual, self.rng)
-            if new is not None:
-                self.slots[j] = new
-                model.add(new)
-                choice = None
-        n_on = len(self.on)
-        self.on_probability = self.rng.beta(1 + n_on, self.prior_off + len(self.slots) - n_on)
+@patch
+def order(self: Chain) -> np.ndarray:  # Indices of slots
+    "Every slot once, whatever they are"
+    return self.rng.permutation(len(self.slots))
+
+
+@patch
+def sweep(
+    self: Chain,
+    power: float = 1.0,  # The evidence to this power
+) -> None:
+    "Draw the noise factor, every slot, and how many are on beforehand"
+    self.draw_factor(power)
+    half = power * self.dual.weight / 2
+    n_states = self.dual.n_places * len(self.weights.gamma)
+    off = np.log((1 - self.on_probability) / self.on_probability * n_states)
+    grid = turned(self._half_sphere, self.rng)
+    model = _Model(self.dual, self.factor, self.on)
+    choice = None
+    for j in self.order():
+        old = self.slots[j]
+        if old is not None:
+            self.slots[j] = None
+            model = _Model(self.dual, self.factor, self.on)
+            onto = grid
+            if old.direction is not None:
+                onto = turned(self._half_sphere, self.rng, old.direction)
+            new = _Choice(model, self.weights, onto, half, off).draw(self.dual, self.rng)
+            choice = None
+        else:
+            if choice is None:
+                choice = _Choice(model, self.weights, grid, half, off)
+            new = choice.draw(self.dual, self.rng)
+        if new is not None:
+            self.slots[j] = new
+            model.add(new)
+            choice = None
+    n_on = len(self.on)
+    self.on_probability = self.rng.beta(1 + n_on, self.prior_off + len(self.slots) - n_on)
 
 # %% ../../nbs/api/solvers/13_slots.ipynb #d3464e40
 def variance_grid(
-    dual: Dual,
+    dual: Dual,  # Leadfield and recording
     directed: bool = False,  # Whether sources may have one direction
     step: float = 0.15,  # Of log γ
-    decades: float = 3.0,
+    decades: float = 3.0,  # From the largest to the smallest
 ) -> np.ndarray:  # Scaled variances, in increasing order
     "From a source that would explain four times the signal, three decades down"
     signal = max(dual.power - dual.n_sensors, 0.05 * dual.power)
