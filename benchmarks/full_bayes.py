@@ -3,7 +3,7 @@
 `python -m benchmarks.full_bayes eeg --runs 60`, from the root of the repository; the settings are
 those of SETTINGS. Template heads, 1,284 sources, five of them on, the default simulators, oracle
 noise. Every point counts: pointwise intervals at 0.9, bands by bootstrap over runs. Writes
-full_bayes-SETTING.json beside this file after each run, and prints the table.
+full_bayes-SETTING.json beside this file after each run, and full_bayes.md from all of these.
 """
 
 import argparse
@@ -147,6 +147,19 @@ def table(runs):
     return "\n".join(lines)
 
 
+def document(folder=HERE):
+    "The tables of all settings that were measured, as a page"
+    parts = [
+        "# Full Bayes against evidence maximisation\n\nMade by `python -m benchmarks.full_bayes`."
+    ]
+    for setting in SETTINGS:
+        file = folder / f"full_bayes-{setting}.json"
+        if file.exists():
+            runs = json.loads(file.read_text(encoding="utf-8"))
+            parts.append(f"## {setting}\n\n```\n{table(runs)}\n```")
+    return "\n\n".join(parts) + "\n"
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("setting", choices=SETTINGS)
@@ -171,6 +184,8 @@ def main():
         out.write_text(json.dumps(runs))
         said = [f"{n} {r['active'][9]:.2f} in {r['seconds']:.2f} s" for n, r in runs[-1].items()]
         print(seed, *said, flush=True)
+    if given.out is None:
+        (HERE / "full_bayes.md").write_text(document(), encoding="utf-8")
     print(table(runs))
 
 
