@@ -576,6 +576,10 @@ def test_the_estimator_takes_it():
         r = SourceEstimator(spike_slab, dict(n_sweeps=32), **said).fit(lf, y).predict()
         assert np.argmax(r["inclusion"]) == 9 and r.solver == "spike_slab"
         assert np.array_equal(r.coords, lf.coords)
+    few = SourceEstimator(spike_slab, dict(n_sweeps=32), noise_cov=0.25 * np.eye(24)).fit(
+        lf, y[:, :5]
+    )
+    assert few.predict().noise_var == 1.0  # whitening says it, where five samples could not
     prepared = prepare(lf)
     assert np.array_equal(spike_slab(prepared, y, 0.25).mean, spike_slab(lf, y, 0.25).mean)
 
@@ -714,3 +718,15 @@ def test_a_result_is_stored_and_sent(patches, tmp_path):
         for key in r:
             assert np.array_equal(other[key], r[key]), key
     assert "on" in r._repr_html_() and "KKT" not in r._repr_html_()
+
+
+def test_recordings_refuse_it_by_name():
+    "A mixture is not read there yet"
+    import mne
+
+    from calibrain import estimate_evoked
+
+    info = mne.create_info(["a", "b"], 100.0, "eeg")
+    evoked = mne.EvokedArray(np.ones((2, 30)), info, verbose="ERROR")
+    with pytest.raises(ValueError, match=r"solver must be one of gamma_map, .* here, got 'spike_s"):
+        estimate_evoked(evoked, None, None, "spike_slab", progress=False)

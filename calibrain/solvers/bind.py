@@ -16,7 +16,7 @@ from fastcore.basics import patch
 from ..core.checks import check_number, refuse
 from ..head.prepared import Prepared
 from ..posterior.result import Result
-from .registry import Solver, describe
+from .registry import SAMPLERS, Solver, describe
 
 # %% ../../nbs/api/solvers/21_bind.ipynb #6eb952e3
 @dataclass(frozen=True, eq=False)
@@ -135,7 +135,8 @@ def with_white_noise(
     variance: float = 1.0,  # Variance of the whitened noise, in multiples of its covariance
 ) -> Bound:  # The same, told the noise unless it learns it
     "Told the variance that whitening has left"
-    if self.learns_noise:
+    takes_both = self.name in SAMPLERS  # the larger of given and learned
+    if self.learns_noise and not takes_both:
         return self
     argument = "noise_var" if "noise_var" in self.solver.takes() else "init_lambda"
     return replace(self, arguments={argument: variance} | self.arguments)
