@@ -40,7 +40,12 @@ MAY_IMPORT["demo"] = {*MAY_IMPORT} - {"recording", "published", "utils"}
 MAY_IMPORT["cli"] = {*MAY_IMPORT} - {"published", "utils"}
 MAY_IMPORT["explorers"] = {*MAY_IMPORT} - {"cli", "published", "utils"}
 
-SOLVER_FAMILIES = {"solvers.gamma_map", "solvers.gamma_lambda_map", "solvers.bmn"}
+SOLVER_FAMILIES = {
+    "solvers.gamma_map",
+    "solvers.gamma_lambda_map",
+    "solvers.bmn",
+    "solvers.spike_slab",
+}
 
 EVERYONE = {"numpy", "scipy", "fastcore"}
 MAY_USE = {

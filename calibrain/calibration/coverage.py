@@ -25,7 +25,7 @@ from calibrain.core.checks import (
     refuse,
 )
 from ..core.tables import html_table
-from ..posterior.moments import as_moments, truth_like
+from ..posterior.moments import as_mixture, as_moments, truth_like
 
 # %% ../../nbs/api/calibration/02_coverage.ipynb #7a03bd44
 # Where curves are evaluated
@@ -153,9 +153,14 @@ def coverage_curve(
 ) -> CoverageCurve:  # Of one run; join runs with `combine`
     "Empirical against nominal coverage, by stratum"
     check_choice("region", region, REGIONS)
-    m = as_moments(result, joint=region == "ellipsoid")
+    m: Any = as_mixture(result)
+    if m is None:
+        m = as_moments(result, joint=region == "ellipsoid")
+        mean = m.mean
+    else:
+        mean = m.mean.reshape(m.n_sources, m.n_orient, -1)
     s = mahalanobis(x_true, m, mode, region)
-    masks = select_strata(strata, truth_like(x_true, m.mean), s.pruned)
+    masks = select_strata(strata, truth_like(x_true, mean), s.pruned)
     return count_coverage(s, masks, levels)
 
 # %% ../../nbs/api/calibration/02_coverage.ipynb #b0522190

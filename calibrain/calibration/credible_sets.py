@@ -16,8 +16,10 @@ from fastcore.basics import patch
 from scipy.special import gammainc, gammaincinv
 
 from ..core.checks import check_array, check_choice, check_count, check_number, refuse
+from ..posterior.mixture import Mixture
 from calibrain.posterior.moments import (
     ROUNDING,
+    as_mixture,
     as_moments,
     check_variance,
     truth_like,
@@ -100,6 +102,40 @@ class Distances:
         "Whether membership says anything: not for a point that is the truth"
         return (self.rank[:, :, None] > 0) | (self.d2 > 0)
 
+# %% ../../nbs/api/calibration/01_credible_sets.ipynb #bfd70c10
+def _in_mixture(x_true: np.ndarray, mixture: Mixture, mode: str, region: str) -> Distances:
+    "Where the truth lies in a mixture of which the covariance changes with time"
+    n, k = mixture.n_sources, mixture.n_orient
+    x = truth_like(x_true, mixture.mean.reshape(n, k, -1))
+    if mode == "aggregated":
+        x = x.mean(2, keepdims=True)
+        mixture = mixture.average()
+    n_samples = x.shape[2]
+    n_parts, n_together = (k, 1) if region == "marginal" else (1, k)
+    on = mixture.inclusion > 0
+    mean = mixture.mean.reshape(n, k, n_samples)
+
+    # points at zero, unless a state has the source
+    largest = np.abs(x).reshape(n, n_parts, n_together, n_samples).max(2)
+    d2 = np.where(largest > 0, np.inf, 0.0)
+    rank = np.zeros((n, n_parts), int)
+    if on.any():
+        shape = (on.sum(), n_parts, n_together, n_samples)
+        error = np.moveaxis((x - mean)[on].reshape(shape), 3, 2)
+        if region == "marginal":
+            cov = mixture.var.reshape(n, k, n_samples)[on]
+        else:
+            cov = np.moveaxis(mixture.blocks[on], 3, 1)
+        size = np.maximum(largest[on], np.abs(mean[on]).reshape(shape).max(2)).max(2)
+        far, wide = _distance(
+            error.reshape(-1, n_together, 1),
+            cov.reshape(-1, n_together, n_together),
+            np.repeat(size.ravel(), n_samples),
+        )
+        d2[on] = far.reshape(on.sum(), n_parts, n_samples)
+        rank[on] = wide.reshape(on.sum(), n_parts, n_samples).max(2)
+    return Distances(d2, rank, mode, region)
+
 # %% ../../nbs/api/calibration/01_credible_sets.ipynb #f91e5ce5
 MODES = {m: m for m in ("pointwise", "aggregated")}
 REGIONS = {r: r for r in ("marginal", "ellipsoid")}
@@ -113,13 +149,17 @@ def mahalanobis(
 ) -> Distances:  # From which membership at every level follows
     "Where the truth lies in the posterior of each source"
     check_choice("region", region, REGIONS)
+    check_choice("mode", mode, MODES)
+    mixture = as_mixture(result)
+    if mixture is not None:
+        return _in_mixture(x_true, mixture, mode, region)
     m = as_moments(result, joint=region == "ellipsoid")
     x = truth_like(x_true, m.mean)
     n_sources, k, n_times = m.mean.shape
     error = x - m.mean
     cov = m.cov
     size = np.maximum(abs(x).max(2), abs(m.mean).max(2))
-    if check_choice("mode", mode, MODES) == "aggregated":
+    if mode == "aggregated":
         error = error.mean(2, keepdims=True)
         cov = cov / n_times
     n_samples = error.shape[2]
@@ -200,18 +240,29 @@ class Interval(NamedTuple):
     upper: np.ndarray  # Upper end, the same shape, nAm
 
 
+def _gaussian_marginals(result: Any, mode: str) -> tuple[np.ndarray, np.ndarray]:
+    "Mean `(n_sources, n_orient, n_samples)`, and variance that is the same at every sample"
+    m = as_moments(result, joint=False)
+    variance = variances_of(m.cov)[:, :, None]
+    if mode == "pointwise":
+        return m.mean, variance
+    return m.mean.mean(2, keepdims=True), variance / m.mean.shape[2]
+
+
 def credible_interval(
     result: Any,  # What a solver returned, or a `Posterior`, or `Moments`
     level: float,  # Probability that the interval should hold
     mode: str = "pointwise",  # `"pointwise"`: every sample; `"aggregated"`: the average over time
 ) -> Interval:  # Its ends
     "The central interval of each component"
-    m = as_moments(result, joint=False)
-    mean = m.mean
-    variance = variances_of(m.cov)[:, :, None]
-    if check_choice("mode", mode, MODES) == "aggregated":
-        variance = variance / mean.shape[2]
-        mean = mean.mean(2, keepdims=True)
+    check_choice("mode", mode, MODES)
+    mixture: Any = as_mixture(result)
+    if mixture is None:
+        mean, variance = _gaussian_marginals(result, mode)
+    else:
+        mixture = mixture.average() if mode == "aggregated" else mixture
+        shape = (mixture.n_sources, mixture.n_orient, mixture.n_times)
+        mean, variance = mixture.mean.reshape(shape), mixture.var.reshape(shape)
     half = half_width(variance, level)
     lower = without_single_axes(mean - half, mode)
     upper = without_single_axes(mean + half, mode)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..core.checks import check_choice, refuse
-from ..posterior.moments import as_moments, truth_like, variances_of
+from ..posterior.moments import as_mixture, as_moments, truth_like, variances_of
 
 # %% ../../nbs/api/calibration/03_strata.ipynb #6b97fab7
 # Those that every curve has unless told otherwise
@@ -24,6 +24,10 @@ def strata_masks(
     result: Any,  # What a solver returned, or a `Posterior`, or `Moments`
 ) -> dict:  # Name → mask, `(n_sources,)`
     "The sources by what is true of them and by what is claimed"
+    mixture = as_mixture(result)
+    if mixture is not None:
+        mean = mixture.mean.reshape(mixture.n_sources, mixture.n_orient, -1)
+        return _masks(truth_like(x_true, mean), mixture.inclusion == 0)
     m = as_moments(result, joint=False)
     pruned = np.all(variances_of(m.cov) <= 0, axis=1)
     return _masks(truth_like(x_true, m.mean), pruned)

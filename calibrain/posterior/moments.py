@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ROUNDING', 'check_variance', 'by_source', 'Moments', 'variances_of', 'whole_covariances', 'as_posterior',
-           'as_moments', 'truth_like']
+           'as_mixture', 'as_moments', 'truth_like']
 
 # %% ../../nbs/api/posterior/04_moments.ipynb #31dffe34
 from dataclasses import dataclass
@@ -14,6 +14,7 @@ import numpy as np
 
 from ..core.checks import check_array, refuse
 from .gaussian import Posterior
+from .mixture import Mixture
 
 # %% ../../nbs/api/posterior/04_moments.ipynb #393db978
 ROUNDING = 1e-9  # How far below zero a variance may lie, as a share of the largest one
@@ -106,17 +107,34 @@ def whole_covariances(
         refuse(ValueError, "cov", must, "variances alone", cure)
     return cov.reshape(len(cov), cov.shape[1], -1)
 
+# %% ../../nbs/api/posterior/04_moments.ipynb #878b0ee0
+def _check_gaussian(posterior: Any) -> None:
+    "Refuse a mixture where one covariance must serve all samples"
+    if isinstance(posterior, Mixture):
+        cure = "ask its posterior: mean, std, interval, exceedance, read_out"
+        got = "a mixture over supports, whose variance changes with time"
+        refuse(TypeError, "result", "one with a Gaussian posterior here", got, cure)
+
 # %% ../../nbs/api/posterior/04_moments.ipynb #ee5a5420
 def as_posterior(
     result: Any,  # What a solver returned, or a `Posterior`
 ) -> Posterior:  # The posterior
     "The posterior behind a result"
     posterior = getattr(result, "posterior", result)
+    _check_gaussian(posterior)
     if not isinstance(posterior, Posterior):
         got = repr(type(result).__name__)
         cure = "pass what a solver returned"
         refuse(TypeError, "result", "a Result or a Posterior", got, cure)
     return posterior
+
+
+def as_mixture(
+    result: Any,  # What a solver returned, or a posterior
+) -> Mixture | None:  # The mixture; `None` where the posterior is of another kind
+    "The mixture over supports behind a result, where there is one"
+    posterior = getattr(result, "posterior", result)
+    return posterior if isinstance(posterior, Mixture) else None
 
 
 def as_moments(
@@ -127,6 +145,7 @@ def as_moments(
     if isinstance(result, Moments):
         return result
     posterior = getattr(result, "posterior", result)
+    _check_gaussian(posterior)
     if not isinstance(posterior, Posterior):
         got = repr(type(result).__name__)
         cure = "pass what a solver returned"

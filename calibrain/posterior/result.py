@@ -17,6 +17,8 @@ from scipy import sparse
 
 from ..core.tables import html_table
 from .gaussian import Posterior, selection
+from .mixture import Mixture
+from .mixture_arrays import mixture_from_arrays, mixture_to_arrays
 
 # %% ../../nbs/api/posterior/02_result.ipynb #f180919f
 def _freeze(value: Any) -> Any:
@@ -31,7 +33,7 @@ class Result(Mapping):
     "A solver's answer: entries by name, and what is known about them"
 
     solver: str  # Name of the solver
-    posterior: Posterior  # Posterior of the sources
+    posterior: Any  # Posterior of the sources: a `Posterior`, or a `Mixture` where sampled
     entries: dict  # Key → value, or a function of no arguments that makes it when first read
     cost: float  # Type-II cost ℒ per time sample, lower is better
     log_evidence: float  # Log evidence of the recording, in its own units
@@ -82,8 +84,8 @@ def mean(self: Result) -> np.ndarray:  # `(n_sources * n_orient, n_times)`, sour
 
 
 @patch(as_prop=True)
-def std(self: Result) -> np.ndarray:  # `(n_sources * n_orient,)`, in `unit`
-    "Marginal posterior standard deviation, the same at every sample"
+def std(self: Result) -> np.ndarray:  # `(n_sources * n_orient[, n_times])`, in `unit`
+    "Marginal posterior standard deviation: one for all samples, or of each for a mixture"
     return _freeze(self.posterior.std)
 
 
@@ -181,6 +183,28 @@ def _names_below(arrays: dict, folder: str) -> list[str]:
     inside = [name.removeprefix(folder) for name in arrays if name.startswith(folder)]
     return list(dict.fromkeys(name.split(":")[0] for name in inside))
 
+# %% ../../nbs/api/posterior/02_result.ipynb #a413b550
+def _posterior_to_arrays(posterior: Posterior | Mixture) -> dict:  # Name → array
+    "A posterior of either kind as plain arrays"
+    arrays = {}
+    if isinstance(posterior, Mixture):
+        for k, value in mixture_to_arrays(posterior).items():
+            arrays[f"posterior/{k}"] = value
+        return arrays
+    for k in ("gamma", "V", "coeff_mean", "S", "n_orient"):
+        arrays |= _to_arrays(f"posterior/{k}", getattr(posterior, k))
+    return arrays
+
+
+def _posterior_from_arrays(arrays: dict) -> Posterior | Mixture:
+    "A posterior of either kind again"
+    names = _names_below(arrays, "posterior/")
+    if "weights" in names:
+        return mixture_from_arrays({k: arrays[f"posterior/{k}"] for k in names})
+    fields: dict[str, Any] = {k: _from_arrays(arrays, f"posterior/{k}") for k in names}
+    fields["n_orient"] = int(fields["n_orient"])
+    return Posterior(**fields)
+
 # %% ../../nbs/api/posterior/02_result.ipynb #e34f4b9b
 def result_to_arrays(
     result: Result,  # A solver's answer
@@ -190,8 +214,7 @@ def result_to_arrays(
     for k in ("coords", "times"):
         if getattr(result, k) is not None:
             arrays[f"where/{k}"] = getattr(result, k)
-    for k in ("gamma", "V", "coeff_mean", "S", "n_orient"):
-        arrays |= _to_arrays(f"posterior/{k}", getattr(result.posterior, k))
+    arrays |= _posterior_to_arrays(result.posterior)
     covariances = [k for k in result if k.startswith("posterior_cov")]
     for k in result:
         if k not in covariances:
@@ -239,20 +262,16 @@ def result_from_arrays(
     arrays: dict,  # What `result_to_arrays` made
 ) -> Result:  # The result
     "A result from plain arrays"
-    fields: dict[str, Any] = {}
-    for k in _names_below(arrays, "posterior/"):
-        fields[k] = _from_arrays(arrays, f"posterior/{k}")
-    fields["n_orient"] = int(fields["n_orient"])
-    posterior = Posterior(**fields)
-
+    posterior = _posterior_from_arrays(arrays)
     entries = {}
     for key in _names_below(arrays, "entry/"):
         entries[key] = _as_it_was(key, _from_arrays(arrays, f"entry/{key}"))
-    made_when_read = _covariances(
-        posterior, entries["active_indices"], len(entries["coefficient_indices"])
-    )
-    for key in arrays["covariances"]:
-        entries[str(key)] = made_when_read[str(key)]
+    if isinstance(posterior, Posterior):
+        made_when_read = _covariances(
+            posterior, entries["active_indices"], len(entries["coefficient_indices"])
+        )
+        for key in arrays["covariances"]:
+            entries[str(key)] = made_when_read[str(key)]
 
     facts = {k: np.asarray(arrays[f"fact/{k}"]).item() for k in _FACTS}
     return Result(
@@ -266,9 +285,25 @@ def result_from_arrays(
     )
 
 # %% ../../nbs/api/posterior/02_result.ipynb #bde1f286
+def _facts_of_mixture(result: Result) -> dict:  # Label → value
+    "What there is to say of a result that was sampled"
+    counts = result.posterior.count_probability
+    likely = int(counts.argmax())
+    return {
+        "mean cost ℒ": f"{result.cost:.6g}",
+        "noise variance": f"{result.noise_var:.4g}",
+        "sweeps": f"{result.n_iter}" + ("" if result.converged else " — chains do not agree"),
+        "states": f"{len(result.posterior.states)}",
+        "sources that are on": f"{likely} with probability {counts[likely]:.2f}",
+        "entries": ", ".join(sorted(result)),
+    }
+
+
 @patch
 def _repr_html_(self: Result) -> str:  # HTML
     "A short table"
+    if isinstance(self.posterior, Mixture):
+        return html_table(self.solver, _facts_of_mixture(self))
     noise = f"{self.noise_var:.4g}"
     if self.noise_at_boundary:
         noise += " — at the boundary: the data do not determine it"

@@ -26,7 +26,7 @@ from .posterior import EvokedPosterior
 from .whitened import WhitenedForward, whitened_forward
 from ..solvers.analytic import as_samples
 from ..solvers.bind import Bound, bind
-from ..solvers.registry import SOLVERS
+from ..solvers.registry import SAMPLERS, SOLVERS
 from ..solvers.solve import MatchedRecording, solve_recording
 
 # %% ../../nbs/api/recording/02_estimate.ipynb #859a68f7
@@ -49,6 +49,9 @@ def _bind(solver: str | Callable, params: dict | None, noise: str) -> Bound:
     "The solver with its parameters, and the fast search where it has one"
     own = ("n_orient", "src_coords", "verbose")
     bound = bind(solver, params, own)
+    if bound.name in SAMPLERS:
+        cure = "pass the recording's arrays to it, or to SourceEstimator, with noise_cov"
+        refuse(ValueError, "solver", f"one of {', '.join(SOLVERS)} here", repr(bound.name), cure)
     _check_noise(bound, noise)
     has_search = bound.solver.takes_prepared and "update_mode" in bound.solver.takes()
     if not has_search or bound.arguments.get("rule") is not None:

@@ -18,7 +18,7 @@ from ..core.checks import check_number, refuse
 from ..head.prepared import Prepared
 from ..posterior.result import Result
 from .analytic import takes_complex
-from .registry import Solver, describe
+from .registry import SAMPLERS, Solver, describe
 
 # %% ../../nbs/api/solvers/21_bind.ipynb #34a71afa
 def _check_known(s: Solver, params: dict, not_the_users: set) -> None:
@@ -147,7 +147,8 @@ def with_white_noise(
     variance: float = 1.0,  # Variance of the whitened noise, in multiples of its covariance
 ) -> Bound:  # The same, told the noise unless it learns it
     "Told the variance that whitening has left"
-    if self.learns_noise:
+    takes_both = self.name in SAMPLERS  # the larger of given and learned
+    if self.learns_noise and not takes_both:
         return self
     asks = "noise_var" in self.solver.takes() or self.solver.takes_anything
     argument = "noise_var" if asks else "init_lambda"
