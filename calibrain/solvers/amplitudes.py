@@ -16,14 +16,17 @@ from ..core.warnings import PlausibilityWarning, warn
 from ..head.leadfield import Leadfield
 from ..head.prepared import Prepared, record_of
 from ..posterior.gaussian import Posterior
+from ..posterior.mixture import Mixture
 from ..posterior.result import Result
 
 # %% ../../nbs/api/solvers/10_amplitudes.ipynb #beeef783
 AMPLITUDES = (1e-4, 1e4)  # Largest amplitude of an estimate that may be a brain's, nAm
 
 
-def _largest(p: Posterior) -> float:  # nAm
+def _largest(p: Posterior | Mixture) -> float:  # nAm
     "No amplitude of an estimate is larger than this, and the largest is not much smaller"
+    if isinstance(p, Mixture):
+        return float(np.abs(p.mean).max(initial=0))
     coefficients = np.abs(p.coeff_mean).max(axis=1)
     return float((abs(p.S) @ coefficients).max(initial=0))
 

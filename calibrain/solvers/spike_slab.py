@@ -28,6 +28,7 @@ from ..head.prepared import Prepared, prepare, record_of
 from ..posterior.mixture import Mixture
 from ..posterior.result import Result
 from .agreement import FEWEST_DRAWS, Agreement, agreement
+from .amplitudes import announce_units
 from .compressed import Compressed, compress
 from .dictionary import Dictionary, dictionary
 from .evidence import log_evidence
@@ -161,6 +162,7 @@ def _warn(c: Compressed, a: Agreement) -> None:
         )
 
 # %% ../../nbs/api/solvers/11_spike_slab.ipynb #b2797a83
+@announce_units
 def spike_slab(
     L: np.ndarray | Leadfield | Prepared,  # `(n_sensors, n_sources * n_orient)`, µV/nAm or fT/nAm
     y: np.ndarray,  # Recording, `(n_sensors, n_times)` or `(n_sensors,)`, µV or fT
