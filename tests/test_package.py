@@ -262,7 +262,7 @@ def test_readme_and_ci_agree():
     assert "```sh\nbash tools/test.sh\n```" in readme
     ran = told(".ci/run").splitlines()
     assert "bash tools/test.sh </dev/null" in ran
-    assert ran[-1] == ".venv/bin/python tools/lowest.py --test </dev/null"
+    assert ran[-1] == '"${VIRTUAL_ENV:-.venv}/bin/python" tools/lowest.py --test </dev/null'
 
 
 IN_REPOSITORY = re.compile(
