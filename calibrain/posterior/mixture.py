@@ -18,6 +18,7 @@ from scipy.special import ndtr, ndtri
 from ..core.checks import check_array, check_count, check_number, generator, refuse
 from ..core.tables import html_table
 from .exceedance import exceedance as probability_above
+from .gaussian import rows_of
 
 # %% ../../nbs/api/posterior/05_mixture.ipynb #65a42a77
 class State(NamedTuple):
@@ -197,19 +198,6 @@ def read_out(
 
 # %% ../../nbs/api/posterior/05_mixture.ipynb #6eb269fb
 @patch
-def _rows(self: Mixture, sources: np.ndarray) -> np.ndarray:
-    "The coefficients of some sources, checked"
-    s = np.atleast_1d(sources)
-    if s.dtype.kind not in "iu" or s.ndim != 1 or s.size == 0:
-        raise TypeError(f"sources must be whole numbers, got {sources!r}: pass indices of sources")
-    if s.min() < 0 or s.max() >= self.n_sources:
-        last = self.n_sources - 1
-        raise ValueError(f"sources must be within 0 and {last}, got {s.min()} to {s.max()}")
-    first = s.astype(np.intp)[:, None] * self.n_orient
-    return (first + np.arange(self.n_orient)).ravel()
-
-
-@patch
 def region(
     self: Mixture,
     sources: np.ndarray,  # Indices of sources, `(n,)`
@@ -217,7 +205,7 @@ def region(
     Moving
 ):  # Mean `(n * n_orient, n_times)` and covariance `(n_times, n * n_orient, n * n_orient)`
     "The joint posterior of some sources"
-    rows = self._rows(sources)
+    rows = rows_of(self, sources)
     ones = np.ones(len(rows))
     shape = (len(rows), self.n_coeff)
     return self.read_out(sparse.csc_array((ones, (np.arange(len(rows)), rows)), shape=shape))
@@ -249,7 +237,7 @@ def sample(
     "Draws from the posterior"
     n = check_count("n", n)
     rng = generator(seed)
-    rows = np.arange(self.n_coeff) if sources is None else self._rows(sources)
+    rows = np.arange(self.n_coeff) if sources is None else rows_of(self, sources)
     place = np.full(self.n_coeff, -1)
     place[rows] = np.arange(len(rows))
     draws = np.zeros((n, len(rows), self.n_times))
@@ -326,7 +314,7 @@ def quantile(
 ) -> np.ndarray:  # `(n * n_orient, n_times)`, nAm
     "Quantile of every source coefficient at every sample"
     p = check_number("p", p, above=0, most=np.nextafter(1, 0))
-    rows = np.arange(self.n_coeff) if sources is None else self._rows(sources)
+    rows = np.arange(self.n_coeff) if sources is None else rows_of(self, sources)
     if exact:
         return self._exact_quantile(p, rows)
     return self.mean[rows] + ndtri(p) * self.std[rows]

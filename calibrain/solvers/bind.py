@@ -58,9 +58,8 @@ class Bound:
     ) -> Result:  # The solver's answer
         leadfield = L if self.solver.takes_prepared else L.L
         run = self.solver.function
-        if (
-            self.name not in SAMPLERS
-        ):  # which refuse complex data: a mixture has no complex mean yet
+        # a mixture has no complex mean yet: samplers refuse complex data themselves
+        if self.name not in SAMPLERS:
             run = takes_complex(run)
         return run(leadfield, y, **self.arguments)
 
