@@ -72,6 +72,8 @@ _LOOKS = dict(
     silent=_look("blue", "--", "^"),
     detected=_look("green", "-.", "D"),
     pruned=_look("purple", ":", "v"),
+    on=_look("orange", ":", "p"),
+    claims=_look("sky", "-.", "d"),
 )
 _LOOKS_OF_OTHERS = (  # Own strata, in turn
     _look("orange", "-", "P"),
