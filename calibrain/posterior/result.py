@@ -104,6 +104,8 @@ def active(self: Result) -> np.ndarray:  # `(n_active,)`
 @patch(as_prop=True)
 def nothing_found(self: Result) -> bool:  # Whether the estimate is 0 ± 0 everywhere
     "Whether no source was switched on: the data hold no more than noise explains"
+    if isinstance(self.posterior, Mixture):
+        return not self.posterior.inclusion.any()
     return not (self.posterior.gamma > 0).any()
 
 # %% ../../nbs/api/posterior/02_result.ipynb #a008c242
