@@ -1,8 +1,8 @@
 """Variances from a few time components against variances from all samples, for every solver.
 
-`python -m benchmarks.compressed eeg --runs 24`, from the root of the repository: `eeg` or `grad`, a
-template head with 1,284 sources, five of them on, alpha_SNR 0.5, the default simulators. Noise is
-the oracle's where a solver takes it as given. Every point counts. `python -m benchmarks.compressed
+`python -m benchmarks.compressed eeg --runs 24`, from the root of the repository; the settings are
+those of HEADS. A template head with 1,284 sources, five of them on, the default simulators. Noise
+is the oracle's where a solver takes it as given. Every point counts. `python -m benchmarks.compressed
 recording` runs the recording of the project's tests, where it lies beside the repository. Writes
 compressed-WHAT.json beside this file, and compressed.md from all of these.
 """
@@ -23,8 +23,11 @@ import numpy as np
 from .full_bayes import LEVELS, band, judged, share, simulated
 
 HERE = Path(__file__).resolve().parent
-ALPHA = 0.5
-HEADS = ("eeg", "grad")
+HEADS = {  # sensors, and alpha_SNR
+    "eeg": ("eeg", 0.5),
+    "eeg-weak": ("eeg", 0.25),
+    "grad": ("grad", 0.5),
+}
 WAYS = {"all samples": None, "auto": "auto"}
 CONDITIONS = ("Right Auditory", "Left visual", "Right visual")
 WINDOW = (0.05, 0.15)  # s
@@ -43,11 +46,11 @@ def said(name, noise_var, coords):
     return params
 
 
-def one_run(lf, prepared, seed):
+def one_run(lf, prepared, alpha, seed):
     "Every solver both ways on one recording"
     from calibrain.solvers.registry import SOLVERS
 
-    x, active, y, noise_var = simulated(lf, ALPHA, seed)
+    x, active, y, noise_var = simulated(lf, alpha, seed)
     out = {}
     for name, solver in SOLVERS.items():
         for way, n_components in WAYS.items():
@@ -201,7 +204,8 @@ def document(folder=HERE):
     for head in HEADS:
         file = folder / f"compressed-{head}.json"
         if file.exists():
-            parts.append(f"## {head}\n\n{table(json.loads(file.read_text(encoding='utf-8')))}")
+            runs = json.loads(file.read_text(encoding="utf-8"))
+            parts.append(f"## {head}, alpha {HEADS[head][1]}\n\n{table(runs)}")
     file = folder / "compressed-recording.json"
     if file.exists():
         found = json.loads(file.read_text(encoding="utf-8"))
@@ -228,11 +232,12 @@ def main():
         from calibrain import template_leadfield
         from calibrain.head.prepared import prepare
 
-        lf = template_leadfield(given.what, 1284, "fixed", progress=False)
+        sensors, alpha = HEADS[given.what]
+        lf = template_leadfield(sensors, 1284, "fixed", progress=False)
         prepared = prepare(lf)
         runs = []
         for seed in range(given.first, given.first + given.runs):
-            runs.append(one_run(lf, prepared, seed))
+            runs.append(one_run(lf, prepared, alpha, seed))
             file.write_text(json.dumps(runs), encoding="utf-8")
             print(seed, flush=True)
     (given.out / "compressed.md").write_text(document(given.out), encoding="utf-8")
