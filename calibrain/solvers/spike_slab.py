@@ -26,7 +26,7 @@ from ..core.warnings import ConvergenceWarning, warn
 from ..head.leadfield import Leadfield
 from ..head.prepared import Prepared, prepare, record_of
 from ..posterior.mixture import Mixture
-from ..posterior.result import Result
+from ..posterior.result import Result, shared_entries
 from .agreement import FEWEST_DRAWS, Agreement, agreement
 from .amplitudes import announce_units
 from .compressed import Compressed, compress
@@ -124,25 +124,17 @@ def _entries(posterior: Mixture, chains: list[list[Visited]], c: Compressed, a: 
     k = posterior.n_orient
     likely = np.flatnonzero(inclusion > 0.5)
     active = (likely[:, None] * k + np.arange(k)).ravel()
-    mean = posterior.mean
     total = sum(visited.gamma.sum() for visited in pooled) / len(pooled)
-    entries = dict(
-        posterior_mean=mean,
+    gamma = total * c.share / posterior.n_sources
+    shared = shared_entries(posterior, active, posterior.n_coeff, c.noise_var, gamma)
+    return shared | dict(
         inclusion=inclusion,
         count_probability=posterior.count_probability,
         noise_factor=np.array([visited.factor for visited in pooled]),
         n_components=c.n_components,
-        noise_var=c.noise_var,
         noise_var_learned=c.learned,
-        gamma=float(total * c.share / posterior.n_sources),
-        active_indices=active,
-        coefficient_indices=np.arange(posterior.n_coeff),
-        source_indices=np.arange(posterior.n_sources),
         **vars(a),
     )
-    if k > 1:
-        entries["posterior_mean_reshaped"] = mean.reshape(posterior.n_sources, k, -1)
-    return entries
 
 
 def _warn(c: Compressed, a: Agreement) -> None:
