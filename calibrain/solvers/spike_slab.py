@@ -8,7 +8,7 @@ __all__ = ['CHAINS', 'Plan', 'spike_slab', 'localise']
 # %% ../../nbs/api/solvers/11_spike_slab.ipynb #142db1df
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -106,13 +106,20 @@ def _run(plan: Plan, dual: Dual, orientation: str, progress: bool) -> list[list[
     return chains
 
 
-def _agreement(chains: list[list[Visited]], n_atoms: int) -> Agreement:
+def _inclusion(posterior: Mixture, n_chains: int) -> np.ndarray:  # `(n_chains, n_sources)`
+    "Inclusion probabilities by each chain alone; the mixture has their states one after another"
+    n_kept = len(posterior.states) // n_chains
+    weights = np.full(n_kept, 1 / n_kept)
+    each = []
+    for chain in range(n_chains):
+        states = posterior.states[chain * n_kept : (chain + 1) * n_kept]
+        each.append(replace(posterior, states=states, weights=weights).inclusion)
+    return np.array(each)
+
+
+def _agreement(chains: list[list[Visited]], posterior: Mixture) -> Agreement:
     "Compare what the chains visited"
-    n_kept = len(chains[0])
-    inclusion = np.zeros((len(chains), n_atoms))
-    for i, chain in enumerate(chains):
-        for visited in chain:
-            inclusion[i, np.unique(visited.places)] += 1 / n_kept
+    inclusion = _inclusion(posterior, len(chains))
     counts = np.array([[len(np.unique(v.places)) for v in chain] for chain in chains], float)
     return agreement(inclusion, counts, np.array([[v.factor for v in chain] for chain in chains]))
 
@@ -187,8 +194,8 @@ def spike_slab(
 
     dual = Dual(atoms.G, k, recording.y, recording.weight, recording.noise_var)
     chains = _run(plan, dual, orientation, progress)
-    agreed = _agreement(chains, dual.n_places)
     posterior, cost = _mixture(chains, atoms, k, recording, prepared.n_sources)
+    agreed = _agreement(chains, posterior)
     out = Result(
         solver="spike_slab",
         posterior=posterior,
