@@ -146,7 +146,7 @@ def one_estimate(evoked, fwd, cov, name, n_components, peak):
         nearest=1e3 * away[top].min(),
         within=energy[away < 0.03].sum(),
         right=right,
-        width=float(1e9 * np.median(strength(np.asarray(est.std))[top, 0])),
+        width=float(np.median(strength(p.std[:, None])[top, 0])),
         n_components=est.result["n_components"] if n_components else 0,
         seconds=seconds,
     )
