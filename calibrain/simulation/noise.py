@@ -35,11 +35,11 @@ class TimeModel:
             refuse(ValueError, "exponent", must, f"{exponent:g}", "noise has one of the colours")
 
 
-def _check_ar(ar: Sequence) -> tuple:  # Floats
+def _check_ar(given: Sequence) -> tuple:  # Floats
     "Coefficients of a process that is stationary"
-    if not np.size(ar):
+    if not np.size(given):
         return ()
-    ar = check_array("ar", ar, (None,), "pass the coefficients as [a1, …, ap]")
+    ar = check_array("ar", given, (None,), "pass the coefficients as [a1, …, ap]")
     largest = np.abs(np.roots(np.r_[1, -ar])).max(initial=0)
     if largest >= 1:
         got = f"a root of size {largest:.6g}"
