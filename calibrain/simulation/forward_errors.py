@@ -178,7 +178,8 @@ def moved_sensors(
     moved = check_moved(turn, shift, jitter, seed)
     place_sensors(head.montage, **moved)  # refuses what cannot be
     changes = [one for one in head.changes if not one.startswith("sensors ")]
-    return replace(head, moved=moved, changes=(*changes, *_in_words(moved)))
+    said = _in_words(moved)
+    return replace(head, moved=moved if said else None, changes=(*changes, *said))
 
 # %% ../../nbs/api/simulation/05_forward_errors.ipynb #d0724b11
 def tilted(
@@ -255,6 +256,7 @@ def off_grid(
     head: Leadfield | SimulatedHead,  # The solver's head, from `template_leadfield`
     distance: float,  # How far along the cortex each source is moved, m
     seed: int | np.random.Generator = 0,  # Seed of the directions
+    turn: bool = True,  # Whether it takes the normal of the place it is moved to
 ) -> SimulatedHead:  # The head that data are simulated with
     "The same head, with its sources between those of the grid"
     head = simulated_head(head)
@@ -263,14 +265,16 @@ def off_grid(
     rr, tris = _whole_cortex()
     vertices = _vertices_of(head.coords, rr)
     u, v, share = _step(edge_lengths(rr, tris), vertices, distance, generator(seed))
-    normals = vertex_normals(rr, tris)
-    mixed = (1 - share) * normals[u] + share * normals[v]
-    mixed /= np.linalg.norm(mixed, axis=1, keepdims=True)
+    normals = head.normals
+    if turn:
+        there = vertex_normals(rr, tris)
+        normals = (1 - share) * there[u] + share * there[v]
+        normals = normals / np.linalg.norm(normals, axis=1, keepdims=True)
     along = head.basis is not None and head.basis.shape[2] == 1
     return replace(
         head,
         coords=(1 - share) * rr[u] + share * rr[v],
-        normals=mixed,
-        basis=mixed[:, :, None] if along else head.basis,
+        normals=normals,
+        basis=normals[:, :, None] if along else head.basis,
         changes=(*head.changes, f"{1e3 * distance:g} mm off the grid"),
     )
