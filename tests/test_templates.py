@@ -30,9 +30,9 @@ COARSER = some([3, 1], every=2)[-1]
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory):
     "Heads that several tests look at"
-    shells = average._radial_shells
+    corners = dict(eeg=1000 // COARSER, meg=2000 // COARSER)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(average, "_radial_shells", lambda n: shells(n // COARSER))
+        patch.setattr(average, "_CORNERS", corners)
         yield tmp_path_factory.mktemp("heads")
 
 

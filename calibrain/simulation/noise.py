@@ -148,7 +148,7 @@ def _root(C: np.ndarray) -> np.ndarray:  # A with AAᵀ = C
     std = np.sqrt(C.diagonal())
     divided_by = np.where(std > 0, std, 1)
     d, U = linalg.eigh(C / np.outer(divided_by, divided_by))
-    return std[:, None] * U * np.sqrt(np.maximum(d, 0))
+    return std[:, None] * ((U * np.sqrt(np.maximum(d, 0))) @ U.T)
 
 # %% ../../nbs/api/simulation/03_noise.ipynb #d47680b4
 @dataclass(frozen=True, eq=False, repr=False)
