@@ -323,12 +323,12 @@ def test_share_of_the_background(k):
     x = compose_sources(np.eye(60)[[4, 40]], erp_waveforms(2, seed=1), random_directions(2, k))
     y_clean = project(x, lf)
     for share in (0.01, 0.5, 0.95):
-        how = dict(share=share, n_active=30, exclude=[4, 40], seed=2)
+        how = dict(share=share, n_active=58, exclude=[4, 40], seed=2)
         background = background_sources(y_clean, lf, **how)
         power = np.linalg.norm(project(background, lf)) ** 2
         assert power / (power + np.linalg.norm(y_clean) ** 2) == pytest.approx(share, rel=1e-10)
         per_source = background.reshape(60, -1)
-        assert np.count_nonzero(per_source.any(axis=1)) == 30
+        assert np.count_nonzero(per_source.any(axis=1)) == 58
         assert not per_source[[4, 40]].any()
         np.testing.assert_array_equal(background_sources(y_clean, lf, **how), background)
 
@@ -391,14 +391,12 @@ def test_another_conductor_is_that_of_the_template(folder):
 
 
 def test_potentials_go_with_the_inverse_of_all_conductivities(head, folder, monkeypatch):
-    monkeypatch.setattr(average, "_CORNERS", dict(eeg=200, meg=200))
+    monkeypatch.setattr(average, "_CORNERS", dict(eeg=120, meg=120))
     few = head().select(sources=np.arange(0, 1284, 60))
     usual = other_conductor(few, "bem").leadfield(folder)
     twice = dict(brain=0.6, skull=0.012, scalp=0.6)
     halved = other_conductor(few, "bem", twice).leadfield(folder)
     close(2 * halved.data, usual.data, atol=1e-6 * np.abs(usual.data).max())
-    leaky = other_conductor(few, "bem", dict(skull=0.012)).leadfield(folder)
-    assert np.linalg.norm(leaky.data) > 1.1 * np.linalg.norm(usual.data)
 
 
 def test_turned_and_shifted_sensors():
@@ -410,10 +408,10 @@ def test_turned_and_shifted_sensors():
         return average.mne.transforms.apply_trans(info["dev_head_t"], average.sensor_places(info))
 
     usual = coils() - middle
-    turned = coils(turn=(0, 0, 2)) - middle  # about the vertical axis, to the left
+    turned = coils(turn=(2, 0, 0)) - middle  # about the axis to the right: backwards
     c, s = np.cos(np.deg2rad(2)), np.sin(np.deg2rad(2))
-    close(turned[:, 0], c * usual[:, 0] - s * usual[:, 1], atol=1e-9)
-    close(turned[:, 1], s * usual[:, 0] + c * usual[:, 1], atol=1e-9)
+    close(turned[:, 1], c * usual[:, 1] - s * usual[:, 2], atol=1e-9)
+    close(turned[:, 2], s * usual[:, 1] + c * usual[:, 2], atol=1e-9)
     close(coils(shift=(0.001, 0.002, 0.003)) - middle - usual, [[0.001, 0.002, 0.003]] * 306)
 
 
