@@ -112,7 +112,7 @@ def _in_mixture(x_true: np.ndarray, mixture: Mixture, mode: str, region: str) ->
         mixture = mixture.average()
     n_samples = x.shape[2]
     n_parts, n_together = (k, 1) if region == "marginal" else (1, k)
-    on = mixture.inclusion > 0
+    on = mixture.reached > 0
     mean = mixture.mean.reshape(n, k, n_samples)
 
     # points at zero, unless a state has the source

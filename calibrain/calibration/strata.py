@@ -27,7 +27,7 @@ def strata_masks(
     mixture = as_mixture(result)
     if mixture is not None:
         mean = mixture.mean.reshape(mixture.n_sources, mixture.n_orient, -1)
-        return _masks(truth_like(x_true, mean), mixture.inclusion == 0)
+        return _masks(truth_like(x_true, mean), mixture.reached == 0)
     m = as_moments(result, joint=False)
     pruned = np.all(variances_of(m.cov) <= 0, axis=1)
     return _masks(truth_like(x_true, m.mean), pruned)

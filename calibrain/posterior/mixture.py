@@ -18,7 +18,7 @@ from scipy.special import ndtr, ndtri
 from ..core.checks import check_array, check_count, check_number, generator, refuse
 from ..core.tables import html_table
 from .exceedance import exceedance as probability_above
-from .gaussian import rows_of
+from .gaussian import check_read_outs, rows_of
 
 # %% ../../nbs/api/posterior/05_mixture.ipynb #65a42a77
 class State(NamedTuple):
@@ -146,12 +146,33 @@ def blocks(self: Mixture) -> np.ndarray:  # `(n_sources, n_orient, n_orient, n_t
 
 # %% ../../nbs/api/posterior/05_mixture.ipynb #a556bc7b
 @patch(as_prop=True)
-def inclusion(self: Mixture) -> np.ndarray:  # `(n_sources,)`
-    "Probability of each source to be on"
+def reached(self: Mixture) -> np.ndarray:  # `(n_sources,)`
+    "Probability of each source to be different from zero, be it in the tail of a patch"
     out = np.zeros(self.n_coeff)
     for part in self._parts():
         out[part.rows] += part.weight
     return np.minimum(out[:: self.n_orient], 1)
+
+
+def _within_half(S: sparse.csc_array, k: int) -> sparse.csc_array:  # `(n_sources, n_atoms)`
+    "Which sources are within half of the largest weight of each patch"
+    by_patch = abs(sparse.csc_array(S[::k, ::k]))
+    half = by_patch.max(axis=0).toarray().ravel() / 2
+    column = np.repeat(np.arange(len(half)), np.diff(by_patch.indptr))
+    is_within = by_patch.data >= half[column]
+    where = (by_patch.indices[is_within], column[is_within])
+    return sparse.csc_array((np.ones(len(where[0]), bool), where), shape=by_patch.shape)
+
+
+@patch(as_prop=True)
+def inclusion(self: Mixture) -> np.ndarray:  # `(n_sources,)`
+    "Probability of each source to be on: a point, or within the half-width of a patch"
+    within = None if self.S is None else _within_half(self.S, self.n_orient)
+    out = np.zeros(self.n_sources)
+    for weight, state in zip(self.weights, self.states):
+        sources = state.atoms if within is None else np.unique(within[:, state.atoms].indices)
+        out[sources] += weight
+    return np.minimum(out, 1)
 
 
 @patch(as_prop=True)
@@ -174,10 +195,7 @@ def read_out(
     A: np.ndarray,  # Weights of the read-outs, dense or sparse, `(n, n_sources * n_orient)`
 ) -> Moving:  # Mean `(n, n_times)` and covariance `(n_times, n, n)` of Ax
     "The joint posterior of linear read-outs"
-    A = sparse.csc_array(A) if sparse.issparse(A) else check_array("A", np.atleast_2d(A))
-    if A.shape[1:] != (self.n_coeff,):
-        cure = "one column for each source coefficient, source-major"
-        refuse(ValueError, "A", f"of shape (n, {self.n_coeff})", f"shape {A.shape}", cure)
+    A = check_read_outs(A, self.n_coeff)
     n = A.shape[0]
     within = np.zeros((n, n))
     means = []
@@ -209,6 +227,24 @@ def region(
     ones = np.ones(len(rows))
     shape = (len(rows), self.n_coeff)
     return self.read_out(sparse.csc_array((ones, (np.arange(len(rows)), rows)), shape=shape))
+
+# %% ../../nbs/api/posterior/05_mixture.ipynb #b3d28742
+@patch
+def read_out_var(
+    self: Mixture,
+    A: np.ndarray,  # Weights of the read-outs, dense or sparse, `(n, n_sources * n_orient)`
+) -> np.ndarray:  # `(n, n_times)`, nAm² times the square of the weights
+    "The variance of each of several linear read-outs at every sample"
+    A = check_read_outs(A, self.n_coeff)
+    mean = A @ self.mean
+    out = np.zeros(mean.shape)
+    on = 0.0
+    for part in self._parts():
+        seen = A[:, part.rows]
+        within = ((seen @ part.root) ** 2).sum(1)
+        out += part.weight * (within[:, None] + (seen @ part.mean - mean) ** 2)
+        on += part.weight
+    return out + max(1 - on, 0) * mean**2
 
 # %% ../../nbs/api/posterior/05_mixture.ipynb #ccdfa0b5
 @patch

@@ -104,11 +104,13 @@ def active(self: Result) -> np.ndarray:  # `(n_active,)`
 @patch(as_prop=True)
 def nothing_found(self: Result) -> bool:  # Whether the estimate is 0 ± 0 everywhere
     "Whether no source was switched on: the data hold no more than noise explains"
+    if isinstance(self.posterior, Mixture):
+        return not any(len(state.atoms) for state in self.posterior.states)
     return not (self.posterior.gamma > 0).any()
 
 # %% ../../nbs/api/posterior/02_result.ipynb #a008c242
 def shared_entries(
-    posterior: Posterior,  # Posterior of the sources
+    posterior: Posterior | Mixture,  # Posterior of the sources
     active: np.ndarray,  # Indices of the active coefficients, `(n_active,)`
     n_coeff: int,  # Coefficients in all
     noise_var: float,  # Noise variance, given or learned
@@ -117,7 +119,6 @@ def shared_entries(
     "What every solver returns"
     out = dict(
         posterior_mean=posterior.mean,
-        posterior_cov=posterior.dense,
         active_indices=active,
         gamma=float(gamma),
         noise_var=float(noise_var),
@@ -127,12 +128,14 @@ def shared_entries(
     if posterior.n_orient > 1:
         shape = (posterior.n_sources, posterior.n_orient, -1)
         out["posterior_mean_reshaped"] = out["posterior_mean"].reshape(shape)
+    if isinstance(posterior, Posterior):
+        out["posterior_cov"] = posterior.dense
     return out
 
 # %% ../../nbs/api/posterior/02_result.ipynb #a217a6d6
 def with_posterior(
     result: Result,  # A solver's answer
-    posterior: Posterior,  # The posterior seen through another map
+    posterior: Posterior | Mixture,  # The posterior seen through another map
 ) -> Result:  # The same optimum with that posterior
     "A result with its posterior replaced"
     shared = shared_entries(
@@ -142,7 +145,7 @@ def with_posterior(
         result.noise_var,
         result["gamma"],
     )
-    if "posterior_cov_active" in result:
+    if isinstance(posterior, Posterior) and "posterior_cov_active" in result:
         sources = np.unique(result["active_indices"] // posterior.n_orient)
         shared["posterior_cov_active"] = partial(active_cov, posterior, sources)
     return replace(result, posterior=posterior, entries=result.entries | shared)
@@ -292,6 +295,7 @@ def _facts_of_mixture(result: Result) -> dict:  # Label → value
     return {
         "mean cost ℒ": f"{result.cost:.6g}",
         "noise variance": f"{result.noise_var:.4g}",
+        "noise factor": f"{np.median(result['noise_factor']):.3g} (1 where the model is right)",
         "sweeps": f"{result.n_iter}" + ("" if result.converged else " — chains do not agree"),
         "states": f"{len(result.posterior.states)}",
         "sources that are on": f"{likely} with probability {counts[likely]:.2f}",

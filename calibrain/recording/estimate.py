@@ -6,7 +6,7 @@
 __all__ = ['EpochPosteriors', 'estimate_evoked']
 
 # %% ../../nbs/api/recording/02_estimate.ipynb #f5bb4d3e
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -17,22 +17,35 @@ import numpy as np
 
 from ..core.checks import check_choice, refuse
 from ..core.progress import progress_bar
+from ..core.warnings import NoiseWarning, PlausibilityWarning, warn
 from ..head.leadfield import Leadfield
 from ..posterior.result import Result
 from .diagnosis import baseline_power
-from .input import as_conditions, check_data, time_window
+from calibrain.recording.input import (
+    as_conditions,
+    before_stimulus,
+    check_data,
+    finite_samples,
+    time_window,
+)
 from .leadfield import as_forward
 from .posterior import EvokedPosterior
+from .time import baseline_factor, time_correlation
 from .whitened import WhitenedForward, whitened_forward
 from ..solvers.analytic import as_samples
 from ..solvers.bind import Bound, bind
-from ..solvers.registry import SAMPLERS, SOLVERS
+from ..solvers.registry import SOLVERS
 from ..solvers.solve import MatchedRecording, solve_recording
 
 # %% ../../nbs/api/recording/02_estimate.ipynb #859a68f7
+PATCHES = (0.01, 0.02, 0.03)  # Widths that a sampler may choose from in a recording, m
+
+
 def _check_noise(bound: Bound, noise: str) -> None:
     "Refuse a way to know the noise that the solver does not have"
     check_choice("noise", noise, {mode: mode for mode in ("given", "baseline", "learn")})
+    if bound.solver.samples:
+        return
     learning = [name for name, s in SOLVERS.items() if s.learns_noise]
     taking = [name for name, s in SOLVERS.items() if not s.learns_noise]
     if noise == "learn" and not bound.learns_noise:
@@ -47,12 +60,11 @@ def _check_noise(bound: Bound, noise: str) -> None:
 
 def _bind(solver: str | Callable, params: dict | None, noise: str) -> Bound:
     "The solver with its parameters, and the fast search where it has one"
-    own = ("n_orient", "src_coords", "verbose")
+    own = ("n_orient", "src_coords", "verbose", "progress")
     bound = bind(solver, params, own)
-    if bound.name in SAMPLERS:
-        cure = "pass the recording's arrays to it, or to SourceEstimator, with noise_cov"
-        refuse(ValueError, "solver", f"one of {', '.join(SOLVERS)} here", repr(bound.name), cure)
     _check_noise(bound, noise)
+    if bound.solver.samples:
+        return replace(bound, arguments=dict(patches=PATCHES) | bound.arguments)
     has_search = bound.solver.takes_prepared and "update_mode" in bound.solver.takes()
     if not has_search or bound.arguments.get("rule") is not None:
         return bound
@@ -60,40 +72,98 @@ def _bind(solver: str | Callable, params: dict | None, noise: str) -> Bound:
 
 # %% ../../nbs/api/recording/02_estimate.ipynb #8d8c7d5f
 @dataclass(frozen=True, eq=False)
+class _Noise:
+    "What is known of the noise"
+
+    mode: str  # "given", "baseline" or "learn"
+    cov: mne.Covariance | None  # The covariance that was passed
+    time_cov: np.ndarray | None = None  # Correlation in time, of the longest window
+    one_of_many: bool = False  # Whether it is that of an epoch of many, which may be noisy
+
+
+@dataclass(frozen=True, eq=False)
 class _Condition:
     "One condition, and what the solver is to explain of it"
 
     evoked: mne.Evoked  # The condition
     recording: MatchedRecording  # Its window, whitened
     tmin: float  # Where the window begins, s
+    before: np.ndarray  # Its baseline, whitened, `(n_sensors, n_samples)`
     baseline: float | None  # Power of its baseline, in multiples of the noise of one epoch
 
 
-def _match(
-    e: mne.Evoked,
-    head: WhitenedForward,
-    window: slice,
-    noise: str,
-    noise_cov: mne.Covariance | None = None,
-    one_of_many: bool = False,
-) -> _Condition:
+def _before(e: mne.Evoked, white: np.ndarray) -> np.ndarray:  # `(n_sensors, n_samples)`
+    "What was measured before the stimulus, without gaps"
+    return finite_samples(white[:, before_stimulus(e)])
+
+
+def _time_cov(
+    bound: Bound, conditions: Iterable, head: WhitenedForward, n_times: int
+) -> np.ndarray | None:  # `(n_times, n_times)`
+    "How the noise goes together in time, where the solver asks for it"
+    asks = "time_cov" in bound.solver.takes() and "time_cov" not in bound.arguments
+    if not asks:
+        return None
+    before = [np.sqrt(e.nave) * _before(e, head.whiten(e)) for e in conditions]
+    time_cov = time_correlation(before, n_times)
+    if time_cov is None:
+        warn(
+            f"{bound.name}: noise is taken to be white in time, as there is no baseline that "
+            "could say how it goes together. Slow noise then looks like sources: keep samples "
+            "before 0 s, or pass time_cov in solver_params.",
+            NoiseWarning,
+        )
+    return time_cov
+
+
+def _match(e: mne.Evoked, head: WhitenedForward, window: slice, noise: _Noise) -> _Condition:
     "A condition as the record that a solver takes"
     white = head.whiten(e)
-    baseline = baseline_power(e, white, noise, noise_cov, one_of_many)
-    size = 1.0 if noise != "baseline" or baseline is None else baseline
+    baseline = baseline_power(e, white, noise.mode, noise.cov, noise.one_of_many)
+    size = 1.0 if noise.mode != "baseline" or baseline is None else baseline
     data = white[:, window]
     times = e.times[window]
-    recording = MatchedRecording(head.weighted, data, head.whitener, size / e.nave, times)
-    return _Condition(e, recording, float(times[0]), baseline)
+    n = len(times)
+    recording = MatchedRecording(
+        head.weighted,
+        data,
+        head.whitener,
+        noise_var=None if noise.mode == "learn" else size / e.nave,
+        time_cov=None if noise.time_cov is None else noise.time_cov[:n, :n],
+        times=times,
+    )
+    return _Condition(e, recording, float(times[0]), _before(e, white), baseline)
 
 # %% ../../nbs/api/recording/02_estimate.ipynb #355fff09
 def _residual_power(L: np.ndarray, y: np.ndarray, result: Result) -> tuple[float, float]:
     "Mean square of what the posterior mean leaves, and of what the posterior expects to be left"
-    p = result.posterior
-    G = L @ p.S
-    residual = np.mean((y - G @ as_samples(p.coeff_mean)) ** 2)
-    spread = (G**2 @ p.gamma).sum() - ((G @ p.V.T) ** 2).sum()
-    return float(residual), float(residual + spread / len(y))
+    residual = np.mean((y - L @ as_samples(result.posterior.mean)) ** 2)
+    spread = result.posterior.read_out_var(L).mean()
+    return float(residual), float(residual + spread)
+
+
+FACTOR_FAR = 3.0  # Noise factors beyond this many times the baseline's are no chance
+
+
+def _noise_factors(condition: _Condition, result: Result) -> dict:  # By name
+    "The noise factor of a sampler, and that of the baseline"
+    factor = float(np.median(result["noise_factor"]))
+    factors = dict(noise_factor=factor)
+    if condition.before.shape[1] < 2:
+        return factors
+    of_data = condition.recording
+    base = baseline_factor(
+        condition.before, result["n_components"], result.noise_var, of_data.time_cov
+    )
+    if factor > FACTOR_FAR * base:
+        warn(
+            f"{result.solver}: what the sources leave is {factor:.3g} times the noise, where the "
+            f"baseline has {base:.3g}. Head model, positions, covariance or the dictionary of "
+            "patches do not fit this recording, so places and intervals are conditional on a "
+            "model that is not right.",
+            PlausibilityWarning,
+        )
+    return factors | dict(baseline_factor=base)
 
 
 def _power(
@@ -109,6 +179,8 @@ def _power(
     power["data"] = nave * float(np.mean(y**2))
     power["residual"] = nave * residual
     power["expected_residual"] = nave * expected
+    if "noise_factor" in result:
+        power |= _noise_factors(condition, result)
     return power
 
 # %% ../../nbs/api/recording/02_estimate.ipynb #f4015e60
@@ -213,14 +285,18 @@ def _posterior_of(
     head: WhitenedForward,
     bound: Bound,
     times: tuple,
-    noise: str,
+    noise: _Noise,
     where: dict,
 ) -> EvokedPosterior:
     "One epoch, checked and solved with what all share"
     window = time_window(e, *times)
     check_data(e, head.names, window)
-    matched = _match(e, head, window, noise, one_of_many=True)
-    return _posterior(bound, matched, head, where)
+    return _posterior(bound, _match(e, head, window, noise), head, where)
+
+
+def _first(epochs: mne.BaseEpochs) -> Iterator[mne.Evoked]:
+    "As many epochs as say what all are like"
+    return islice(iter(_Averages(epochs)), 20)
 
 
 class _Averages:
@@ -240,7 +316,7 @@ def _check_usual(
     epochs: mne.BaseEpochs, head: WhitenedForward, noise: str, noise_cov: mne.Covariance | None
 ) -> None:
     "Check the noise of an epoch that is neither quiet nor noisy among the first, for all of them"
-    first = list(islice(_Averages(epochs), 20))
+    first = list(_first(epochs))
     power = [np.nanmean(np.abs(head.whiten(e)) ** 2) for e in first]
     usual = first[int(np.argsort(power)[len(power) // 2])]
     baseline_power(usual, head.whiten(usual), noise, noise_cov)
@@ -280,13 +356,15 @@ def estimate_evoked(
     lf = head.leadfield
     bound = bound.told(lf.n_orient, lf.coords, None, progress and not many, "orientation")
     where = _where(head, forward) | fields
+    longest = max(window.stop - window.start for window in windows)
+    quiet = conditions if average else _first(evoked)
+    known = _Noise(noise, noise_cov, _time_cov(bound, quiet, head, longest), not average)
     if not average:
         _check_usual(evoked, head, noise, noise_cov)
-        said = dict(bound=bound, times=(tmin, tmax), noise=noise, where=where)
+        said = dict(bound=bound, times=(tmin, tmax), noise=known, where=where)
         solve = partial(_posterior_of, head=head, **said)
         return EpochPosteriors(evoked, solve, bound.name, progress)  # type: ignore[return-value]
-    each_window = zip(conditions, windows)
-    matched = [_match(e, head, window, noise, noise_cov) for e, window in each_window]
+    matched = [_match(e, head, window, known) for e, window in zip(conditions, windows)]
     each = progress_bar(matched, progress and many, desc=bound.name, unit="condition")
     found = [_posterior(bound, one, head, where) for one in each]
     alone = isinstance(evoked, mne.Evoked | mne.BaseEpochs)

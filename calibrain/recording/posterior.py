@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import NormalDist
+from typing import Any
 
 import mne
 import numpy as np
@@ -20,7 +21,7 @@ from ..core.checks import check_choice, check_number, refuse
 from ..core.tables import html_table
 from ..core.units import NAM_PER_AM
 from ..posterior.exceedance import exceedance as probability_above
-from ..posterior.gaussian import Posterior
+from ..posterior.mixture import Mixture
 from ..posterior.result import Result, result_from_arrays, result_to_arrays
 
 # %% ../../nbs/api/recording/03_posterior.ipynb #1a939103
@@ -48,8 +49,8 @@ class EvokedPosterior:
     power: dict = field(default_factory=dict)  # Whitened power by name; the noise has 1
 
     @property
-    def posterior(self) -> Posterior:
-        "The structured posterior, nAm"
+    def posterior(self) -> Any:  # A `Posterior` or a `Mixture`
+        "The structured posterior, nAm: a Gaussian, or a mixture over supports where sampled"
         return self.result.posterior
 
     @property
@@ -101,11 +102,13 @@ def mean(self: EvokedPosterior) -> mne.SourceEstimate:  # Am
 
 
 @patch(as_prop=True)
-def std(self: EvokedPosterior) -> mne.SourceEstimate:  # Am, the same at every sample
+def std(self: EvokedPosterior) -> mne.SourceEstimate:  # Am; the same at all samples if Gaussian
     "Posterior standard deviation, of each component in space"
     Q = self._directions()
-    variance = np.einsum("nik,nkl,nil->ni", Q, self.posterior.blocks, Q, optimize=True)
-    std = np.sqrt(np.maximum(variance, 0))[:, :, None] * np.ones(self.posterior.n_times)
+    p = self.posterior
+    blocks = p.blocks.reshape(p.n_sources, p.n_orient, p.n_orient, -1)
+    variance = np.einsum("nik,nklt,nil->nit", Q, blocks, Q, optimize=True)
+    std = np.sqrt(np.maximum(variance, 0)) * np.ones(p.n_times)
     return _estimate(self, std[:, 0] if self.n_orient == 1 else std)
 
 # %% ../../nbs/api/recording/03_posterior.ipynb #4825fb22
@@ -127,6 +130,8 @@ def interval(
 def _exceeds(self: EvokedPosterior, threshold: float) -> np.ndarray:  # `(n_sources, n_times)`
     "Probability that amplitudes exceed a value in nAm"
     p = self.posterior
+    if isinstance(p, Mixture):
+        return p.exceedance(threshold)
     mean = p.mean.reshape(p.n_sources, p.n_orient, -1)
     if not np.iscomplexobj(mean):
         return probability_above(mean, p.blocks, threshold)
@@ -180,14 +185,22 @@ def _repr_html_(self: EvokedPosterior) -> str:  # HTML
     p = self.posterior
     start, end = 1e3 * self.times[[0, -1]]
     power = [f"{name.replace('_', ' ')} {value:.2f}" for name, value in self.power.items()]
+    facts = {
+        "log evidence": f"{self.result.log_evidence:.1f}",
+        "whitened power": ", ".join(power),
+    }
+    if isinstance(p, Mixture):
+        counts = p.count_probability
+        likely = int(counts.argmax())
+        on = f"{likely} with probability {counts[likely]:.2f}"
+        facts = {"sources that are on": on, "whitened power": ", ".join(power)}
     rows = {
         "solver": self.result.solver,
         "sources × components": f"{p.n_sources} × {p.n_orient}, {self.space}",
         "window": f"{start:.0f} to {end:.0f} ms, {p.n_times} samples",
         "epochs averaged": f"{self.nave:g}",
         "strongest": self._strongest(),
-        "log evidence": f"{self.result.log_evidence:.1f}",
-        "whitened power": ", ".join(power),
+        **facts,
     }
     return html_table(self.comment or "Evoked posterior", rows)
 

@@ -13,6 +13,7 @@ import mne
 import numpy as np
 from fastcore.basics import patch
 from mne.io.constants import FIFF
+from scipy import sparse
 
 from ..core.checks import check_number, refuse
 from ..head.forward import SourceOrder, source_order
@@ -124,7 +125,8 @@ def unweighted(
     if self.prior_std is None:
         return result
     p = result.posterior
-    S = p.S.multiply(self.prior_std[:, None]).tocsr()
+    by_weight = sparse.diags_array(self.prior_std, format="csc")
+    S = by_weight if p.S is None else (by_weight @ p.S).asformat(p.S.format)
     return with_posterior(result, replace(p, S=S))
 
 # %% ../../nbs/api/recording/04_whitened.ipynb #d061ef5c

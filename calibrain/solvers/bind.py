@@ -18,7 +18,7 @@ from ..core.checks import check_number, refuse
 from ..head.prepared import Prepared
 from ..posterior.result import Result
 from .analytic import takes_complex
-from .registry import SAMPLERS, Solver, describe
+from .registry import Solver, describe
 
 # %% ../../nbs/api/solvers/21_bind.ipynb #34a71afa
 def _check_known(s: Solver, params: dict, not_the_users: set) -> None:
@@ -59,7 +59,7 @@ class Bound:
         leadfield = L if self.solver.takes_prepared else L.L
         run = self.solver.function
         # a mixture has no complex mean yet: samplers refuse complex data themselves
-        if self.name not in SAMPLERS:
+        if not self.solver.samples:
             run = takes_complex(run)
         return run(leadfield, y, **self.arguments)
 
@@ -92,7 +92,7 @@ def told(
     n_orient: int = 1,  # Components of a source: 1, 2 or 3
     coords: np.ndarray | None = None,  # Positions of the sources, `(n_sources, 3)`, m
     logger: logging.Logger | None = None,  # Where to leave a line about the outcome
-    verbose: bool | None = None,  # Whether to show progress
+    progress: bool | None = None,  # Whether to show progress
     name: str = "n_orient",  # What the caller calls the components, for the message
 ) -> Bound:  # The same, with these among its arguments
     "Told what is known of the sources, as far as the solver asks for it"
@@ -102,8 +102,8 @@ def told(
         arguments.setdefault("src_coords", coords)
     if logger is not None:
         arguments["logger"] = logger
-    if verbose is not None:
-        arguments["verbose"] = verbose
+    if progress is not None:
+        arguments |= dict(verbose=progress, progress=progress)
     takes = {*self.solver.takes()}
     if self.solver.takes_anything:
         takes |= {"n_orient", "logger", *self.arguments}
@@ -148,12 +148,23 @@ def with_noise(
 @patch
 def with_white_noise(
     self: Bound,
-    variance: float = 1.0,  # Variance of the whitened noise, in multiples of its covariance
+    variance: float | None = 1.0,  # Variance of the whitened noise; `None`: it is learned
 ) -> Bound:  # The same, told the noise unless it learns it
     "Told the variance that whitening has left"
-    takes_both = self.name in SAMPLERS  # the larger of given and learned
-    if self.learns_noise and not takes_both:
+    takes_both = self.solver.samples  # the larger of given and learned
+    if variance is None or (self.learns_noise and not takes_both):
         return self
     asks = "noise_var" in self.solver.takes() or self.solver.takes_anything
     argument = "noise_var" if asks else "init_lambda"
     return replace(self, arguments={argument: variance} | self.arguments)
+
+# %% ../../nbs/api/solvers/21_bind.ipynb #5856deae
+@patch
+def with_time_cov(
+    self: Bound,
+    time_cov: np.ndarray | None,  # Correlation of the noise between samples, `(n_times, n_times)`
+) -> Bound:  # The same, told it if the solver takes it
+    "Told how the noise goes together in time"
+    if time_cov is None or "time_cov" not in self.solver.takes():
+        return self
+    return replace(self, arguments=dict(time_cov=time_cov) | self.arguments)

@@ -33,6 +33,7 @@ class Solver:
     orientations: tuple = (1, 2, 3)  # Orientations of a source that it can handle
     cost_falls: bool = True  # Whether ℒ must not rise in `history["cost"]`
     sparse: bool = True  # Whether every source has a γ of its own, which may end at zero
+    samples: bool = False  # Whether it samples supports: a mixture, noise given or learned
 
     @property
     def name(self) -> str:
@@ -85,7 +86,11 @@ SOLVERS = MappingProxyType(_solvers)  # Name → `Solver`
 # %% ../../nbs/api/solvers/20_registry.ipynb #bed1b094
 _samplers = (
     Solver(
-        spike_slab, True, "sparse sources, sampled: which are on is uncertain", cost_falls=False
+        spike_slab,
+        True,
+        "sparse sources, sampled: which are on is uncertain",
+        cost_falls=False,
+        samples=True,
     ),
 )
 SAMPLERS = MappingProxyType({s.name: s for s in _samplers})  # Name → `Solver`
@@ -127,7 +132,7 @@ def _noise_of(s: Solver) -> str:
     "Where a solver has the noise variance from"
     if not s.learns_noise:
         return "given"
-    return "given or learned" if s.name in SAMPLERS else "learned"
+    return "given or learned" if s.samples else "learned"
 
 
 def _row(s: Solver) -> tuple:

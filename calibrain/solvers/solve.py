@@ -27,7 +27,8 @@ class MatchedRecording:
     whitener: Whitener | None = (
         None  # What both were whitened with; `None`: data in their own units
     )
-    noise_var: float = 1.0  # Variance of the whitened noise, in multiples of its covariance
+    noise_var: float | None = 1.0  # Variance of the whitened noise; `None`: the solver learns it
+    time_cov: np.ndarray | None = None  # Correlation of the noise in time, `(n_times, n_times)`
     times: np.ndarray | None = None  # Times of the samples, s, `(n_times,)`
 
     @property
@@ -74,6 +75,7 @@ def solve_recording(
     w = recording.whitener
     if w is not None:
         bound = bound.with_white_noise(recording.noise_var)
+    bound = bound.with_time_cov(recording.time_cov)
     result = bound(recording.leadfield, recording.data)
     if not isinstance(result, Result):
         return result

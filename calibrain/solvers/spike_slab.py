@@ -8,7 +8,7 @@ __all__ = ['CHAINS', 'Plan', 'spike_slab', 'localise']
 # %% ../../nbs/api/solvers/11_spike_slab.ipynb #142db1df
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -26,7 +26,7 @@ from ..core.warnings import ConvergenceWarning, warn
 from ..head.leadfield import Leadfield
 from ..head.prepared import Prepared, prepare, record_of
 from ..posterior.mixture import Mixture
-from ..posterior.result import Result
+from ..posterior.result import Result, shared_entries
 from .agreement import FEWEST_DRAWS, Agreement, agreement
 from .amplitudes import announce_units
 from .compressed import Compressed, compress
@@ -106,13 +106,20 @@ def _run(plan: Plan, dual: Dual, orientation: str, progress: bool) -> list[list[
     return chains
 
 
-def _agreement(chains: list[list[Visited]], n_atoms: int) -> Agreement:
+def _inclusion(posterior: Mixture, n_chains: int) -> np.ndarray:  # `(n_chains, n_sources)`
+    "Inclusion probabilities by each chain alone; the mixture has their states one after another"
+    n_kept = len(posterior.states) // n_chains
+    weights = np.full(n_kept, 1 / n_kept)
+    each = []
+    for chain in range(n_chains):
+        states = posterior.states[chain * n_kept : (chain + 1) * n_kept]
+        each.append(replace(posterior, states=states, weights=weights).inclusion)
+    return np.array(each)
+
+
+def _agreement(chains: list[list[Visited]], posterior: Mixture) -> Agreement:
     "Compare what the chains visited"
-    n_kept = len(chains[0])
-    inclusion = np.zeros((len(chains), n_atoms))
-    for i, chain in enumerate(chains):
-        for visited in chain:
-            inclusion[i, np.unique(visited.places)] += 1 / n_kept
+    inclusion = _inclusion(posterior, len(chains))
     counts = np.array([[len(np.unique(v.places)) for v in chain] for chain in chains], float)
     return agreement(inclusion, counts, np.array([[v.factor for v in chain] for chain in chains]))
 
@@ -124,25 +131,17 @@ def _entries(posterior: Mixture, chains: list[list[Visited]], c: Compressed, a: 
     k = posterior.n_orient
     likely = np.flatnonzero(inclusion > 0.5)
     active = (likely[:, None] * k + np.arange(k)).ravel()
-    mean = posterior.mean
     total = sum(visited.gamma.sum() for visited in pooled) / len(pooled)
-    entries = dict(
-        posterior_mean=mean,
+    gamma = total * c.share / posterior.n_sources
+    shared = shared_entries(posterior, active, posterior.n_coeff, c.noise_var, gamma)
+    return shared | dict(
         inclusion=inclusion,
         count_probability=posterior.count_probability,
         noise_factor=np.array([visited.factor for visited in pooled]),
         n_components=c.n_components,
-        noise_var=c.noise_var,
         noise_var_learned=c.learned,
-        gamma=float(total * c.share / posterior.n_sources),
-        active_indices=active,
-        coefficient_indices=np.arange(posterior.n_coeff),
-        source_indices=np.arange(posterior.n_sources),
         **vars(a),
     )
-    if k > 1:
-        entries["posterior_mean_reshaped"] = mean.reshape(posterior.n_sources, k, -1)
-    return entries
 
 
 def _warn(c: Compressed, a: Agreement) -> None:
@@ -195,8 +194,8 @@ def spike_slab(
 
     dual = Dual(atoms.G, k, recording.y, recording.weight, recording.noise_var)
     chains = _run(plan, dual, orientation, progress)
-    agreed = _agreement(chains, dual.n_places)
     posterior, cost = _mixture(chains, atoms, k, recording, prepared.n_sources)
+    agreed = _agreement(chains, posterior)
     out = Result(
         solver="spike_slab",
         posterior=posterior,
