@@ -7,7 +7,6 @@ from test_mixture import make, twin
 from calibrain.calibration.coverage import coverage_curve
 from calibrain.calibration.credible_sets import credible_interval, mahalanobis, membership
 from calibrain.calibration.strata import strata_masks
-from calibrain.evaluation.evaluate import evaluate
 from calibrain.posterior.moments import as_moments, as_posterior
 
 kinds = pytest.mark.parametrize("patches", [False, True], ids=["sources", "patches"])
@@ -95,6 +94,6 @@ def test_strata():
 def test_what_needs_one_covariance_for_all_samples_says_so():
     m = make(1)
     words = "a mixture over supports, whose variance changes with time"
-    for read in (as_moments, as_posterior, lambda m: evaluate(truth(m, 0), m)):
+    for read in (as_moments, as_posterior):
         with pytest.raises(TypeError, match=words):
             read(m)
