@@ -233,7 +233,7 @@ def document(folder=HERE):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=("seizures", "responses"))
-    parser.add_argument("--chains", type=int, default=4, help="chains of the sampler")
+    parser.add_argument("--chains", type=int, default=8, help="chains of the sampler")
     given = parser.parse_args()
     warnings.simplefilter("ignore")
     measure = dict(seizures=seizures, responses=responses)[given.what]

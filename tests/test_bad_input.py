@@ -83,6 +83,19 @@ COMMON = [
     (dict(init_gamma=0), ValueError, "init_gamma must be"),
     (dict(rule="1.0"), ValueError, "rule must be one of None, 'calibrain-1.0'"),
     (dict(logger=print), TypeError, "logger must be a logging.Logger"),
+    (dict(n_components=0), ValueError, "n_components must be finite and >= 1 and <= 6, got 0"),
+    (dict(n_components=7), ValueError, "a recording of this size has 6"),
+    (dict(n_components=2.5), TypeError, "n_components must be a whole number"),
+    (dict(n_components=True), TypeError, "n_components"),
+    (dict(n_components=np.nan), (TypeError, ValueError), "n_components"),
+    (dict(n_components="all"), ValueError, 'n_components must be "auto" or a number'),
+    (dict(n_components=[3]), TypeError, "n_components"),
+    (dict(n_components="auto", y=0 * Y), ValueError, "y must be different from zero somewhere"),
+    (
+        dict(n_components="auto", rule="calibrain-1.0"),
+        ValueError,
+        "n_components must be None with rule",
+    ),
     (dict(lambda_=1), TypeError, "lambda_"),
 ]
 SOME = [

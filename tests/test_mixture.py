@@ -123,6 +123,18 @@ def test_the_variance_of_an_average_is_not_that_of_a_sample_by_their_number():
     assert np.isclose(m.average().var[0, 0], 0.5 / 100 + 25)
 
 
+def on_in(m, state):
+    "Which sources a state has on: points, or what has half of a patch's largest weight"
+    on = np.zeros(m.n_sources, bool)
+    for atom in state.atoms:
+        if m.S is None:
+            on[atom] = True
+        else:
+            patch = np.abs(m.S.toarray()[:: m.n_orient, atom * m.n_orient])
+            on |= (patch >= patch.max() / 2) & (patch > 0)
+    return on
+
+
 @kinds
 def test_inclusion_and_counts(patches):
     for seed in SEEDS:
@@ -130,7 +142,8 @@ def test_inclusion_and_counts(patches):
         means, _ = dense(m)
         shape = (len(m.states), m.n_sources, m.n_orient * m.n_times)
         reached = np.any(means.reshape(shape) != 0, axis=2)
-        close(m.inclusion, m.weights @ reached)
+        close(m.reached, m.weights @ reached)
+        close(m.inclusion, m.weights @ [on_in(m, state) for state in m.states])
         counts = [len(s.atoms) for s in m.states]
         close(m.count_probability, [m.weights[np.equal(counts, i)].sum() for i in range(4)])
 

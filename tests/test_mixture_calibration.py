@@ -7,7 +7,6 @@ from test_mixture import make, twin
 from calibrain.calibration.coverage import coverage_curve
 from calibrain.calibration.credible_sets import credible_interval, mahalanobis, membership
 from calibrain.calibration.strata import strata_masks
-from calibrain.evaluation.evaluate import evaluate
 from calibrain.posterior.moments import as_moments, as_posterior
 
 kinds = pytest.mark.parametrize("patches", [False, True], ids=["sources", "patches"])
@@ -36,7 +35,7 @@ def test_distances_are_those_of_the_moments(patches, mode):
         x = truth(m, seed)
         mean, cov = moments(m, mode)
         error = (x if mode == "pointwise" else x.mean(2, keepdims=True)) - mean
-        on = m.inclusion > 0
+        on = m.reached > 0
         marginal = mahalanobis(x, m, mode)
         var = np.einsum("ntaa->nat", cov)
         assert np.allclose(marginal.d2[on], error[on] ** 2 / var[on], rtol=1e-8)
@@ -52,11 +51,11 @@ def test_distances_are_those_of_the_moments(patches, mode):
 def test_a_source_that_is_in_no_state_is_a_point_at_zero(patches):
     m = make(0, patches=patches, n_states=3)
     x = np.zeros((7, 1, 6))
-    out = np.flatnonzero(m.inclusion == 0)
+    out = np.flatnonzero(m.reached == 0)
     x[out[0], 0, 2] = 1e-3
     s = mahalanobis(x, m)
     assert s.d2[out[0], 0, 2] == np.inf and (np.delete(s.d2[out[0], 0], 2) == 0).all()
-    assert (s.rank[out] == 0).all() and (s.rank[m.inclusion > 0] == 1).all()
+    assert (s.rank[out] == 0).all() and (s.rank[m.reached > 0] == 1).all()
 
 
 def test_curves_and_intervals_count_the_same():
@@ -70,7 +69,7 @@ def test_curves_and_intervals_count_the_same():
             lower, upper = (end.reshape(shape) for end in interval)
             inside = (lower <= at) & (at <= upper)
             held = membership(x, m, 0.8, mode).reshape(shape)
-            on = m.inclusion > 0
+            on = m.reached > 0
             assert np.array_equal(inside[on], held[on])
             if not x.any():
                 continue
@@ -88,13 +87,13 @@ def test_strata():
     m = make(3)
     x = truth(m, 1)
     masks = strata_masks(x, m)
-    assert np.array_equal(masks["pruned"], m.inclusion == 0)
+    assert np.array_equal(masks["pruned"], m.reached == 0)
     assert np.array_equal(masks["active"], x.any((1, 2)))
 
 
 def test_what_needs_one_covariance_for_all_samples_says_so():
     m = make(1)
     words = "a mixture over supports, whose variance changes with time"
-    for read in (as_moments, as_posterior, lambda m: evaluate(truth(m, 0), m)):
+    for read in (as_moments, as_posterior):
         with pytest.raises(TypeError, match=words):
             read(m)

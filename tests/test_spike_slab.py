@@ -718,15 +718,3 @@ def test_a_result_is_stored_and_sent(patches, tmp_path):
         for key in r:
             assert np.array_equal(other[key], r[key]), key
     assert "on" in r._repr_html_() and "KKT" not in r._repr_html_()
-
-
-def test_recordings_refuse_it_by_name():
-    "A mixture is not read there yet"
-    import mne
-
-    from calibrain import estimate_evoked
-
-    info = mne.create_info(["a", "b"], 100.0, "eeg")
-    evoked = mne.EvokedArray(np.ones((2, 30)), info, verbose="ERROR")
-    with pytest.raises(ValueError, match=r"solver must be one of gamma_map, .* here, got 'spike_s"):
-        estimate_evoked(evoked, None, None, "spike_slab", progress=False)

@@ -8,14 +8,15 @@ __all__ = ['DEFAULT_LEVELS', 'check_levels', 'Stratum', 'CoverageCurve', 'count_
 
 # %% ../../nbs/api/calibration/02_coverage.ipynb #b1fee26d
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 from fastcore.basics import patch
 
 from .credible_sets import REGIONS, Distances, mahalanobis, reach
-from .strata import select_strata
+from .strata import at_points, point_masks, select_strata
 from calibrain.core.checks import (
     check_array,
     check_choice,
@@ -45,14 +46,18 @@ def check_levels(
     return c
 
 # %% ../../nbs/api/calibration/02_coverage.ipynb #73a372e8
-def _histogram(s: Distances, levels: np.ndarray) -> np.ndarray:  # `(n_sources, n_levels + 1)`
-    "How many of a source's distances each level is the first to cover; the last column: none is"
+def _first_level(s: Distances, levels: np.ndarray) -> np.ndarray:  # In the shape of the distances
+    "Which level is the first to cover each distance; their number where none is"
     far = reach(levels)
-    n_bins = len(levels) + 1
     first = np.empty(s.d2.shape, np.intp)
     for rank in np.unique(s.rank):
         here = s.rank == rank
         first[here] = np.searchsorted(far[rank], s.d2[here])
+    return first
+
+
+def _histogram(first: np.ndarray, n_bins: int) -> np.ndarray:  # `(n_sources, n_bins)`
+    "How many of a source's distances each level is the first to cover; the last column: none is"
     n_sources = len(first)
     bins = first + n_bins * np.arange(n_sources)[:, None, None]  # a row of bins for each source
     return np.bincount(bins.ravel(), minlength=n_bins * n_sources).reshape(-1, n_bins)
@@ -78,6 +83,7 @@ class CoverageCurve:
     strata: tuple  # Names, `n_strata` of them
     mode: str  # `"pointwise"` or `"aggregated"`
     region: str  # `"marginal"` or `"ellipsoid"`
+    every_point: bool = False  # Whether nothing was left out
 
     @property
     def n_runs(self) -> int:
@@ -113,7 +119,8 @@ def _share(counts: np.ndarray, totals: np.ndarray) -> np.ndarray:
 def _kind(curve: CoverageCurve) -> str:
     "What was counted, and over how many runs"
     plural = "s" if curve.n_runs != 1 else ""
-    return f"{curve.mode} {curve.region}, {curve.n_runs} run{plural}"
+    everything = ", every point counted" if curve.every_point else ""
+    return f"{curve.mode} {curve.region}, {curve.n_runs} run{plural}{everything}"
 
 
 @patch
@@ -124,23 +131,38 @@ def __repr__(self: CoverageCurve) -> str:  # Text
 # %% ../../nbs/api/calibration/02_coverage.ipynb #b419c581
 def count_coverage(
     s: Distances,  # What `mahalanobis` returned
-    masks: Mapping,  # Name → mask, `(n_sources,)`
+    masks: Mapping,  # Name → mask, by source, `(n_sources,)`, or by point, as `at_points` takes it
     levels: np.ndarray | Sequence[float] = DEFAULT_LEVELS,  # Levels within 0 and 1
+    every_point: bool = False,  # Whether to count points that are the truth, too
 ) -> CoverageCurve:  # Of one run
     "The curve of distances that are there already"
     c = check_levels(levels)
-    names = tuple(masks)
-    in_stratum = np.array([masks[name] for name in names], int)  # `(n_strata, n_sources)`
-    found = _histogram(s, c)
-    counts = (in_stratum @ found).cumsum(1)[:, :-1]
-    totals = in_stratum @ found.sum(1)
-
-    # points that are the truth say nothing; only "pruned" counts them
-    idle = (~s.informative).sum((1, 2))
-    left_out = in_stratum @ idle * [name != "pruned" for name in names]
-    counts = counts - left_out[:, None]
-    totals = totals - left_out
-    return CoverageCurve(c, counts[None], totals[None], left_out[None], names, s.mode, s.region)
+    every_point = check_choice("every_point", every_point, {True: True, False: False})
+    n_bins = len(c) + 1
+    first = _first_level(s, c)
+    by_source = _histogram(first, n_bins)
+    idle = ~s.informative  # points that are the truth say nothing; only "pruned" counts them
+    found = np.zeros((len(masks), n_bins), int)
+    left_out = np.zeros(len(masks), int)
+    for i, (name, mask) in enumerate(masks.items()):
+        if np.ndim(mask) == 1:
+            found[i] = by_source[np.asarray(mask, bool)].sum(0)
+        else:
+            found[i] = np.bincount(first[at_points(mask, first.shape)], minlength=n_bins)
+        if name != "pruned" and not every_point:
+            left_out[i] = (idle & at_points(mask, idle.shape)).sum()
+    counts = found.cumsum(1)[:, :-1] - left_out[:, None]
+    totals = found.sum(1) - left_out
+    return CoverageCurve(
+        nominal=c,
+        counts=counts[None],
+        totals=totals[None],
+        left_out=left_out[None],
+        strata=tuple(masks),
+        mode=s.mode,
+        region=s.region,
+        every_point=every_point,
+    )
 
 # %% ../../nbs/api/calibration/02_coverage.ipynb #221d5597
 def coverage_curve(
@@ -149,7 +171,8 @@ def coverage_curve(
     levels: np.ndarray | Sequence[float] = DEFAULT_LEVELS,  # Levels within 0 and 1
     mode: str = "pointwise",  # `"pointwise"`: every sample; `"aggregated"`: the average over time
     region: str = "marginal",  # `"marginal"`: components, pooled; `"ellipsoid"`: a source's components together
-    strata: Mapping | Iterable | None = None,  # Names; or name → mask or labels, `(n_sources,)`
+    strata: Mapping | Iterable | None = None,  # Names; or name → mask or labels, by source or point
+    every_point: bool = False,  # Whether to count points that are the truth, too
 ) -> CoverageCurve:  # Of one run; join runs with `combine`
     "Empirical against nominal coverage, by stratum"
     check_choice("region", region, REGIONS)
@@ -160,8 +183,9 @@ def coverage_curve(
     else:
         mean = m.mean.reshape(m.n_sources, m.n_orient, -1)
     s = mahalanobis(x_true, m, mode, region)
-    masks = select_strata(strata, truth_like(x_true, mean), s.pruned)
-    return count_coverage(s, masks, levels)
+    x = truth_like(x_true, mean)
+    masks = select_strata(strata, x, s, partial(point_masks, x, m, mode, region))
+    return count_coverage(s, masks, levels, every_point)
 
 # %% ../../nbs/api/calibration/02_coverage.ipynb #b0522190
 def _check_curves(curves: list) -> None:
@@ -174,6 +198,10 @@ def _check_curves(curves: list) -> None:
         if not np.array_equal(curve.nominal, first.nominal):
             cure = "count all runs with the same levels"
             refuse(ValueError, "curves", "at the same levels", f"others in number {i}", cure)
+        if curve.every_point != first.every_point:
+            cure = "count all runs with the same every_point"
+            must = f"with every_point={first.every_point}, like the first"
+            refuse(ValueError, "curves", must, f"another in number {i}", cure)
         if (curve.mode, curve.region) != (first.mode, first.region):
             must = f"{first.mode} {first.region}, like the first"
             got = f"{curve.mode} {curve.region} in number {i}"
@@ -204,7 +232,7 @@ def combine(
         totals[runs, at] = curve.totals
         left_out[runs, at] = curve.left_out
         start = runs.stop
-    return CoverageCurve(first.nominal, counts, totals, left_out, names, first.mode, first.region)
+    return replace(first, counts=counts, totals=totals, left_out=left_out, strata=names)
 
 # %% ../../nbs/api/calibration/02_coverage.ipynb #fcc2b979
 class Band(NamedTuple):

@@ -112,7 +112,7 @@ def _in_mixture(x_true: np.ndarray, mixture: Mixture, mode: str, region: str) ->
         mixture = mixture.average()
     n_samples = x.shape[2]
     n_parts, n_together = (k, 1) if region == "marginal" else (1, k)
-    on = mixture.inclusion > 0
+    on = mixture.reached > 0
     mean = mixture.mean.reshape(n, k, n_samples)
 
     # points at zero, unless a state has the source
@@ -143,7 +143,7 @@ REGIONS = {r: r for r in ("marginal", "ellipsoid")}
 
 def mahalanobis(
     x_true: np.ndarray,  # True sources, `(n_sources[, n_orient], n_times)` or flattened source-major, nAm
-    result: Any,  # What a solver returned, or a `Posterior`, or `Moments`
+    result: Any,  # What a solver returned, or a posterior, or `Moments`
     mode: str = "pointwise",  # `"pointwise"`: every sample; `"aggregated"`: the average over time
     region: str = "marginal",  # `"marginal"`: each component; `"ellipsoid"`: a source's components together
 ) -> Distances:  # From which membership at every level follows
@@ -209,7 +209,7 @@ def without_single_axes(
 # %% ../../nbs/api/calibration/01_credible_sets.ipynb #f1a2d38b
 def membership(
     x_true: np.ndarray,  # True sources, `(n_sources[, n_orient], n_times)` or flattened source-major, nAm
-    result: Any,  # What a solver returned, or a `Posterior`, or `Moments`
+    result: Any,  # What a solver returned, or a posterior, or `Moments`
     level: float,  # Probability that the set should hold
     mode: str = "pointwise",  # `"pointwise"`: every sample; `"aggregated"`: the average over time
     region: str = "marginal",  # `"marginal"`: each component; `"ellipsoid"`: a source's components together
@@ -250,7 +250,7 @@ def _gaussian_marginals(result: Any, mode: str) -> tuple[np.ndarray, np.ndarray]
 
 
 def credible_interval(
-    result: Any,  # What a solver returned, or a `Posterior`, or `Moments`
+    result: Any,  # What a solver returned, or a posterior, or `Moments`
     level: float,  # Probability that the interval should hold
     mode: str = "pointwise",  # `"pointwise"`: every sample; `"aggregated"`: the average over time
 ) -> Interval:  # Its ends
@@ -280,31 +280,44 @@ class Ellipsoid:
 
 # %% ../../nbs/api/calibration/01_credible_sets.ipynb #789e985f
 def credible_ellipsoid(
-    result: Any,  # What a solver returned, or a `Posterior`, or `Moments`
+    result: Any,  # What a solver returned, or a posterior, or `Moments`
     source: int,  # The source
     level: float,  # Probability that the set should hold
     sample: int | None = None,  # The sample in time, or the average over time
     basis: np.ndarray | None = None,  # A leadfield's `basis`, `(n_sources, 3, n_orient)`
 ) -> Ellipsoid:  # Centre, axes and radii
     "The credible set of one source, for a picture"
-    m = as_moments(result)
+    m: Any = as_mixture(result) or as_moments(result)
     level = _check_level(level)
-    n_sources, k, n_times = m.mean.shape
+    mean = m.mean.reshape(m.n_sources, -1, m.n_times) if isinstance(m, Mixture) else m.mean
+    n_sources, _, n_times = mean.shape
     n = check_count("source", source, least=0, most=n_sources - 1)
-    if sample is None:
-        centre = m.mean[n].mean(1)
-        n_averaged = n_times
-    else:
-        centre = m.mean[n, :, check_count("sample", sample, least=0, most=n_times - 1)]
-        n_averaged = 1
-    variances, axes = principal_axes(whole_covariances(m.cov)[n : n + 1])
+    if sample is not None:
+        sample = check_count("sample", sample, least=0, most=n_times - 1)
+    centre, cov = _of_source(m, n, sample)
+    variances, axes = principal_axes(cov[None])
     w, U = variances[0], axes[0]
     rank = max(int(np.count_nonzero(w)), 1)
-    radii = np.full(k, np.inf)
+    radii = np.full(len(w), np.inf)
     if level < 1:
-        radii = np.sqrt(2 * gammaincinv(rank / 2, level) * w / n_averaged)
-    Q = _directions(basis, n, n_sources, k)
+        radii = np.sqrt(2 * gammaincinv(rank / 2, level) * w)
+    Q = _directions(basis, n, n_sources, len(w))
     return Ellipsoid(Q @ centre, Q @ U, radii, level)
+
+
+def _of_source(
+    m: Any, source: int, sample: int | None
+) -> tuple[np.ndarray, np.ndarray]:  # `(n_orient,)` and `(n_orient, n_orient)`
+    "Mean and covariance of one source, at a sample or averaged"
+    if isinstance(m, Mixture):
+        if sample is None:
+            m, sample = m.average(), 0
+        found = m.region(np.array([source]))
+        return found.mean[:, sample], found.cov[sample]
+    cov = whole_covariances(m.cov)[source]
+    if sample is None:
+        return m.mean[source].mean(1), cov / m.mean.shape[2]
+    return m.mean[source, :, sample], cov
 
 
 def _directions(

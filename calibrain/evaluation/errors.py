@@ -17,7 +17,8 @@ from scipy.stats import rankdata
 from ..core.checks import check_array, check_count, refuse
 from ..core.units import check_metres
 from ..posterior.gaussian import Posterior
-from ..posterior.moments import as_posterior, by_source, truth_like
+from ..posterior.mixture import Mixture
+from ..posterior.moments import any_posterior, by_source, truth_like
 
 # %% ../../nbs/api/evaluation/02_errors.ipynb #b9f23539
 def paired(
@@ -26,11 +27,14 @@ def paired(
 ) -> tuple[np.ndarray, np.ndarray]:  # Both `(n_sources, n_orient, n_times)`
     "Truth and estimated mean, of one shape"
     posterior = getattr(estimate, "posterior", estimate)
-    if isinstance(posterior, Posterior):
-        mean = by_source("mean", posterior.mean, posterior.n_orient)
-    else:
-        mean = _check_estimate(estimate)
+    is_posterior = isinstance(posterior, Posterior | Mixture)
+    mean = _mean_of(posterior) if is_posterior else _check_estimate(estimate)
     return truth_like(x_true, mean), mean
+
+
+def _mean_of(posterior: Any) -> np.ndarray:  # `(n_sources, n_orient, n_times)`
+    "The mean of a posterior of either kind"
+    return by_source("mean", posterior.mean, posterior.n_orient)
 
 
 def _check_estimate(estimate: np.ndarray) -> np.ndarray:  # `(n_sources, n_orient, n_times)`
@@ -143,15 +147,17 @@ def orientation_error(
 # %% ../../nbs/api/evaluation/02_errors.ipynb #acd88059
 def support(
     result: Any,  # What a solver returned, or a `Posterior`
-    n: int | None = None,  # So many strongest; `None`: those whose prior variance is above zero
+    n: int | None = None,  # So many strongest; `None`: those with γ > 0, or more likely on than off
 ) -> np.ndarray:  # Mask, `(n_sources,)`
     "The sources that an estimate says are active"
-    posterior = as_posterior(result)
+    posterior: Any = any_posterior(result)
     if n is not None:
         n = check_count("n", n, most=posterior.n_sources)
-        found = _strongest(by_source("mean", posterior.mean, posterior.n_orient), n)
+        found = _strongest(_mean_of(posterior), n)
     elif "active_indices" in getattr(result, "entries", ()):
         found = np.asarray(result["active_indices"]) // posterior.n_orient
+    elif isinstance(posterior, Mixture):
+        found = np.flatnonzero(posterior.inclusion > 0.5)
     else:
         rows, columns = posterior.S.nonzero()
         found = rows[posterior.gamma[columns] > 0] // posterior.n_orient
@@ -170,10 +176,10 @@ def _strongest(x: np.ndarray, n: int) -> np.ndarray:  # At most `n` indices
 def detection(
     x_true: np.ndarray,  # True sources, `(n_sources[, n_orient], n_times)`, nAm
     result: Any,  # What a solver returned, or a `Posterior`
-    rule: str = "auto",  # "evidence" (γ > 0), "rank" (as many strongest as there are) or "auto"
+    rule: str = "auto",  # "evidence" (γ > 0, or likely on), "rank" (the strongest) or "auto"
 ) -> dict:  # precision, recall, f1, n_found, rule
     "Precision, recall and F1 of the sources that an estimate says are active"
-    x, _ = paired(x_true, as_posterior(result))
+    x, _ = paired(x_true, any_posterior(result))
     true = np.zeros(len(x), bool)
     true[_active(x)] = True
     found = support(result)

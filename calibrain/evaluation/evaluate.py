@@ -38,14 +38,24 @@ from calibrain.evaluation.errors import (
 )
 from .scores import check_level, crps, energy_score, interval_score, log_score
 from ..posterior.gaussian import Posterior
-from ..posterior.moments import as_moments, as_posterior
+from ..posterior.mixture import Mixture
+from ..posterior.moments import any_posterior, as_mixture, as_moments
 
 # %% ../../nbs/api/evaluation/03_evaluate.ipynb #1f7777bf
 def source_variances(
-    posterior: Posterior,  # Posterior of the sources
-) -> np.ndarray:  # Variance of each component, `(n_sources, n_orient)`, nAm²
+    posterior: Posterior | Mixture,  # Posterior of the sources
+) -> np.ndarray:  # `(n_sources, n_orient)`; of a mixture `(n_sources, n_orient, n_times)`, nAm²
     "Marginal variances by source, refused where one is negative beyond rounding"
+    mixture: Any = as_mixture(posterior)
+    if mixture is not None:
+        return mixture.var.reshape(mixture.n_sources, mixture.n_orient, -1)
     return np.maximum(as_moments(posterior, joint=False).cov, 0)
+
+
+def _at_samples(posterior: Posterior | Mixture) -> np.ndarray:
+    "Variances with an axis for samples, of length 1 where they are the same at all of them"
+    var = source_variances(posterior)
+    return var if var.ndim == 3 else var[:, :, None]
 
 # %% ../../nbs/api/evaluation/03_evaluate.ipynb #599d52c1
 def _chosen(where: np.ndarray, n_sources: int) -> np.ndarray:
@@ -78,10 +88,12 @@ def mean_posterior_std(
     where: np.ndarray | None = None,  # Mask or indices of sources; `None`: all
 ) -> float:  # nAm; `nan` for no sources
     "Mean over sources of the posterior standard deviation"
-    posterior = as_posterior(result)
+    posterior: Any = any_posterior(result)
     n_averaged = posterior.n_times if aggregated else 1
-    variance = source_variances(posterior).mean(1) / n_averaged
-    return _over(np.sqrt(variance), where)
+    if aggregated and isinstance(posterior, Mixture):
+        posterior, n_averaged = posterior.average(), 1
+    variance = _at_samples(posterior).mean(1) / n_averaged
+    return _over(np.sqrt(variance).mean(1), where)
 
 
 def sharpness(
@@ -91,7 +103,7 @@ def sharpness(
 ) -> float:  # nAm; `nan` for no sources
     "Mean width of the central credible interval"
     half = ndtri((1 + check_level(level)) / 2)  # in standard deviations
-    std = np.sqrt(source_variances(as_posterior(result))).mean(1)
+    std = np.sqrt(_at_samples(any_posterior(result))).mean((1, 2))
     return _over(2 * half * std, where)
 
 # %% ../../nbs/api/evaluation/03_evaluate.ipynb #ae919e66
@@ -172,21 +184,20 @@ def __repr__(self: Record) -> str:  # Text
 def _by_source(
     x: np.ndarray,  # True sources, `(n_sources, n_orient, n_times)`
     mean: np.ndarray,  # Posterior means, the same shape
-    posterior: Posterior,
+    posterior: Any,
     level: float,
 ) -> dict[str, np.ndarray]:  # Name → `(n_sources,)`
     "What is averaged by stratum"
-    var = source_variances(posterior)
-    at_all_times = var[:, :, None]
-    log = log_score(x, mean, at_all_times)
+    var = _at_samples(posterior)
+    log = log_score(x, mean, var)
     certain_and_wrong = np.isposinf(log).any((1, 2))
     half = ndtri((1 + level) / 2)
     out = dict(
         mse=np.square(x - mean).mean((1, 2)),
-        mean_posterior_std=np.sqrt(var.mean(1)),
-        sharpness=2 * half * np.sqrt(var).mean(1),
-        crps=crps(x, mean, at_all_times).mean((1, 2)),
-        interval_score=interval_score(x, mean, at_all_times, level).mean((1, 2)),
+        mean_posterior_std=np.sqrt(var.mean(1)).mean(1),
+        sharpness=2 * half * np.sqrt(var).mean((1, 2)),
+        crps=crps(x, mean, var).mean((1, 2)),
+        interval_score=interval_score(x, mean, var, level).mean((1, 2)),
         log_score=np.where(certain_and_wrong, math.inf, log.mean((1, 2))),
     )
     if posterior.n_orient > 1:
@@ -255,7 +266,9 @@ def _of_places(
     return {name: measure(x, result, leadfield) for name, measure in measures.items()}
 
 # %% ../../nbs/api/evaluation/03_evaluate.ipynb #bee535df
-def _of_coverage(x: np.ndarray, posterior: Posterior, masks: dict) -> dict:  # Name → number
+def _of_coverage(
+    x: np.ndarray, posterior: Posterior | Mixture, masks: dict
+) -> dict:  # Name → number
     "Deviations from nominal coverage by stratum"
     curve = count_coverage(mahalanobis(x, posterior, region="ellipsoid"), masks)
     out = {}
@@ -283,7 +296,7 @@ def evaluate(
     with_emd: bool | None = None,  # Whether to add the EMD, which needs POT; `None`: if it is there
 ) -> Record:  # Measures by name; scores by stratum as `crps`, `crps_active`, …
     "Everything that applies, in one flat record"
-    posterior = as_posterior(result)
+    posterior = any_posterior(result)
     level = check_level(level)
     in_space = np.ndim(x_true) == 3 and np.shape(x_true)[:2] == (posterior.n_sources, 3)
     if hasattr(leadfield, "project") and posterior.n_orient < 3 and in_space:

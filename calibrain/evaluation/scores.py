@@ -125,12 +125,17 @@ def _expected_distance(error: np.ndarray, cov: np.ndarray) -> np.ndarray:  # `(n
 def energy_score(
     x: np.ndarray,  # True amplitudes, `(n_sources, n_orient, n_times)`, nAm
     mean: np.ndarray,  # Announced means, of the same shape, nAm
-    cov: np.ndarray,  # Announced covariance of each source, `(n_sources, n_orient, n_orient)`, nAm²
+    cov: np.ndarray,  # Announced covariance of each source, `(n_sources, n_orient, n_orient[, n_times])`, nAm²
 ) -> np.ndarray:  # Score of each source and sample, `(n_sources, n_times)`, nAm
     "Energy score of a Gaussian vector; smaller is better"
     x = check_array("x", x, (None, None, None))
     n_sources, k, n_times = x.shape
     error = x - check_array("mean", mean, x.shape)
+    if np.ndim(cov) == 4:
+        cov = check_array("cov", cov, (n_sources, k, k, n_times))
+        every_sample = np.moveaxis(cov, 3, 1).reshape(-1, k, k)
+        apart = np.moveaxis(error, 2, 1).reshape(-1, k, 1)
+        return energy_score(apart, np.zeros_like(apart), every_sample).reshape(n_sources, n_times)
     cov = check_array("cov", cov, (n_sources, k, k))
     check_variance("cov's eigenvalues", np.linalg.eigvalsh(cov))
     score = np.linalg.norm(error, axis=1)  # of sources without variance

@@ -22,11 +22,11 @@ from .base import Control, Explorer, legend_below
 from .sflex import left_head
 from ..simulation.sensors import SensorSimulator, alpha_from_db
 from ..simulation.sources import SourceSimulator
-from ..solvers.agreement import Agreement
+from ..solvers.agreement import Agreement, agreement
 from ..solvers.compressed import compress
 from ..solvers.localisation import LocalisationSet, localisation_sets
 from ..solvers.slots import Dual, Visited
-from ..solvers.spike_slab import Plan, compare_chains, run_chains
+from ..solvers.spike_slab import Plan, run_chains
 from ..viz.painted import draw_cortex_image, seen_at
 from ..viz.pictures import OKABE_ITO, TRUTH, Picture
 
@@ -92,14 +92,19 @@ def supports_of(
 ) -> Supports:  # Probabilities, and how far they can be trusted
     "Count what chains visited"
     kept = [chain[N_BURN : N_BURN + n_kept] for chain in chains]
-    states = [np.unique(visited.places) for chain in kept for visited in chain]
-    each = np.full(len(states), 1 / len(states))
-    times_on = np.bincount(np.concatenate(states), minlength=len(coords))
+    factors = np.array([[visited.factor for visited in chain] for chain in kept])
+    on = [[np.unique(visited.places) for visited in chain] for chain in kept]
+    numbers = np.array([[len(places) for places in chain] for chain in on])
+    by_chain = [np.bincount(np.concatenate(chain), minlength=len(coords)) for chain in on]
+    inclusion = np.array(by_chain) / n_kept
+
+    states = [places for chain in on for places in chain]
+    weights = np.full(len(states), 1 / len(states))
     return Supports(
-        inclusion=times_on / len(states),
-        counts=np.bincount([len(state) for state in states], each),
-        agreement=compare_chains(kept, len(coords)),
-        sets=localisation_sets(states, each, coords),
+        inclusion=inclusion.mean(0),
+        counts=np.bincount(numbers.ravel(), weights),
+        agreement=agreement(inclusion, numbers, factors),
+        sets=localisation_sets(states, weights, coords),
     )
 
 # %% ../../nbs/api/explorers/09_supports.ipynb #2a74f7fe

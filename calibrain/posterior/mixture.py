@@ -146,12 +146,33 @@ def blocks(self: Mixture) -> np.ndarray:  # `(n_sources, n_orient, n_orient, n_t
 
 # %% ../../nbs/api/posterior/05_mixture.ipynb #a556bc7b
 @patch(as_prop=True)
-def inclusion(self: Mixture) -> np.ndarray:  # `(n_sources,)`
-    "Probability of each source to be on"
+def reached(self: Mixture) -> np.ndarray:  # `(n_sources,)`
+    "Probability of each source to be different from zero, be it in the tail of a patch"
     out = np.zeros(self.n_coeff)
     for part in self._parts():
         out[part.rows] += part.weight
     return np.minimum(out[:: self.n_orient], 1)
+
+
+def _within_half(S: sparse.csc_array, k: int) -> sparse.csc_array:  # `(n_sources, n_atoms)`
+    "Which sources are within half of the largest weight of each patch"
+    by_patch = abs(sparse.csc_array(S[::k, ::k]))
+    half = by_patch.max(axis=0).toarray().ravel() / 2
+    column = np.repeat(np.arange(len(half)), np.diff(by_patch.indptr))
+    is_within = by_patch.data >= half[column]
+    where = (by_patch.indices[is_within], column[is_within])
+    return sparse.csc_array((np.ones(len(where[0]), bool), where), shape=by_patch.shape)
+
+
+@patch(as_prop=True)
+def inclusion(self: Mixture) -> np.ndarray:  # `(n_sources,)`
+    "Probability of each source to be on: a point, or within the half-width of a patch"
+    within = None if self.S is None else _within_half(self.S, self.n_orient)
+    out = np.zeros(self.n_sources)
+    for weight, state in zip(self.weights, self.states):
+        sources = state.atoms if within is None else np.unique(within[:, state.atoms].indices)
+        out[sources] += weight
+    return np.minimum(out, 1)
 
 
 @patch(as_prop=True)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ROUNDING', 'check_variance', 'by_source', 'Moments', 'variances_of', 'whole_covariances', 'as_posterior',
-           'as_mixture', 'as_moments', 'truth_like']
+           'as_mixture', 'any_posterior', 'as_moments', 'truth_like']
 
 # %% ../../nbs/api/posterior/04_moments.ipynb #31dffe34
 from dataclasses import dataclass
@@ -135,6 +135,14 @@ def as_mixture(
     "The mixture over supports behind a result, where there is one"
     posterior = getattr(result, "posterior", result)
     return posterior if isinstance(posterior, Mixture) else None
+
+
+def any_posterior(
+    result: Any,  # What a solver returned, or a posterior
+) -> Posterior | Mixture:  # Of either kind
+    "The posterior behind a result, of whichever kind"
+    mixture = as_mixture(result)
+    return as_posterior(result) if mixture is None else mixture
 
 
 def as_moments(

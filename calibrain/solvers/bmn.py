@@ -7,7 +7,7 @@ __all__ = ['BMN', 'BMN_joint']
 
 # %% ../../nbs/api/solvers/07_bmn.ipynb #fe2575af
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -34,6 +34,8 @@ from calibrain.solvers.common import (
     warn_boundary,
     warn_nothing_found,
 )
+from .components import Components, check_not_published, on_components
+from .compressed import check_components
 from .evidence import log_evidence, violation
 from calibrain.solvers.spectrum import (
     Minimum,
@@ -67,23 +69,38 @@ def _posterior(seen: _Seen, gamma: float, noise: float) -> Posterior:
 
 # %% ../../nbs/api/solvers/07_bmn.ipynb #75455fe2
 def _see(
-    L: np.ndarray | Leadfield | Prepared, y: np.ndarray, n_orient: int, normalization: bool
+    L: np.ndarray | Leadfield | Prepared,
+    y: np.ndarray,
+    n_orient: int,
+    normalization: bool,
+    search: Search,
 ) -> _Seen:
     "Check leadfield and recording, and bring them into the eigenbasis"
     prepared = prepare(L, n_orient)
     y = check_recording(y, prepared.n_sensors)
+    if search.n_components is not None:
+        check_components(search.n_components, min(y.shape))
     even = check_choice("normalization", normalization, {True: True, False: False})
     basis = prepared.eigenbasis(even)
     return _Seen(y, prepared.n_orient, basis, spectrum(basis, y))
 
 
-def _check_search(max_iter: int, tol: float, init_gamma: float | None, rule: str | None) -> Search:
+def _check_search(
+    max_iter: int,
+    tol: float,
+    init_gamma: float | None,
+    rule: str | None,
+    n_components: int | str | None,
+) -> Search:
     "How a minimum-norm solver was told to search"
+    published = check_choice("rule", rule, PUBLISHED)
+    check_not_published(n_components, published)
     return Search(
         max_iter=check_count("max_iter", max_iter),
         tol=check_number("tol", tol, least=0),
         start=_check_start("init_gamma", init_gamma),
-        published=check_choice("rule", rule, PUBLISHED),
+        published=published,
+        n_components=n_components,
     )
 
 
@@ -92,7 +109,7 @@ def _check_start(name: str, value: float | None) -> float | None:
 
 # %% ../../nbs/api/solvers/07_bmn.ipynb #99284a29
 def _find(seen: _Seen, noise: Noise[float], search: Search) -> tuple[np.ndarray, Minimum]:
-    "Points tried, rows of (γ, λ), the last one is the answer; and the minimum"
+    "Points tried, rows of (γ, λ), the last one is the optimum; and the minimum"
     if search.published:
         return _published(seen, noise, search)
     if noise.learned:
@@ -110,6 +127,41 @@ def _published(seen: _Seen, noise: Noise[float], search: Search) -> tuple[np.nda
         e, noise.variance, gamma, noise.learned, search.tol, search.max_iter, n_times
     )
 
+# %% ../../nbs/api/solvers/07_bmn.ipynb #21500f2a
+@dataclass(frozen=True, eq=False)
+class _Found:
+    "The optimum, and the way to it"
+
+    gamma: float  # γ of a sample
+    noise: float  # λ
+    e: Spectrum  # The recording that γ was found on: all samples, or a few components
+    path: np.ndarray  # Points tried on it, rows of (γ, λ), the optimum last
+    minima: tuple[Minimum, ...]  # Of every search: that of λ, if it was one of its own, and of γ
+    components: Components | None = None  # `None`: all samples
+
+
+def _search(solver: str, seen: _Seen, noise: Noise[float], search: Search) -> _Found:
+    "The optimum of one spectrum"
+    path, m = _find(seen, noise, search)
+    if not m.converged:
+        _warn_unconverged(solver, m, path)
+    return _Found(*path[-1], seen.e, path, (m,))
+
+
+def _optimum(solver: str, seen: _Seen, noise: Noise[float], search: Search) -> _Found:
+    "The optimum, over all samples or on the components that were asked for"
+    if search.n_components is None:
+        return _search(solver, seen, noise, search)
+    of_noise: tuple[Minimum, ...] = ()
+    if noise.learned:
+        before = _search(solver, seen, noise, search)
+        of_noise, noise = before.minima, Noise(before.noise)
+    c = on_components(seen.y, np.full(len(seen.y), noise.variance), search.n_components)
+    on_few = replace(seen, e=spectrum(seen.basis, c.y))
+    found = _search(solver, on_few, noise, search)
+    gamma = found.gamma * c.share
+    return replace(found, gamma=gamma, minima=of_noise + found.minima, components=c)
+
 # %% ../../nbs/api/solvers/07_bmn.ipynb #3a55b497
 def _bmn(
     solver: str,
@@ -120,29 +172,30 @@ def _bmn(
     track: bool = False,
 ) -> Result:
     "The optimum as a result, with its warnings"
-    path, m = _find(seen, noise, search)
-    gamma, variance = path[-1]
+    found = _optimum(solver, seen, noise, search)
+    gamma, variance, path = found.gamma, found.noise, found.path
     posterior = _posterior(seen, gamma, variance)
-    course = _course(seen.e, path) if track else {}
+    course = _course(found.e, path) if track else {}
     cost = seen.e.cost(gamma, variance)
-    q, d = statistics(seen.e, path[-1:, 0], path[-1:, 1])
-    at_boundary = noise.learned and (m.at_end or _is_zero(variance, seen.y))
-    if not m.converged:
-        _warn_unconverged(solver, m, path)
+    q, d = statistics(found.e, path[-1:, 0], path[-1:, 1])
+    at_boundary = noise.learned and (found.minima[0].at_end or _is_zero(variance, seen.y))
     if at_boundary:
         warn_boundary(solver, "everywhere")
     if not gamma > 0:
         warn_nothing_found(solver, seen.y, variance)
+    entries = _entries(posterior, gamma, variance, noise.learned, course)
+    if found.components is not None:
+        entries["n_components"] = found.components.n_components
     out = Result(
         solver=solver,
         posterior=posterior,
-        entries=_entries(posterior, gamma, variance, noise.learned, course),
+        entries=entries,
         cost=cost,
         log_evidence=log_evidence(cost, *seen.y.shape),
         noise_var=float(variance),
-        n_iter=m.n_iter,
-        converged=m.converged,
-        kkt_violation=float(violation(np.array([gamma]), q, d).max()),
+        n_iter=sum(m.n_iter for m in found.minima),
+        converged=all(m.converged for m in found.minima),
+        kkt_violation=float(violation(path[-1:, 0], q, d).max()),
         noise_at_boundary=at_boundary,
         history=course,
     )
@@ -211,13 +264,14 @@ def BMN(
     rule: str | None = None,  # "calibrain-1.0" for the published rule
     logger: logging.Logger | None = None,  # Where to leave a line about the outcome
     verbose: bool = False,  # Accepted as by the other solvers; there is no long work to show
+    n_components: int | str | None = None,  # Find γ on few time components: "auto" or a number
 ) -> Result:  # Posterior, evidence and the familiar entries
     "Bayesian minimum norm with given noise"
     logger = check_logger(logger, __name__)
     cure = "pass the variance of the sensor noise in squared data units, or use BMN_joint"
     noise = Noise(check_number("noise_var", noise_var, above=0, cure=cure))
-    search = _check_search(max_iter, tol, init_gamma, rule)
-    seen = _see(L, y, n_orient, normalization)
+    search = _check_search(max_iter, tol, init_gamma, rule, n_components)
+    seen = _see(L, y, n_orient, normalization, search)
     return _bmn("BMN", seen, noise, search, logger)
 
 # %% ../../nbs/api/solvers/07_bmn.ipynb #1a4d83e3
@@ -238,12 +292,13 @@ def BMN_joint(
     rule: str | None = None,  # "calibrain-1.0" for the published rule
     logger: logging.Logger | None = None,  # Where to leave a line about the outcome
     verbose: bool = False,  # Accepted as by the other solvers; there is no long work to show
+    n_components: int | str | None = None,  # Find γ on few time components: "auto" or a number
 ) -> Result:  # Posterior, evidence and the familiar entries
     "Bayesian minimum norm with one noise variance for all sensors, learned"
     logger = check_logger(logger, __name__)
     noise = _check_noise(noise_var, init_lambda, learn_noise)
-    search = _check_search(max_iter, tol, init_gamma, rule)
-    seen = _see(L, y, n_orient, normalization)
+    search = _check_search(max_iter, tol, init_gamma, rule, n_components)
+    seen = _see(L, y, n_orient, normalization, search)
     return _bmn("BMN_joint", seen, noise, search, logger, track_history)
 
 

@@ -30,7 +30,17 @@ from ..head.leadfield import Leadfield
 from ..head.prepared import Prepared, prepare
 from ..posterior.gaussian import Posterior, selection
 from ..posterior.result import Result, shared_entries
-from .evidence import Problem, data_root, kkt_violation, log_evidence, posterior_at
+from .components import Components, check_not_published, on_components
+from .compressed import check_components
+from calibrain.solvers.evidence import (
+    Evidence,
+    Problem,
+    data_root,
+    evidence_at,
+    kkt_violation,
+    log_evidence,
+    posterior_at,
+)
 from .newton import newton_search
 from calibrain.solvers.search import (
     NOISE_FLOOR,
@@ -79,6 +89,7 @@ class Search:
     update: Callable | None = None  # Update of γ; `None` for Newton's search
     published: bool = False  # Whether it moves as calibrain 1.0 did
     progress: bool = False  # Whether to show a progress bar
+    n_components: int | str | None = None  # On how many time components; `None`: all samples
 
 
 def check_search(
@@ -88,10 +99,12 @@ def check_search(
     update_mode: int | str,  # 1 or "mackay", 2 or "convex", 3 or "em", or "fast"
     rule: str | None,  # `None`, or "calibrain-1.0"
     progress: bool,  # Whether to show a progress bar
+    n_components: int | str | None = None,  # Time components, "auto", or `None` for all samples
 ) -> Search:  # The same, checked
     "How a gamma solver was told to search"
     update = check_choice("update_mode", update_mode, dict(UPDATES) | dict(fast=None))
     old = check_choice("rule", rule, PUBLISHED)
+    check_not_published(n_components, old)
     if old and update is None:
         must = "a fixed point with rule='calibrain-1.0'"
         refuse(ValueError, "update_mode", must, "'fast'", "pass 1, 2 or 3")
@@ -102,6 +115,7 @@ def check_search(
         update=published(update) if old else update,
         published=old,
         progress=progress,
+        n_components=n_components,
     )
 
 # %% ../../nbs/api/solvers/04_common.ipynb #9d8d93cf
@@ -155,6 +169,14 @@ class Setup:
     problem: Problem  # What the search sees
     gamma: float  # Where γ starts, nAm²
     noise: float  # Where learned noise starts, µV² or fT²
+    components: Components | None = None  # On which γ is sought; `None`: on all samples
+
+    @property
+    def searched(self) -> Problem:
+        "The problem of which γ is the optimum"
+        if self.components is None:
+            return self.problem
+        return replace(self.problem, Y=data_root(self.components.y))
 
     @property
     def n_sensors(self) -> int:
@@ -204,14 +226,41 @@ class Solved:
     setup: Setup  # The problem
     search: Search  # How it was searched
     fit: Fit  # Where the search ended
+    at: Evidence  # … and what it says of all samples, with the γ of a sample
     posterior: Posterior  # Of the sources
     coefficients: Posterior  # Of the basis coefficients; the same without a basis
     active: np.ndarray  # Sources (or patches) with γ > 0
+    of_noise: Fit | None = None  # Where the search for the noise ended, if it was one of its own
 
     @property
     def gamma_by_coeff(self) -> np.ndarray:
         "Prior variance of each coefficient, `(n_coeff,)`, nAm²"
-        return np.repeat(self.fit.evidence.gamma, self.posterior.n_orient)
+        return np.repeat(self.at.gamma, self.posterior.n_orient)
+
+    @property
+    def fits(self) -> list[Fit]:
+        "Every search, in their order"
+        return [self.fit] if self.of_noise is None else [self.of_noise, self.fit]
+
+# %% ../../nbs/api/solvers/04_common.ipynb #edc01df0
+def _fit(s: Setup, start: np.ndarray, noise: Noise[np.ndarray], search: Search) -> Fit:
+    "Search from a start, which is the γ of a sample"
+    c = s.components
+    if c is not None:
+        start = start / c.share if c.n_components else np.zeros_like(start)
+    rule = _rule(s, start, noise, search)
+    newton = search.update is None and start.any()
+    find = newton_search if newton else minimise
+    return find(
+        s.searched, start, noise.variance, rule, search.max_iter, search.tol, search.progress
+    )
+
+
+def _at_all_samples(s: Setup, found: Evidence) -> Evidence:
+    "What the hyperparameters that were found say of the whole recording"
+    if s.components is None:
+        return found
+    return evidence_at(s.problem, found.gamma * s.components.share, found.noise)
 
 # %% ../../nbs/api/solvers/04_common.ipynb #9b2f1109
 def solve(
@@ -222,10 +271,15 @@ def solve(
     "Search, and make the posteriors at the hyperparameters found"
     k = s.problem.n_orient
     start = check_start("init_gamma", search.start, s.gamma, s.problem.n_groups, k)
-    rule = _rule(s, start, noise, search)
-    find = newton_search if search.update is None else minimise
-    fit = find(s.problem, start, noise.variance, rule, search.max_iter, search.tol, search.progress)
-    at = fit.evidence
+    of_noise = None
+    if search.n_components is not None:
+        check_components(search.n_components, min(s.y.shape))
+        if noise.learned:
+            of_noise = _fit(s, start, noise, search)
+            noise = Noise(of_noise.evidence.noise)
+        s = replace(s, components=on_components(s.y, noise.variance, search.n_components))
+    fit = _fit(s, start, noise, search)
+    at = _at_all_samples(s, fit.evidence)
     per_coeff = np.repeat(at.gamma, k)
     to_all = selection(np.flatnonzero(per_coeff), s.n_coeff)
     coefficients = posterior_at(s.problem.G, s.y, per_coeff, at.noise, to_all, k)
@@ -233,7 +287,7 @@ def solve(
     posterior = coefficients
     if s.B is not None:
         posterior = replace(coefficients, S=expand(s.B[:, active], k))
-    return Solved(s, search, fit, posterior, coefficients, active)
+    return Solved(s, search, fit, at, posterior, coefficients, active, of_noise)
 
 # %% ../../nbs/api/solvers/04_common.ipynb #371f903c
 @patch
@@ -245,16 +299,20 @@ def result(
     **more,  # Fields of `Result` that only some solvers have
 ) -> Result:  # The solver's answer
     "What a solver returns"
-    at, fit = self.fit.evidence, self.fit
-    if not fit.converged:
-        warn_unconverged(solver, fit, self.search.tol)
+    at, fit, components = self.at, self.fit, self.setup.components
+    for each in self.fits:
+        if not each.converged:
+            warn_unconverged(solver, each, self.search.tol)
     if not (at.gamma > 0).any():
         warn_nothing_found(solver, self.setup.y, at.noise)
     active = np.flatnonzero(self.gamma_by_coeff)
     shared = shared_entries(
         self.posterior, active, self.setup.n_coeff, at.noise.mean(), at.gamma.mean()
     )
-    fields = dict(kkt_violation=kkt_violation(at).max(), history=fit.history) | more
+    if components is not None:
+        shared["n_components"] = components.n_components
+    violation = kkt_violation(fit.evidence).max()
+    fields = dict(kkt_violation=violation, history=fit.history) | more
     out = Result(
         solver=solver,
         posterior=self.posterior,
@@ -262,8 +320,8 @@ def result(
         cost=at.cost,
         log_evidence=log_evidence(at.cost, *self.setup.y.shape),
         noise_var=shared["noise_var"],
-        n_iter=fit.n_iter,
-        converged=fit.converged,
+        n_iter=sum(each.n_iter for each in self.fits),
+        converged=all(each.converged for each in self.fits),
         **fields,
     )
     logger.info("%r", out)

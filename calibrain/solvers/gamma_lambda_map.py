@@ -68,6 +68,15 @@ def _by_sensor(s: Setup, noise: Noise) -> Noise[np.ndarray]:
     return Noise(start, noise.learned, noise.update, noise.damping)
 
 # %% ../../nbs/api/solvers/06_gamma_lambda_map.ipynb #9972008e
+def _certificate(found: Solved, learned: bool) -> float:
+    "The largest violation over every γ, and over every λ where it was learned"
+    s, fit = found.setup, found.fit
+    if found.of_noise is None:
+        return certificate(s.searched, fit.evidence, learned)
+    of_noise = certificate(s.problem, found.of_noise.evidence, learn=True)
+    return max(of_noise, certificate(s.searched, fit.evidence, learn=False))
+
+
 def _result(
     found: Solved,
     solver: str,
@@ -77,7 +86,7 @@ def _result(
     entries: dict | None = None,
 ) -> Result:
     "Entries about the noise, its optimality, and the warning where it ran to zero"
-    at, history = found.fit.evidence, found.fit.history
+    at, history = found.at, found.fit.history
     of_noise = dict(
         lambdas=at.noise,
         lambda_mean=float(at.noise.mean()),
@@ -95,7 +104,7 @@ def _result(
         solver,
         of_noise | (entries or {}) | lists,
         logger,
-        kkt_violation=certificate(found.setup.problem, at, noise.learned),
+        kkt_violation=_certificate(found, noise.learned),
         noise_at_boundary=len(at_zero) > 0,
         history=history if track else {},
     )
@@ -122,11 +131,12 @@ def gamma_lambda_map(
     rule: str | None = None,  # "calibrain-1.0" for the published grouped updates
     logger: logging.Logger | None = None,  # Where to leave a line about the outcome
     verbose: bool = False,  # Whether to show a progress bar
+    n_components: int | str | None = None,  # Find γ on few time components: "auto" or a number
 ) -> Result:  # Posterior, evidence and the familiar entries
     "Sparse sources with learned noise"
     logger = check_logger(logger, __name__)
     noise = _check_noise(init_lambda, learn_lambda, update_mode_noise, lambda_damping)
-    search = check_search(max_iter, tol, init_gamma, update_mode, rule, verbose)
+    search = check_search(max_iter, tol, init_gamma, update_mode, rule, verbose, n_components)
     s = setup(L, y, n_orient)
     found = solve(s, _by_sensor(s, noise), search)
     return _result(found, "gamma_lambda_map", noise, track_history, logger)
@@ -154,11 +164,12 @@ def gamma_lambda_map_sflex(
     rule: str | None = None,  # "calibrain-1.0" for the published grouped updates
     logger: logging.Logger | None = None,  # Where to leave a line about the outcome
     verbose: bool = False,  # Whether to show a progress bar
+    n_components: int | str | None = None,  # Find γ on few time components: "auto" or a number
 ) -> Result:  # Posterior, evidence and the familiar entries
     "Sparse patches with learned noise"
     logger = check_logger(logger, __name__)
     noise = _check_noise(init_lambda, learn_lambda, update_mode_noise, lambda_damping)
-    search = check_search(max_iter, tol, init_gamma, update_mode, rule, verbose)
+    search = check_search(max_iter, tol, init_gamma, update_mode, rule, verbose, n_components)
     patches = Patches(src_coords, sigma, threshold_factor, normalize)
     s = setup(L, y, n_orient, patches)
     found = solve(s, _by_sensor(s, noise), search)

@@ -8,7 +8,7 @@ __all__ = ['draw_coverage', 'draw_calibration', 'mean_set_size', 'draw_set_size'
 # %% ../../nbs/api/viz/07_calibration.ipynb #5df7b379
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import cycle
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -20,9 +20,21 @@ from calibrain.calibration.coverage import (
     check_levels,
 )
 from ..calibration.credible_sets import REGIONS, mahalanobis, principal_axes, reach
-from ..calibration.strata import STRATA, strata_masks
+from calibrain.calibration.strata import (
+    POINT_STRATA,
+    STRATA,
+    at_points,
+    point_masks,
+    strata_masks,
+)
 from ..core.checks import check_array, check_choice, refuse
-from ..posterior.moments import Moments, as_moments, variances_of, whole_covariances
+from ..posterior.mixture import Mixture
+from calibrain.posterior.moments import (
+    as_mixture,
+    as_moments,
+    variances_of,
+    whole_covariances,
+)
 from .pictures import OKABE_ITO, TRUTH, axes_or_new, line_styles, put_legend
 
 # %% ../../nbs/api/viz/07_calibration.ipynb #7094b96d
@@ -72,6 +84,8 @@ _LOOKS = dict(
     silent=_look("blue", "--", "^"),
     detected=_look("green", "-.", "D"),
     pruned=_look("purple", ":", "v"),
+    on=_look("orange", ":", "p"),
+    claims=_look("sky", "-.", "d"),
 )
 _LOOKS_OF_OTHERS = (  # Own strata, in turn
     _look("orange", "-", "P"),
@@ -147,43 +161,58 @@ class _Scale(NamedTuple):
 
     std: (
         np.ndarray
-    )  # Geometric mean of the standard deviations along the axes, `(n_sources, n_parts)`, nAm
+    )  # Geometric mean of the standard deviations along the axes, by part and sample, nAm
     n_axes: int  # Axes of a set
 
 
-def _scale(m: Moments, region: str) -> _Scale:
-    "How large the sets of each source are"
-    if region == "marginal":
-        return _Scale(np.sqrt(np.maximum(variances_of(m.cov), 0)), 1)
-    variances = principal_axes(whole_covariances(m.cov)).variances
-    k = variances.shape[1]
-    return _Scale(np.prod(variances ** (0.5 / k), axis=1, keepdims=True), k)
+def _scale(m: Any, region: str) -> _Scale:
+    "How large the sets of each source are; one value where they are the same at all samples"
+    if isinstance(m, Mixture):
+        n, k, n_samples = m.n_sources, m.n_orient, m.n_times
+        if region == "marginal":
+            return _Scale(np.sqrt(m.var).reshape(n, k, n_samples), 1)
+        cov = np.moveaxis(m.blocks, 3, 1).reshape(-1, k, k)
+    else:
+        n_samples = 1
+        if region == "marginal":
+            return _Scale(np.sqrt(np.maximum(variances_of(m.cov), 0))[:, :, None], 1)
+        cov = whole_covariances(m.cov)
+        n, k = cov.shape[:2]
+    variances = principal_axes(cov).variances
+    return _Scale(np.prod(variances ** (0.5 / k), axis=1).reshape(n, 1, n_samples), k)
 
 # %% ../../nbs/api/viz/07_calibration.ipynb #9256f99a
 def mean_set_size(
-    runs: Iterable,  # Pairs of true sources, nAm, and a `Result`, `Posterior` or `Moments`
+    runs: Iterable,  # Pairs of true sources, nAm, and a `Result`, a posterior or `Moments`
     levels: Sequence[float] | np.ndarray = DEFAULT_LEVELS,  # Levels within 0 and 1
     mode: str = "pointwise",  # `"pointwise"`: every sample; `"aggregated"`: the average over time
     region: str = "marginal",  # `"marginal"`: components, pooled; `"ellipsoid"`: a source's components together
-    stratum: str = "all",  # One of `STRATA`
+    stratum: str = "all",  # One of `STRATA` or `POINT_STRATA`
 ) -> (
     np.ndarray
 ):  # Mean diameter by level, `inf` at 1, `nan` where nothing is counted, `(n_levels,)`, nAm
     "Mean size of the credible sets that a coverage curve counts"
     levels = check_levels(levels)
-    check_choice("stratum", stratum, {s: s for s in STRATA})
+    check_choice("stratum", stratum, {s: s for s in (*STRATA, *POINT_STRATA)})
     check_choice("region", region, REGIONS)
     total = 0.0  # of g over the counted sets, nAm
     n_sets = 0
     n_axes = 1
     for x_true, result in runs:
-        m = as_moments(result, joint=region == "ellipsoid")
+        m: Any = as_mixture(result) or as_moments(result, joint=region == "ellipsoid")
         distances = mahalanobis(x_true, m, mode, region)
+        if stratum in POINT_STRATA:
+            mask = point_masks(x_true, m, mode, region)[stratum]
+        else:
+            mask = strata_masks(x_true, m)[stratum]
+        here = at_points(mask, distances.d2.shape)
+        here = here & (distances.informative | (stratum == "pruned"))
+        n_averaged = 1
+        if mode == "aggregated" and isinstance(m, Mixture):
+            m = m.average()
+        elif mode == "aggregated":
+            n_averaged = m.mean.shape[2]
         std, n_axes = _scale(m, region)
-        counts = distances.informative | (stratum == "pruned")
-        in_stratum = strata_masks(x_true, m)[stratum][:, None]
-        here = in_stratum * counts.sum(2)
-        n_averaged = m.mean.shape[2] if mode == "aggregated" else 1
         total = total + (std * here).sum() / n_averaged**0.5
         n_sets = n_sets + here.sum()
     if not n_sets:

@@ -16,6 +16,7 @@ from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.patches import Rectangle
 
 from ..core.checks import check_array, check_choice, check_number, refuse
+from ..posterior.mixture import Mixture
 from ..posterior.result import Result
 from calibrain.viz.pictures import (
     OKABE_ITO,
@@ -79,6 +80,10 @@ def _history(label, result, key) -> np.ndarray:  # `(n_iter,)`, or one more for 
     if not len(result.history.get(key, ())):
         must = f"results whose history has {key!r}"
         cure = "choose another quantity, or track_history=True where the solver has it"
+        if isinstance(result.posterior, Mixture):
+            cure = (
+                "it was sampled: its entries delta_inclusion and noise_factor say how chains went"
+            )
         refuse(ValueError, "results", must, f"{label!r} without it", cure)
     return np.asarray(result.history[key], float)
 

@@ -6,6 +6,8 @@
 __all__ = ['draw_ellipse', 'draw_ellipses', 'draw_ellipsoid']
 
 # %% ../../nbs/api/viz/06_ellipsoids.ipynb #855cfdd9
+from typing import Any
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -17,7 +19,8 @@ from calibrain.calibration.credible_sets import (
     membership,
 )
 from ..core.checks import check_count, refuse
-from ..posterior.moments import as_moments, truth_like
+from ..posterior.mixture import Mixture
+from ..posterior.moments import as_mixture, as_moments, truth_like
 from calibrain.viz.pictures import (
     OKABE_ITO,
     TRUTH,
@@ -39,9 +42,10 @@ def _set_and_truth(
     result, truth, source, sample, level, basis
 ) -> tuple[Ellipsoid, np.ndarray, bool]:  # True vector `(n_dims,)`, nAm; whether it is inside
     "The credible set of one source and what it is to hold"
-    m = as_moments(result)
-    x = truth_like(truth, m.mean, "truth")
-    n = check_count("source", source, least=0, most=len(m.mean) - 1)
+    m: Any = as_mixture(result) or as_moments(result)
+    mean = m.mean.reshape(m.n_sources, -1, m.n_times) if isinstance(m, Mixture) else m.mean
+    x = truth_like(truth, mean, "truth")
+    n = check_count("source", source, least=0, most=len(mean) - 1)
     ellipsoid = credible_ellipsoid(m, n, level, sample, basis)
     _check_level(ellipsoid, level)
     mode = "aggregated" if sample is None else "pointwise"
@@ -95,7 +99,7 @@ def _truth_mark(inside: bool) -> dict:
 
 # %% ../../nbs/api/viz/06_ellipsoids.ipynb #89dee687
 def draw_ellipse(
-    result: object,  # What a solver returned, or a `Posterior`, or `Moments`
+    result: object,  # What a solver returned, or a posterior, or `Moments`
     truth: np.ndarray,  # True sources, `(n_sources, n_orient, n_times)` or flattened source-major, nAm
     source: int,  # The source
     sample: int | None = None,  # The sample in time, or the average over time
@@ -131,7 +135,7 @@ def draw_ellipse(
 
 # %% ../../nbs/api/viz/06_ellipsoids.ipynb #1b63f940
 def draw_ellipses(
-    result: object,  # What a solver returned, or a `Posterior`, or `Moments`
+    result: object,  # What a solver returned, or a posterior, or `Moments`
     truth: np.ndarray,  # True sources, `(n_sources, n_orient, n_times)` or flattened source-major, nAm
     source: int,  # The source
     sample: int | None = None,  # The sample in time, or the average over time
@@ -183,7 +187,7 @@ def _space_or_new(ax) -> Axes3D:
 
 # %% ../../nbs/api/viz/06_ellipsoids.ipynb #0bff1533
 def draw_ellipsoid(
-    result: object,  # What a solver returned, or a `Posterior`, or `Moments`
+    result: object,  # What a solver returned, or a posterior, or `Moments`
     truth: np.ndarray,  # True sources, `(n_sources, n_orient, n_times)` or flattened source-major, nAm
     source: int,  # The source
     sample: int | None = None,  # The sample in time, or the average over time

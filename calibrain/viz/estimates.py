@@ -106,7 +106,7 @@ def draw_waveforms(
 def draw_course(
     times: np.ndarray,  # Times of the samples, `(n_times,)`, ms
     mean: np.ndarray,  # Posterior mean of the source, `(n_times,)`, nAm
-    std: float,  # Its posterior standard deviation, nAm, the same at every sample
+    std: np.ndarray | float,  # Its posterior standard deviation, nAm: one, or of each sample
     *,
     now: float | None = None,  # A moment to mark, ms
     threshold: float | None = None,  # An amplitude to mark, on both sides of zero, nAm
@@ -119,7 +119,9 @@ def draw_course(
     start, end = float(times.min()), float(times.max())
     one_each = "pass one value for each time"
     mean = check_array("mean", mean, times.shape, one_each)
-    std = check_number("std", std, least=0)
+    std = check_array("std", std, () if np.ndim(std) == 0 else times.shape, one_each)
+    if std.min() < 0:
+        refuse(ValueError, "std", ">= 0", f"{std.min():g}")
     if truth is not None:
         truth = check_array("truth", truth, times.shape, one_each)
     if threshold is not None:
@@ -163,10 +165,11 @@ def source_energy(
 
 def source_variance(
     result: Result,  # What a solver returned
-) -> np.ndarray:  # `(n_sources,)`, nAm²
+) -> np.ndarray:  # `(n_sources,)`, or of each sample of a mixture `(n_sources, n_times)`, nAm²
     "Posterior variance, summed over orientations"
     posterior = result.posterior
-    return posterior.var.reshape(-1, posterior.n_orient).sum(1)
+    var = posterior.var
+    return var.reshape(-1, posterior.n_orient, *var.shape[1:]).sum(1)
 
 # %% ../../nbs/api/viz/02_estimates.ipynb #0079cfb3
 def draw_variance(
@@ -177,8 +180,9 @@ def draw_variance(
 ) -> Axes:  # The axes
     "True energy and posterior variance by source"
     energy = source_energy(_true_sources(truth, result))
-    variance = source_variance(result)
     floor = check_number("floor", floor, above=0)
+    changing = source_variance(result).reshape(len(energy), -1)  # one column, or one by sample
+    variance = changing.max(1)
     ax = axes_or_new(ax)
 
     loud = np.flatnonzero(energy > floor)
@@ -188,8 +192,14 @@ def draw_variance(
     pruned = variance == 0
     height = np.where(visible, variance, floor / 6)
     blue = OKABE_ITO["blue"]
+    called = "posterior variance"
+    if changing.shape[1] > 1:
+        called = "posterior variance, largest over time"
+        lowest = np.maximum(changing.min(1), floor)[visible]
+        n = np.flatnonzero(visible)
+        ax.vlines(n, lowest, variance[n], color=blue, lw=1, label="down to its smallest")
     marks = (
-        (visible, "o", blue, "posterior variance"),
+        (visible, "o", blue, called),
         (~visible & ~pruned, "v", blue, "variance below the line"),
         (pruned, "o", "none", "pruned: variance zero"),
     )
