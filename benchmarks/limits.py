@@ -88,7 +88,7 @@ def tilted(free, degrees, seed=0):
 
 def off_the_grid(assumed, fine, distance=0.004):
     "For each source the place of a finer grid whose distance is nearest to the one asked for"
-    near = cKDTree(fine.coords).query(assumed.coords, k=20)
+    near = cKDTree(fine.coords).query(assumed.coords, k=60)
     best = np.abs(near[0] - distance).argmin(1)
     return fine.select(sources=near[1][np.arange(len(best)), best])
 
