@@ -21,7 +21,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
-from scipy.spatial import cKDTree
 
 from .full_bayes import LEVELS, band, judged, share
 
@@ -39,7 +38,8 @@ class Cell:
     ar: tuple = ()  # Noise that is autoregressive in time
     told: float = 1.0  # The noise variance that solvers are given, over the true one
     head: str = "as assumed"  # The head that the recording comes from
-    patch: tuple | None = None  # Shape and width, m, of sources that are patches
+    patch: str = ""  # "gaussian" or "disc" along the cortex: sources are patches of 20 mm
+    background: float = 0.0  # Share of the power that comes from 200 weak sources
     how: dict = field(default_factory=dict)  # Arguments of `spike_slab`
     whitened: bool = False  # Whether `spike_slab` is told the correlation in time
     more: int = 0  # Time components beyond those that `spike_slab` would choose
@@ -62,66 +62,69 @@ CELLS = {
     "normals tilted 10°": Cell(head="tilted 10"),
     "normals tilted 20°": Cell(head="tilted 20"),
     "another conductor": Cell(head="sphere"),
+    "electrodes 5 mm astray": Cell(head="electrodes astray"),
     "4 mm off the grid": Cell(head="off the grid"),
+    "200 weak sources besides": Cell(background=0.2),
     "two time components too many": Cell(more=2),
     "all time components": Cell(how={"n_components": 64}),
-    "patches, taken for points": Cell(nnz=3, patch=("gaussian", 0.02)),
-    "patches of the dictionary": Cell(nnz=3, patch=("gaussian", 0.02), how={"patches": DICTIONARY}),
-    "patches of another shape": Cell(nnz=3, patch=("disc", 0.02), how={"patches": DICTIONARY}),
+    "patches, taken for points": Cell(nnz=3, patch="gaussian"),
+    "patches of the dictionary": Cell(nnz=3, patch="gaussian", how={"patches": DICTIONARY}),
+    "patches of another shape": Cell(nnz=3, patch="disc", how={"patches": DICTIONARY}),
 }
 
 
 # ---- the world, and what is assumed of it
 
 
-def tilted(free, degrees, seed=0):
-    "Every normal turned by an angle, each in a direction of its own"
-    from dataclasses import replace
-
-    rng = np.random.default_rng(seed)
-    across = rng.normal(size=free.normals.shape)
-    across -= (across * free.normals).sum(1, keepdims=True) * free.normals
-    across /= np.linalg.norm(across, axis=1, keepdims=True)
-    angle = np.radians(degrees)
-    return replace(free, normals=np.cos(angle) * free.normals + np.sin(angle) * across).fixed()
-
-
-def off_the_grid(assumed, fine, distance=0.004):
-    "For each source the place of a finer grid whose distance is nearest to the one asked for"
-    near = cKDTree(fine.coords).query(assumed.coords, k=60)
-    best = np.abs(near[0] - distance).argmin(1)
-    return fine.select(sources=near[1][np.arange(len(best)), best])
-
-
 @cache
 def leadfield(head):
     "The leadfield of a head with 1,284 sources"
     from calibrain import template_leadfield
+    from calibrain.simulation import forward_errors
 
-    if head.startswith("tilted"):
-        free = template_leadfield("eeg", 1284, "free", progress=False)
-        return tilted(free, float(head.split()[1]))
-    if head == "off the grid":
-        fine = template_leadfield("eeg", 20484, progress=False)
-        return off_the_grid(leadfield("as assumed"), fine)
-    conductor = dict(conductor="sphere") if head == "sphere" else {}
-    return template_leadfield("eeg", 1284, progress=False, **conductor)
+    assumed = template_leadfield("eeg", 1284, progress=False)
+    if head == "as assumed":
+        return assumed
+    if head == "sphere":
+        changed = forward_errors.other_conductor(assumed, "sphere")
+    elif head == "off the grid":
+        changed = forward_errors.off_grid(assumed, 0.004)
+    elif head == "electrodes astray":
+        changed = forward_errors.moved_sensors(assumed, jitter=0.005)
+    else:
+        changed = forward_errors.rotated_normals(assumed, float(head.split()[1]))
+    return changed.leadfield()
+
+
+def shapes(lf, active, patch):
+    "What each source is made of, `(K, nnz)`: a point, or a patch whose weights sum to one"
+    from calibrain.head.template import template_cortex
+    from calibrain.simulation.activity import patch_weights
+    from calibrain.solvers.dictionary import dictionary
+
+    if patch == "gaussian":  # as in the dictionary
+        return dictionary(lf.matrix(), 1, [0.02], lf.coords).S[:, active].toarray()
+    if patch == "disc":
+        return patch_weights(template_cortex(lf.n_sources, "white"), active, 0.02).T
+    return np.eye(lf.n_sources)[:, active]
 
 
 def recorded(cell, seed):
     "Truth (K, T), shapes of its sources (K, nnz), recording, and what is known of the noise"
     from calibrain import SourceSimulator
+    from calibrain.simulation.activity import background_sources
     from calibrain.simulation.noise import TimeModel, sensor_noise
-    from calibrain.solvers.dictionary import dictionary
 
     lf = leadfield(cell.head)
     x, active = SourceSimulator().simulate(lf.n_sources, cell.nnz, seed=seed)
     waves = x[active]
-    S = np.eye(lf.n_sources)[:, active]
-    if cell.patch:
-        S = dictionary(lf.matrix(), 1, [cell.patch], lf.coords).S[:, active].toarray()
-        x = S @ waves
+    S = shapes(lf, active, cell.patch)
+    x = S @ waves
     clean = lf.matrix() @ x
+    if cell.background:
+        weak = background_sources(clean, lf, cell.background, exclude=active, seed=seed)
+        x = x + weak
+        clean = lf.matrix() @ x
     noise = sensor_noise(clean, cell.alpha, in_time=TimeModel(cell.ar), seed=seed)
     return x, S, waves, clean + noise.noise, noise
 

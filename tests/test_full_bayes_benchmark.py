@@ -8,7 +8,6 @@ from scipy.integrate import quad
 from scipy.stats import norm
 
 from benchmarks import full_bayes, limits
-from calibrain import Leadfield
 
 FOLDER = Path(full_bayes.__file__).parent
 
@@ -47,25 +46,6 @@ def test_the_page_of_limits_is_made_from_its_figures():
     results = json.loads((FOLDER / "limits.json").read_text(encoding="utf-8"))
     assert (FOLDER / "limits.md").read_text(encoding="utf-8") == limits.document(results)
     assert [*results] == [*limits.CELLS] and min(map(len, results.values())) >= 10
-
-
-def test_normals_are_tilted_by_the_angle():
-    free = Leadfield.random(8, 30, 3, seed=5)
-    assumed = free.fixed()
-    world = limits.tilted(free, 20.0)
-    cosine = (world.normals * assumed.normals).sum(1)
-    assert np.allclose(np.degrees(np.arccos(cosine)), 20)
-    assert np.allclose(limits.tilted(free, 0.0).matrix(), assumed.matrix())
-
-
-def test_sources_off_the_grid_are_where_they_should_be():
-    rng = np.random.default_rng(0)
-    coords = 0.002 * np.stack(np.meshgrid(*3 * [np.arange(12.0)]), -1).reshape(-1, 3)
-    fine = Leadfield(rng.normal(size=(4, len(coords))), coords)
-    coarse = fine.select(sources=np.arange(0, len(coords), 7))
-    moved = limits.off_the_grid(coarse, fine)
-    away = np.linalg.norm(moved.coords - coarse.coords, axis=1)
-    assert np.allclose(away, 0.004)
 
 
 def test_the_oracle_is_the_posterior_of_its_prior():
