@@ -92,9 +92,33 @@ def seizures(n_chains):
                 log_evidence=float(result.log_evidence),
                 seconds=process_time() - start,
             )
-            rows.append(row | sampled(result))
+            rows.append(row | sampled(result) | dict(sets=sets(result, resected)))
             print(rows[-1], flush=True)
     return rows
+
+
+def sets(result, resected):
+    "Localisation sets of a sampler, and how far each is from the resection"
+    from calibrain.solvers.spike_slab import localise
+
+    if "inclusion" not in result:
+        return []
+    coords = result.coords
+    found = []
+    for one in localise(result):
+        away = np.linalg.norm(coords[resected] - one.centre, axis=1).min()
+        found.append(
+            dict(
+                mass=float(one.mass),
+                n_places=len(one.places),
+                radius=float(one.radius),
+                share_resected=float(resected[one.places].mean()),
+                mm=float(1e3 * away),
+                strength=float((result.mean[one.places] ** 2).sum()),
+            )
+        )
+    total = float((result.mean**2).sum())
+    return [one | dict(strength=one["strength"] / total) for one in found]
 
 
 def of_seizures(rows):
@@ -233,7 +257,7 @@ def document(folder=HERE):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=("seizures", "responses"))
-    parser.add_argument("--chains", type=int, default=4, help="chains of the sampler")
+    parser.add_argument("--chains", type=int, default=8, help="chains of the sampler")
     given = parser.parse_args()
     warnings.simplefilter("ignore")
     measure = dict(seizures=seizures, responses=responses)[given.what]

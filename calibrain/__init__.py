@@ -12,6 +12,14 @@ find_moved()  # `calibrain.basis`, of before the package had wings, is `calibrai
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "simulation.sources": ["SourceSimulator"],
     "simulation.sensors": ["SensorSimulator"],
+    "simulation.noise": ["TimeModel", "sensor_noise"],
+    "simulation.activity": [
+        "background_sources", "compose_sources", "correlated_waveform", "erp_waveforms",
+        "patch_weights",
+    ],
+    "simulation.forward_errors": [
+        "moved_sensors", "off_grid", "other_conductor", "rotated_normals",
+    ],
     "solvers.gamma_map": ["gamma_map", "gamma_map_sflex"],
     "solvers.gamma_lambda_map": ["gamma_lambda_map", "gamma_lambda_map_sflex"],
     "solvers.bmn": ["BMN", "BMN_joint"],

@@ -54,6 +54,7 @@ MAY_USE = {
     "core.progress": {"tqdm"},  # one rule for every bar
     "head.fsaverage": {"mne"},
     "utils": {"platformdirs"},
+    "head.average": {"mne"},
     "head.template": {"mne"},
     "recording": {"mne"},
     "viz": {"matplotlib", "mpl_toolkits"},

@@ -17,7 +17,7 @@ from scipy import linalg
 
 from calibrain import BMN, template_leadfield
 from calibrain.core.archive import read_arrays, write_arrays
-from calibrain.head import template
+from calibrain.head import average, template
 from calibrain.head.basis import normalisation
 
 pytest.importorskip("nilearn", reason="template heads need nilearn: pip install 'calibrain[heads]'")
@@ -30,9 +30,9 @@ COARSER = some([3, 1], every=2)[-1]
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory):
     "Heads that several tests look at"
-    shells = template._radial_shells
+    corners = dict(eeg=1000 // COARSER, meg=2000 // COARSER)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(template, "_radial_shells", lambda n: shells(n // COARSER))
+        patch.setattr(average, "_CORNERS", corners)
         yield tmp_path_factory.mktemp("heads")
 
 

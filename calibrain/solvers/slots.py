@@ -118,7 +118,12 @@ def make_slot(
 class _Model:
     "D and z at every place, for slots that are on; more can be added"
 
-    def __init__(self, dual: Dual, noise: float, slots: Sequence[Slot]):
+    def __init__(
+        self,
+        dual: Dual,  # Leadfield and recording
+        noise: float,  # Noise factor, f: the noise is scaled to 1
+        slots: Sequence[Slot],  # Those that are on
+    ):
         self.dual = dual
         self.noise = noise
         self.D = dual.LL / noise
@@ -190,7 +195,14 @@ def _stacked(
 class _Choice:
     "The states of one slot, given all others"
 
-    def __init__(self, model: _Model, weights: SlotWeights, directions, half: float, off: float):
+    def __init__(
+        self,
+        model: _Model,  # D and z, given all others
+        weights: SlotWeights,  # Which kinds of sources there may be
+        directions: np.ndarray,  # `(n_directions, k)`
+        half: float,  # r/2
+        off: float,  # Log weight of being off
+    ):
         self.model = model
         self.weights = weights
         self.directions = directions
