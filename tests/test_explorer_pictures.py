@@ -80,7 +80,7 @@ def test_every_combination_has_a_picture_or_a_sentence(kind):
         try:
             fig = drawn(e, values)
         except Impossible as reason:
-            assert re.fullmatch(r"[A-Z].+\.|(?:gamma|BMN).+\.", str(reason))
+            assert re.fullmatch(r"[A-Z].+\.|(?:gamma|BMN|spike_slab).+\.", str(reason))
             continue
         picture = png(fig)
         assert picture.startswith(b"\x89PNG")
@@ -129,6 +129,7 @@ def test_no_band_is_cut_off(orientation):
         ("gamma_map_sflex", "baseline"),
         ("gamma_lambda_map_sflex", LEARNED),
         ("BMN", "oracle"),
+        ("spike_slab", "oracle"),
     )
     for (solver, mode), role in itertools.product(pairs, ("strongest active", "third")):
         for ax in e.draw(solver, mode, -5, orientation, role).axes:
@@ -141,7 +142,9 @@ def test_no_band_is_cut_off(orientation):
 
 def test_sizes_are_on_the_axis():
     e = CoverageExplorer()
-    for solver, sets in itertools.product(("gamma_map_sflex", "gamma_lambda_map_sflex"), SETS):
+    for solver, sets in itertools.product(
+        ("gamma_map_sflex", "gamma_lambda_map_sflex", "spike_slab"), SETS
+    ):
         ax = e.draw(solver, "active", sets, -5).axes[1]
         assert ax.lines[0].get_ydata().max() < ax.get_ylim()[1]
 
