@@ -185,7 +185,7 @@ def test_without_a_recording(monkeypatch, tmp_path):
 
     monkeypatch.setattr(mne.datasets.sample, "data_path", data_path)
     with pytest.raises(Impossible, match="not on this machine"):
-        BrainExplorer().draw("real", "mean", 90, 2)
+        BrainExplorer().draw("real", "gamma_map_sflex", "mean", 90, 2)
 
 
 def test_the_sample_data_are_found(monkeypatch, tmp_path):
@@ -206,11 +206,12 @@ def real():
 
 @realdata.needed
 def test_draws_a_real_recording(real):
-    possible = [c for c in choices(real) if c["recording"] == "real" and c["quantity"] != "truth"]
+    wanted = dict(recording="real", solver="gamma_map_sflex")
+    possible = [c for c in choices(real) if c | wanted == c and c["quantity"] != "truth"]
     for values in random.Random(1).sample(possible, 5):
         assert png(drawn(real, values)).startswith(b"\x89PNG")
     with pytest.raises(Impossible, match="Nobody knows"):
-        real.draw("real", "truth", 90, 2)
+        real.draw("real", "gamma_map_sflex", "truth", 90, 2)
 
 
 @realdata.needed
