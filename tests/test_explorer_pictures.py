@@ -26,6 +26,7 @@ from calibrain.explorers import (
     SflexExplorer,
     SimulatorExplorer,
     SparsePathExplorer,
+    SupportsExplorer,
     brain,
 )
 from calibrain.explorers.base import png
@@ -36,10 +37,11 @@ MOST = {  # Combinations that a page may have
     BrainExplorer: 120,
     CoverageExplorer: 250,
     EvidenceExplorer: 250,
-    PosteriorExplorer: 250,
+    PosteriorExplorer: 270,
     SflexExplorer: 120,
     SimulatorExplorer: 100,
     SparsePathExplorer: 250,
+    SupportsExplorer: 60,
 }
 every_kind = pytest.mark.parametrize("kind", MOST, ids=lambda kind: kind.__name__)
 
