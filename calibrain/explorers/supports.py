@@ -324,9 +324,11 @@ class SupportsExplorer(Explorer):
         dict(
             n_kept=Control("sweeps kept", (8, 15, 30, LONGEST), start=LONGEST, static=(8, LONGEST)),
             n_chains=Control("chains", (1, 2, 3), start=2, static=(1, 2)),
-            snr=Control("SNR", (-15, -10, -5, 0, 5, 10), start=-10, unit="dB", static=(-10, 0)),
-            n_active=Control("active sources", (1, 2, 3, 4, 5), start=3, static=(1, 3, 5)),
-            example=Control("example", (1, 2, 3, 4, 5, 6), start=1, static=(1, 2)),
+            snr=Control(
+                "SNR", (-15, -10, -5, 0, 5, 10), start=-10, unit="dB", static=(-15, -10, 0)
+            ),
+            n_active=Control("active sources", (1, 2, 3, 4, 5), start=3, static=(3, 5)),
+            example=Control("example", (1, 2, 3, 4, 5, 6), start=1, static=(1, 6)),
         )
     )
 
