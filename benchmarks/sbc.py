@@ -30,14 +30,14 @@ from calibrain.solvers.slots import FACTORS, PRIOR_OFF, Chain, Dual
 HERE = Path(__file__).resolve().parent
 KINDS = {  # components of a source, orientation, runs
     "one component": (1, "both", 500),
-    "two, isotropic or one direction": (2, "both", 300),
-    "three, isotropic": (3, "isotropic", 200),
-    "three, isotropic or one direction": (3, "both", 200),
+    "two, isotropic or one direction": (2, "both", 250),
+    "three, isotropic": (3, "isotropic", 150),
+    "three, isotropic or one direction": (3, "both", 150),
 }
 STRATA = {"0.02 to 0.3": (0.02, 0.3), "0.3 to 0.9": (0.3, 0.9), "above 0.9": (0.9, 1.01)}
 N_SENSORS, N_PLACES, N_COLUMNS, N_SLOTS = 10, 24, 3, 30
-GAMMA = np.exp(np.arange(-2, 3.5, 0.3))  # the grid of variances, scaled
-BURN, DRAWS, THIN = 30, 100, 5
+GAMMA = np.exp(np.arange(0, 8, 0.4))  # the grid of variances, scaled: weak to strong
+BURN, DRAWS, THIN = 30, 60, 5
 
 
 def leadfield(k):

@@ -254,6 +254,21 @@ def test_every_kind_of_source_is_exact(k, orientation, n_slots):
         assert abs(np.mean(counted) - isotropic) < 4 * np.sqrt(0.25 / ess)
 
 
+def test_each_slot_has_a_turn_of_its_own(monkeypatch):
+    "A grid that another slot has drawn from, or declined, is no random one any more"
+    L, y = small(2, N=3, seed=2)
+    dual = Dual(L, 2, y, y.shape[1], 0.49)
+    chain = Chain(dual, slot_weights(2, variance_grid(dual, True)[::8]), 6, 0, FEW_OFF)
+    grids = []
+    turn = slots_module._Choice.turn
+    monkeypatch.setattr(
+        slots_module._Choice, "turn", lambda self, grid: grids.append(grid) or turn(self, grid)
+    )
+    for _ in range(5):
+        chain.sweep()
+    assert len({grid.tobytes() for grid in grids}) == len(grids) == 5 * 6
+
+
 # ---- invariances
 
 
