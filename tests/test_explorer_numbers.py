@@ -351,9 +351,9 @@ def test_supports_are_those_of_the_solver(n_chains, n_kept, snr, n_active):
     said = fig.texts[0].get_text()
     assert number_after("(probability", said) == pytest.approx(max(heights), abs=0.006)
     if n_chains > 1:
-        shown = number_after("between chains", said)
+        shown = number_after("largest |ΔP|", said)
         assert shown == pytest.approx(result["delta_inclusion"], abs=0.006)
-        assert ("they agree" in said) == result.converged
+        assert ("chains agree" in said) == result.converged
 
 
 def test_many_sources_share_the_last_bar():

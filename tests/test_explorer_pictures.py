@@ -41,7 +41,7 @@ MOST = {  # Combinations that a page may have
     SflexExplorer: 120,
     SimulatorExplorer: 100,
     SparsePathExplorer: 250,
-    SupportsExplorer: 60,
+    SupportsExplorer: 80,
 }
 every_kind = pytest.mark.parametrize("kind", MOST, ids=lambda kind: kind.__name__)
 
