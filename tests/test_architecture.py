@@ -67,6 +67,7 @@ MAY_USE_LATE = {  # imported inside a function only
     "viz": {"mne"},
     "cli": {"matplotlib"},
     "calibration.coverage": {"pandas"},
+    "calibration.recalibrate": {"sklearn"},
     "evaluation.errors": {"ot"},
     "explorers": {"mne"},
 }
