@@ -117,6 +117,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                        'calibrain/calibration/recalibrate.py'),
                                                    'calibrain.calibration.recalibrate.Recalibrator.__init__': ( 'api/calibration/recalibrate.html#recalibrator.__init__',
                                                                                                                 'calibrain/calibration/recalibrate.py'),
+                                                   'calibrain.calibration.recalibrate.Recalibrator.__repr__': ( 'api/calibration/recalibrate.html#recalibrator.__repr__',
+                                                                                                                'calibrain/calibration/recalibrate.py'),
                                                    'calibrain.calibration.recalibrate.Recalibrator._check_applies': ( 'api/calibration/recalibrate.html#recalibrator._check_applies',
                                                                                                                       'calibrain/calibration/recalibrate.py'),
                                                    'calibrain.calibration.recalibrate.Recalibrator._map': ( 'api/calibration/recalibrate.html#recalibrator._map',

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FINE_LEVELS', 'LevelMap', 'isotonic_map', 'Recalibrator', 'IsotonicRecalibrator', 'ScaleMap', 'ScaleRecalibrator']
 
-# %% ../../nbs/api/calibration/04_recalibrate.ipynb #e0cc836d
+# %% ../../nbs/api/calibration/04_recalibrate.ipynb #41673f14
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -28,7 +28,7 @@ from ..core.tables import html_table
 from ..core.warnings import InfiniteSetWarning, warn
 from ..posterior.moments import any_posterior
 
-# %% ../../nbs/api/calibration/04_recalibrate.ipynb #95b2ef9a
+# %% ../../nbs/api/calibration/04_recalibrate.ipynb #e0f8518b
 @dataclass(frozen=True, eq=False)
 class LevelMap:
     "Which level held the truth how often, and back"
@@ -66,7 +66,7 @@ class LevelMap:
         "How often sets of a level held the truth"
         return np.interp(level, self.asked, self.kept)
 
-# %% ../../nbs/api/calibration/04_recalibrate.ipynb #68932b90
+# %% ../../nbs/api/calibration/04_recalibrate.ipynb #173b5fac
 def isotonic_map(
     nominal: np.ndarray | Sequence[float],  # Levels, ascending, `(n_levels,)`
     empirical: np.ndarray | Sequence[float],  # Share that the sets of each held, `(n_levels,)`
@@ -90,11 +90,11 @@ def isotonic_map(
         kept = np.append(kept, kept)
     return LevelMap(asked, kept)
 
-# %% ../../nbs/api/calibration/04_recalibrate.ipynb #505f4767
+# %% ../../nbs/api/calibration/04_recalibrate.ipynb #011459d1
 # Where to count curves of training runs: sets that end at multiples of a tenth of the std, to 7
 FINE_LEVELS = (*(1 - 2 * ndtr(-np.arange(71) / 10)).tolist(), 1.0)
 
-# %% ../../nbs/api/calibration/04_recalibrate.ipynb #20af74d2
+# %% ../../nbs/api/calibration/04_recalibrate.ipynb #290fa1b1
 _NEVER = ("all", "pruned")  # Strata that are not taken unless they are named
 _POOLED = (
     "silent sources outnumber the active ones and make their intervals too narrow; "
@@ -126,11 +126,11 @@ def _chosen(curve: CoverageCurve, strata: str | Iterable | None) -> tuple[str, .
             refuse(ValueError, "curves", must, f"nothing in {name!r}", "simulate more runs")
     return names
 
-# %% ../../nbs/api/calibration/04_recalibrate.ipynb #23a97a29
+# %% ../../nbs/api/calibration/04_recalibrate.ipynb #588bfd16
 class Recalibrator:
     "What recalibrators have in common: a map of levels for each stratum"
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.maps: dict[str, LevelMap] | None = None  # By stratum, `None` until fitted
         self.trained: CoverageCurve | None = None  # Training curves, `None` for the identity
 
@@ -157,14 +157,14 @@ class Recalibrator:
         self.trained = curve
         return self
 
-# %% ../../nbs/api/calibration/04_recalibrate.ipynb #935b02ca
+# %% ../../nbs/api/calibration/04_recalibrate.ipynb #fa3bb6c3
 class IsotonicRecalibrator(Recalibrator):
     "Maps whole levels, each to the smallest that held the truth as often as is wanted"
 
     def _map(self, curve: CoverageCurve, stratum: str) -> LevelMap:
         return isotonic_map(curve.nominal, curve[stratum].empirical)
 
-# %% ../../nbs/api/calibration/04_recalibrate.ipynb #a0ac53bc
+# %% ../../nbs/api/calibration/04_recalibrate.ipynb #d7d08ece
 @patch
 def _of(self: Recalibrator, stratum: str | None) -> Any:
     "The map of a stratum"
@@ -190,7 +190,7 @@ def _announce(nominal: np.ndarray, asked: np.ndarray, highest: float, stratum: s
             InfiniteSetWarning,
         )
 
-# %% ../../nbs/api/calibration/04_recalibrate.ipynb #0e2ac6e8
+# %% ../../nbs/api/calibration/04_recalibrate.ipynb #cc81c30e
 @patch
 def levels(
     self: Recalibrator,
@@ -215,7 +215,7 @@ def reaches(self: Recalibrator) -> dict:  # Name of a stratum → lowest and hig
         self._of(None)
     return {name: (m.lowest, m.highest) for name, m in self.maps.items()}
 
-# %% ../../nbs/api/calibration/04_recalibrate.ipynb #a3b3be84
+# %% ../../nbs/api/calibration/04_recalibrate.ipynb #df0b86a9
 @dataclass(frozen=True)
 class ScaleMap:
     "Levels of a posterior that ask for what a stretched one would give"
@@ -238,7 +238,7 @@ class ScaleRecalibrator(Recalibrator):
     def __init__(
         self,
         at: float = 0.9,  # The level that is to be right
-    ):
+    ) -> None:
         super().__init__()
         self.at = check_number("at", at, above=0, most=np.nextafter(1, 0))
 
@@ -258,7 +258,7 @@ def _check_marginal(curve: CoverageCurve) -> None:
         cure = "count the curves with region='marginal'"
         refuse(ValueError, "curves", "of intervals", f"of region={curve.region!r}", cure)
 
-# %% ../../nbs/api/calibration/04_recalibrate.ipynb #1c0b603e
+# %% ../../nbs/api/calibration/04_recalibrate.ipynb #7919c421
 @patch
 def _check_applies(self: Recalibrator, n_orient: int) -> None:
     "Refuse results of another kind than the training runs"
@@ -276,7 +276,7 @@ def _n_orient(result: Any) -> int:
         return result.mean.shape[1]
     return any_posterior(result).n_orient
 
-# %% ../../nbs/api/calibration/04_recalibrate.ipynb #2134fa34
+# %% ../../nbs/api/calibration/04_recalibrate.ipynb #60b7c6c4
 @patch
 def interval(
     self: Recalibrator,
@@ -304,7 +304,7 @@ def interval(
             upper[mask] = own.upper.reshape(shape)[mask]
     return Interval(lower.reshape(whole.lower.shape), upper.reshape(whole.upper.shape))
 
-# %% ../../nbs/api/calibration/04_recalibrate.ipynb #a62b42c8
+# %% ../../nbs/api/calibration/04_recalibrate.ipynb #4f8a7554
 @patch
 def curve(
     self: Recalibrator,
@@ -340,7 +340,7 @@ def curve(
         strata=names,
     )
 
-# %% ../../nbs/api/calibration/04_recalibrate.ipynb #690af2f9
+# %% ../../nbs/api/calibration/04_recalibrate.ipynb #83c94eb8
 @patch
 def _repr_html_(self: Recalibrator) -> str:  # HTML
     "A short table: a row for each stratum"
@@ -355,3 +355,10 @@ def _repr_html_(self: Recalibrator) -> str:  # HTML
         rows[stratum] = [n, f"{of.lowest:.3f}", f"{of.highest:.3f}", *told]
     head = ["stratum", "counted", "lowest", "highest", "asked for 0.5", "asked for 0.9"]
     return html_table(f"{name}, {self.trained.n_runs} training runs", rows, head)
+
+
+@patch
+def __repr__(self: Recalibrator) -> str:  # Text
+    "One line"
+    strata = ", ".join(self.maps or ["not fitted" if self.maps is None else "identity"])
+    return f"<{type(self).__name__}: {strata}>"
