@@ -36,13 +36,21 @@ class Points(NamedTuple):
     floor: np.ndarray  # σ0², `(n_points,)`, nAm²
     smear: np.ndarray  # The smear's sum, `(n_points,)`, nAm²
 
+    def sigma(
+        self,
+        floor: float,  # f
+        smear: float,  # h²
+    ) -> np.ndarray:  # `(n_points,)`, nAm
+        "σ"
+        return np.sqrt(self.variance + floor**2 * self.floor + smear * self.smear)
+
     def scores(
         self,
         floor: float,  # f
         smear: float,  # h²
     ) -> np.ndarray:  # z, infinite where σ is zero and the error is not, `(n_points,)`
         "Errors in units of σ"
-        sigma = np.sqrt(self.variance + floor**2 * self.floor + smear * self.smear)
+        sigma = self.sigma(floor, smear)
         z = self.error / np.where(sigma > 0, sigma, 1)
         return np.where((sigma > 0) | (self.error == 0), z, np.inf)
 
@@ -112,21 +120,27 @@ def _check_apart(runs: list, tuning: list) -> None:
     _check_runs("tuning", [runs[0], *tuning])
 
 
+_OF_TRUTH = ("all", "active", "silent", "on")  # Strata whose intervals are given to all sources
+
+
+def _in_stratum(runs: list, stratum: str) -> list[Points]:
+    "Points of the runs that have some in a stratum"
+    kept = (run.points[stratum] for run in runs if stratum in run.points)
+    return [points for points in kept if len(points.error)]
+
+
 def _choose(tuning: list, stratum: str, level: float) -> tuple[float, float]:
-    "Floor and smear with the smallest mean width over all sources"
-    width = np.mean([run.widths for run in tuning], axis=0)
+    "Floor and smear with the smallest mean width where intervals will be given"
+    inside = _in_stratum(tuning, stratum)
+    widths = np.mean([run.widths for run in tuning], axis=0)
+    product = np.empty(widths.shape)
     for i, f in enumerate(FLOORS):
         for j, h2 in enumerate(SMEARS):
-            scores = _scores(tuning, stratum, f, h2)
-            width[i, j] *= run_quantile(scores, level).value
-    i, j = np.unravel_index(width.argmin(), width.shape)
-    return FLOORS[i], SMEARS[j]
-
-
-def _scores(runs: list, stratum: str, floor: float, smear: float) -> list[np.ndarray]:
-    "Scores of the runs that have points in a stratum"
-    kept = (run.points[stratum] for run in runs if stratum in run.points)
-    return [points.scores(floor, smear) for points in kept if len(points.error)]
+            q = run_quantile([points.scores(f, h2) for points in inside], level).value
+            own = np.mean([points.sigma(f, h2).mean() for points in inside])
+            product[i, j] = q * (widths[i, j] if stratum in _OF_TRUTH else own)
+    best = np.unravel_index(product.argmin(), product.shape)
+    return FLOORS[best[0]], SMEARS[best[1]]
 
 # %% ../../nbs/api/calibration/05_conformal.ipynb #cfa4e0ce
 class ConformalCalibrator:
@@ -206,7 +220,8 @@ def quantile(
     if weights is not None:
         filled = [name in run.points and len(run.points[name].error) > 0 for run in self.runs]
         weights = weights[filled]
-    scores = _scores(self.runs, name, *self.chosen[name])
+    inside = _in_stratum(self.runs, name)
+    scores = [points.scores(*self.chosen[name]) for points in inside]
     return run_quantile(scores, level, self.guaranteed, weights, test_weight)
 
 
@@ -220,8 +235,8 @@ def coverage(
     "What a test run says"
     name = self._check_fitted(stratum)
     q = self.quantile(level, name).value
-    scores = _scores([run], name, *self.chosen[name])
-    return float(np.mean(scores[0] <= q)) if scores else np.nan
+    inside = _in_stratum([run], name)
+    return float(np.mean(inside[0].scores(*self.chosen[name]) <= q)) if inside else np.nan
 
 # %% ../../nbs/api/calibration/05_conformal.ipynb #e8bda558
 @patch
@@ -242,9 +257,10 @@ def interval(
         cure = "pass L and noise_var, as to conformal_run"
         refuse(ValueError, "L", "given, as errors were measured with a floor", "None", cure)
     s = spread(result, L, noise_var)
-    if s.mean.shape[1] != self.runs[0].n_orient:
+    k = s.mean.shape[1]
+    if k != self.runs[0].n_orient:
         must = f"of sources with n_orient={self.runs[0].n_orient}, as the runs were"
-        refuse(ValueError, "result", must, s.mean.shape[1], "calibrate with such runs")
+        refuse(ValueError, "result", must, k, "calibrate with such runs")
     half = np.empty(s.mean.shape)
     for name, mask in check_partition(names, half.shape).items():
         q = self.quantile(level, name, test_weight)
@@ -253,7 +269,8 @@ def interval(
         sigma = np.broadcast_to(s.sigma(*self.chosen[name]), half.shape)[mask]
         half[mask] = np.inf if np.isinf(q.value) else q.value * sigma
     ends = (s.mean - half, s.mean + half)
-    return Interval(*(end[:, 0] if half.shape[1] == 1 else end for end in ends))
+    lower, upper = (end[:, 0] if k == 1 else end for end in ends)
+    return Interval(lower, upper)
 
 
 def _no_finite(level: float, stratum: str, q: RunQuantile) -> str:

@@ -36,7 +36,7 @@ def runs_needed(
 
 
 def check_weights(
-    weights: Sequence[float] | None,  # `None`: all the same
+    weights: Sequence[float] | np.ndarray | None,  # `None`: all the same
     n_runs: int,  # How many runs there are
 ) -> np.ndarray:  # `(n_runs,)`
     "Weights of runs, all above zero"
@@ -52,7 +52,9 @@ def run_quantile(
     scores: Sequence[np.ndarray],  # z of each run, `(n_points,)` with a number of its own
     level: float,  # Coverage that is wanted
     guaranteed: bool = False,  # Whether the new run's share is put at infinity
-    weights: Sequence[float] | None = None,  # Of the runs, `(n_runs,)`; `None`: all the same
+    weights: Sequence[float]
+    | np.ndarray
+    | None = None,  # Of the runs, `(n_runs,)`; `None`: all the same
     test_weight: float | None = None,  # Of the new run; `None`: as the others, if those are equal
 ) -> RunQuantile:  # Infinite where there are too few runs, or too many infinite scores
     "The quantile of scores, each run with the same weight"
@@ -78,7 +80,7 @@ def run_quantile(
     return RunQuantile(value, R, needed)
 
 
-def _new_weight(weights: Sequence[float] | None, test_weight: float | None) -> float:
+def _new_weight(weights: Sequence[float] | np.ndarray | None, test_weight: float | None) -> float:
     "Weight of the new run"
     if test_weight is not None:
         return check_number("test_weight", test_weight, above=0)
