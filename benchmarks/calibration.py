@@ -69,7 +69,8 @@ class Trained:
         from calibrain.calibration.recalibrate import IsotonicRecalibrator, ScaleRecalibrator
 
         curve = combine(self.curves)
-        counted = [name for name, n in zip(curve.strata, curve.total) if n]
+        kept = {name for run in self.runs for name in run.points}
+        counted = [name for name, n in zip(curve.strata, curve.total) if n and name in kept]
         self.maps, self.factors = {}, {}
         for name in counted:
             self.maps[name] = IsotonicRecalibrator().fit(curve, name)

@@ -163,6 +163,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                                 'calibrain/calibration/recalibrate.py'),
                                                    'calibrain.calibration.recalibrate.Recalibrator._check_applies': ( 'api/calibration/recalibrate.html#recalibrator._check_applies',
                                                                                                                       'calibrain/calibration/recalibrate.py'),
+                                                   'calibrain.calibration.recalibrate.Recalibrator._check_fitted': ( 'api/calibration/recalibrate.html#recalibrator._check_fitted',
+                                                                                                                     'calibrain/calibration/recalibrate.py'),
                                                    'calibrain.calibration.recalibrate.Recalibrator._map': ( 'api/calibration/recalibrate.html#recalibrator._map',
                                                                                                             'calibrain/calibration/recalibrate.py'),
                                                    'calibrain.calibration.recalibrate.Recalibrator._of': ( 'api/calibration/recalibrate.html#recalibrator._of',

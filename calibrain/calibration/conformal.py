@@ -159,7 +159,7 @@ class ConformalCalibrator:
             refuse(ValueError, "floor and smear", "both given, or neither", f"{floor} and {smear}")
         self.runs: list | None = None  # Until fitted
         self.weights: np.ndarray | None = None  # Of the runs
-        self.chosen: dict = {}  # Name of a stratum → floor and smear
+        self.chosen: dict = {}  # Name of a stratum → floor and smear, `None` where too few runs chose
 
     def fit(
         self,
@@ -181,7 +181,7 @@ class ConformalCalibrator:
 
     def _pair(
         self, has_floor: bool, tuning: list, stratum: str, level: float
-    ) -> tuple[float, float]:
+    ) -> tuple[float, float] | None:
         "Floor and smear of one stratum"
         if self.floor is not None:
             if not has_floor and (self.floor or self.smear):
@@ -193,7 +193,8 @@ class ConformalCalibrator:
         if not tuning:
             cure = "pass tuning=, or floor= and smear= of your own"
             refuse(ValueError, "tuning", "other runs, to choose floor and smear on", "none", cure)
-        return _choose(tuning, stratum, level)
+        enough = len(_in_stratum(tuning, stratum)) > 1
+        return _choose(tuning, stratum, level) if enough else None
 
 # %% ../../nbs/api/calibration/05_conformal.ipynb #84d2a98a
 @patch
@@ -202,8 +203,10 @@ def _check_fitted(self: ConformalCalibrator, stratum: str | None) -> str:
     if self.runs is None:
         raise ValueError("ConformalCalibrator must be fitted first: call fit(runs)")
     if stratum is None and len(self.chosen) == 1:
-        return next(iter(self.chosen))
-    check_choice("stratum", stratum, self.chosen)
+        stratum = next(iter(self.chosen))
+    if check_choice("stratum", stratum, self.chosen) is None:
+        must = f"at least 2 runs with points in {stratum!r}"
+        refuse(ValueError, "tuning", must, "fewer", "simulate more, or fit with floor= and smear=")
     return stratum
 
 # %% ../../nbs/api/calibration/05_conformal.ipynb #65e0eb70
@@ -250,21 +253,22 @@ def interval(
     test_weight: float | None = None,  # Of this run, where runs have weights
 ) -> Interval:  # Lower and upper end, `(n_sources[, n_orient], n_times)`, nAm
     "Conformal intervals"
-    names = stratum if isinstance(stratum, Mapping) else {self._check_fitted(stratum): True}
-    for name in names:
-        self._check_fitted(name)
-    if L is None and any(f or h2 for f, h2 in self.chosen.values()):
-        cure = "pass L and noise_var, as to conformal_run"
-        refuse(ValueError, "L", "given, as errors were measured with a floor", "None", cure)
+    masks = stratum if isinstance(stratum, Mapping) else {self._check_fitted(stratum): True}
     s = spread(result, L, noise_var)
     k = s.mean.shape[1]
+    points = check_partition(masks, s.mean.shape)
+    names = [self._check_fitted(name) for name, mask in points.items() if mask.any()]
+    if L is None and any(any(self.chosen[name]) for name in names):
+        cure = "pass L and noise_var, as to conformal_run"
+        refuse(ValueError, "L", "given, as errors were measured with a floor", "None", cure)
     if k != self.runs[0].n_orient:
         must = f"of sources with n_orient={self.runs[0].n_orient}, as the runs were"
         refuse(ValueError, "result", must, k, "calibrate with such runs")
     half = np.empty(s.mean.shape)
-    for name, mask in check_partition(names, half.shape).items():
+    for name in names:
+        mask = points[name]
         q = self.quantile(level, name, test_weight)
-        if np.isinf(q.value) and mask.any():
+        if np.isinf(q.value):
             warn(_no_finite(level, name, q), InfiniteSetWarning)
         sigma = np.broadcast_to(s.sigma(*self.chosen[name]), half.shape)[mask]
         half[mask] = np.inf if np.isinf(q.value) else q.value * sigma

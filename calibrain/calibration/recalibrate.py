@@ -51,10 +51,12 @@ class LevelMap:
         nominal: np.ndarray,  # Coverage that is wanted, any shape
     ) -> np.ndarray:  # Level to ask for, 1 where no finite set has it, the same shape
         "The smallest level that keeps a promise"
-        after = np.searchsorted(self.kept, nominal)  # the first knot that keeps it
+        # the first knot that keeps it; a plateau that rounding left just below does, too
+        after = np.searchsorted(self.kept, np.asarray(nominal) - 1e-12)
         known = np.clip(after, 1, len(self.kept) - 1)
         rise = self.kept[known] - self.kept[known - 1]
         part = (nominal - self.kept[known - 1]) / np.where(rise > 0, rise, 1)
+        part = np.clip(part, 0, 1)
         between = self.asked[known - 1] + part * (self.asked[known] - self.asked[known - 1])
         at_ends = np.where(after == 0, self.asked[0], 1.0)
         return np.where((after == 0) | (after == len(self.kept)), at_ends, between)
@@ -166,11 +168,16 @@ class IsotonicRecalibrator(Recalibrator):
 
 # %% ../../nbs/api/calibration/04_recalibrate.ipynb #d7d08ece
 @patch
-def _of(self: Recalibrator, stratum: str | None) -> Any:
-    "The map of a stratum"
+def _check_fitted(self: Recalibrator) -> None:
+    "Refuse use before training"
     if self.maps is None:
         name = type(self).__name__
         raise ValueError(f"{name} must be fitted first: call fit(curves) with training runs")
+
+
+@patch
+def _of(self: Recalibrator, stratum: str | None) -> Any:
+    "The map of a stratum"
     if stratum is None and len(self.maps) == 1:
         return next(iter(self.maps.values()))
     if stratum == "all" and "all" not in self.maps:
@@ -198,6 +205,7 @@ def levels(
     stratum: str | None = None,  # Of which stratum; `None` where there is one only
 ) -> np.ndarray:  # Level to ask a posterior for, the same shape
     "Which level to ask for"
+    self._check_fitted()
     p = check_array("nominal", nominal)
     check_levels(p)
     if self.maps == {}:
@@ -211,8 +219,7 @@ def levels(
 @patch(as_prop=True)
 def reaches(self: Recalibrator) -> dict:  # Name of a stratum → lowest and highest coverage
     "How far finite sets get, by stratum"
-    if self.maps is None:
-        self._of(None)
+    self._check_fitted()
     return {name: (m.lowest, m.highest) for name, m in self.maps.items()}
 
 # %% ../../nbs/api/calibration/04_recalibrate.ipynb #df0b86a9
@@ -285,6 +292,7 @@ def interval(
     stratum: str | Mapping | None = None,  # Of which; or name → mask, each point in one of them
 ) -> Interval:  # Lower and upper end, `(n_sources[, n_orient][, n_times])`, nAm
     "Recalibrated intervals"
+    self._check_fitted()
     level = check_number("level", level, least=0, most=1, cure="a level is a probability")
     if self.maps == {}:
         return credible_interval(result, level)
@@ -314,10 +322,10 @@ def curve(
     strata: Mapping | Iterable | None = None,  # As `coverage_curve` takes them
 ) -> CoverageCurve:  # Of one test run; join runs with `combine`
     "Coverage of recalibrated sets, by stratum"
+    self._check_fitted()
     promised = check_levels(levels)
     if self.maps == {}:
         return coverage_curve(x_true, result, promised, strata=strata)
-    self._of(next(iter(self.maps or {}), None))
     if strata is None:
         strata = tuple(self.maps)
     given = {name: self.levels(promised, name) for name in self.maps}
