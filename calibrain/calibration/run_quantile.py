@@ -68,7 +68,8 @@ def run_quantile(
     new = _new_weight(weights, test_weight) if guaranteed else 0.0
 
     z = np.concatenate(scores)
-    share = np.concatenate([np.full(len(s), w / len(s)) for s, w in zip(scores, v)])
+    sizes = np.array([len(s) for s in scores])
+    share = np.repeat(v / sizes, sizes)
     order = np.argsort(z)
     below = np.cumsum(share[order])
     total = v.sum() + new
