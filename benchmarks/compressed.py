@@ -29,6 +29,7 @@ HEADS = {  # sensors, and alpha_SNR
     "grad": ("grad", 0.5),
 }
 WAYS = {"all samples": None, "auto": "auto"}
+WAYS_OF_RECORDING = WAYS | {"two": 2}  # as many as are left of it where time is whitened
 CONDITIONS = ("Right Auditory", "Left visual", "Right visual")
 WINDOW = (0.05, 0.15)  # s
 
@@ -146,14 +147,14 @@ def one_estimate(evoked, fwd, cov, name, n_components, peak):
         nearest=1e3 * away[top].min(),
         within=energy[away < 0.03].sum(),
         right=right,
-        width=float(1e9 * np.median(strength(np.asarray(est.std))[top, 0])),
+        width=float(np.median(strength(p.std[:, None])[top, 0])),
         n_components=est.result["n_components"] if n_components else 0,
         seconds=seconds,
     )
 
 
-def recording():
-    "Every solver both ways on three conditions"
+def recording(conditions=CONDITIONS):
+    "Every solver every way on some conditions"
     sys.path.insert(0, str(HERE.parent / "tests"))
     from realdata import covariance, evoked, forward
 
@@ -161,12 +162,12 @@ def recording():
 
     fwd, cov = forward("meg"), covariance()
     out = {}
-    for condition in CONDITIONS:
+    for condition in conditions:
         peak = dspm_peak(evoked(condition), fwd, cov)
         out[condition] = {
             f"{name}, {way}": one_estimate(evoked(condition), fwd, cov, name, n, peak)
             for name in SOLVERS
-            for way, n in WAYS.items()
+            for way, n in WAYS_OF_RECORDING.items()
         }
         print(condition, flush=True)
     return out

@@ -92,9 +92,33 @@ def seizures(n_chains):
                 log_evidence=float(result.log_evidence),
                 seconds=process_time() - start,
             )
-            rows.append(row | sampled(result))
+            rows.append(row | sampled(result) | dict(sets=sets(result, resected)))
             print(rows[-1], flush=True)
     return rows
+
+
+def sets(result, resected):
+    "Localisation sets of a sampler, and how far each is from the resection"
+    from calibrain.solvers.spike_slab import localise
+
+    if "inclusion" not in result:
+        return []
+    coords = result.coords
+    found = []
+    for one in localise(result):
+        away = np.linalg.norm(coords[resected] - one.centre, axis=1).min()
+        found.append(
+            dict(
+                mass=float(one.mass),
+                n_places=len(one.places),
+                radius=float(one.radius),
+                share_resected=float(resected[one.places].mean()),
+                mm=float(1e3 * away),
+                strength=float((result.mean[one.places] ** 2).sum()),
+            )
+        )
+    total = float((result.mean**2).sum())
+    return [one | dict(strength=one["strength"] / total) for one in found]
 
 
 def of_seizures(rows):

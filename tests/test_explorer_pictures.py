@@ -26,6 +26,7 @@ from calibrain.explorers import (
     SflexExplorer,
     SimulatorExplorer,
     SparsePathExplorer,
+    SupportsExplorer,
     brain,
 )
 from calibrain.explorers.base import png
@@ -36,10 +37,11 @@ MOST = {  # Combinations that a page may have
     BrainExplorer: 120,
     CoverageExplorer: 250,
     EvidenceExplorer: 250,
-    PosteriorExplorer: 250,
+    PosteriorExplorer: 270,
     SflexExplorer: 120,
     SimulatorExplorer: 100,
     SparsePathExplorer: 250,
+    SupportsExplorer: 60,
 }
 every_kind = pytest.mark.parametrize("kind", MOST, ids=lambda kind: kind.__name__)
 
@@ -80,7 +82,7 @@ def test_every_combination_has_a_picture_or_a_sentence(kind):
         try:
             fig = drawn(e, values)
         except Impossible as reason:
-            assert re.fullmatch(r"[A-Z].+\.|(?:gamma|BMN).+\.", str(reason))
+            assert re.fullmatch(r"[A-Z].+\.|(?:gamma|BMN|spike_slab).+\.", str(reason))
             continue
         picture = png(fig)
         assert picture.startswith(b"\x89PNG")
@@ -129,6 +131,7 @@ def test_no_band_is_cut_off(orientation):
         ("gamma_map_sflex", "baseline"),
         ("gamma_lambda_map_sflex", LEARNED),
         ("BMN", "oracle"),
+        ("spike_slab", "oracle"),
     )
     for (solver, mode), role in itertools.product(pairs, ("strongest active", "third")):
         for ax in e.draw(solver, mode, -5, orientation, role).axes:
@@ -141,7 +144,9 @@ def test_no_band_is_cut_off(orientation):
 
 def test_sizes_are_on_the_axis():
     e = CoverageExplorer()
-    for solver, sets in itertools.product(("gamma_map_sflex", "gamma_lambda_map_sflex"), SETS):
+    for solver, sets in itertools.product(
+        ("gamma_map_sflex", "gamma_lambda_map_sflex", "spike_slab"), SETS
+    ):
         ax = e.draw(solver, "active", sets, -5).axes[1]
         assert ax.lines[0].get_ydata().max() < ax.get_ylim()[1]
 
@@ -182,7 +187,7 @@ def test_without_a_recording(monkeypatch, tmp_path):
 
     monkeypatch.setattr(mne.datasets.sample, "data_path", data_path)
     with pytest.raises(Impossible, match="not on this machine"):
-        BrainExplorer().draw("real", "mean", 90, 2)
+        BrainExplorer().draw("real", "gamma_map_sflex", "mean", 90, 2)
 
 
 def test_the_sample_data_are_found(monkeypatch, tmp_path):
@@ -203,11 +208,12 @@ def real():
 
 @realdata.needed
 def test_draws_a_real_recording(real):
-    possible = [c for c in choices(real) if c["recording"] == "real" and c["quantity"] != "truth"]
+    wanted = dict(recording="real", solver="gamma_map_sflex")
+    possible = [c for c in choices(real) if c | wanted == c and c["quantity"] != "truth"]
     for values in random.Random(1).sample(possible, 5):
         assert png(drawn(real, values)).startswith(b"\x89PNG")
     with pytest.raises(Impossible, match="Nobody knows"):
-        real.draw("real", "truth", 90, 2)
+        real.draw("real", "gamma_map_sflex", "truth", 90, 2)
 
 
 @realdata.needed

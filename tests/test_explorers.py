@@ -27,6 +27,7 @@ PUBLIC = [getattr(explorers, name) for name in explorers.__all__]
 KINDS = [e for e in PUBLIC if isinstance(e, type) and issubclass(e, Explorer)]
 CLASSES = [e for e in KINDS if e is not Explorer]
 every_page = pytest.mark.parametrize("notebook", PAGES, ids=lambda p: p.stem)
+PATIENCE = 180  # s; the longest that is drawn are twenty runs of a sampler, beside other work
 SETTLED = "() => !document.body.innerText.includes('Drawing …')"
 # Read in one step, since a live picture may go between two: its source, or nothing where none is seen
 SEEN = """root => {
@@ -102,9 +103,9 @@ class View:
 
     def changes(self, before):
         "Wait until the picture or the sentence is another"
-        end = time.time() + 60
+        end = time.time() + PATIENCE
         while time.time() < end:
-            self.page.wait_for_function(SETTLED, timeout=60_000)
+            self.page.wait_for_function(SETTLED, timeout=1000 * PATIENCE)
             now = self.shown
             if now != before and any(now) and now[1] != "Drawing …":
                 return now

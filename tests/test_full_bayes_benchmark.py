@@ -1,12 +1,13 @@
 "The benchmark of full Bayes: its page is made from its figures, and it judges as the package does"
 
+import json
 from pathlib import Path
 
 import numpy as np
 from scipy.integrate import quad
 from scipy.stats import norm
 
-from benchmarks import full_bayes
+from benchmarks import full_bayes, limits
 
 FOLDER = Path(full_bayes.__file__).parent
 
@@ -36,3 +37,26 @@ def test_counts_of_one_run():
     assert r["claims"] == [1, 2] and r["claims_held"] == [1, 2]
     constant = full_bayes.judged(x, np.array([1]), mean, np.ones(3), 1)
     assert constant == r
+
+
+# ---- where it stops being right
+
+
+def test_the_page_of_limits_is_made_from_its_figures():
+    results = json.loads((FOLDER / "limits.json").read_text(encoding="utf-8"))
+    assert (FOLDER / "limits.md").read_text(encoding="utf-8") == limits.document(results)
+    assert [*results] == [*limits.CELLS] and min(map(len, results.values())) >= 10
+
+
+def test_the_oracle_is_the_posterior_of_its_prior():
+    "Against the general formula, with a patch and a point"
+    rng = np.random.default_rng(0)
+    L, y, waves = rng.normal(size=(9, 6)), rng.normal(size=(9, 20)), rng.normal(size=(2, 20))
+    S = np.zeros((6, 2))
+    S[[0, 1, 2], 0] = 0.2, 0.3, 0.5
+    S[4, 1] = 1
+    mean, std = limits.oracle(L, y, 0.7, S, waves)
+    prior = S * (waves**2).mean(1) @ S.T
+    gain = prior @ L.T @ np.linalg.inv(0.7 * np.eye(9) + L @ prior @ L.T)
+    assert np.allclose(mean, gain @ y)
+    assert np.allclose(std**2, np.diag(prior - gain @ L @ prior))

@@ -5,7 +5,9 @@ and variances of the chain are held against the sum over all states.
 """
 
 import itertools
+import json
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from routine import number
 from scipy import stats
 from scipy.special import betaln
 
+from benchmarks import sbc
 from calibrain import SourceEstimator
 from calibrain.core.warnings import ConvergenceWarning
 from calibrain.head.leadfield import Leadfield
@@ -25,7 +28,6 @@ from calibrain.solvers.given_support import Amplitudes, gaussian_state
 from calibrain.solvers.slot_weights import half_sphere, log_bounds, sight, slot_weights, turned
 from calibrain.solvers.slots import (
     FACTORS,
-    PRIOR_OFF,
     Chain,
     Dual,
     log_of_factors,
@@ -252,6 +254,21 @@ def test_every_kind_of_source_is_exact(k, orientation, n_slots):
         assert abs(np.mean(counted) - isotropic) < 4 * np.sqrt(0.25 / ess)
 
 
+def test_each_slot_has_a_turn_of_its_own(monkeypatch):
+    "A grid that another slot has drawn from, or declined, is no random one any more"
+    L, y = small(2, N=3, seed=2)
+    dual = Dual(L, 2, y, y.shape[1], 0.49)
+    chain = Chain(dual, slot_weights(2, variance_grid(dual, True)[::8]), 6, 0, FEW_OFF)
+    grids = []
+    turn = slots_module._Choice.turn
+    monkeypatch.setattr(
+        slots_module._Choice, "turn", lambda self, grid: grids.append(grid) or turn(self, grid)
+    )
+    for _ in range(5):
+        chain.sweep()
+    assert len({grid.tobytes() for grid in grids}) == len(grids) == 5 * 6
+
+
 # ---- invariances
 
 
@@ -328,88 +345,30 @@ def test_single_precision_is_enough():
 # ---- simulation-based calibration
 
 
-def from_the_prior(seed, k, orientation, M=10, N=24, r=3, n_slots=30):
-    "Places, variances and a noise factor from the sampler's own prior, and what is recorded then"
-    rng = np.random.default_rng(seed)
-    L = np.random.default_rng(99).normal(size=(M, N * k))
-    gamma = np.exp(np.arange(-2, 3.5, 0.3))
-    kinds = dict(isotropic=0.0, direction=1.0, both=0.5)[orientation]
-    x = np.zeros((N, k, r))
-    on = rng.random(n_slots) < rng.beta(1, PRIOR_OFF)
-    count = set()
-    norm = Dual(L, k, L[:, :1], 1, 1.0).scale.gamma
-    for _ in range(on.sum()):
-        n = rng.integers(N)
-        count.add(int(n))
-        size = np.sqrt(rng.choice(gamma) * norm)
-        if k > 1 and rng.random() < kinds:
-            v = turned(np.eye(k), rng)[0]
-            x[n] += size * v[:, None] * rng.normal(size=(1, r))
-        else:
-            x[n] += size * rng.normal(size=(k, r))
-    x = x.reshape(N * k, r)
-    f = rng.choice(FACTORS)
-    return L, x, L @ x + np.sqrt(f) * rng.normal(size=(M, r)), gamma, len(count)
-
-
-def calibrated(seed, k, orientation, n_draws=50, burn=30):
-    "Rank of the number of sources, and the level of one source's amplitude by stratum of P"
-    L, x, y, gamma, count = from_the_prior(seed, k, orientation)
-    rng = np.random.default_rng(seed + 10_000)
-    dual = Dual(L, k, y, y.shape[1], 1.0)
-    chain = Chain(dual, slot_weights(k, gamma, orientation), 30, seed)
-    found = visits(chain, n_draws, burn)
-    counts = np.array([len(np.unique(v.places)) for v in found])
-    below = (counts < count).mean()
-    rank = below + rng.random() * (counts == count).mean()
-
-    of = Amplitudes(L, k, as_it_is(y, 1.0))
-    gaussians = [gaussian_state(of, visited)[0] for visited in found]
-    mixture = Mixture(tuple(gaussians), np.full(n_draws, 1 / n_draws), len(L.T) // k, k, y.shape[1])
-    levels = {}
-    P = mixture.inclusion
-    for name, low, high in [("low", 0.02, 0.3), ("middle", 0.3, 0.9), ("high", 0.9, 1.01)]:
-        inside = np.flatnonzero((low <= P) & (high > P))
-        if len(inside):
-            n = rng.choice(inside)
-            row = n * k + rng.integers(k)
-            levels[name] = _level(mixture, row, x[row], rng)
-    return rank, levels
-
-
-def _level(mixture, row, truth, rng):
-    "Randomised level of the central interval that just holds the truth, at the first sample"
-    F, on = 0.0, 0.0
-    for part in mixture._parts():
-        where = np.flatnonzero(part.rows == row)
-        if len(where):
-            j = where[0]
-            std = max(np.sqrt(part.var[j]), 1e-12)
-            F += part.weight * stats.norm.cdf((truth[0] - part.mean[j, 0]) / std)
-            on += part.weight
-    off = max(1 - on, 0)
-    u = F + off * (rng.random() if truth[0] == 0 else float(truth[0] > 0))
-    return abs(2 * u - 1)
-
-
-@pytest.mark.parametrize(
-    "k, orientation", [(1, "both"), (2, "both"), (3, "isotropic"), (3, "both")]
-)
-def test_simulation_based_calibration(k, orientation):
-    "The rank of the number of sources is uniform, and 0.9 is 0.9 whether a source is likely or not"
-    n = number(routine=24, everything=500)
-    ranks, held = [], {}
-    for seed in range(n):
-        rank, levels = calibrated(seed, k, orientation)
-        ranks.append(rank)
-        for name, level in levels.items():
-            held.setdefault(name, []).append(level <= 0.9)
+@pytest.mark.parametrize("name", sbc.KINDS)
+def test_simulation_based_calibration(name):
+    "A short one of benchmarks/sbc.py: the rank is uniform, and 0.9 is 0.9 in each stratum of P"
+    k, orientation, _ = sbc.KINDS[name]
+    n = number(routine={1: 20, 2: 8, 3: 5}[k], everything=100)
+    runs = [sbc.one_run(seed + 1000, k, orientation, n_draws=30) for seed in range(n)]
+    ranks = [run["rank"] for run in runs]
     assert abs(np.mean(ranks) - 0.5) < 4 / np.sqrt(12 * n)
-    counts = np.histogram(ranks, bins=5, range=(0, 1))[0]
-    assert stats.chisquare(counts).pvalue > 1e-3
-    for name, inside in held.items():
-        at_most = stats.binom(len(inside), 0.9)
-        assert at_most.cdf(sum(inside)) > 1e-3 and at_most.sf(sum(inside) - 1) > 1e-3, name
+    assert sbc.rank_test(runs, bins=5) > 1e-3
+    for stratum in sbc.STRATA:
+        hits, of = sbc.held(runs, stratum)
+        at_most = stats.binom(of, 0.9)
+        assert at_most.cdf(hits) > 1e-3 and at_most.sf(hits - 1) > 1e-3, stratum
+    for what in ("count", "factor"):
+        z = np.array([run["apart"][what] for run in runs if run["apart"][what] is not None])
+        assert np.sqrt(np.mean(z**2)) < 2, what
+
+
+def test_the_page_of_calibration_is_made_from_its_figures():
+    folder = Path(sbc.__file__).parent
+    results = json.loads((folder / "sbc.json").read_text(encoding="utf-8"))
+    assert (folder / "sbc.md").read_text(encoding="utf-8") == sbc.document(results)
+    for name, runs in results.items():
+        assert sbc.rank_test(runs) > 1e-3, name
 
 
 # ---- the solver, and the other traps

@@ -34,6 +34,7 @@ FIRST = [
     "explorers/05_posterior",
     "explorers/06_coverage",
     "explorers/07_brain",
+    "explorers/08_supports",
     "explorers/01_simulator",
     "explanations/orientation",
     "api/head/03_template",

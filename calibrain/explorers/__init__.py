@@ -10,4 +10,5 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "bands": ["PosteriorExplorer"],
     "curves": ["CoverageExplorer"],
     "brain": ["BrainExplorer", "RecordingFiles"],
+    "supports": ["SupportsExplorer"],
 })

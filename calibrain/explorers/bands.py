@@ -20,9 +20,10 @@ from ..core.warnings import ConvergenceWarning, NoiseBoundaryWarning, NothingFou
 from ..demo import KINDS, Run, TutorialProblem, parameters, tutorial_problem
 from ..estimator import SourceEstimator
 from .base import Control, Explorer, Impossible, legend_below
+from ..posterior.moments import as_mixture
 from ..posterior.result import Result
 from ..simulation.sensors import SensorSimulator, alpha_from_db
-from ..solvers.registry import SOLVERS
+from ..solvers.registry import describe
 from ..viz.ellipsoids import draw_ellipse
 from ..viz.estimates import draw_waveform, source_energy
 from ..viz.pictures import OKABE_ITO, Panel, Picture, legend_entries
@@ -67,7 +68,10 @@ _OTHER = dict(
 
 def _check_pair(solver: str, mode: str) -> None:
     "Say so where solver and noise mode do not go together"
-    learns = SOLVERS[solver].learns_noise
+    about = describe(solver)
+    if about.samples:
+        return  # a variance may be given or not
+    learns = about.learns_noise
     asked = mode == "adaptive_joint_learning"
     if learns and not asked:
         raise Impossible(
@@ -81,16 +85,28 @@ def _check_pair(solver: str, mode: str) -> None:
         )
 
 # %% ../../nbs/api/explorers/06_bands.ipynb #0d5e0377
-def _solve(problem: TutorialProblem, solver: str, mode: str) -> Result:
-    "The answer of a solver, to convergence; what it warns of is in the picture's words"
+_QUICK = MappingProxyType(dict(orientation="isotropic", n_chains=2, n_sweeps=64, n_burn=20))
+
+
+def _settings(solver: str, problem: TutorialProblem) -> dict:
+    "Arguments of a solver: to convergence, or as long as one likes to wait"
+    if describe(solver).samples:
+        return dict(_QUICK)
     params = parameters(solver, problem)
     if solver.endswith("_sflex"):
         params |= dict(update_mode="fast", max_iter=1000)
+    return params
+
+
+def _solve(problem: TutorialProblem, solver: str, mode: str) -> Result:
+    "The answer of a solver; what it warns of is in the picture's words"
+    params = _settings(solver, problem)
     estimator = SourceEstimator(solver, params, problem.noise_var(mode), problem.n_orient)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         warnings.simplefilter("ignore", NothingFoundWarning)
         warnings.simplefilter("ignore", NoiseBoundaryWarning)
+        warnings.filterwarnings("ignore", "spike_slab: no time component")
         return estimator.fit(problem.leadfield, problem.y).predict()
 
 # %% ../../nbs/api/explorers/06_bands.ipynb #92076174
@@ -102,7 +118,7 @@ def solve_at(
     snr: float,  # Signal-to-noise ratio, dB
     seed: int = 41,  # Seed of the problem
 ) -> Run:  # The answer; `Impossible` where solver and noise mode do not go together
-    "One solver with one noise mode on the tutorial's problem, to convergence"
+    "One solver with one noise mode on the tutorial's problem"
     noise_mode = check_choice("mode", mode, NOISE_MODES)
     _check_pair(solver, noise_mode)
     problem = problem_at(kind, snr, seed)
@@ -157,19 +173,37 @@ def _noise(run: Run) -> str:
     return f"noise variance: {used:.2g} µV² used, {true}{some}"
 
 
+def _moment(problem: TutorialProblem, source: int) -> int:  # Sample
+    "When a source is strongest, or where it is silent the strongest source"
+    x = problem.x.reshape(len(problem.x), problem.n_orient, -1)
+    if not x[source].any():
+        source = source_of(problem, "strongest active")
+    return int(np.square(x[source]).sum(0).argmax())
+
+
+def _without(run: Run) -> str:
+    "What became of a source without any variance"
+    mixture = as_mixture(run.result)
+    return "pruned" if mixture is None else f"in none of {len(mixture.states)} states"
+
+
 def _sets(run: Run, source: int) -> str:
     "Size and coverage of one source's sets in words"
-    radii = credible_ellipsoid(run.result, source, _LEVEL, sample=0).radii
+    moment = _moment(run.problem, source)
+    radii = credible_ellipsoid(run.result, source, _LEVEL, moment).radii
     if not radii.any():
-        return "pruned: the estimate claims to know that this source is silent"
+        return f"{_without(run)}: the estimate claims to know that this source is silent"
     if run.problem.n_orient == 1:
         region, name = "marginal", "band, ±"
     else:
         region, name = "ellipsoid", "ellipsoid, half axes"
     held = membership(run.problem.x, run.result, _LEVEL, region=region)[source]
     sizes = ", ".join(f"{radius:.2g}" for radius in radii)
+    when = ""
+    if as_mixture(run.result) is not None:
+        when = " at its peak" if run.problem.n_orient == 1 else " at the dashed moment"
     return (
-        f"{100 * _LEVEL:g} % {name} {sizes} nAm: "
+        f"{100 * _LEVEL:g} % {name} {sizes} nAm{when}: "
         f"holds the truth at {held.sum()} of {held.size} samples"
     )
 
@@ -179,19 +213,15 @@ def caption(
     source: int,  # The source to speak of
 ) -> str:  # Two lines
     "The noise variance that was used, and how often the sets of a source hold the truth"
-    settled = "" if run.result.converged else " (not converged)"
-    return f"{_noise(run)}{settled}\n{_sets(run, source)}"
+    mixture = as_mixture(run.result)
+    doubt = "" if mixture is None else f"; P(on) = {mixture.inclusion[source]:.2f}"
+    settled = ""
+    if not run.result.converged:
+        settled = " (not converged)" if mixture is None else " (chains disagree)"
+    return f"{_noise(run)}{doubt}{settled}\n{_sets(run, source)}"
 
 # %% ../../nbs/api/explorers/06_bands.ipynb #9fc88704
-_REACH = dict(fixed=14, free=18)  # Ends of the amplitude axes, nAm
-
-
-def _moment(problem: TutorialProblem, source: int) -> int:  # Sample
-    "When a source is strongest, or where it is silent the strongest source"
-    x = problem.x.reshape(len(problem.x), problem.n_orient, -1)
-    if not x[source].any():
-        source = source_of(problem, "strongest active")
-    return int(np.square(x[source]).sum(0).argmax())
+_REACH = dict(fixed=17, free=20)  # Ends of the amplitude axes, nAm
 
 
 def _panels(n_orient: int) -> tuple:  # Figure and grid
@@ -260,7 +290,7 @@ class PosteriorExplorer(Explorer):
         dict(
             solver=Control(
                 "solver",
-                ("gamma_map_sflex", "gamma_lambda_map_sflex", "BMN", "BMN_joint"),
+                ("gamma_map_sflex", "gamma_lambda_map_sflex", "BMN", "BMN_joint", "spike_slab"),
                 start="gamma_map_sflex",
             ),
             mode=Control("noise mode", tuple(NOISE_MODES), start="baseline"),

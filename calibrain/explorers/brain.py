@@ -12,21 +12,26 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import NamedTuple
 
 import numpy as np
 from fastcore.basics import patch
 from matplotlib.figure import Figure
 from scipy.spatial.distance import cdist
 
+from ..core.checks import check_choice
 from .base import Control, Explorer, Impossible
 from ..head.basis import sflex_basis
 from ..head.cortex import Cortex, cortex_from_src
+from ..head.leadfield import Leadfield
 from ..head.template import template_cortex, template_leadfield
 from ..posterior.exceedance import exceedance
 from ..posterior.gaussian import Posterior
+from ..posterior.mixture import Mixture
+from ..posterior.moments import as_mixture
 from ..recording.estimate import estimate_evoked
 from ..simulation.sensors import SensorSimulator
-from ..solvers.gamma_map import gamma_map_sflex
+from ..solvers.registry import describe
 from ..viz.estimates import draw_course
 from ..viz.painted import draw_cortex_image
 from ..viz.pictures import Picture
@@ -47,7 +52,7 @@ class CortexEstimate:
 
     cortex: Cortex  # Where they are
     times: np.ndarray  # Times of the samples, `(n_times,)`, ms
-    posterior: Posterior  # Of the sources, nAm
+    posterior: Posterior | Mixture  # Of the sources, nAm
     limits: dict  # Quantity → lowest and highest value of its colours, nAm
     truth: np.ndarray | None = None  # True amplitudes, `(n_sources, n_times)`, nAm
 
@@ -56,26 +61,47 @@ class CortexEstimate:
         return self.posterior.mean.reshape(self.posterior.n_sources, self.posterior.n_orient, -1)
 
     @functools.cached_property
-    def blocks(self) -> np.ndarray:  # `(n_sources, n_orient, n_orient)`, nAm²
+    def blocks(self) -> np.ndarray:  # `(n_sources, n_orient, n_orient[, n_times])`, nAm²
         return self.posterior.blocks
 
     @functools.cached_property
-    def std(self) -> np.ndarray:  # `(n_sources,)`, nAm
+    def std(self) -> np.ndarray:  # `(n_sources[, n_times])`, nAm
         return np.sqrt(np.trace(self.blocks, axis1=1, axis2=2))
 
     @functools.cached_property
     def strongest(self) -> int:  # Its index
         "The source that stands out most: whose 95 % band stays farthest from zero"
-        peak = np.linalg.norm(self.mean, axis=1).max(1)
-        return int((peak - 1.96 * self.std).argmax())
+        amplitude = np.linalg.norm(self.mean, axis=1)
+        std = self.std.reshape(len(amplitude), -1)
+        return int((amplitude - 1.96 * std).max(1).argmax())
 
     @functools.cached_property
-    def course(self) -> tuple:  # Mean over time, standard deviation
+    def course(self) -> tuple:  # Mean over time; standard deviation, of a mixture over time
         "The strongest source along its main direction"
         mean = self.mean[self.strongest]
         along = _main_direction(mean)
-        var = along @ self.blocks[self.strongest] @ along
-        return along @ mean, float(np.sqrt(var))
+        var = np.einsum("i,ij...,j->...", along, self.blocks[self.strongest], along)
+        return along @ mean, np.sqrt(var)
+
+    def std_at(
+        self,
+        sample: int,  # Index of a sample
+    ) -> np.ndarray:  # `(n_sources,)`, nAm
+        "The error at one moment"
+        return self.std if self.std.ndim == 1 else self.std[:, sample]
+
+    def exceedance_at(
+        self,
+        sample: int,  # Index of a sample
+        threshold: float,  # An amplitude, nAm
+    ) -> np.ndarray:  # `(n_sources,)`
+        "Probability that the amplitude is larger at one moment"
+        mixture = as_mixture(self.posterior)
+        if mixture is None:
+            return exceedance(self.mean[..., [sample]], self.blocks, threshold)[:, 0]
+        now = np.zeros(mixture.n_times)
+        now[sample] = 1
+        return mixture.average(now).exceedance(threshold)[:, 0]
 
 # %% ../../nbs/api/explorers/08_brain.ipynb #887d58d1
 _TIMES = np.arange(0, 201, 5)  # ms
@@ -89,15 +115,39 @@ def _waves() -> np.ndarray:  # `(2, n_times)`, nAm
     return np.stack([temporal, parietal])
 
 
+class _Simulated(NamedTuple):
+    "What is recorded of the two patches"
+
+    leadfield: Leadfield  # The template head
+    truth: np.ndarray  # `(n_sources, n_times)`, nAm
+    y: np.ndarray  # Recording, `(n_sensors, n_times)`, µV
+    noise_var: float  # Variance of its noise, µV²
+
+
 @functools.lru_cache(maxsize=1)
-def simulated_estimate() -> CortexEstimate:
-    "Two patches with known waveforms, estimated by gamma-MAP"
+def _simulated() -> _Simulated:
+    "Two patches with known waveforms"
     leadfield = template_leadfield("eeg", conductor="sphere", progress=False)
     bumps = sflex_basis(leadfield.coords, 0.01, normalize=None)
     middles = cdist(np.divide(_MIDDLES, 1000), leadfield.coords).argmin(axis=1)
     truth = bumps[:, middles].toarray() @ _waves()
     _, y, noise, _ = SensorSimulator().simulate(truth, leadfield, alpha_SNR=2 / 3, seed=0)
-    fit = gamma_map_sflex(leadfield, y, noise_var=noise.var(), update_mode="fast")
+    return _Simulated(leadfield, truth, y, float(noise.var()))
+
+
+_SETTINGS: MappingProxyType[str, dict] = MappingProxyType(
+    dict(gamma_map_sflex=dict(update_mode="fast"), spike_slab=dict(patches=(0.01,)))
+)  # Solver → its arguments
+
+
+@functools.lru_cache(maxsize=2)
+def simulated_estimate(
+    solver: str = "gamma_map_sflex",  # "gamma_map_sflex" or "spike_slab"
+) -> CortexEstimate:
+    "Two patches with known waveforms, estimated"
+    settings = check_choice("solver", solver, _SETTINGS)
+    leadfield, truth, y, noise_var = _simulated()
+    fit = describe(solver).function(leadfield, y, noise_var, **settings)
     limits = dict(mean=(-8, 8), std=(0, 1.5), truth=(-8, 8))
     return CortexEstimate(template_cortex(), _TIMES, fit.posterior, limits, truth)
 
@@ -183,13 +233,13 @@ def _mean_map(e: CortexEstimate, sample: int, threshold: float) -> tuple:
 
 
 def _std_map(e: CortexEstimate, sample: int, threshold: float) -> tuple:
-    return e.std, dict(limits=e.limits["std"], label="posterior std", threshold=0.05)
+    return e.std_at(sample), dict(limits=e.limits["std"], label="posterior std", threshold=0.05)
 
 
 def _exceedance_map(e: CortexEstimate, sample: int, threshold: float) -> tuple:
-    probability = exceedance(e.mean[..., [sample]], e.blocks, threshold)[:, 0]
     label = f"P(amplitude > {threshold} nAm)"
-    return probability, dict(limits=(0, 1), unit="", label=label, threshold=0.05)
+    how = dict(limits=(0, 1), unit="", label=label, threshold=0.05)
+    return e.exceedance_at(sample, threshold), how
 
 
 def _truth_map(e: CortexEstimate, sample: int, threshold: float) -> tuple:
@@ -218,7 +268,7 @@ def map_values(
 def _draw_course(estimate: CortexEstimate, time: float, threshold: float, ax) -> None:
     "The source that stands out most, over time"
     mean, std = estimate.course
-    reach = 1.1 * max(np.abs(mean).max() + 1.96 * std, 5)
+    reach = 1.1 * max((np.abs(mean) + 1.96 * std).max(), 5)
     draw_course(
         estimate.times,
         mean,
@@ -258,12 +308,13 @@ class BrainExplorer(Explorer):
     controls = MappingProxyType(
         dict(
             recording=Control("recording", ("simulated", "real"), start="simulated"),
+            solver=Control("solver", tuple(_SETTINGS), start="gamma_map_sflex"),
             quantity=Control("quantity", tuple(_MAPS), start="mean"),
             time=Control(
                 "time", tuple(range(0, 201, 10)), start=90, unit="ms", static=(0, 90, 140)
             ),
             threshold=Control(
-                "threshold", (1, 2, 3, 4, 5, 6, 8), start=2, unit="nAm", static=(1, 2, 5)
+                "threshold", (1, 2, 3, 4, 5, 6, 8), start=2, unit="nAm", static=(2, 5)
             ),
         )
     )
@@ -277,15 +328,29 @@ class BrainExplorer(Explorer):
     def draw(
         self,
         recording: str,  # "simulated" or "real"
+        solver: str,  # "gamma_map_sflex" or "spike_slab"
         quantity: str,  # "mean", "std", "exceedance" or "truth"
         time: int,  # Moment, ms
         threshold: int,  # Amplitude that counts, nAm
     ) -> Figure:  # The picture
         "Map and course"
-        estimate = simulated_estimate() if recording == "simulated" else self.real_estimate()
+        estimate = self._estimate(recording, solver)
         return draw_posterior(estimate, quantity, time, threshold)
 
 # %% ../../nbs/api/explorers/08_brain.ipynb #0d336ca9
+@patch
+def _estimate(self: BrainExplorer, recording: str, solver: str) -> CortexEstimate:
+    "What a solver makes of a recording"
+    if recording == "simulated":
+        return simulated_estimate(solver)
+    if describe(solver).samples:
+        raise Impossible(
+            f"{solver} takes half a minute for the real recording, too long for a slider: "
+            "the tutorial on a real recording shows what it says."
+        )
+    return self.real_estimate()
+
+
 @patch
 def real_estimate(self: BrainExplorer) -> CortexEstimate:  # `Impossible` without a recording
     "What was made of the real recording"

@@ -22,8 +22,10 @@ from ..calibration.strata import STRATA
 from ..core.checks import check_choice
 from .bands import solve_at
 from .base import Control, Explorer, Impossible, legend_below
-from ..posterior.moments import as_moments
-from ..solvers.registry import SOLVERS
+from ..posterior.mixture import Mixture
+from ..posterior.moments import Moments, as_mixture, as_moments
+from ..posterior.result import Result
+from ..solvers.registry import describe
 from ..viz.calibration import draw_calibration, draw_set_size, mean_set_size
 from ..viz.pictures import Panel, Picture, legend_entries
 
@@ -35,11 +37,18 @@ N_RUNS = 20
 def runs_at(
     solver: str,  # Name of the solver
     snr: float,  # Signal-to-noise ratio, dB
-) -> tuple:  # `N_RUNS` pairs of true sources, nAm, and `Moments`
+) -> tuple:  # `N_RUNS` pairs of true sources, nAm, and `Moments` or a `Mixture`
     "Simulated runs and what a solver makes of them"
-    mode = "adaptive joint learning" if SOLVERS[solver].learns_noise else "oracle"
+    about = describe(solver)
+    must_learn = about.learns_noise and not about.samples
+    mode = "adaptive joint learning" if must_learn else "oracle"
     runs = (solve_at("free", solver, mode, snr, seed) for seed in range(N_RUNS))
-    return tuple((run.problem.x, as_moments(run.result)) for run in runs)
+    return tuple((run.problem.x, _posterior(run.result)) for run in runs)
+
+
+def _posterior(result: Result) -> Mixture | Moments:
+    "What is kept of a run: all that sets are made of"
+    return as_mixture(result) or as_moments(result)
 
 # %% ../../nbs/api/explorers/07_curves.ipynb #10e76468
 SETS = MappingProxyType(
@@ -100,7 +109,7 @@ def _longest(runs: tuple, mode: str) -> float:  # nAm
 
 # %% ../../nbs/api/explorers/07_curves.ipynb #6bee4662
 def draw_coverage(
-    runs: tuple,  # Pairs of true sources, nAm, and a `Result`, `Posterior` or `Moments`
+    runs: tuple,  # Pairs of true sources, nAm, and a `Result`, a posterior or `Moments`
     curve: CoverageCurve,  # Their coverage
     stratum: str,  # One of the curve's strata
 ) -> Figure:  # The figure
@@ -116,6 +125,19 @@ def draw_coverage(
     fig.text(0.01, 0.985, _words(curve, stratum, size), va="top")
     return fig
 
+# %% ../../nbs/api/explorers/07_curves.ipynb #c0ff5e01
+def _nothing_counted(solver: str, stratum: str) -> str:
+    "Why there is no curve"
+    if stratum == "pruned":
+        return (
+            f"{solver} prunes no source here, so that there is nothing to count: "
+            "choose other sources, or a sparse solver."
+        )
+    return (
+        f"{solver} prunes each of the {stratum} sources here, and is right, so that there is "
+        "nothing to count: choose other sources, or more noise."
+    )
+
 # %% ../../nbs/api/explorers/07_curves.ipynb #721414cc
 class CoverageExplorer(Explorer):
     "How often sets of each level hold the truth, and how large they are for it"
@@ -128,7 +150,7 @@ class CoverageExplorer(Explorer):
         dict(
             solver=Control(
                 "solver",
-                ("gamma_map_sflex", "gamma_lambda_map_sflex", "BMN", "BMN_joint"),
+                ("gamma_map_sflex", "gamma_lambda_map_sflex", "BMN", "BMN_joint", "spike_slab"),
                 start="gamma_map_sflex",
             ),
             stratum=Control(
@@ -149,8 +171,5 @@ class CoverageExplorer(Explorer):
         "Coverage and size of the sets"
         curve = curve_at(solver, sets, snr)
         if not curve[stratum].total:
-            raise Impossible(
-                f"{solver} prunes no source here, so that there is nothing to count: "
-                "choose other sources, or a sparse solver."
-            )
+            raise Impossible(_nothing_counted(solver, stratum))
         return draw_coverage(runs_at(solver, snr), curve, stratum)

@@ -283,7 +283,7 @@ def log_bounds(
     if weights.k == 1:
         d = np.maximum(seen.D[0, 0], _TINY)
         q = seen.Q[0, 0]
-        best = np.clip((q / d - 1) / d, gamma[0], gamma[-1])
+        best = np.minimum(np.maximum((q / d - 1) / d, gamma[0]), gamma[-1])
         return log_along(d, q, best, half) + n_gamma
     bounds = []
     if weights.isotropic:

@@ -118,7 +118,12 @@ def make_slot(
 class _Model:
     "D and z at every place, for slots that are on; more can be added"
 
-    def __init__(self, dual: Dual, noise: float, slots: Sequence[Slot]):
+    def __init__(
+        self,
+        dual: Dual,  # Leadfield and recording
+        noise: float,  # Noise factor, f: the noise is scaled to 1
+        slots: Sequence[Slot],  # Those that are on
+    ):
         self.dual = dual
         self.noise = noise
         self.D = dual.LL / noise
@@ -190,18 +195,34 @@ def _stacked(
 class _Choice:
     "The states of one slot, given all others"
 
-    def __init__(self, model: _Model, weights: SlotWeights, directions, half: float, off: float):
+    def __init__(
+        self,
+        model: _Model,  # D and z, given all others
+        weights: SlotWeights,  # Which kinds of sources there may be
+        half: float,  # r/2
+        off: float,  # Log weight of being off
+    ):
         self.model = model
         self.weights = weights
-        self.directions = directions
         self.half = half
         self.sight = sight(model.D, model.Q)
         bounds = log_bounds(weights, self.sight, half, off)
         self.top = max(float(bounds.max()), off)
-        self.bound = np.exp(bounds - self.top)
-        self.below = np.cumsum(self.bound)
+        self.upper = np.exp(bounds - self.top)  # whatever the directions
         self.off = np.exp(off - self.top)
+        self.forget()
+
+    def forget(self) -> None:
+        "What was seen of places is not used any more"
+        self.bound = self.upper.copy()
+        self.below = np.cumsum(self.bound)
         self.seen: dict[int, np.ndarray] = {}
+
+    def turn(self, directions: np.ndarray) -> None:
+        "Look along these directions, and forget what was seen along others"
+        self.directions = directions
+        if self.weights.k > 1 and self.weights.direction and self.seen:
+            self.forget()
 
     def place(self, rng: np.random.Generator) -> int | None:
         "Draw a place, or off"
@@ -342,7 +363,6 @@ def sweep(
     half = power * self.dual.weight / 2
     n_states = self.dual.n_places * len(self.weights.gamma)
     off = np.log((1 - self.on_probability) / self.on_probability * n_states)
-    grid = turned(self._half_sphere, self.rng)
     model = _Model(self.dual, self.factor, self.on)
     choice = None
     for j in self.order():
@@ -350,15 +370,12 @@ def sweep(
         if old is not None:
             self.slots[j] = None
             model = _Model(self.dual, self.factor, self.on)
-            onto = grid
-            if old.direction is not None:
-                onto = turned(self._half_sphere, self.rng, old.direction)
-            new = _Choice(model, self.weights, onto, half, off).draw(self.dual, self.rng)
             choice = None
-        else:
-            if choice is None:
-                choice = _Choice(model, self.weights, grid, half, off)
-            new = choice.draw(self.dual, self.rng)
+        if choice is None:
+            choice = _Choice(model, self.weights, half, off)
+        through = None if old is None else old.direction
+        choice.turn(turned(self._half_sphere, self.rng, through))
+        new = choice.draw(self.dual, self.rng)
         if new is not None:
             self.slots[j] = new
             model.add(new)

@@ -14,7 +14,7 @@ _drawing, _, _drawn = lazy_loader.attach(__name__, submod_attrs={
     "patches": ["draw_bump", "draw_widths"],
     "cortex": ["VIEWS", "draw_cortex"],
     "topographies": ["draw_topography", "draw_topographies"],
-    "painted": ["draw_cortex_image"],
+    "painted": ["draw_cortex_image", "seen_at"],
 })
 
 # The surface that maps are drawn on is a matter of the head; whoever draws finds it here as well.

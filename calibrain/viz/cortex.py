@@ -55,13 +55,12 @@ def rows_of_views(
     rows: list[list] = []
     for view in views:
         check_choice("views", view, dict(VIEWS))
-        room_beside = rows and len(rows[-1]) == 1 and rows[-1][0][1] is None
-        if view in ("lateral", "medial"):
-            rows.append([(view, side) for side in sides])
-        elif room_beside:
-            rows[-1].append((view, None))
+        by_side = view in ("lateral", "medial")
+        row = [(view, side) for side in (sides if by_side else [None])]
+        if rows and len(rows[-1]) == len(row) == 1:
+            rows[-1] += row
         else:
-            rows.append([(view, None)])
+            rows.append(row)
     return rows
 
 # %% ../../nbs/api/viz/03_cortex.ipynb #0de56fdc
