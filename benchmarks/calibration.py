@@ -51,7 +51,7 @@ class Trained:
     def curve(self, x, result):
         "Coverage of a run at fine levels"
         from calibrain.calibration.coverage import coverage_curve
-        from calibrain.calibration.recalibrate import FINE_LEVELS
+        from calibrain.calibration.level_map import FINE_LEVELS
 
         return coverage_curve(x, result, FINE_LEVELS, strata=strata(x, result), every_point=True)
 
