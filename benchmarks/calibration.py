@@ -97,8 +97,10 @@ class Trained:
         "Of each stratum and method: shares at all levels, points, mean widths at 0.9"
         from scipy.special import erfinv
 
+        from calibrain.calibration.spread import spread
+
         run = self.kept(x, result, noise_var)
-        std = float(result.posterior.std.mean())
+        std = float(spread(result).sigma(0, 0).mean())
         out = {}
         for name, points in run.points.items():
             if name not in self.maps or not len(points.error):
