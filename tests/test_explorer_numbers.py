@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.stats import chi2, norm
 
-from calibrain import BMN_joint, gamma_map, gamma_map_sflex
+from calibrain import BMN_joint, gamma_map, gamma_map_sflex, spike_slab
 from calibrain.explorers import (
     CoverageExplorer,
     EvidenceExplorer,
@@ -15,14 +15,16 @@ from calibrain.explorers import (
     PosteriorExplorer,
     SflexExplorer,
     SparsePathExplorer,
+    SupportsExplorer,
     brain,
     evidence_surface,
     sflex,
     sparse_path,
+    supports,
 )
 from calibrain.explorers.bands import problem_at, solve_at, source_of
 from calibrain.explorers.simulator import BANDS, simulate_trial, sphere_head
-from calibrain.solvers.registry import SOLVERS
+from calibrain.solvers.registry import describe
 
 LEARNED = "adaptive joint learning"
 TEMPORAL = sflex.PLACES["temporal lobe"]
@@ -193,7 +195,8 @@ PAIRS = itertools.product(
 
 @pytest.mark.parametrize("solver, mode", PAIRS)
 def test_solver_and_noise_mode(solver, mode):
-    if SOLVERS[solver].learns_noise == (mode == LEARNED):
+    about = describe(solver)
+    if about.samples or about.learns_noise == (mode == LEARNED):
         assert solve_at("fixed", solver, mode, 5).result.converged
     else:
         with pytest.raises(Impossible, match=solver):
@@ -224,15 +227,29 @@ def test_posterior_numbers():
 # ---- coverage
 
 
-@pytest.mark.parametrize("snr", [-5, 20])
-def test_coverage_numbers(snr):
+def std_of(result):
+    "`(32, 3, 1)`; of a mixture `(32, 3, 90)`, from the law of total variance, state by state"
+    if describe(result.solver).samples:
+        mixture = result.posterior
+        second = np.zeros((96, 90))
+        for weight, state in zip(mixture.weights, mixture.states):
+            rows = (3 * state.atoms[:, None] + np.arange(3)).ravel()
+            second[rows] += weight * (state.mean**2 + np.diag(state.cov)[:, None])
+        return np.sqrt(np.maximum(second - mixture.mean**2, 0)).reshape(32, 3, 90)
+    return np.sqrt(np.diag(result["posterior_cov"])).reshape(32, 3)[:, :, None]
+
+
+@pytest.mark.parametrize(
+    "solver, snr", [("gamma_map_sflex", -5), ("gamma_map_sflex", 20), ("spike_slab", -5)]
+)
+def test_coverage_numbers(solver, snr):
     held = []
     widths = []
     for seed in range(20):
         x = problem_at("free", snr, seed).x
-        result = solve_at("free", "gamma_map_sflex", "oracle", snr, seed).result
-        mean = result["posterior_mean"].reshape(x.shape)
-        std = np.sqrt(np.diag(result["posterior_cov"])).reshape(32, 3)[:, :, None]
+        result = solve_at("free", solver, "oracle", snr, seed).result
+        mean = result.posterior.mean.reshape(x.shape)
+        std = std_of(result)
         half = norm.ppf(0.95) * std
         counted = x.any((1, 2))[:, None, None] & ((half > 0) | (x != mean))  # not right points
         held.append((abs(x - mean) <= half)[counted])
@@ -241,7 +258,7 @@ def test_coverage_numbers(snr):
     width = np.concatenate(widths).mean()
 
     e = CoverageExplorer()
-    said = e.draw(**{**e.start, "snr": snr}).texts[0].get_text()
+    said = e.draw(**{**e.start, "solver": solver, "snr": snr}).texts[0].get_text()
     assert said.startswith(
         f"20 runs, {held.size:,} sets counted\nat level 0.9: {held.mean():.2f} hold the truth"
     )
@@ -277,3 +294,85 @@ def test_probability():
     assert how["limits"] == (0, 1)
     assert (p > 0.95).sum() == 7  # as the page says
     assert (np.abs(e.truth[p > 0.95, 18]) > 2).all()
+
+
+def test_a_mixture_on_the_cortex():
+    "Error and probability at a moment, counted in draws"
+    e = brain.simulated_estimate("spike_slab")
+    some = np.array([e.strongest, *np.argsort(-np.abs(e.mean[:, 0, 18]))[:6]])
+    draws = e.posterior.sample(4000, seed=0, sources=some)[:, :, 18]
+    np.testing.assert_allclose(draws.std(0), e.std_at(18)[some], rtol=0.08)
+    share = (np.abs(draws) > 2).mean(0)
+    np.testing.assert_allclose(e.exceedance_at(18, 2)[some], share, atol=0.04)
+    mean, std = e.course
+    assert mean.shape == std.shape == (41,)
+    fig = brain.draw_posterior(e, "std", 90, 2)
+    band = fig.subfigs[1].axes[0].collections[0].get_paths()[0].vertices[:, 1]
+    assert band.max() == pytest.approx((mean + 1.96 * std).max())
+
+
+# ---- supports
+
+
+@pytest.mark.filterwarnings("ignore::calibrain.core.warnings.ConvergenceWarning")
+@pytest.mark.parametrize("n_chains, n_kept, snr, n_active", [(3, 30, -10, 5), (1, 8, 5, 2)])
+def test_supports_are_those_of_the_solver(n_chains, n_kept, snr, n_active):
+    "All that is drawn and said, from what the solver returns for as many sweeps"
+    recording = supports.recording_at(snr, n_active, 2)
+    head, _ = sflex.left_head()
+    sweeps = dict(n_chains=n_chains, n_sweeps=n_chains * n_kept)
+    result = spike_slab(head, recording.y, recording.noise_var, **sweeps)
+    fig = SupportsExplorer().draw(n_kept, n_chains, snr, n_active, 2)
+    *chains, inclusion, _, counts, _ = fig.axes
+
+    def marks(ax):
+        drawn = [line.get_xydata() for line in ax.lines if line.get_marker() in tuple("osx")]
+        return np.concatenate(drawn)
+
+    states = result.posterior.states
+    for i, ax in enumerate(chains):
+        sweep = marks(ax)[:, 0]
+        on = [len(state.atoms) for state in states[i * n_kept : (i + 1) * n_kept]]
+        after = np.arange(41, 41 + n_kept)
+        np.testing.assert_array_equal((sweep[:, None] == after).sum(0), on)
+        assert sweep.max() <= 40 + n_kept
+    P = result["inclusion"]
+    np.testing.assert_allclose(np.sort(marks(inclusion)[:, 0]), np.sort(P[P > 0]), atol=1e-12)
+    feet = np.arange(n_active, 0, -1) + 0.14  # of the lanes, the loudest source on top
+    for foot, p in zip(feet, P[recording.active]):
+        drawn = marks(inclusion)
+        at_foot = drawn[np.isclose(drawn[:, 1], foot), 0]
+        np.testing.assert_allclose(at_foot, [p] if p else [])
+
+    heights = [bar.get_height() for bar in counts.patches]
+    expected = np.zeros(13)
+    expected[: len(result["count_probability"])] = result["count_probability"][:13]
+    np.testing.assert_allclose(heights, expected, atol=1e-12)
+    said = fig.texts[0].get_text()
+    assert number_after("(probability", said) == pytest.approx(max(heights), abs=0.006)
+    if n_chains > 1:
+        shown = number_after("between chains", said)
+        assert shown == pytest.approx(result["delta_inclusion"], abs=0.006)
+        assert ("they agree" in said) == result.converged
+
+
+def test_many_sources_share_the_last_bar():
+    "More than the axis holds"
+    fig = supports.Picture()
+    ax = fig.add_subplot()
+    many = np.zeros(16)
+    many[[3, 12, 15]] = 0.5, 0.3, 0.2
+    supports._draw_counts(many, 3, ax)
+    heights = [bar.get_height() for bar in ax.patches]
+    assert heights[3] == 0.5 and heights[12] == 0.5 and sum(heights) == 1
+
+
+def test_loudest_first():
+    head, _ = sflex.left_head()
+    recording = supports.recording_at(10, 5, 1)
+    noise_free = [supports.recording_at(10, n, 1).active for n in (1, 5)]
+    assert {*noise_free[0]} <= {*noise_free[1]}  # more sources come in addition
+    parts = head.L[:, recording.active]
+    x = np.linalg.lstsq(parts, recording.y, rcond=None)[0]
+    loudness = np.linalg.norm(parts, axis=0) * np.linalg.norm(x, axis=1)
+    assert (np.diff(loudness) < 0.05 * loudness[0]).all()

@@ -160,12 +160,34 @@ def test_colours_do_not_change_with_time(quantity):
     assert np.array_equal(first, last) == (quantity == "std")
 
 
+def test_the_error_of_a_mixture_changes_with_time():
+    e = brain.simulated_estimate("spike_slab")
+    first, how_first = brain.map_values(e, "std", 0, 2)
+    peak, how_peak = brain.map_values(e, "std", 18, 2)
+    assert how_first == how_peak
+    assert not np.allclose(first, peak)
+
+
+@pytest.mark.parametrize("name", SupportsExplorer.controls)
+def test_every_control_of_supports_changes_the_picture(name):
+    e = SupportsExplorer()
+    values = e.controls[name].static
+    shown = {png(e.draw(**{**e.start, name: value})) for value in values}
+    assert len(shown) == len(values)
+
+
 # ---- what has no picture
 
 
 def test_nothing_pruned_is_a_sentence():
     with pytest.raises(Impossible, match="BMN prunes no source here"):
         CoverageExplorer().draw("BMN", "pruned", "interval, each sample", 5)
+
+
+def test_the_sampler_on_the_real_recording_is_a_sentence():
+    "With or without one"
+    with pytest.raises(Impossible, match="spike_slab takes half a minute"):
+        BrainExplorer().draw("real", "spike_slab", "mean", 90, 2)
 
 
 def test_runs_are_kept():
