@@ -30,6 +30,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "recording.estimate": ["estimate_evoked"],
     "recording.posterior": ["EvokedPosterior"],
     "calibration.coverage": ["coverage_curve"],
+    "calibration.recalibrate": ["IsotonicRecalibrator"],
+    "calibration.conformal": ["ConformalCalibrator"],
     "published.uncertainty_estimator": ["UncertaintyEstimator"],
     "published.metric_evaluator": ["MetricEvaluator"],
     "published.leadfield_builder": ["LeadfieldBuilder"],

@@ -67,6 +67,7 @@ MAY_USE_LATE = {  # imported inside a function only
     "viz": {"mne"},
     "cli": {"matplotlib"},
     "calibration.coverage": {"pandas"},
+    "calibration.level_map": {"sklearn"},
     "evaluation.errors": {"ot"},
     "explorers": {"mne"},
 }

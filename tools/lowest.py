@@ -19,7 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 HOME = ROOT / ".venv-lowest"
 EXTRAS = ("frames", "metrics", "heads")
-TESTERS = ("pytest", "pytest-xdist", "packaging", "scoringrules>=0.7", "scikit-learn==1.4.0")
+TESTERS = ("pytest", "pytest-xdist", "packaging", "scoringrules>=0.7")
 
 CONTRACT = ["tests/test_solvers.py", "tests/test_road.py"]
 # About the notebooks, the site and the tools, which are made with the newest versions

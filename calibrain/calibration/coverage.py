@@ -84,6 +84,7 @@ class CoverageCurve:
     mode: str  # `"pointwise"` or `"aggregated"`
     region: str  # `"marginal"` or `"ellipsoid"`
     every_point: bool = False  # Whether nothing was left out
+    n_orient: int | None = None  # Components of a source, where it is known
 
     @property
     def n_runs(self) -> int:
@@ -162,6 +163,7 @@ def count_coverage(
         mode=s.mode,
         region=s.region,
         every_point=every_point,
+        n_orient=s.n_orient,
     )
 
 # %% ../../nbs/api/calibration/02_coverage.ipynb #221d5597
@@ -202,6 +204,10 @@ def _check_curves(curves: list) -> None:
             cure = "count all runs with the same every_point"
             must = f"with every_point={first.every_point}, like the first"
             refuse(ValueError, "curves", must, f"another in number {i}", cure)
+        if curve.n_orient != first.n_orient:
+            cure = "sources of another orientation err in another way: keep them apart"
+            must = f"of sources with n_orient={first.n_orient}, like the first"
+            refuse(ValueError, "curves", must, f"{curve.n_orient} in number {i}", cure)
         if (curve.mode, curve.region) != (first.mode, first.region):
             must = f"{first.mode} {first.region}, like the first"
             got = f"{curve.mode} {curve.region} in number {i}"

@@ -84,6 +84,7 @@ class Distances:
     )  # Directions in which the set has extent, 0 for a point, `(n_sources, n_parts)`
     mode: str  # `"pointwise"`: every sample; `"aggregated"`: the average over time
     region: str  # `"marginal"`: each component; `"ellipsoid"`: a source's components together
+    n_orient: int | None = None  # Components of a source, where it is known
 
     @property
     def level(self) -> np.ndarray:  # `(n_sources, n_parts, n_samples)`
@@ -134,7 +135,7 @@ def _in_mixture(x_true: np.ndarray, mixture: Mixture, mode: str, region: str) ->
         )
         d2[on] = far.reshape(on.sum(), n_parts, n_samples)
         rank[on] = wide.reshape(on.sum(), n_parts, n_samples).max(2)
-    return Distances(d2, rank, mode, region)
+    return Distances(d2, rank, mode, region, k)
 
 # %% ../../nbs/api/calibration/01_credible_sets.ipynb #f91e5ce5
 MODES = {m: m for m in ("pointwise", "aggregated")}
@@ -172,7 +173,7 @@ def mahalanobis(
         size = size.max(1)
     d2, rank = _distance(error, cov, size)
     d2 = d2.reshape(n_sources, -1, n_samples)
-    return Distances(d2, rank.reshape(n_sources, -1), mode, region)
+    return Distances(d2, rank.reshape(n_sources, -1), mode, region, k)
 
 # %% ../../nbs/api/calibration/01_credible_sets.ipynb #1493e006
 def reach(

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ConvergenceWarning', 'NoiseBoundaryWarning', 'DisagreementWarning', 'NoiseWarning', 'NoiseSizeWarning',
-           'NoiseShapeWarning', 'NoiseSamplesWarning', 'RankWarning', 'NothingFoundWarning', 'warn',
-           'PlausibilityWarning', 'MissingPackageWarning']
+           'NoiseShapeWarning', 'NoiseSamplesWarning', 'RankWarning', 'NothingFoundWarning', 'InfiniteSetWarning',
+           'warn', 'PlausibilityWarning', 'MissingPackageWarning']
 
 # %% ../../nbs/api/core/03_warnings.ipynb #c0de0303
 import sys
@@ -47,6 +47,10 @@ class RankWarning(NoiseWarning):
 # %% ../../nbs/api/core/03_warnings.ipynb #c828fbc7
 class NothingFoundWarning(UserWarning):
     "No source was switched on: the estimate is 0 ± 0 everywhere, which is no statement of certainty"
+
+# %% ../../nbs/api/core/03_warnings.ipynb #4630df88
+class InfiniteSetWarning(UserWarning):
+    "No finite set holds the truth as often as was asked; what is returned is infinite"
 
 # %% ../../nbs/api/core/03_warnings.ipynb #3dba69c5
 def warn(
