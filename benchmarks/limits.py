@@ -22,7 +22,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
 
-from .full_bayes import LEVELS, band, judged, share
+from .full_bayes import LEVELS, band, judged
 
 HERE = Path(__file__).resolve().parent
 METHODS = ("spike_slab", "gamma_map", "gamma_map_sflex", "oracle")
@@ -181,7 +181,12 @@ def one_run(cell, seed):
 def band_of_share(pairs, rng):
     "Hits of all runs by cases of all runs, with its band; words where there was no case"
     pairs = np.array(pairs)
-    return band(pairs, rng, share) if pairs[:, 1].any() else "none"
+    hits, of = pairs.sum(0)
+    if not of:
+        return "none"
+    draws = [pairs[rng.integers(len(pairs), size=len(pairs))].sum(0) for _ in range(400)]
+    low, high = np.percentile([h / n for h, n in draws if n], [2.5, 97.5])
+    return f"{hits / of:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def figures(runs, name):

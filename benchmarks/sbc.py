@@ -30,9 +30,9 @@ from calibrain.solvers.slots import FACTORS, PRIOR_OFF, Chain, Dual
 HERE = Path(__file__).resolve().parent
 KINDS = {  # components of a source, orientation, runs
     "one component": (1, "both", 500),
-    "two, isotropic or one direction": (2, "both", 250),
+    "two, isotropic or one direction": (2, "both", 200),
     "three, isotropic": (3, "isotropic", 150),
-    "three, isotropic or one direction": (3, "both", 150),
+    "three, isotropic or one direction": (3, "both", 100),
 }
 STRATA = {"0.02 to 0.3": (0.02, 0.3), "0.3 to 0.9": (0.3, 0.9), "above 0.9": (0.9, 1.01)}
 N_SENSORS, N_PLACES, N_COLUMNS, N_SLOTS = 10, 24, 3, 30
