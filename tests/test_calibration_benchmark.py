@@ -8,7 +8,6 @@ import numpy as np
 from benchmarks import calibration
 from calibrain.posterior.moments import Moments
 
-
 FOLDER = Path(calibration.__file__).parent
 
 
