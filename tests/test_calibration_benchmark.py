@@ -1,9 +1,19 @@
-"The benchmark of calibration judges a known law as it should"
+"The benchmark of calibration: its page is made from its figures, and it judges a known law"
+
+import json
+from pathlib import Path
 
 import numpy as np
 
 from benchmarks import calibration
 from calibrain.posterior.moments import Moments
+
+FOLDER = Path(calibration.__file__).parent
+
+
+def test_the_page_is_made_from_the_figures():
+    found = json.loads((FOLDER / "calibration.json").read_text(encoding="utf-8"))
+    assert (FOLDER / "calibration.md").read_text(encoding="utf-8") == calibration.document(found)
 
 
 def test_all_methods_on_a_known_law():
