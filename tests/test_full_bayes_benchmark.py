@@ -7,13 +7,25 @@ import numpy as np
 from scipy.integrate import quad
 from scipy.stats import norm
 
-from benchmarks import full_bayes, limits
+from benchmarks import full_bayes, limits, recordings, sampler
 
 FOLDER = Path(full_bayes.__file__).parent
 
 
 def test_the_page_is_made_from_the_figures():
-    assert (FOLDER / "full_bayes.md").read_text(encoding="utf-8") == full_bayes.document()
+    for benchmark in (full_bayes, recordings, sampler):
+        page = Path(benchmark.__file__).with_suffix(".md")
+        assert page.read_text(encoding="utf-8") == benchmark.document()
+
+
+def test_chosen_figures_are_what_the_tutorial_says():
+    "Patches without points are the default for recordings since seizures are found with them"
+    rows = json.loads((FOLDER / "recordings-seizures.json").read_text(encoding="utf-8"))
+    inside = {}
+    for row in rows:
+        inside.setdefault(row["way"], []).append(row["inside"])
+    assert sum(inside["spike_slab, 10, 20, 30 mm"]) == 3 and sum(inside["gamma_map"]) == 1
+    assert sum(inside["spike_slab, points, 10, 20, 30 mm"]) == 1
 
 
 def test_the_score_is_an_integral():
