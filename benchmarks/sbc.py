@@ -30,7 +30,7 @@ from calibrain.solvers.slots import FACTORS, PRIOR_OFF, Chain, Dual
 HERE = Path(__file__).resolve().parent
 KINDS = {  # components of a source, orientation, runs
     "one component": (1, "both", 500),
-    "two, isotropic or one direction": (2, "both", 200),
+    "two, isotropic or one direction": (2, "both", 400),
     "three, isotropic": (3, "isotropic", 150),
     "three, isotropic or one direction": (3, "both", 100),
 }
