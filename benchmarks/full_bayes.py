@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import warnings
+from functools import partial
 from pathlib import Path
 from time import process_time
 
@@ -70,28 +71,32 @@ def judged(x, active, mean, std, k):
     )
 
 
+def measured(solve, x, active, k):
+    "What a solver, called without arguments, says of a truth, and how long it takes"
+    start = process_time()
+    result = solve()
+    mean, std = result.posterior.mean, result.posterior.std
+    seconds = process_time() - start
+    out = judged(x, active, mean, std, k) | dict(seconds=seconds)
+    if "inclusion" in result:
+        P = result["inclusion"]
+        out |= dict(
+            converged=bool(result.converged),
+            delta=float(result["delta_inclusion"]),
+            reduction=float(result["reduction_count"]),
+            found=[int((P[active] > 0.5).sum()), len(active)],
+            n_components=int(result["n_components"]),
+            factor=float(np.mean(result["noise_factor"])),
+        )
+    return out
+
+
 def one_run(lf, alpha, seed, solvers):
     "Every solver on one recording"
     x, active, y, noise_var = simulated(lf, alpha, seed)
     L, k = lf.matrix(), lf.n_orient
-    out = {}
-    for name, solve in solvers.items():
-        start = process_time()
-        result = solve(L, y, noise_var, k)
-        mean, std = result.posterior.mean, result.posterior.std
-        seconds = process_time() - start
-        out[name] = judged(x, active, mean, std, k) | dict(seconds=seconds)
-        if "inclusion" in result:
-            P = result["inclusion"]
-            out[name] |= dict(
-                converged=result.converged,
-                delta=result["delta_inclusion"],
-                reduction=result["reduction_count"],
-                found=[int((P[active] > 0.5).sum()), len(active)],
-                n_components=result["n_components"],
-                factor=float(np.mean(result["noise_factor"])),
-            )
-    return out
+    given = (L, y, noise_var, k)
+    return {name: measured(partial(f, *given), x, active, k) for name, f in solvers.items()}
 
 
 def band(values, rng, of=np.mean):

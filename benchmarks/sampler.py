@@ -11,39 +11,22 @@ import json
 import os
 import resource
 import warnings
+from functools import partial
 from pathlib import Path
-from time import process_time
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
 
-from .full_bayes import judged, simulated, table
+from .full_bayes import measured, simulated, table
 
 HERE = Path(__file__).resolve().parent
 
 
 def solved(methods, L, y, x, active, k):
     "Every method on one recording, judged"
-    out = {}
-    for name, solve in methods.items():
-        start = process_time()
-        result = solve(L, y)
-        seconds = process_time() - start
-        p = result.posterior
-        out[name] = judged(x, active, p.mean, p.std, k) | dict(seconds=seconds)
-        if "inclusion" in result:
-            P = result["inclusion"]
-            out[name] |= dict(
-                converged=bool(result.converged),
-                delta=float(result["delta_inclusion"]),
-                reduction=float(result["reduction_count"]),
-                found=[int((P[active] > 0.5).sum()), len(active)],
-                n_components=int(result["n_components"]),
-                factor=float(np.mean(result["noise_factor"])),
-            )
-    return out
+    return {name: measured(partial(f, L, y), x, active, k) for name, f in methods.items()}
 
 
 def learned(seed):

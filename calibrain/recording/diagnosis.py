@@ -15,7 +15,7 @@ from scipy import linalg
 from ..core.checks import refuse
 from ..core.warnings import NoiseShapeWarning, NoiseSizeWarning, warn
 from ..head.samples import samples_per_independent
-from .input import before_stimulus, finite_samples, variance
+from .input import baseline_samples, finite_samples, variance
 from ..solvers.analytic import as_complex, as_samples
 
 # %% ../../nbs/api/recording/08_diagnosis.ipynb #c03f9bd0
@@ -167,7 +167,7 @@ def baseline_power(
     one_of_many: bool = False,  # Whether it is an epoch of many, of which only units are checked
 ) -> float | None:  # In multiples of the covariance; `None` without a baseline
     "Whitened variance before the stimulus, with what is to be said of it"
-    before = finite_samples(white[:, before_stimulus(e)])
+    before = baseline_samples(e, white)
     if before.shape[1] < 2:
         _without_baseline(e, finite_samples(white), noise, cov, one_of_many)
         return None

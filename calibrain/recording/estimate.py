@@ -21,13 +21,7 @@ from ..core.warnings import NoiseWarning, PlausibilityWarning, warn
 from ..head.leadfield import Leadfield
 from ..posterior.result import Result
 from .diagnosis import baseline_power
-from calibrain.recording.input import (
-    as_conditions,
-    before_stimulus,
-    check_data,
-    finite_samples,
-    time_window,
-)
+from .input import as_conditions, baseline_samples, check_data, time_window
 from .leadfield import as_forward
 from .posterior import EvokedPosterior
 from .time import baseline_factor, time_correlation
@@ -92,11 +86,6 @@ class _Condition:
     baseline: float | None  # Power of its baseline, in multiples of the noise of one epoch
 
 
-def _before(e: mne.Evoked, white: np.ndarray) -> np.ndarray:  # `(n_sensors, n_samples)`
-    "What was measured before the stimulus, without gaps"
-    return finite_samples(white[:, before_stimulus(e)])
-
-
 def _time_cov(
     bound: Bound, conditions: Iterable, head: WhitenedForward, n_times: int
 ) -> np.ndarray | None:  # `(n_times, n_times)`
@@ -104,7 +93,7 @@ def _time_cov(
     asks = "time_cov" in bound.solver.takes() and "time_cov" not in bound.arguments
     if not asks:
         return None
-    before = [np.sqrt(e.nave) * _before(e, head.whiten(e)) for e in conditions]
+    before = [np.sqrt(e.nave) * baseline_samples(e, head.whiten(e)) for e in conditions]
     time_cov = time_correlation(before, n_times)
     if time_cov is None:
         warn(
@@ -132,7 +121,7 @@ def _match(e: mne.Evoked, head: WhitenedForward, window: slice, noise: _Noise) -
         time_cov=None if noise.time_cov is None else noise.time_cov[:n, :n],
         times=times,
     )
-    return _Condition(e, recording, float(times[0]), _before(e, white), baseline)
+    return _Condition(e, recording, float(times[0]), baseline_samples(e, white), baseline)
 
 # %% ../../nbs/api/recording/02_estimate.ipynb #355fff09
 def _residual_power(L: np.ndarray, y: np.ndarray, result: Result) -> tuple[float, float]:

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['as_conditions', 'shared_channels', 'check_channels', 'check_data', 'time_window', 'before_stimulus', 'finite_samples',
-           'variance']
+           'baseline_samples', 'variance']
 
 # %% ../../nbs/api/recording/01_input.ipynb #c6330141
 from collections.abc import Sequence
@@ -274,6 +274,14 @@ def finite_samples(
     "The samples without gaps"
     finite = np.isfinite(data).all(axis=0)
     return data if finite.all() else data[:, finite]
+
+
+def baseline_samples(
+    e: mne.Evoked,  # One condition
+    data: np.ndarray,  # Its data, or what was made of them, `(n_sensors, n_times)`
+) -> np.ndarray:  # `(n_sensors, n_samples)`
+    "What was measured before the stimulus, without gaps"
+    return finite_samples(data[:, before_stimulus(e)])
 
 
 def variance(

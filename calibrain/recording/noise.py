@@ -27,7 +27,7 @@ from calibrain.head.samples import (
     was_shrunk,
 )
 from ..head.whitening import Whitener, check_covariance
-from .input import before_stimulus, check_channels, finite_samples
+from .input import baseline_samples, check_channels, finite_samples
 from ..solvers.analytic import as_samples
 
 # %% ../../nbs/api/recording/07_noise.ipynb #6e72c9ee
@@ -301,7 +301,7 @@ def _parts(
         rows = [e.ch_names.index(n) for n in names]
         one_epoch = np.sqrt(e.nave) * (P @ (from_si[:, None] * e.data[rows]))
         data.append(finite_samples(one_epoch))
-        before.append(finite_samples(one_epoch[:, before_stimulus(e)]))
+        before.append(baseline_samples(e, one_epoch))
     together = np.hstack(data)
     duration = together.shape[1] / info["sfreq"]
     together = as_samples(together)

@@ -12,6 +12,7 @@ import numpy as np
 from scipy import linalg
 
 from ..core.checks import check_count
+from ..head.samples import lagged_sums
 from ..solvers.compressed import time_roots
 
 # %% ../../nbs/api/recording/10_time.ipynb #04e079a1
@@ -25,13 +26,6 @@ def _parzen(n: int) -> np.ndarray:  # `(n,)`
     return np.where(at < 0.5, 1 - 6 * at**2 * (1 - at), 2 * (1 - at) ** 3)
 
 
-def _lagged(white: np.ndarray, n_lags: int) -> np.ndarray:  # `(n_lags,)`
-    "Sums of products of samples and later ones, over all rows"
-    centred = white - white.mean(axis=1, keepdims=True)
-    padded = np.fft.fft(centred, 2 * white.shape[1], axis=1)
-    return np.fft.ifft((np.abs(padded) ** 2).sum(axis=0)).real[:n_lags]
-
-
 def time_correlation(
     baselines: Sequence[np.ndarray],  # Whitened noise, each `(n_sensors, n_samples)`
     n_times: int,  # Samples of the window that it is for
@@ -42,7 +36,7 @@ def time_correlation(
     if not long_enough:
         return None
     n_lags = min(b.shape[1] for b in long_enough) // 2
-    sums = np.sum([_lagged(b, n_lags) for b in long_enough], axis=0)
+    sums = np.sum([lagged_sums(b).real[:n_lags] for b in long_enough], axis=0)
     rho = np.zeros(max(n_times, n_lags))
     rho[:n_lags] = (1 - WHITE_SHARE) * _parzen(n_lags) * sums / sums[0]
     rho[0] = 1

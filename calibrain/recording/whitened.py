@@ -23,10 +23,9 @@ from ..head.whitening import Whitener
 from ..posterior.result import Result, with_posterior
 from .agreement import check_cov_projections, check_forward_agrees
 from calibrain.recording.input import (
-    before_stimulus,
+    baseline_samples,
     check_channels,
     check_data,
-    finite_samples,
     shared_channels,
     variance,
 )
@@ -49,7 +48,7 @@ def _with_reference(e: mne.Evoked, names: list) -> mne.Info:
 def _baseline(e: mne.Evoked, names: list) -> np.ndarray:  # `(n_sensors, n_times)`
     "What was measured before the stimulus, without gaps"
     rows = [e.ch_names.index(n) for n in names]
-    before = finite_samples(e.data[rows][:, before_stimulus(e)])
+    before = baseline_samples(e, e.data[rows])
     if before.shape[1] < 2:
         must = "given where there is no baseline"
         cure = "compute it with mne.compute_covariance, or keep samples before 0 s"

@@ -148,7 +148,10 @@ class _Model:
         self.z -= of_data.T @ P
         self.P = np.concatenate([self.P, P])
 
-    def add(self, slot: Slot) -> None:
+    def add(
+        self,
+        slot: Slot,  # The one to add
+    ) -> None:
         "One slot more: a block more of the Cholesky factor"
         N, k = self.dual.n_places, self.dual.k
         own = slice(slot.place, None, N)
@@ -218,13 +221,19 @@ class _Choice:
         self.below = np.cumsum(self.bound)
         self.seen: dict[int, np.ndarray] = {}
 
-    def turn(self, directions: np.ndarray) -> None:
+    def turn(
+        self,
+        directions: np.ndarray,  # Unit vectors, `(n_directions, k)`
+    ) -> None:
         "Look along these directions, and forget what was seen along others"
         self.directions = directions
         if self.weights.k > 1 and self.weights.direction and self.seen:
             self.forget()
 
-    def place(self, rng: np.random.Generator) -> int | None:
+    def place(
+        self,
+        rng: np.random.Generator,  # Where random numbers come from
+    ) -> int | None:
         "Draw a place, or off"
         while True:
             x = rng.random() * (self.below[-1] + self.off)
@@ -242,7 +251,11 @@ class _Choice:
             if accepted:
                 return n
 
-    def draw(self, dual: Dual, rng: np.random.Generator) -> Slot | None:
+    def draw(
+        self,
+        dual: Dual,  # Leadfield and recording
+        rng: np.random.Generator,  # Where random numbers come from
+    ) -> Slot | None:
         "Draw place, variance and direction, or off"
         n = self.place(rng)
         if n is None:
