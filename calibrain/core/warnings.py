@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ConvergenceWarning', 'NoiseBoundaryWarning', 'DisagreementWarning', 'NoiseWarning', 'NoiseSizeWarning',
            'NoiseShapeWarning', 'NoiseSamplesWarning', 'RankWarning', 'NothingFoundWarning', 'InfiniteSetWarning',
-           'warn', 'PlausibilityWarning', 'MissingPackageWarning']
+           'ShiftWarning', 'warn', 'PlausibilityWarning', 'MissingPackageWarning']
 
 # %% ../../nbs/api/core/03_warnings.ipynb #c0de0303
 import sys
@@ -51,6 +51,10 @@ class NothingFoundWarning(UserWarning):
 # %% ../../nbs/api/core/03_warnings.ipynb #4630df88
 class InfiniteSetWarning(UserWarning):
     "No finite set holds the truth as often as was asked; what is returned is infinite"
+
+# %% ../../nbs/api/core/03_warnings.ipynb #26a4072b
+class ShiftWarning(UserWarning):
+    "A recording is not like the runs that a passport was made of"
 
 # %% ../../nbs/api/core/03_warnings.ipynb #3dba69c5
 def warn(

@@ -16,6 +16,7 @@ import mne
 import numpy as np
 from fastcore.basics import patch
 
+from ..calibration.calibration import Calibration, calibration_from_arrays
 from ..core.archive import read_arrays, write_arrays
 from ..core.checks import check_choice, check_number, refuse
 from ..core.tables import html_table
@@ -47,6 +48,7 @@ class EvokedPosterior:
     comment: str = ""  # Name of the condition
     nave: float = 1  # Epochs that were averaged
     power: dict = field(default_factory=dict)  # Whitened power by name; the noise has 1
+    calibration: Calibration | None = None  # Maps that error bars go through, of a passport
 
     @property
     def posterior(self) -> Any:  # A `Posterior` or a `Mixture`
@@ -111,6 +113,16 @@ def std(self: EvokedPosterior) -> mne.SourceEstimate:  # Am; the same at all sam
     std = np.sqrt(np.maximum(variance, 0)) * np.ones(p.n_times)
     return _estimate(self, std[:, 0] if self.n_orient == 1 else std)
 
+# %% ../../nbs/api/recording/03_posterior.ipynb #c09d4e14
+@patch
+def _reach(self: EvokedPosterior, level: float) -> Any:
+    "How many standard deviations an interval reaches, of each source where that differs"
+    if self.calibration is None:
+        return NormalDist().inv_cdf((1 + level) / 2)
+    reach = self.calibration.reach(level, self.posterior.n_sources)
+    reach = np.where(np.isinf(reach), np.finfo(float).max / 1e12, reach)  # infinite times zero
+    return reach.reshape(-1, *[1] * (self.std.data.ndim - 1))
+
 # %% ../../nbs/api/recording/03_posterior.ipynb #4825fb22
 @patch
 def interval(
@@ -119,8 +131,8 @@ def interval(
 ) -> tuple:  # Lower and upper end, two estimates, Am
     "Credible interval of each amplitude, or of each component of a vector"
     level = check_number("level", level, above=0, most=1 - 1e-12, cure="0.95 for 95 %")
-    half_width = NormalDist().inv_cdf((1 + level) / 2) * self.std.data
     mean = self.mean
+    half_width = self._reach(level) * self.std.data
     if np.iscomplexobj(mean.data):  # an interval of each part
         half_width = half_width * (1 + 1j)
     return mean - half_width, mean + half_width
@@ -130,6 +142,8 @@ def interval(
 def _exceeds(self: EvokedPosterior, threshold: float) -> np.ndarray:  # `(n_sources, n_times)`
     "Probability that amplitudes exceed a value in nAm"
     p = self.posterior
+    if self.calibration is not None:
+        return self.calibration.exceedance(self.result, threshold)
     if isinstance(p, Mixture):
         return p.exceedance(threshold)
     mean = p.mean.reshape(p.n_sources, p.n_orient, -1)
@@ -201,6 +215,7 @@ def _repr_html_(self: EvokedPosterior) -> str:  # HTML
         "epochs averaged": f"{self.nave:g}",
         "strongest": self._strongest(),
         **facts,
+        "error bars": "of the solver" if self.calibration is None else self.calibration.about,
     }
     return html_table(self.comment or "Evoked posterior", rows)
 
@@ -253,6 +268,9 @@ def save(
         out[f"vertices/{i}"] = np.asarray(vertices)
     for name, value in self.power.items():
         out[f"power/{name}"] = value
+    if self.calibration is not None:
+        for name, value in self.calibration.to_arrays().items():
+            out[f"calibration/{name}"] = value
     return write_arrays(path, out | result_to_arrays(self.result))
 
 
@@ -266,6 +284,7 @@ def load(
     if str(arrays.get("kind", "")) != _KIND:
         got = f"{path} with {', '.join(list(arrays)[:5]) or 'nothing'}"
         refuse(ValueError, "path", "a file with an evoked posterior", got)
+    applied = _below(arrays, "calibration/")
     texts = {name: str(arrays[name]) if name in arrays else None for name in _TEXTS}
     numbers = {name: float(arrays[name]) for name in _NUMBERS}
     return cls(
@@ -274,6 +293,7 @@ def load(
         coords=arrays["coords"],
         basis=arrays.get("basis"),
         power={name: float(v) for name, v in _below(arrays, "power/").items()},
+        calibration=calibration_from_arrays(applied) if applied else None,
         **texts,
         **numbers,
     )
