@@ -16,7 +16,7 @@ from fastcore.basics import patch
 from scipy.special import erfinv
 
 from ..calibration.calibration import Calibration
-from ..calibration.coverage import CoverageCurve
+from ..calibration.coverage import DEFAULT_LEVELS, CoverageCurve, check_levels
 from ..calibration.level_map import LevelMap, isotonic_map
 from ..calibration.observable import observable_strata
 from ..core.checks import check_choice, refuse
@@ -55,13 +55,19 @@ class Passport:
         "Names of the solvers"
         return tuple(self.runs)
 
+    @property
+    def n_runs(self) -> tuple:
+        "Training and test runs"
+        parts = next(iter(self.runs.values()))
+        return tuple(parts[part].curve.n_runs for part in _PARTS)
+
     @cached_property
     def maps(self) -> dict:  # Solver → stratum → `LevelMap`
         "Which level to ask for"
         return {name: _maps(parts["train"].curve) for name, parts in self.runs.items()}
 
     def __repr__(self) -> str:
-        train, test = (next(iter(self.runs.values()))[part].curve.n_runs for part in _PARTS)
+        train, test = self.n_runs
         head = f"{len(self.ch_names)} channels, {self.n_sources} sources × {self.n_orient}"
         return f"<Passport: {', '.join(self.solvers)}; {head}; {train} + {test} runs>"
 
@@ -111,17 +117,58 @@ def _width(levels: np.ndarray, std: float) -> np.ndarray:
 
 
 @patch
-def _rows(self: Passport, solver: str) -> list:  # Of dicts
+def solver_of(
+    self: Passport,
+    name: str,  # Of the solver of a result
+) -> str:  # The same
+    "Refuse a solver that was not run"
+    if name not in self.runs:
+        cure = f"calibrate(…, solver={name!r})"
+        refuse(ValueError, "result", f"of {' or '.join(self.solvers)}", name, cure)
+    return name
+
+
+@patch
+def strata(
+    self: Passport,
+    solver: str,  # Which
+) -> dict:  # Name → points of the test runs
+    "Strata that have a map, and points to try it on"
+    test = self.runs[self.solver_of(solver)]["test"].curve
+    mapped = self.maps[solver]
+    return {n: int(total) for n, total in zip(test.strata, test.total) if n in mapped and total}
+
+
+@patch
+def curves(
+    self: Passport,
+    solver: str,  # Which
+    stratum: str = "active",  # Of which sources
+    levels: Sequence[float] = DEFAULT_LEVELS,  # Levels that are promised
+) -> dict:  # "before" and "after" → `CoverageCurve` of the test runs
+    "Coverage of a stratum before and after calibration"
+    test, maps = self.runs[self.solver_of(solver)]["test"].curve, self.maps[solver]
+    check_choice("stratum", stratum, self.strata(solver))
+    promised = check_levels(levels)
+    column = test.strata.index(stratum)
+    asked = np.where(promised == 1, 1.0, maps[stratum].levels(promised))
+    after = _at(test, column, asked)
+    return dict(before=_at(test, column, promised), after=replace(after, nominal=promised))
+
+
+@patch
+def rows_of(
+    self: Passport,
+    solver: str,  # Which
+) -> list:  # Of dicts with `COLUMNS`, one for each stratum and level
     "The table of one solver"
-    test, maps = self.runs[solver]["test"], self.maps[solver]
+    test, maps = self.runs[self.solver_of(solver)]["test"], self.maps[solver]
     levels = np.array(self.levels)
     rows = []
-    for i, stratum in enumerate(test.curve.strata):
-        if stratum not in maps or not test.curve.total[i]:
-            continue
+    for stratum in self.strata(solver):
+        i = test.curve.strata.index(stratum)
         asked = maps[stratum].levels(levels)
-        before = _share(_at(test.curve, i, levels))
-        after = _share(_at(test.curve, i, asked))
+        before, after = (_share(of) for of in self.curves(solver, stratum, levels).values())
         std = float(np.average(np.nan_to_num(test.std[:, i]), weights=test.curve.totals[:, i]))
         oracle = np.nanmean(test.oracle) if stratum in ("active", "on") else np.nan
         widths = (_width(levels, std), _width(asked, std), _width(levels, oracle))
@@ -138,7 +185,7 @@ def table(self: Passport) -> Any:  # `pandas.DataFrame`
         import pandas as pd
     except ImportError as e:
         raise ImportError("table needs pandas: pip install 'calibrain[frames]'") from e
-    rows = [row for solver in self.solvers for row in self._rows(solver)]
+    rows = [row for solver in self.solvers for row in self.rows_of(solver)]
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 # %% ../../nbs/api/passport/05_passport.ipynb #3ffec391
@@ -148,7 +195,7 @@ def summary(
     solver: str,  # Which
 ) -> dict:  # Name → number
     "Figures of a solver's test runs that have no level"
-    test = self.runs[check_choice("solver", solver, dict.fromkeys(self.solvers)) or solver]["test"]
+    test = self.runs[self.solver_of(solver)]["test"]
     total = dict(zip(test.curve.strata, test.curve.total))
     claims = int(total.get("claims", 0))
     known = np.isfinite(test.localisation)
@@ -157,6 +204,24 @@ def summary(
         "localisation, mm": 1e3 * np.median(test.localisation[known]) if known.any() else np.nan,
         "seconds a run": float(test.seconds.mean()),
     }
+
+
+@patch
+def in_words(
+    self: Passport,
+    solver: str,  # Which
+) -> str:  # A sentence
+    "What the passport says of the active sources of a solver at its highest level"
+    top = max(self.levels)
+    row = next(r for r in self.rows_of(solver) if (r["stratum"], r["level"]) == ("active", top))
+    kept = f"{row['before']:.3f} before and {row['after']:.3f} after calibration"
+    band = f"[{row['after_low']:.3f}, {row['after_high']:.3f}]"
+    train, test = self.n_runs
+    wrong = f"head errors of {self.degrees:g}°" if self.degrees else "no error in the head"
+    return (
+        f"{100 * top:g} % intervals of active sources hold the truth {kept} {band}, "
+        f"{train} training and {test} test runs, {wrong}"
+    )
 
 
 @patch(as_prop=True)
@@ -168,7 +233,7 @@ def recommended(self: Passport) -> str:  # Name of a solver
 @patch
 def _price(self: Passport, solver: str) -> tuple:
     "Width of calibrated intervals at active sources, and before it whether there is one"
-    rows = [row for row in self._rows(solver) if row["stratum"] == "active"]
+    rows = [row for row in self.rows_of(solver) if row["stratum"] == "active"]
     highest = max(rows, key=lambda row: row["level"])
     return (not np.isfinite(highest["width_after"]), highest["width_after"])
 
@@ -182,7 +247,7 @@ def _repr_html_(self: Passport) -> str:  # HTML
     rows = {}
     for solver in self.solvers:
         top = max(self.levels)
-        for row in self._rows(solver):
+        for row in self.rows_of(solver):
             if row["level"] == top and row["stratum"] in _SHOWN:
                 kept = [f"{row[when]:.3f}" for when in ("before", "after")]
                 band = f"{row['after_low']:.3f} to {row['after_high']:.3f}"
@@ -215,18 +280,6 @@ def check_head(
         cure = "calibrate on this head"
         must = f"on the passport's head ({self.origin or 'without a name'})"
         refuse(ValueError, what, must, "another head", cure)
-
-
-@patch
-def solver_of(
-    self: Passport,
-    name: str,  # Of the solver of a result
-) -> str:  # The same
-    "Refuse a solver that was not run"
-    if name not in self.runs:
-        cure = f"calibrate(…, solver={name!r})"
-        refuse(ValueError, "result", f"of {' or '.join(self.solvers)}", name, cure)
-    return name
 
 
 @patch

@@ -91,6 +91,11 @@ def _plain_names(L: Prepared, n_sensors: int) -> tuple:
     )
 
 
+def _n_sensors(L: np.ndarray | Leadfield | Prepared, k: int) -> int:
+    "Sensors of a leadfield in any form"
+    return L.n_sensors if isinstance(L, Leadfield | Prepared) else len(check_leadfield(L, k))
+
+
 def array_scene(
     L: np.ndarray
     | Leadfield
@@ -111,8 +116,7 @@ def array_scene(
         plain = prepare(L, k)
         n_sensors = plain.n_sensors
     else:
-        known = isinstance(L, Leadfield | Prepared)
-        n_sensors = L.n_sensors if known else len(check_leadfield(L, k))
+        n_sensors = _n_sensors(L, k)
         record = L if isinstance(L, Leadfield) else None
         variance, w = 1.0, noise_whitener(noise, n_sensors, record)
         plain = prepare(L, k, W=w.W)
