@@ -1,6 +1,11 @@
 "Recalibration by the names of calibrain 1.0: what its tutorials call, and what they read"
 
+import contextlib
+import io
+import json
+import os
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -429,3 +434,81 @@ def test_the_calls_of_the_calibration_and_the_end_to_end_tutorial():
     )
     assert all(np.shape(values) == (11,) and np.isfinite(values).all() for values in drawn)
     assert len(post["calibration_metrics"]) == 4
+
+
+# ---- Against the release itself, where it is installed
+
+ROOT = Path(__file__).resolve().parents[1]
+BOTH = """
+import json
+import numpy as np
+from calibrain import MetricEvaluator, UncertaintyCalibrator, UncertaintyEstimator
+
+ue = UncertaintyEstimator(nominal_coverages=np.linspace(0, 1, 11))
+
+def dataset(k, seed, N=60, T=12):
+    rng = np.random.default_rng(seed)
+    root = rng.normal(size=(N, k, k)) + 2 * np.eye(k)
+    hat = 3 * rng.normal(size=(N, k, T))
+    x = hat + root @ rng.normal(size=(N, k, T))
+    cov = 0.5 * root @ root.transpose(0, 2, 1)
+    told = dict(n_sources=N, n_times=T, coil_type={1: None, 2: 3022, 3: 1}[k])
+    if k == 1:
+        arrays = dict(x_true=x[:, 0], x_hat=hat[:, 0], posterior_std=np.sqrt(cov[:, 0, 0]))
+        return dict(orientation_type="fixed", **arrays, **told)
+    Q = np.tile(np.eye(3)[:, :2], (N, 1, 1))
+    arrays = dict(x_true=x, x_hat=hat, posterior_cov_blocks=cov, Q_basis=Q)
+    return dict(orientation_type="free", **arrays, **told)
+
+def plain(value):
+    if isinstance(value, dict):
+        return {key: plain(v) for key, v in value.items()}
+    return np.asarray(value).tolist() if isinstance(value, np.ndarray | np.generic) else value
+
+found = {}
+for k in (1, 2, 3):
+    for kind in ("full_cov", "marginal"):
+        both = dict(train_data=dataset(k, 1), test_data=dataset(k, 2))
+        calibrator = UncertaintyCalibrator(ue, MetricEvaluator(ue))
+        one = calibrator.calibrate(**both, free_interval_type=kind)
+        fit = calibrator.fit_mapping(train_data=both["train_data"], free_interval_type=kind)
+        two = calibrator.evaluate_with_mapping(
+            test_data=both["test_data"], free_interval_type=kind
+        )
+        found[f"{k} {kind}"] = plain(dict(one=one, fit=fit, two=two))
+print(json.dumps(found))
+"""
+
+
+def differences(theirs, ours, path=()):
+    "Paths at which ours lacks a key, or has another shape or another value"
+    if isinstance(theirs, dict):
+        for key, value in theirs.items():
+            if key not in ours:
+                yield *path, key, "missing"
+            else:
+                yield from differences(value, ours[key], (*path, key))
+    elif np.shape(theirs) != np.shape(ours):
+        yield *path, "shape"
+    elif theirs != ours:
+        yield path
+
+
+def test_against_the_published_package():
+    "The same keys, shapes and values; only what comes after the map may differ"
+    from benchmarks.peers import Absent, python, run, versions
+
+    where = Path(os.environ.get("CALIBRAIN_PEER", ROOT / "benchmarks/.peer"))
+    try:
+        versions(where)
+    except Absent as e:
+        pytest.skip(f"no published package at {where} (set CALIBRAIN_PEER): {e}")
+    theirs = json.loads(run(str(python(where)), "-c", BOTH))
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        exec(BOTH, {})
+    ours = json.loads(out.getvalue())
+    after = {"post_calibration", "recalibrated_nominal_coverages"}
+    different = [path for path in differences(theirs, ours) if not after & {*path}]
+    assert not different
+    shapes = [path for path in differences(theirs, ours) if path[-1] in ("missing", "shape")]
+    assert not shapes
