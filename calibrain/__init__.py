@@ -34,5 +34,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "calibration.conformal": ["ConformalCalibrator"],
     "published.uncertainty_estimator": ["UncertaintyEstimator"],
     "published.metric_evaluator": ["MetricEvaluator"],
+    "published.uncertainty_calibrator": ["UncertaintyCalibrator"],
     "published.leadfield_builder": ["LeadfieldBuilder"],
 })

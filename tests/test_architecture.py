@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "recording": {"core", "posterior", "head", "solvers", "estimator"},
     "calibration": {"core", "posterior"},
     "evaluation": {"core", "posterior", "calibration"},
-    "published": {"core", "posterior", "head", "calibration", "evaluation"},
+    "published": {"core", "posterior", "head", "simulation", "calibration", "evaluation"},
     "viz": {"core", "posterior", "head", "calibration", "evaluation"},
     "utils": {"core"},  # the one module of calibrain 1.0 that its scripts import by its path
 }
