@@ -32,6 +32,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "calibration.coverage": ["coverage_curve"],
     "calibration.recalibrate": ["IsotonicRecalibrator"],
     "calibration.conformal": ["ConformalCalibrator"],
+    "passport.calibrate": ["calibrate", "Passport"],
     "published.uncertainty_estimator": ["UncertaintyEstimator"],
     "published.metric_evaluator": ["MetricEvaluator"],
     "published.uncertainty_calibrator": ["UncertaintyCalibrator"],
