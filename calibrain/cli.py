@@ -85,7 +85,44 @@ def parser() -> argparse.ArgumentParser:  # The parser
         default=41,
         help="seed of the simulated problem (default: 41, the tutorial's)",
     )
+    _add_calibrate(commands)
     return top
+
+
+def _add_calibrate(commands) -> None:
+    "What can be said to `calibrain calibrate`"
+    one = commands.add_parser(
+        "calibrate",
+        help="how often error bars hold the truth on your own head, and a passport for it",
+        description="Simulate on a head with its noise, calibrate the error bars of solvers, test "
+        "them, and write a passport, a table and a page. What was interrupted goes on where it was.",
+    )
+    one.add_argument("forward", metavar="FWD", type=Path, help="forward solution, -fwd.fif")
+    one.add_argument("cov", metavar="COV", type=Path, help="noise covariance, -cov.fif")
+    one.add_argument(
+        "evoked", metavar="AVE", type=Path, nargs="?", help="the response, -ave.fif (optional)"
+    )
+    one.add_argument(
+        "--out", metavar="DIR", type=_folder, required=True, help="folder for all of it"
+    )
+    one.add_argument("--condition", metavar="NAME", help="which response of AVE, by name or number")
+    one.add_argument(
+        "--solver",
+        metavar="NAME",
+        action="append",
+        help="a solver, repeated for several (default: spike_slab)",
+    )
+    one.add_argument("--orientation", default="auto", help="fixed, free, meg2, loose or auto")
+    one.add_argument("--noise", default="given", help="given, baseline or learn")
+    one.add_argument(
+        "--mismatch", default="moderate", help="none, small, moderate, large, or degrees"
+    )
+    one.add_argument(
+        "--train", metavar="N", type=int, default=50, help="training runs (default: 50)"
+    )
+    one.add_argument("--test", metavar="N", type=int, default=25, help="test runs (default: 25)")
+    one.add_argument("--jobs", metavar="N", type=int, default=1, help="processes (default: 1)")
+    one.add_argument("--seed", metavar="N", type=_seed, default=0, help="seed (default: 0)")
 
 # %% ../nbs/api/commands/01_cli.ipynb #e0882d12
 def text_table(
@@ -429,7 +466,12 @@ def main(
     "The command `calibrain`"
     try:
         args = parser().parse_args(argv)
-        return demo_command(args.out, args.seed)
+        if args.command == "demo":
+            return demo_command(args.out, args.seed)
+        _one_thread()
+        from calibrain.passport.command import calibrate_command
+
+        return calibrate_command(args, _say, _complain)
     except SystemExit as e:
         return e.code if isinstance(e.code, int) else 0
     except KeyboardInterrupt:

@@ -29,11 +29,14 @@ MAY_IMPORT = {
     "simulation": {"core", "head"},
     "solvers": {"core", "posterior", "head"},
     "estimator": {"core", "posterior", "head", "solvers"},
-    "recording": {"core", "posterior", "head", "solvers", "estimator"},
+    "recording": {"core", "posterior", "head", "solvers", "estimator", "calibration"},
     "calibration": {"core", "posterior"},
     "evaluation": {"core", "posterior", "calibration"},
     "published": {"core", "posterior", "head", "simulation", "calibration", "evaluation"},
     "viz": {"core", "posterior", "head", "calibration", "evaluation"},
+    "passport": {
+        *("core", "posterior", "head", "simulation", "solvers", "recording", "calibration", "viz"),
+    },
     "utils": {"core"},  # the one module of calibrain 1.0 that its scripts import by its path
 }
 MAY_IMPORT["demo"] = {*MAY_IMPORT} - {"recording", "published", "utils"}
@@ -57,6 +60,7 @@ MAY_USE = {
     "head.average": {"mne"},
     "head.template": {"mne"},
     "recording": {"mne"},
+    "passport": {"mne"},
     "viz": {"matplotlib", "mpl_toolkits"},
     "explorers": {"matplotlib", "ipywidgets", "PIL"},
 }
@@ -68,6 +72,9 @@ MAY_USE_LATE = {  # imported inside a function only
     "cli": {"matplotlib"},
     "calibration.coverage": {"pandas"},
     "calibration.level_map": {"sklearn"},
+    "passport.passport": {"pandas"},
+    "passport.shift": {"sklearn"},
+    "passport.runs": {"joblib"},
     "evaluation.errors": {"ot"},
     "explorers": {"mne"},
 }

@@ -6,6 +6,7 @@
 __all__ = ['LEVELS', 'calibrate']
 
 # %% ../../nbs/api/passport/06_calibrate.ipynb #3c50a3b9
+import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -194,8 +195,6 @@ def calibrate(
 
 def _passport(plan: Plan, runs: dict) -> Passport:
     "What was found, as a record"
-    from calibrain import __version__
-
     scene = plan.scene
     kept = scene.fingerprint()
     record = scene.leadfield.record
@@ -220,5 +219,5 @@ def _passport(plan: Plan, runs: dict) -> Passport:
         noise_size=kept["noise"],
         params=params,
         origin="" if record is None else record.origin,
-        version=__version__,
+        version=sys.modules["calibrain"].__version__,
     )

@@ -7,6 +7,7 @@ __all__ = []
 
 # %% ../../nbs/api/passport/07_files.ipynb #d4672287
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from hashlib import blake2b
@@ -96,14 +97,13 @@ def _check_file(arrays: Mapping, path: Any) -> dict:
 
 def _check_version(version: str, any_version: bool) -> None:
     "Refuse a passport of another version of this package"
-    from calibrain import __version__
-
-    if version == __version__:
+    here = sys.modules["calibrain"].__version__
+    if version == here:
         return
     if not any_version:
         cure = "calibrate again, or pass any_version=True"
-        refuse(ValueError, "path", f"a passport of calibrain {__version__}", version, cure)
-    warn(f"the passport was made by calibrain {version}, this is {__version__}", ShiftWarning)
+        refuse(ValueError, "path", f"a passport of calibrain {here}", version, cure)
+    warn(f"the passport was made by calibrain {version}, this is {here}", ShiftWarning)
 
 
 @patch(cls_method=True)
