@@ -1438,8 +1438,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                           'calibrain.passport.shift.Shift.outside': ( 'api/passport/shift.html#shift.outside',
                                                                                       'calibrain/passport/shift.py'),
                                           'calibrain.passport.shift._db': ('api/passport/shift.html#_db', 'calibrain/passport/shift.py'),
-                                          'calibrain.passport.shift._distance': ( 'api/passport/shift.html#_distance',
-                                                                                  'calibrain/passport/shift.py'),
                                           'calibrain.passport.shift._distances': ( 'api/passport/shift.html#_distances',
                                                                                    'calibrain/passport/shift.py'),
                                           'calibrain.passport.shift.power_features': ( 'api/passport/shift.html#power_features',

@@ -24,7 +24,7 @@ from ..calibration.observable import observable_strata
 from ..calibration.strata import point_masks
 from ..core.archive import read_arrays, write_arrays
 from ..core.progress import progress_bar
-from .scenario import Scenario, Truth
+from .scenario import Scenario, Truth, turned
 from .scene import Scene
 from .shift import power_features, result_features
 from ..posterior.moments import as_mixture, as_moments, variances_of
@@ -136,17 +136,13 @@ def judge(
 
 
 def one_run(
+    truth: Truth,  # What is true, and what is recorded
     scene: Scene,  # Head, noise and window
-    scenario: Scenario,  # What is drawn
-    degrees: float,  # How wrong the head is
     solvers: Mapping,  # Name → `Bound`
     noise: str,  # "given", "baseline" or "learn"
     levels: Sequence[float],  # Levels of the passport
-    seed: tuple,  # Of this run
-    recorded: Any = None,  # Posterior of the recording
 ) -> dict:  # Name of a solver → `Judged`
-    "Simulate, solve with each solver, and judge"
-    truth = scenario.draw(scene, degrees, np.random.SeedSequence(seed), recorded)
+    "Solve with each solver, and judge"
     out = {}
     for name, bound in solvers.items():
         told = told_noise(bound, noise, scene, truth.before)
@@ -248,8 +244,10 @@ class Plan(NamedTuple):
         number: int,  # From 0
     ) -> dict:  # Name of a solver → `Judged`
         "One of the runs"
-        seed = (self.seed, PARTS.index(part), number)
-        return one_run(*self[:6], seed, self.recorded)
+        rng = np.random.default_rng((self.seed, PARTS.index(part), number))
+        L = turned(self.scene, self.degrees, rng)
+        truth = self.scenario.draw(self.scene, rng, L, self.recorded)
+        return one_run(truth, self.scene, self.solvers, self.noise, self.levels)
 
     def digest(self) -> str:  # 16 hexadecimal digits
         "What tells one plan from another"
