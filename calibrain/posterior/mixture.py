@@ -6,8 +6,9 @@
 __all__ = ['State', 'Mixture', 'Moving']
 
 # %% ../../nbs/api/posterior/05_mixture.ipynb #5d08eaa6
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+import functools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -40,12 +41,17 @@ class Mixture:
     n_times: int  # Samples
     S: sparse.csc_array | None = None  # Dictionary, `(n_sources * n_orient, n_atoms * n_orient)`
     time_root: np.ndarray | None = None  # R^½ where noise is correlated, `(n_times, n_times)`
+    _kept: dict = field(default_factory=dict, init=False)  # Moments that were asked for
 
     def __post_init__(self):
         weights = check_array("weights", self.weights, (len(self.states),))
         if weights.min() < 0 or not np.isclose(weights.sum(), 1):
             got = f"a smallest of {weights.min():.3g} and a sum of {weights.sum():.6g}"
             refuse(ValueError, "weights", "probabilities that sum to 1", got)
+
+    def __getstate__(self) -> dict:
+        "A copy, and what is read from a file, makes its moments anew"
+        return vars(self) | dict(_kept={})
 
     @property
     def n_coeff(self) -> int:
@@ -98,8 +104,23 @@ def _parts(self: Mixture) -> Iterator[_Part]:
             seen = reached.tocsr()[rows].toarray()
             yield _Part(weight, rows, seen @ mean, seen @ _root(cov))
 
+# %% ../../nbs/api/posterior/05_mixture.ipynb #47184a00
+def _once(make: Callable) -> Callable:
+    "The method, whose array is made once for each mixture, and is read-only"
+
+    @functools.wraps(make)
+    def moment(self):
+        if make.__name__ not in self._kept:
+            array = make(self)
+            array.flags.writeable = False
+            self._kept[make.__name__] = array
+        return self._kept[make.__name__]
+
+    return moment
+
 # %% ../../nbs/api/posterior/05_mixture.ipynb #0b9abded
 @patch(as_prop=True)
+@_once
 def mean(self: Mixture) -> np.ndarray:  # `(n_sources * n_orient, n_times)`, source-major, nAm
     "Posterior mean of the sources"
     out = np.zeros((self.n_coeff, self.n_times))
@@ -109,6 +130,7 @@ def mean(self: Mixture) -> np.ndarray:  # `(n_sources * n_orient, n_times)`, sou
 
 # %% ../../nbs/api/posterior/05_mixture.ipynb #35c662fb
 @patch(as_prop=True)
+@_once
 def var(self: Mixture) -> np.ndarray:  # `(n_sources * n_orient, n_times)`, nAm²
     "Marginal posterior variance of every source coefficient at every sample"
     mean = self.mean
@@ -146,6 +168,7 @@ def blocks(self: Mixture) -> np.ndarray:  # `(n_sources, n_orient, n_orient, n_t
 
 # %% ../../nbs/api/posterior/05_mixture.ipynb #a556bc7b
 @patch(as_prop=True)
+@_once
 def reached(self: Mixture) -> np.ndarray:  # `(n_sources,)`
     "Probability of each source to be different from zero, be it in the tail of a patch"
     out = np.zeros(self.n_coeff)
@@ -165,6 +188,7 @@ def _within_half(S: sparse.csc_array, k: int) -> sparse.csc_array:  # `(n_source
 
 
 @patch(as_prop=True)
+@_once
 def inclusion(self: Mixture) -> np.ndarray:  # `(n_sources,)`
     "Probability of each source to be on: a point, or within the half-width of a patch"
     within = None if self.S is None else _within_half(self.S, self.n_orient)
