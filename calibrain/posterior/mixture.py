@@ -7,8 +7,9 @@ __all__ = ['State', 'Mixture', 'Moving']
 
 # %% ../../nbs/api/posterior/05_mixture.ipynb #5d08eaa6
 import functools
+import weakref
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -41,17 +42,12 @@ class Mixture:
     n_times: int  # Samples
     S: sparse.csc_array | None = None  # Dictionary, `(n_sources * n_orient, n_atoms * n_orient)`
     time_root: np.ndarray | None = None  # R^½ where noise is correlated, `(n_times, n_times)`
-    _kept: dict = field(default_factory=dict, init=False)  # Moments that were asked for
 
     def __post_init__(self):
         weights = check_array("weights", self.weights, (len(self.states),))
         if weights.min() < 0 or not np.isclose(weights.sum(), 1):
             got = f"a smallest of {weights.min():.3g} and a sum of {weights.sum():.6g}"
             refuse(ValueError, "weights", "probabilities that sum to 1", got)
-
-    def __getstate__(self) -> dict:
-        "A copy, and what is read from a file, makes its moments anew"
-        return vars(self) | dict(_kept={})
 
     @property
     def n_coeff(self) -> int:
@@ -108,13 +104,14 @@ def _parts(self: Mixture) -> Iterator[_Part]:
 def _once(make: Callable) -> Callable:
     "The method, whose array is made once for each mixture, and is read-only"
 
+    kept: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+
     @functools.wraps(make)
     def moment(self):
-        if make.__name__ not in self._kept:
-            array = make(self)
-            array.flags.writeable = False
-            self._kept[make.__name__] = array
-        return self._kept[make.__name__]
+        if self not in kept:
+            kept[self] = make(self)
+            kept[self].flags.writeable = False
+        return kept[self]
 
     return moment
 
