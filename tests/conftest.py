@@ -115,9 +115,14 @@ def group(item):
     return "browser" if "page" in item.fixturenames else item.path.name
 
 
+def pytest_configure(config):
+    "pytest-xdist would begin with the groups of most tests, and end with a few that take minutes"
+    config.option.loadscopereorder = False
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    "`--dist loadgroup` gives a group to one worker"
+    "`--dist loadgroup` gives a group to one worker, in this order"
     for item in items:
         item.add_marker(pytest.mark.xdist_group(group(item)))
     order = {name: place for place, name in enumerate(FIRST)}

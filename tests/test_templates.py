@@ -18,7 +18,7 @@ from scipy import linalg
 
 from calibrain import BMN, template_leadfield
 from calibrain.core.archive import read_arrays, write_arrays
-from calibrain.head import average, template
+from calibrain.head import average, fsaverage, template
 from calibrain.head.basis import normalisation
 
 pytest.importorskip("nilearn", reason="template heads need nilearn: pip install 'calibrain[heads]'")
@@ -315,6 +315,36 @@ else:
 """
     peak = int(of_another_python(code).stdout) / 2**30
     assert peak < most, f"{peak:.2f} GiB"
+
+
+def test_the_datasets_of_nilearn_are_not_imported(tmp_path):
+    "They import scikit-learn and pandas, three seconds for every program"
+    code = f"""
+import sys
+from calibrain import template_leadfield
+template_leadfield("eeg", cache_dir={str(tmp_path)!r}, progress=False)
+print([name for name in ("nilearn.datasets", "sklearn", "pandas") if name in sys.modules])
+"""
+    assert of_another_python(code).stdout == "[]\n"
+
+
+def test_nilearn_is_asked_where_its_files_are_no_more(monkeypatch, tmp_path):
+    import nilearn
+
+    parts = ("white_left", "flat_right")
+    found = [fsaverage.from_nilearn(part) for part in parts]
+    asked = []
+    monkeypatch.setattr(nilearn, "__file__", str(tmp_path / "__init__.py"))
+    import nilearn.datasets
+
+    whole = nilearn.datasets.fetch_surf_fsaverage
+    monkeypatch.setattr(
+        nilearn.datasets, "fetch_surf_fsaverage", lambda mesh: asked.append(mesh) or whole(mesh)
+    )
+    for part, (rr, tris) in zip(parts, found):
+        there = fsaverage.from_nilearn(part)
+        assert np.array_equal(there[0], rr) and np.array_equal(there[1], tris)
+    assert asked == ["fsaverage5"] * 2
 
 
 def test_without_nilearn(tmp_path):

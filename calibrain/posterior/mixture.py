@@ -6,7 +6,9 @@
 __all__ = ['State', 'Mixture', 'Moving']
 
 # %% ../../nbs/api/posterior/05_mixture.ipynb #5d08eaa6
-from collections.abc import Iterator
+import functools
+import weakref
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -98,8 +100,24 @@ def _parts(self: Mixture) -> Iterator[_Part]:
             seen = reached.tocsr()[rows].toarray()
             yield _Part(weight, rows, seen @ mean, seen @ _root(cov))
 
+# %% ../../nbs/api/posterior/05_mixture.ipynb #47184a00
+def _once(make: Callable) -> Callable:
+    "The method, whose array is made once for each mixture, and is read-only"
+
+    kept: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+
+    @functools.wraps(make)
+    def moment(self):
+        if self not in kept:
+            kept[self] = make(self)
+            kept[self].flags.writeable = False
+        return kept[self]
+
+    return moment
+
 # %% ../../nbs/api/posterior/05_mixture.ipynb #0b9abded
 @patch(as_prop=True)
+@_once
 def mean(self: Mixture) -> np.ndarray:  # `(n_sources * n_orient, n_times)`, source-major, nAm
     "Posterior mean of the sources"
     out = np.zeros((self.n_coeff, self.n_times))
@@ -109,6 +127,7 @@ def mean(self: Mixture) -> np.ndarray:  # `(n_sources * n_orient, n_times)`, sou
 
 # %% ../../nbs/api/posterior/05_mixture.ipynb #35c662fb
 @patch(as_prop=True)
+@_once
 def var(self: Mixture) -> np.ndarray:  # `(n_sources * n_orient, n_times)`, nAm²
     "Marginal posterior variance of every source coefficient at every sample"
     mean = self.mean
@@ -146,6 +165,7 @@ def blocks(self: Mixture) -> np.ndarray:  # `(n_sources, n_orient, n_orient, n_t
 
 # %% ../../nbs/api/posterior/05_mixture.ipynb #a556bc7b
 @patch(as_prop=True)
+@_once
 def reached(self: Mixture) -> np.ndarray:  # `(n_sources,)`
     "Probability of each source to be different from zero, be it in the tail of a patch"
     out = np.zeros(self.n_coeff)
@@ -165,6 +185,7 @@ def _within_half(S: sparse.csc_array, k: int) -> sparse.csc_array:  # `(n_source
 
 
 @patch(as_prop=True)
+@_once
 def inclusion(self: Mixture) -> np.ndarray:  # `(n_sources,)`
     "Probability of each source to be on: a point, or within the half-width of a patch"
     within = None if self.S is None else _within_half(self.S, self.n_orient)
