@@ -116,7 +116,9 @@ class MomentTest(NamedTuple):
     "Whether errors are centred, and as large as was claimed"
 
     shift: float  # Mean of z, in error bars
-    spread: float  # Standard deviation of z: errors over error bars; infinite with an excluded truth
+    spread: (
+        float  # Standard deviation of z: errors over error bars; infinite with an excluded truth
+    )
     p: float  # Probability to be as far off, if the numbers are uniform
 
 

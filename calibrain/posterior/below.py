@@ -62,14 +62,15 @@ def _of_mixture(
 def below(
     x: np.ndarray,  # Values, `(n_sources[, n_orient], n_times)` or flattened source-major, nAm
     result: Any,  # What a solver returned, or a posterior, or `Moments`
+    name: str = "x",  # What the values are called, for the message
 ) -> Below:  # Probabilities
     "How much of the posterior of each amplitude lies below a value, and how much on it"
     mixture = as_mixture(result)
     if mixture is None:
         m = as_moments(result, joint=False)
         std = np.sqrt(np.maximum(variances_of(m.cov), 0))
-        return _of_gaussian(truth_like(x, m.mean, "x"), m.mean, std[:, :, None])
+        return _of_gaussian(truth_like(x, m.mean, name), m.mean, std[:, :, None])
     shape = (mixture.n_sources, mixture.n_orient, mixture.n_times)
-    x = truth_like(x, np.empty(shape), "x")
+    x = truth_like(x, np.empty(shape), name)
     less, equal = _of_mixture(x.reshape(mixture.n_coeff, -1), mixture)
     return Below(less.reshape(shape), equal.reshape(shape))

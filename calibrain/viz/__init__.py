@@ -10,7 +10,7 @@ _drawing, _, _drawn = lazy_loader.attach(__name__, submod_attrs={
                   "draw_source_norms", "source_energy", "source_variance"],
     "convergence": ["draw_convergence", "draw_courses", "draw_evidence_surface", "draw_gamma", "draw_kkt"],
     "ellipsoids": ["draw_ellipse", "draw_ellipses", "draw_ellipsoid"],
-    "calibration": ["draw_calibration", "draw_coverage", "draw_set_size", "mean_set_size"],
+    "calibration": ["draw_calibration", "draw_coverage", "draw_sbc", "draw_set_size", "mean_set_size"],
     "patches": ["draw_bump", "draw_widths"],
     "cortex": ["VIEWS", "draw_cortex"],
     "topographies": ["draw_topography", "draw_topographies"],
