@@ -265,12 +265,13 @@ def draw_sbc(
     found = sbc.ecdf(stratum, level)
     ax = axes_or_new(ax, size=(6.4, 3))
     ax.axhline(0, color=TRUTH, lw=1)
-    inside: dict[str, Any] = dict(color=TRUTH, alpha=0.3, lw=0, label=f"{level:.0%} of right ones")
-    ax.fill_between(found.at, found.lower, found.upper, step="post", **inside)
-    line = dict(
-        color=OKABE_ITO["blue"], lw=1.6, label=f"a point of each of\n{len(sbc[stratum])} runs"
+    inside: dict[str, Any] = dict(
+        color=TRUTH, alpha=0.3, lw=0, label=f"{100 * level:g} % of right ones"
     )
-    ax.step(found.at, found.difference, where="post", **line)
+    ax.fill_between(found.at, found.lower, found.upper, step="post", **inside)
+    label = f"a point of each of\n{len(sbc[stratum])} runs"
+    line = ax.plot(found.at, found.difference, color=OKABE_ITO["blue"], lw=1.6, label=label)
+    line[0].set_drawstyle("steps-post")
 
     i = sbc.strata.index(stratum)
     at = sbc.curve.nominal
@@ -282,7 +283,7 @@ def draw_sbc(
     difference = sbc.curve.empirical[i] - at
     ax.plot(at, difference, color=colour, ls="--", lw=1.2, label="all points")
     ax.set(
-        xlabel="posterior probability $u$ of less than the truth",
+        xlabel="$u$, place of the truth in the posterior",
         ylabel="share up to $u$, minus $u$",
     )
     ax.set_xlim(0, 1)
