@@ -21,6 +21,7 @@ from calibrain.calibration.uniform import (
     Chi2Test,
     EcdfTest,
     MomentTest,
+    check_unit,
     chi2_test,
     ecdf_test,
     holm,
@@ -142,7 +143,7 @@ def sbc_of(
         u = np.ravel(values)
         if not len(u):
             continue
-        u = check_array(f"points[{name!r}]", u)
+        u = check_unit(u, name=f"points[{name!r}]")
         chosen[0, i] = rng.choice(u)
         counts[0, i] = np.searchsorted(np.sort(u), _LEVELS, side="right")
     curve = CoverageCurve(
