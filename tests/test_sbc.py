@@ -145,6 +145,7 @@ def test_p_of_one_number():
     assert np.isclose(ecdf_test([0.004]).p, 0.02)
     assert np.isclose(ecdf_test([0.996]).p, 0.02)
     assert np.isclose(ecdf_test([0.125]).p, 0.26)
+    assert ecdf_test([0.495]).p == 1
 
 
 def test_from_below_is_as_from_above():

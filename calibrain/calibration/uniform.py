@@ -109,7 +109,8 @@ def ecdf_test(
     n = len(u)
     counts = np.searchsorted(np.sort(u), PLACES, side="right")
     gamma = _alone(n)[np.arange(len(PLACES)), counts].min()
-    p = 1 - _stays_within(n, gamma * (1 + 1e-9))  # what is as far outside, but for rounding, too
+    as_far = gamma * (1 + 1e-9)  # what is as far outside, but for rounding, counts
+    p = 1 - _stays_within(n, as_far) if as_far < 1 else 1.0  # 1: in the middle everywhere
     low, high = _ends(n, _band_gamma(n, level))
     return EcdfTest(PLACES, counts / n - PLACES, low / n - PLACES, high / n - PLACES, max(p, 0.0))
 
