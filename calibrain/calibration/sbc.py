@@ -41,6 +41,12 @@ from ..posterior.below import below
 from ..posterior.moments import Moments, any_posterior, as_mixture
 
 # %% ../../nbs/api/calibration/10_sbc.ipynb #e7be2fef
+def _less_and_tied(x: np.ndarray, draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    "How many of the draws are smaller than the truth, and how many the same"
+    draws = draws.reshape(-1, *x.shape)
+    return (draws < x).sum(0), (draws == x).sum(0)
+
+
 def ranks(
     x_true: np.ndarray,  # True values, any shape
     draws: np.ndarray,  # As a posterior's `sample` gives them, `(n_draws, …)`
@@ -54,49 +60,58 @@ def ranks(
         must = f"of shape (n_draws, …) with the {x.size} values of x_true in each"
         cure = "result.posterior.sample(n, seed) gives such draws"
         refuse(ValueError, "draws", must, f"shape {draws.shape}", cure)
-    draws = draws.reshape(-1, *x.shape)
-    tied = (draws == x).sum(0)
-    return (draws < x).sum(0) + rng.integers(tied + 1)
+    less, tied = _less_and_tied(x, draws)
+    return less + rng.integers(tied + 1)
 
 # %% ../../nbs/api/calibration/10_sbc.ipynb #92a737ba
-_N_DRAWS = 19  # Of a mixture, whose states came from chains: ranks in twentieths
+_N_DRAWS = 99  # Of a mixture, whose states came from chains
+_AT_ONCE = 2**24  # Numbers in memory, about
 
 
-def _drawn(
-    draws: Any,  # As `pit` takes them
+def _how_many(
+    draws: Any,  # As `pit` takes them, but no array
     result: Any,
-    rng: np.random.Generator,
-) -> np.ndarray | None:  # `(n_draws, …)`; `None`: by the distribution function
-    "The draws that were given or asked for"
+) -> int:  # 0: none, the distribution function
+    "How many draws were asked for"
     if isinstance(draws, str):
         auto = 0 if as_mixture(result) is None else _N_DRAWS
         draws = check_choice("draws", draws, {"auto": auto})
-    if np.ndim(draws):
-        return np.asarray(draws)
     n = check_count("draws", draws, least=0)
-    if n == 0:
-        return None
-    if isinstance(result, Moments):
+    if n and isinstance(result, Moments):
         cure = "Moments are known by their distribution function: draws=0"
         refuse(TypeError, "result", "a posterior that can be drawn from", "Moments", cure)
-    return any_posterior(result).sample(n, rng)
+    return n
 
-# %% ../../nbs/api/calibration/10_sbc.ipynb #6f4814bb
+
+def _ranks_among(x: np.ndarray, result: Any, n: int, rng: np.random.Generator) -> np.ndarray:
+    "Ranks among draws that are made a few at a time"
+    posterior = any_posterior(result)
+    less, tied = np.zeros((2, *x.shape), int)
+    step = max(1, _AT_ONCE // x.size)
+    for first in range(0, n, step):
+        found = _less_and_tied(x, posterior.sample(min(step, n - first), rng))
+        less += found[0]
+        tied += found[1]
+    return less + rng.integers(tied + 1)
+
+# %% ../../nbs/api/calibration/10_sbc.ipynb #d2383d27
 def pit(
     x_true: np.ndarray,  # True sources, `(n_sources[, n_orient], n_times)` or flattened source-major, nAm
     result: Any,  # What a solver returned, or a posterior, or `Moments`
     seed: int | np.random.Generator,  # For what is left to chance: steps, draws, ties
-    draws: Any = "auto",  # Draws, or how many (0: none); "auto": 19 of a mixture, else none
+    draws: Any = "auto",  # Draws, or how many (0: none); "auto": 99 of a mixture, else none
 ) -> np.ndarray:  # Uniform if the posterior is right, `(n_sources, n_orient, n_times)`
     "Where the truth lies in each posterior: 0 at its lower end, 1 at its upper end"
     rng = generator(seed)
-    among = _drawn(draws, result, rng)
+    given = np.ndim(draws) > 0
+    n = len(draws) if given else _how_many(draws, result)
     less, equal = below(x_true, result, "x_true")
     V = rng.uniform(size=less.shape)
-    if among is None:
+    if not n:
         return np.clip(less + V * equal, 0, 1)
     x = np.reshape(np.asarray(x_true, float), less.shape)
-    return (ranks(x, among, rng) + V) / (len(among) + 1)
+    rank = ranks(x, draws, rng) if given else _ranks_among(x, result, n, rng)
+    return (rank + V) / (n + 1)
 
 # %% ../../nbs/api/calibration/10_sbc.ipynb #0f8abe46
 @dataclass(frozen=True, eq=False, repr=False)
