@@ -14,7 +14,6 @@ from scipy.special import ndtr
 from test_mixture import dense, make
 
 from calibrain import BMN
-from calibrain.calibration.observable import observable_strata
 from calibrain.calibration.sbc import SBC, combine_sbc, pit, ranks, sbc_of, sbc_run
 from calibrain.calibration.uniform import (
     PLACES,
@@ -285,7 +284,8 @@ def test_a_gaussian_posterior_passes_and_a_narrow_one_does_not(k):
     draw = gaussian_problem(k)
     n = number(80, 1500)
     found = placed(draw, 12, n)
-    assert right(found) and found.curve.total.sum() == n * 12 * k * 3
+    by_source = found.curve.total[: found.strata.index("claims")]
+    assert right(found) and by_source.sum() == n * 12 * k * 3
     narrow = placed(draw, 13, n, claim=0.6)
     spread = narrow.verdict()["unclear"].moments.spread
     assert not narrow.passes["unclear"] and abs(spread - 1 / np.sqrt(0.6)) < 0.2
@@ -338,7 +338,7 @@ def spike_slab_problem(P=0.3, gamma=4.0, n_places=5, n_times=2):
 @pytest.mark.parametrize("draws", [0, 19], ids=["distribution", "draws"])
 def test_a_mixture_with_steps_passes(draws):
     found = placed(spike_slab_problem(), 18, number(80, 1500), draws=draws)
-    assert set(found.passes) == {"P>.5", "P.05-.5", "P<.05"} and right(found)
+    assert set(found.passes) == {"P>.5", "P.05-.5", "P<.05", "claims"} and right(found)
 
 
 def test_a_mixture_that_is_wrong_is_noticed():
@@ -444,7 +444,9 @@ def test_what_is_refused(call, words):
 
 def test_tables_and_words():
     one = sbc_run(np.zeros((3, 2)), Moments(np.zeros((3, 2)), np.ones(3)), 0)
-    assert isinstance(one, SBC) and repr(one) == "<SBC: 1 run, strata clear, unclear, elsewhere>"
-    assert set(observable_strata(Moments(np.zeros((3, 2)), np.ones(3)))) == set(one.strata)
+    assert (
+        isinstance(one, SBC)
+        and repr(one) == "<SBC: 1 run, strata clear, unclear, elsewhere, claims>"
+    )
     found = placed(gaussian_problem(), 28, 40)
     assert "clear passes" in repr(found) and "would notice" in found._repr_html_()
