@@ -37,6 +37,7 @@ MAY_IMPORT = {
     "passport": {
         *("core", "posterior", "head", "simulation", "solvers", "recording", "calibration", "viz"),
     },
+    "arguments": {"core"},
     "utils": {"core"},  # the one module of calibrain 1.0 that its scripts import by its path
 }
 MAY_IMPORT["demo"] = {*MAY_IMPORT} - {"recording", "published", "utils"}

@@ -15,7 +15,7 @@ from scipy import linalg, signal
 
 from calibrain import EvokedPosterior, estimate_evoked, spike_slab
 from calibrain.core.warnings import NoiseWarning, PlausibilityWarning
-from calibrain.recording.estimate import PATCHES
+from calibrain.recording.bound import PATCHES
 from calibrain.recording.time import baseline_factor, time_correlation
 from calibrain.recording.whitened import whitened_forward
 

@@ -33,7 +33,7 @@ from calibrain.passport.scene import (
     recording_scene,
     stand_in,
 )
-from ..recording.estimate import bind_to_recording
+from ..recording.bound import bind_to_recording
 from ..solvers.bind import Bound, bind
 
 # %% ../../nbs/api/passport/06_calibrate.ipynb #a70c76a3
