@@ -11,8 +11,10 @@ import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
+import mne
 import numpy as np
 import pytest
+from packaging.version import Version
 from routine import some
 from scipy import linalg
 
@@ -398,12 +400,20 @@ def content(lf):
     return [float(np.linalg.norm(part)) for part in parts]
 
 
+def known_to(name):
+    "How sharply the content of a head is known"
+    # MNE-Python fits three dipoles to a sphere, which leaves 4e-5 of its power, 0.6 % in size.
+    # Before 1.13 the fit ended elsewhere: leadfields differ by 5e-4
+    older_fit = "sphere" in name and Version(mne.__version__) < Version("1.13")
+    return 1e-3 if older_fit else 1e-5
+
+
 @pytest.mark.parametrize("name", HEADS)
 def test_the_recipe_number_stands_for_the_content(folder, name):
     "Fails where the heads changed and `RECIPE` was not counted up"
     lf = head(folder, **HEADS[name])
     expected = CONTENT[template.RECIPE][name]
-    np.testing.assert_allclose(content(lf), expected, rtol=1e-5)
+    np.testing.assert_allclose(content(lf), expected, rtol=known_to(name))
 
 
 def test_a_head_of_an_older_recipe_is_not_used(tmp_path, monkeypatch):
