@@ -158,11 +158,16 @@ def points(run):
     return {name: float(run[name][0]) for name in run.strata if len(run[name])}
 
 
+IN_ORDER = (COUNT, "P>.5", "P.05-.5", "P<.05", "clear", "unclear", "near", "far", "claims")
+
+
 def joined(runs):
     "The record of many runs"
-    return combine_sbc(
-        sbc_of({name: [u] for name, u in run["u"].items()}, seed) for seed, run in enumerate(runs)
-    )
+    found = []
+    for seed, run in enumerate(runs):
+        u = {name: [run["u"][name]] if name in run["u"] else [] for name in IN_ORDER}
+        found.append(sbc_of(u, seed))
+    return combine_sbc(found)
 
 
 # ---- every registered solver
