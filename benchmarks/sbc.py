@@ -318,8 +318,8 @@ def document(results):
         "solver. *Excluded*: truths that the posterior gave no probability at all. *Spread*: "
         "errors over error bars. *Would notice*: an excess of it that would have been found nine "
         "times in ten. Mixtures are asked by 30 draws, one chain saying which sources are likely "
-        "and another one giving the draws (12 of the number of sources); so few of them blur, and what would be noticed is more "
-        "than the table says by about a third.",
+        "and another one giving the draws (12 of the number of sources); so few of them blur, and "
+        "what would be noticed is more than the table says by about a third.",
         "",
         "## The sampler, with truth from its own prior",
         "",
