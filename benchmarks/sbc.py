@@ -158,11 +158,16 @@ def points(run):
     return {name: float(run[name][0]) for name in run.strata if len(run[name])}
 
 
+IN_ORDER = (COUNT, "P>.5", "P.05-.5", "P<.05", "clear", "unclear", "near", "far", "claims")
+
+
 def joined(runs):
     "The record of many runs"
-    return combine_sbc(
-        sbc_of({name: [u] for name, u in run["u"].items()}, seed) for seed, run in enumerate(runs)
-    )
+    found = []
+    for seed, run in enumerate(runs):
+        u = {name: [run["u"][name]] if name in run["u"] else [] for name in IN_ORDER}
+        found.append(sbc_of(u, seed))
+    return combine_sbc(found)
 
 
 # ---- every registered solver
@@ -313,8 +318,8 @@ def document(results):
         "solver. *Excluded*: truths that the posterior gave no probability at all. *Spread*: "
         "errors over error bars. *Would notice*: an excess of it that would have been found nine "
         "times in ten. Mixtures are asked by 30 draws, one chain saying which sources are likely "
-        "and another one giving the draws; so few of them blur, and what would be noticed is more "
-        "than the table says by about a third.",
+        "and another one giving the draws (12 of the number of sources); so few of them blur, and "
+        "what would be noticed is more than the table says by about a third.",
         "",
         "## The sampler, with truth from its own prior",
         "",
