@@ -101,10 +101,15 @@ def site(docs):
 FIRST = [
     "browser",
     "voila",
+    "test_spike_slab.py",
+    "test_explorer_pictures.py",
+    "test_benchmarks.py",
     "test_solvers.py",
     "test_package.py",
     "test_evoked.py",
     "test_coverage.py",
+    "test_templates.py",
+    "test_demo.py",
 ]
 
 
