@@ -83,7 +83,7 @@ def check(whole):
     env.pop("VIRTUAL_ENV", None)
     out = HOME / "demo"
     demo = [python, "-m", "calibrain.cli", "demo", "--out", out]
-    share = "loadgroup" if whole else "load"  # two files share nothing costly: test by test
+    share = "loadfile" if whole else "load"  # the tests of the contract share nothing costly
     run = [python, "-m", "pytest", "-q", "-n", "2", "--dist", share, "-p", "no:cacheprovider"]
     failed = 0
     for command in (demo, [*run, *tests(whole)]):
