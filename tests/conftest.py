@@ -97,36 +97,32 @@ def site(docs):
 # ---- two workers: what takes longest begins first
 
 
-# Groups of tests that one worker runs in a row, the longest first; every other file is its own
+# Files that take minutes, the longest first. `--dist loadfile` gives each file to one worker, which
+# prepares once what its tests share: a browser, a server, heads, runs of a sampler
 FIRST = [
-    "browser",
-    "voila",
+    "test_site.py",
+    "test_explorers.py",
+    "test_spike_slab.py",
+    "test_explorer_pictures.py",
+    "test_benchmarks.py",
     "test_solvers.py",
     "test_package.py",
     "test_evoked.py",
     "test_coverage.py",
+    "test_templates.py",
+    "test_demo.py",
 ]
 
 
-def group(item):
-    "Tests that share something costly: a browser and a server, or what a file prepares once"
-    if "voila" in item.fixturenames:
-        return "voila"
-    return "browser" if "page" in item.fixturenames else item.path.name
-
-
 def pytest_configure(config):
-    "pytest-xdist would begin with the groups of most tests, and end with a few that take minutes"
+    "pytest-xdist would begin with the files of most tests, and end with a few that take minutes"
     config.option.loadscopereorder = False
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    "`--dist loadgroup` gives a group to one worker, in this order"
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(group(item)))
     order = {name: place for place, name in enumerate(FIRST)}
-    items.sort(key=lambda item: order.get(group(item), len(FIRST)))
+    items.sort(key=lambda item: order.get(item.path.name, len(FIRST)))
 
 
 # ---- an MNE-Python that has no MEG sensors: before 1.12

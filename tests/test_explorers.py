@@ -279,7 +279,8 @@ def site_name(notebook):
 
 @every_page
 def test_static(page, messages, site, notebook):
-    page.goto(f"{site}/explorers/{site_name(notebook)}", wait_until="networkidle")
+    page.goto(f"{site}/explorers/{site_name(notebook)}")
+    page.locator(".explorer[data-ready]").wait_for()
     root = page.locator(".explorer").first
     view = Static(page, root)
     assert drive(view) == len(explorer_of(notebook).controls)

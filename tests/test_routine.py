@@ -1,7 +1,6 @@
 "What a run leaves out is a choice that can be repeated, and it says so."
 
 import os
-import re
 import subprocess
 import sys
 
@@ -62,15 +61,31 @@ def test_a_run_says_what_it_left(tmp_path, monkeypatch, flag, workers):
     assert ("48 cases left to" in said) == (not flag)
 
 
-@pytest.mark.parametrize("workers", [[], ["-n1", "--dist=loadgroup"]], ids=["alone", "a worker"])
-def test_what_takes_longest_begins_first(tmp_path, monkeypatch, workers):
+SEVERAL = """
+import os
+import pytest
+
+@pytest.mark.parametrize("i", range(9))
+def test_one(i):
+    with open("ran.txt", "a") as file:
+        print(os.environ.get("PYTEST_XDIST_WORKER"), __name__, file=file)
+"""
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_what_takes_longest_begins_and_a_file_is_for_one_worker(tmp_path, monkeypatch, workers):
     "Although other files have more tests, and names that come before"
     if workers:
         pytest.importorskip("xdist")
-    several = "import pytest\n@pytest.mark.parametrize('i', range(9))\ndef test_one(i): pass\n"
-    (tmp_path / "test_a.py").write_text(several)
-    (tmp_path / "test_evoked.py").write_text("def test_one(): pass\n")
-    said = run(tmp_path, monkeypatch, "-v", *workers)
-    passed = [line for line in said.splitlines() if "PASSED" in line]
-    order = [re.search(r"test_\w+\.py", line)[0] for line in passed]
-    assert order == ["test_evoked.py"] + ["test_a.py"] * 9, said
+    for name in ("test_a", "test_b", "test_evoked"):
+        (tmp_path / f"{name}.py").write_text(
+            SEVERAL.replace("9", "2") if "evo" in name else SEVERAL
+        )
+    options = [f"-n{workers}", "--dist=loadfile"] if workers else []
+    said = run(tmp_path, monkeypatch, "-q", *options)
+    assert "20 passed" in said, said
+    ran = [line.split() for line in (tmp_path / "ran.txt").read_text().splitlines()]
+    if workers < 2:
+        assert [name for _, name in ran] == ["test_evoked"] * 2 + ["test_a"] * 9 + ["test_b"] * 9
+    pairs = {(worker, name) for worker, name in ran}
+    assert len(pairs) == 3 and len({worker for worker, _ in pairs}) == max(workers, 1)

@@ -58,7 +58,7 @@ COLOURS = ["color-contrast", "link-in-text-block"]
 ONLY_COLOURS = {"runOnly": COLOURS}
 BUT_COLOURS = {"rules": {name: {"enabled": False} for name in COLOURS}}
 # What pages have in common is looked at on one page of each kind, and on all under `--all`
-ALIKE = ["pre", "nav", "#quarto-header", "#quarto-sidebar"]
+ALIKE = ["pre", "nav", "#quarto-header", "#quarto-sidebar", ".katex"]
 WHOLE = {
     "api/solvers/gamma_map.html",
     "contributing.html",
@@ -301,6 +301,14 @@ IS_DARK = """() => {
     const [red, green, blue] = getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number);
     return red + green + blue < 384;
 }"""
+SETTLED = """async () => {
+    const frame = () => new Promise(requestAnimationFrame);
+    const ends = a => a.effect.getComputedTiming().endTime < Infinity;
+    await frame(), await frame();
+    const begun = document.getAnimations().filter(ends);
+    await Promise.all(begun.map(a => a.finished.catch(() => {})));
+    await frame(), await frame();
+}"""
 MARKED_DARK = "was => [document.documentElement, document.body].some(e => e.classList.contains('quarto-dark')) !== was"
 
 
@@ -308,12 +316,17 @@ def dark(page):
     return page.evaluate(IS_DARK)
 
 
+def settle(page):
+    "Wait until what was begun is drawn: its frames were shown, its transitions have ended"
+    page.evaluate(SETTLED)
+
+
 def switch(page):
     "To the other of light and dark"
     was = dark(page)
     page.locator(".quarto-color-scheme-toggle").first.evaluate("e => e.click()")
     page.wait_for_function(MARKED_DARK, arg=was)
-    page.wait_for_timeout(100)
+    settle(page)
     assert dark(page) != was
 
 
@@ -340,7 +353,7 @@ def everybody_can_read_it(page, name):
 
 def fits_a_narrow_screen(page):
     page.set_viewport_size(dict(width=390, height=844))
-    page.wait_for_timeout(200)
+    settle(page)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390, "the page scrolls sideways"
     assert page.evaluate(WIDE) == [], "cut off at the right"
     assert page.evaluate(COVERING) == [], "a button covers code"

@@ -83,7 +83,8 @@ def check(whole):
     env.pop("VIRTUAL_ENV", None)
     out = HOME / "demo"
     demo = [python, "-m", "calibrain.cli", "demo", "--out", out]
-    run = [python, "-m", "pytest", "-q", "-n", "2", "--dist", "loadgroup", "-p", "no:cacheprovider"]
+    share = "loadfile" if whole else "load"  # the tests of the contract share nothing costly
+    run = [python, "-m", "pytest", "-q", "-n", "2", "--dist", share, "-p", "no:cacheprovider"]
     failed = 0
     for command in (demo, [*run, *tests(whole)]):
         failed |= subprocess.run(command, cwd=ROOT, env=env).returncode

@@ -117,7 +117,7 @@ together() { # the notebooks and the site, and beside them what takes one proces
 }
 
 tests() {
-    CALIBRAIN_DIST=dist python -m pytest -q -n 2 --dist loadgroup --durations=15 </dev/null
+    CALIBRAIN_DIST=dist python -m pytest -q -n 2 --dist loadfile --durations=15 </dev/null
 }
 
 summary() {

@@ -230,6 +230,11 @@ class _Choice:
         if self.weights.k > 1 and self.weights.direction and self.seen:
             self.forget()
 
+    @property
+    def directions(self) -> np.ndarray:  # `(n_directions, k)`
+        "Those to look along; where no source has one direction, nobody does"
+        return self.grid.directions if self.weights.direction else self.grid.before
+
     def place(
         self,
         rng: np.random.Generator,  # Where random numbers come from
@@ -242,7 +247,7 @@ class _Choice:
             n = int(self.below.searchsorted(x, side="right"))
             if n in self.seen:
                 return n
-            logs = log_weights(self.weights, self.sight, n, self.grid.directions, self.half)
+            logs = log_weights(self.weights, self.sight, n, self.directions, self.half)
             self.seen[n] = np.cumsum(np.exp(logs - self.top))
             total = self.seen[n][-1]
             accepted = rng.random() * self.bound[n] < total
@@ -275,7 +280,7 @@ class _Choice:
         def log_weight(v):
             return log_along(v @ D @ v, v @ Q @ v, gamma, self.half)
 
-        v = refine(self.grid.directions[kind], log_weight, rng)
+        v = refine(self.directions[kind], log_weight, rng)
         return make_slot(dual, n, gamma, v)
 
 # %% ../../nbs/api/solvers/13_slots.ipynb #56e244c1
