@@ -2855,6 +2855,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                               'calibrain/solvers/slots.py'),
                                          'calibrain.solvers.slots._Choice.__init__': ( 'api/solvers/slots.html#_choice.__init__',
                                                                                        'calibrain/solvers/slots.py'),
+                                         'calibrain.solvers.slots._Choice.directions': ( 'api/solvers/slots.html#_choice.directions',
+                                                                                         'calibrain/solvers/slots.py'),
                                          'calibrain.solvers.slots._Choice.draw': ( 'api/solvers/slots.html#_choice.draw',
                                                                                    'calibrain/solvers/slots.py'),
                                          'calibrain.solvers.slots._Choice.forget': ( 'api/solvers/slots.html#_choice.forget',

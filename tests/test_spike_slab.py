@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from routine import number
-from scipy import stats
 from scipy.special import betaln
 
 from benchmarks import sbc
