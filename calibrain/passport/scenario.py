@@ -139,7 +139,7 @@ def _waveforms(scene: Scene, n: int, rng: np.random.Generator) -> np.ndarray:  #
     return erp_waveforms(n, config, rng)[:, window]
 
 # %% ../../nbs/api/passport/02_scenario.ipynb #ee521df0
-MISMATCH = dict(none=0.0, small=10.0, moderate=20.0, large=30.0)  # Angles, degrees
+MISMATCH = dict(none=0.0, small=5.0, moderate=10.0, large=20.0)  # Angles, degrees
 _NEIGHBOURS = 6  # Sources that an error may make a source look like
 
 
