@@ -188,8 +188,10 @@ def test_islands(head):
 # ---- bands and ellipsoids
 
 
-PAIRS = itertools.product(
-    PosteriorExplorer.controls["solver"].values, PosteriorExplorer.controls["mode"].values
+PAIRS = list(
+    itertools.product(
+        PosteriorExplorer.controls["solver"].values, PosteriorExplorer.controls["mode"].values
+    )
 )
 
 

@@ -6,6 +6,7 @@ its place, has to change.
 
 import contextlib
 import itertools
+import json
 import os
 import re
 import socket
@@ -221,14 +222,26 @@ def answers(url):
         return bool(urllib.request.urlopen(url, timeout=5))
 
 
+def as_looked_at(notebook):
+    "A page without its hidden cells: they check what it says, where the site is built"
+    page = json.loads(notebook.read_text(encoding="utf-8"))
+    hidden = re.compile(r"#\|\s*hide\s*$", re.MULTILINE)
+    page["cells"] = [c for c in page["cells"] if not hidden.match("".join(c["source"]))]
+    return page
+
+
 @pytest.fixture(scope="session")
-def voila(browser):
+def voila(browser, tmp_path_factory):
     "The address of one voila, which serves all explorers"
+    folder = tmp_path_factory.mktemp("explorers")
+    for notebook in PAGES:
+        page = json.dumps(as_looked_at(notebook))
+        (folder / notebook.name).write_text(page, encoding="utf-8")
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     options = [f"--port={port}", "--Voila.ip=127.0.0.1", "--ServerApp.log_level=ERROR"]
     server = subprocess.Popen(
-        [sys.executable, "-m", "voila", "nbs/explorers", "--no-browser", *options],
+        [sys.executable, "-m", "voila", folder, "--no-browser", *options],
         cwd=ROOT,
         stdin=subprocess.DEVNULL,
         env=os.environ | dict(PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1"),

@@ -1,6 +1,9 @@
 "Every method of the mixture against a dense twin; nothing dense on the way"
 
+import copy
+import pickle
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -199,6 +202,63 @@ def test_exceedance_is_what_draws_count():
         draws = m.sample(40_000, 0).reshape(40_000, m.n_sources, m.n_orient, -1)
         share = (np.linalg.norm(draws, axis=2) > 1.1).mean(0)
         assert np.abs(m.exceedance(1.1) - share).max() < 5 * np.sqrt(0.25 / 40_000)
+
+
+# ---- what is kept
+
+
+MOMENTS = ("mean", "var", "reached", "inclusion")
+
+
+@kinds
+def test_a_moment_is_made_once_and_is_the_same_in_any_order(patches):
+    "Whatever was asked for before, of this mixture or of others made from it"
+    for seed in SEEDS:
+        m = make(seed, patches=patches)
+        m.average(), m.std, m.blocks, m.read_out_var(np.eye(m.n_coeff)), m.interval()
+        for name in MOMENTS:
+            assert np.array_equal(getattr(m, name), getattr(make(seed, patches=patches), name))
+            assert getattr(m, name) is getattr(m, name)
+
+
+def test_what_is_kept_cannot_be_written_into():
+    m = make(4)
+    for name in MOMENTS:
+        before = getattr(m, name).copy()
+        for array in (getattr(m, name), getattr(m, name)[:2], getattr(m, name).T):
+            with pytest.raises(ValueError, match="read-only"):
+                array[...] = 7.0
+        assert np.array_equal(getattr(m, name), before)
+    own = m.std, m.blocks, m.quantile(0.9), m.region([1]).mean, m.count_probability
+    assert all(array.flags.writeable for array in own)
+    before = m.var.copy()
+    for array in own:
+        array[...] = 7.0
+    assert np.array_equal(m.var, before)
+
+
+def test_a_mixture_made_from_another_has_moments_of_its_own():
+    m = make(5, patches=True)
+    before = {name: getattr(m, name) for name in MOMENTS}
+    first = replace(m, weights=np.eye(len(m.states))[-1])
+    for name in MOMENTS:
+        assert not np.array_equal(getattr(first, name), before[name])
+        assert getattr(m, name) is before[name]
+    assert m.average().mean.shape[1] == 1
+
+
+@pytest.mark.parametrize(
+    "again", [copy.copy, copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))]
+)
+def test_a_copy_cannot_be_written_into_either(again):
+    "An array that was copied or read from a file may be written into: it is made anew"
+    m = make(4)
+    before = {name: getattr(m, name) for name in MOMENTS}
+    other = again(m)
+    for name in MOMENTS:
+        assert np.array_equal(getattr(other, name), before[name])
+        assert not getattr(other, name).flags.writeable
+        assert getattr(m, name) is before[name]
 
 
 def test_nothing_dense_is_made():

@@ -347,17 +347,12 @@ def test_single_precision_is_enough():
 
 @pytest.mark.parametrize("name", sbc.KINDS)
 def test_simulation_based_calibration(name):
-    "A short one of benchmarks/sbc.py: the rank is uniform, and 0.9 is 0.9 in each stratum of P"
+    "A short one of benchmarks/sbc.py: ranks are uniform, of the number and of amplitudes"
     k, orientation, _ = sbc.KINDS[name]
     n = number(routine={1: 20, 2: 8, 3: 5}[k], everything=100)
     runs = [sbc.one_run(seed + 1000, k, orientation, n_draws=30) for seed in range(n)]
-    ranks = [run["rank"] for run in runs]
-    assert abs(np.mean(ranks) - 0.5) < 4 / np.sqrt(12 * n)
-    assert sbc.rank_test(runs, bins=5) > 1e-3
-    for stratum in sbc.STRATA:
-        hits, of = sbc.held(runs, stratum)
-        at_most = stats.binom(of, 0.9)
-        assert at_most.cdf(hits) > 1e-3 and at_most.sf(hits - 1) > 1e-3, stratum
+    for stratum, verdict in sbc.joined(runs).verdict(1e-3).items():
+        assert verdict.passes, stratum
     for what in ("count", "factor"):
         z = np.array([run["apart"][what] for run in runs if run["apart"][what] is not None])
         assert np.sqrt(np.mean(z**2)) < 2, what
@@ -367,8 +362,9 @@ def test_the_page_of_calibration_is_made_from_its_figures():
     folder = Path(sbc.__file__).parent
     results = json.loads((folder / "sbc.json").read_text(encoding="utf-8"))
     assert (folder / "sbc.md").read_text(encoding="utf-8") == sbc.document(results)
-    for name, runs in results.items():
-        assert sbc.rank_test(runs) > 1e-3, name
+    for name, runs in results["sampler"].items():
+        for stratum, verdict in sbc.joined(runs).verdict(1e-3).items():
+            assert verdict.passes, (name, stratum)
 
 
 # ---- the solver, and the other traps

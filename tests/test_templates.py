@@ -9,6 +9,7 @@ import sys
 import time
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from scipy import linalg
 
 from calibrain import BMN, template_leadfield
 from calibrain.core.archive import read_arrays, write_arrays
-from calibrain.head import average, template
+from calibrain.head import average, fsaverage, template
 from calibrain.head.basis import normalisation
 
 pytest.importorskip("nilearn", reason="template heads need nilearn: pip install 'calibrain[heads]'")
@@ -252,6 +253,7 @@ def test_a_read_only_folder(folder, tmp_path):
 
 def test_in_a_program_of_its_own(tmp_path):
     "It says how far it is where somebody watches, keeps heads in the user's cache, opens no socket"
+    average.place_sensors("neuromag")  # skipped where MNE-Python has no MEG sensors
     code = """
 import socket
 import sys
@@ -293,6 +295,7 @@ def test_two_processes_at_once(tmp_path):
 )
 def test_memory(tmp_path, n, conductor, most):
     "306 × 20484 × 3, computed and read again, in less than 1.5 GiB"
+    average.place_sensors("neuromag")  # skipped where MNE-Python has no MEG sensors
     code = f"""
 import resource
 import sys
@@ -314,6 +317,36 @@ else:
     assert peak < most, f"{peak:.2f} GiB"
 
 
+def test_the_datasets_of_nilearn_are_not_imported(tmp_path):
+    "They import scikit-learn and pandas, three seconds for every program"
+    code = f"""
+import sys
+from calibrain import template_leadfield
+template_leadfield("eeg", cache_dir={str(tmp_path)!r}, progress=False)
+print([name for name in ("nilearn.datasets", "sklearn", "pandas") if name in sys.modules])
+"""
+    assert of_another_python(code).stdout == "[]\n"
+
+
+def test_nilearn_is_asked_where_its_files_are_no_more(monkeypatch, tmp_path):
+    import nilearn
+
+    parts = ("white_left", "flat_right")
+    found = [fsaverage.from_nilearn(part) for part in parts]
+    asked = []
+    monkeypatch.setattr(nilearn, "__file__", str(tmp_path / "__init__.py"))
+    import nilearn.datasets
+
+    whole = nilearn.datasets.fetch_surf_fsaverage
+    monkeypatch.setattr(
+        nilearn.datasets, "fetch_surf_fsaverage", lambda mesh: asked.append(mesh) or whole(mesh)
+    )
+    for part, (rr, tris) in zip(parts, found):
+        there = fsaverage.from_nilearn(part)
+        assert np.array_equal(there[0], rr) and np.array_equal(there[1], tris)
+    assert asked == ["fsaverage5"] * 2
+
+
 def test_without_nilearn(tmp_path):
     code = f"""
 import sys
@@ -326,6 +359,14 @@ except ImportError as e:
 """
     words = "template heads need the cortex that nilearn ships: pip install 'calibrain[heads]'\n"
     assert of_another_python(code).stdout == words
+
+
+def test_sensors_that_an_older_version_lacks(monkeypatch):
+    "conftest.py skips by these words what needs the helmet; caps need no newer version"
+    older = SimpleNamespace(channels=SimpleNamespace(), __version__="1.6.0")
+    monkeypatch.setattr(average, "mne", older)
+    with pytest.raises(ImportError, match=r"^template MEG heads need MNE-Python 1.12 .*1\.6\.0"):
+        average.place_sensors("neuromag")
 
 
 # ---- a head of another recipe, and a folder that cannot keep one

@@ -46,7 +46,7 @@ def shipped_surface(
 def nilearn_package() -> Any:  # The module
     "nilearn, which ships the cortex"
     try:
-        import nilearn.datasets
+        import nilearn
     except ImportError as e:
         raise ImportError(
             "template heads need the cortex that nilearn ships: pip install 'calibrain[heads]'"
@@ -54,14 +54,24 @@ def nilearn_package() -> Any:  # The module
     return nilearn
 
 
+def _shipped_by_nilearn(name: str) -> Path:
+    "A file of fsaverage that nilearn ships"
+    folder = Path(nilearn_package().__file__).parent / "datasets/data/fsaverage5"
+    file = folder / f"{name}.gii.gz"
+    if file.exists():
+        return file
+    from nilearn.datasets import fetch_surf_fsaverage
+
+    return Path(fetch_surf_fsaverage("fsaverage5")[name])
+
+
 def from_nilearn(
     name: str,  # Part and half, such as "white_left"
 ) -> Any:  # Its arrays
-    "A file of fsaverage that nilearn ships"
+    "A part of fsaverage that nilearn ships"
     import nibabel
 
-    files = nilearn_package().datasets.fetch_surf_fsaverage("fsaverage5")
-    return nibabel.load(files[name]).agg_data()
+    return nibabel.load(_shipped_by_nilearn(name)).agg_data()
 
 
 def hemisphere(

@@ -88,7 +88,8 @@ def _check_file(arrays: Mapping, path: Any) -> dict:
     known = {"passport", *_ARRAYS}
     prefixes = tuple(f"{s}/{part}/" for s in said["solvers"] for part in ("train", "test"))
     extra = [name for name in arrays if name not in known and not name.startswith(prefixes)]
-    absent = [p for p in prefixes if not any(name.startswith(p) for name in arrays)]
+    absent = [name for name in ("times", "head", "noise_size") if name not in arrays]
+    absent += [p for p in prefixes if not any(name.startswith(p) for name in arrays)]
     if extra or absent:
         got = f"{', '.join(extra + absent)} astray"
         refuse(ValueError, "path", f"a passport with the entries of {_KIND}", got)

@@ -19,6 +19,7 @@ from ..calibration.calibration import Calibration
 from ..calibration.coverage import DEFAULT_LEVELS, CoverageCurve, check_levels
 from ..calibration.level_map import LevelMap, isotonic_map
 from ..calibration.observable import observable_strata
+from ..calibration.sbc import SBC, combine_sbc
 from ..core.checks import check_choice, refuse
 from ..core.tables import html_table
 from ..core.warnings import ShiftWarning, warn
@@ -208,6 +209,24 @@ def summary(
 
 
 @patch
+def sbc(
+    self: Passport,
+    solver: str,  # Which
+) -> SBC:  # Of training and test runs, by observable stratum
+    "Where the truth lay in the posteriors, with a verdict"
+    parts = self.runs[self.solver_of(solver)]
+    return combine_sbc([parts[part].sbc for part in _PARTS])
+
+
+def _verdict(of: SBC) -> str:
+    "Which strata pass, in words"
+    judged = [name for name in of.strata if len(of[name]) > 1]
+    if not judged:
+        return "no verdict"
+    return ", ".join(f"{n} {'passes' if of.passes[n] else 'fails'}" for n in judged)
+
+
+@patch
 def in_words(
     self: Passport,
     solver: str,  # Which
@@ -255,6 +274,7 @@ def _repr_html_(self: Passport) -> str:  # HTML
                 widths = [f"{row[w]:.3g}" for w in ("width_before", "width_after")]
                 rows[f"{solver}, {row['stratum']}"] = [kept[0], kept[1], band, *widths]
         said = self.summary(solver)
+        rows[f"{solver}, SBC"] = [_verdict(self.sbc(solver))]
         rows[f"{solver}, in all"] = [f"{name}: {value:.3g}" for name, value in said.items()]
     if len(self.solvers) > 1:
         rows["recommended"] = [self.recommended]

@@ -109,6 +109,7 @@ def report(
             f"<p>{html.escape(self.in_words(solver))}. {html.escape(said + params)}.</p>",
             _picture(self, solver),
             f'<div class="wide">{table}</div>',
+            f'<div class="wide">{self.sbc(solver)._repr_html_()}</div>',
         ]
     path = Path(path)
     path.write_text(_PAGE.format(parts="\n".join(parts)), encoding="utf-8")

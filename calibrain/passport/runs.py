@@ -9,6 +9,7 @@ __all__ = ['OF_TRUTH', 'FALSE', 'PARTS', 'Judged', 'oracle_std', 'solve', 'told_
 # %% ../../nbs/api/passport/03_runs.ipynb #2894dd39
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
 from time import process_time
@@ -21,10 +22,11 @@ from ..calibration.coverage import CoverageCurve, combine, count_coverage
 from ..calibration.credible_sets import mahalanobis
 from ..calibration.level_map import FINE_LEVELS
 from ..calibration.observable import observable_strata
+from ..calibration.sbc import SBC, combine_sbc, sbc_run
 from ..calibration.strata import point_masks
 from ..core.archive import read_arrays, write_arrays
 from ..core.progress import progress_bar
-from .scenario import Scenario, Truth
+from .scenario import Scenario, Truth, turned
 from .scene import Scene
 from .shift import power_features, result_features
 from ..posterior.moments import as_mixture, as_moments, variances_of
@@ -45,6 +47,7 @@ class Judged(NamedTuple):
     oracle: float  # That of the oracle at active sources, nAm
     features: dict  # Name → what is observable of the run
     localisation: float  # From the strongest estimate to the nearest active source, m
+    sbc: SBC  # Where the truth lies in the posterior, in strata of what is observable
     seconds: float  # That the solver took
 
 
@@ -104,6 +107,7 @@ def judge(
     truth: Truth,  # What is true
     scene: Scene,  # Head, noise and window
     levels: Sequence[float],  # Levels of the passport
+    seed: int = 0,  # Of what is left to chance where the truth lies on a step
 ) -> Judged:  # What is kept
     "Compare a posterior with the truth"
     x = truth.x
@@ -118,7 +122,8 @@ def judge(
     points = point_masks(x, posterior)
     masks = dict(active=active, on=points["on"], silent=~active, claims=points["claims"])
     masks[FALSE] = points["claims"] & ~active[:, None, None]
-    masks |= observable_strata(result, scene.coords)
+    seen_masks = observable_strata(result, scene.coords)
+    masks |= seen_masks
     wanted = np.union1d(FINE_LEVELS, levels)
     curve = count_coverage(distances, masks, wanted, every_point=True)
     std = np.broadcast_to(np.sqrt(variance), x.shape)
@@ -130,23 +135,26 @@ def judge(
     residual = truth.y - scene.leadfield.L @ mean.reshape(-1, scene.n_times)
     powers = [(a**2).mean() / scene.noise_var for a in (truth.y, residual)]
     seen = result_features(result) | power_features(*powers)
-    return Judged(
-        curve, np.array(means), oracle_std(x, scene), seen, _localisation(x, mean, scene), 0.0
-    )
+    strata = {n: np.broadcast_to(m[:, None, None], x.shape) for n, m in seen_masks.items()}
+    strata["claims"] = np.broadcast_to(points["claims"], x.shape)
+    below = sbc_run(x, result, seed, strata, draws=0)
+    near = _localisation(x, mean, scene)
+    return Judged(curve, np.array(means), oracle_std(x, scene), seen, near, below, 0.0)
+
+
+def _seed_of(truth: Truth) -> int:
+    "A seed of its own for each run"
+    return int(np.abs(truth.y[0]).view(np.uint64)[-1] % 2**32)
 
 
 def one_run(
+    truth: Truth,  # What is true, and what is recorded
     scene: Scene,  # Head, noise and window
-    scenario: Scenario,  # What is drawn
-    degrees: float,  # How wrong the head is
     solvers: Mapping,  # Name → `Bound`
     noise: str,  # "given", "baseline" or "learn"
     levels: Sequence[float],  # Levels of the passport
-    seed: tuple,  # Of this run
-    recorded: Any = None,  # Posterior of the recording
 ) -> dict:  # Name of a solver → `Judged`
-    "Simulate, solve with each solver, and judge"
-    truth = scenario.draw(scene, degrees, np.random.SeedSequence(seed), recorded)
+    "Solve with each solver, and judge"
     out = {}
     for name, bound in solvers.items():
         told = told_noise(bound, noise, scene, truth.before)
@@ -155,7 +163,8 @@ def one_run(
             warnings.simplefilter("ignore")  # what solvers say of simulated runs is in the figures
             result = solve(bound, truth.y, scene, told)
             seconds = process_time() - start
-            out[name] = judge(result, truth, scene, levels)._replace(seconds=seconds)
+            judged = judge(result, truth, scene, levels, _seed_of(truth))
+            out[name] = judged._replace(seconds=seconds)
     return out
 
 # %% ../../nbs/api/passport/03_runs.ipynb #de7962f3
@@ -171,6 +180,7 @@ class Runs(NamedTuple):
     features: np.ndarray  # `(n_runs, n_features)`
     feature_names: tuple  # Of its columns
     localisation: np.ndarray  # `(n_runs,)`, m
+    sbc: SBC  # Of all
     seconds: np.ndarray  # `(n_runs,)`
 
 
@@ -186,6 +196,7 @@ def together(
         np.array([[one.features[name] for name in names] for one in each]),
         names,
         np.array([one.localisation for one in each]),
+        combine_sbc([one.sbc for one in each]),
         np.array([one.seconds for one in each]),
     )
 
@@ -202,6 +213,10 @@ def run_arrays(
         strata=np.array(curve.strata),
         n_orient=np.array(curve.n_orient),
         feature_names=np.array(of.feature_names),
+        sbc_pit=of.sbc.pit,
+        sbc_counts=of.sbc.curve.counts,
+        sbc_levels=of.sbc.curve.nominal,
+        sbc_strata=np.array(of.sbc.strata),
         **{name: getattr(of, name) for name in _ARRAYS},
     )
 
@@ -225,9 +240,19 @@ def runs_from_arrays(
         every_point=True,
         n_orient=int(arrays["n_orient"]),
     )
+    counts = arrays["sbc_counts"]
+    below = replace(
+        curve,
+        nominal=arrays["sbc_levels"],
+        counts=counts,
+        totals=counts[:, :, -1],
+        left_out=np.zeros_like(counts[:, :, -1]),
+        strata=tuple(map(str, arrays["sbc_strata"])),
+        region="one-sided",
+    )
     names = tuple(map(str, arrays["feature_names"]))
     kept = {name: arrays[name] for name in _ARRAYS}
-    return Runs(curve=curve, feature_names=names, **kept)
+    return Runs(curve=curve, feature_names=names, sbc=SBC(arrays["sbc_pit"], below), **kept)
 
 # %% ../../nbs/api/passport/03_runs.ipynb #58c7ace3
 class Plan(NamedTuple):
@@ -248,8 +273,10 @@ class Plan(NamedTuple):
         number: int,  # From 0
     ) -> dict:  # Name of a solver → `Judged`
         "One of the runs"
-        seed = (self.seed, PARTS.index(part), number)
-        return one_run(*self[:6], seed, self.recorded)
+        rng = np.random.default_rng((self.seed, PARTS.index(part), number))
+        L = turned(self.scene, self.degrees, rng)
+        truth = self.scenario.draw(self.scene, rng, L, self.recorded)
+        return one_run(truth, self.scene, self.solvers, self.noise, self.levels)
 
     def digest(self) -> str:  # 16 hexadecimal digits
         "What tells one plan from another"
@@ -299,9 +326,8 @@ def _kept(folder: Path, digest: str, part: str, number: int) -> dict | None:
 def _first(of: Runs) -> Judged:
     "The only one of some runs"
     seen = dict(zip(of.feature_names, of.features[0].tolist()))
-    return Judged(
-        of.curve, of.std[0], float(of.oracle[0]), seen, float(of.localisation[0]), of.seconds[0]
-    )
+    near = float(of.localisation[0])
+    return Judged(of.curve, of.std[0], float(of.oracle[0]), seen, near, of.sbc, of.seconds[0])
 
 # %% ../../nbs/api/passport/03_runs.ipynb #57c44d65
 def _done(plan: Plan, part: str, number: int, folder: Path | None, digest: str) -> dict:

@@ -249,13 +249,13 @@ def _sources(
 def draw(
     self: Scenario,
     scene: Scene,  # Head, noise and window
-    degrees: float,  # How wrong the head is
-    seed: Any,  # A seed, or a `SeedSequence`
+    seed: Any,  # A seed, a `SeedSequence` or a generator
+    L: np.ndarray | None = None,  # The true leadfield, whitened; `None`: the solver's
     recorded: Any = None,  # Posterior of the recording, where truths are drawn from it
 ) -> Truth:  # One run
     "Draw sources and what is recorded of them"
     rng = np.random.default_rng(seed)
-    L = turned(scene, degrees, rng)
+    L = scene.leadfield.L if L is None else L
     noise = _noise(scene, rng, scene.n_times)
     before = _noise(scene, rng, scene.n_before)
     shape = (scene.n_sources, scene.n_orient, scene.n_times)

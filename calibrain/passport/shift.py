@@ -75,22 +75,15 @@ class Shift(NamedTuple):
         return self.p <= LIKELY
 
 
-def _distances(features: np.ndarray) -> np.ndarray:  # `(n_runs,)`
-    "How far each run is from all others"
-    out = np.empty(len(features))
-    for i, one in enumerate(features):
-        out[i] = _distance(np.delete(features, i, axis=0), one)
-    return out
-
-
-def _distance(runs: np.ndarray, one: np.ndarray) -> float:
-    "How far some features are from those of runs"
+def _distances(
+    points: np.ndarray,  # `(n_points, n_features)`
+) -> np.ndarray:  # `(n_points,)`
+    "How far each point is from the middle of all"
     from sklearn.covariance import LedoitWolf
 
-    mean, std = runs.mean(0), runs.std(0)
-    std = np.where(std > 1e-9 * (1 + np.abs(mean)), std, 1e-9 * (1 + np.abs(mean)))
-    of = LedoitWolf(assume_centered=True).fit((runs - mean) / std)
-    return float(of.mahalanobis(((one - mean) / std)[None])[0])
+    size = 1e-9 * (1 + np.abs(points).max(0))  # of features that are the same in all
+    z = (points - points.mean(0)) / (points.std(0) + size)
+    return LedoitWolf(assume_centered=True).fit(z).mahalanobis(z)
 
 
 def shift_check(
@@ -105,8 +98,8 @@ def shift_check(
     features = runs[:, known]
     values = np.array([seen[names[i]] for i in known])
     below = (features < values).mean(0) + (features == values).mean(0) / 2
-    farther = _distances(features) >= _distance(features, values)
-    p = (1 + farther.sum()) / (1 + len(features))
+    *distances, own = _distances(np.vstack([features, values]))
+    p = np.mean(np.append(distances, own) >= own)
     return Shift(tuple(names[i] for i in known), values, below, float(p))
 
 # %% ../../nbs/api/passport/04_shift.ipynb #7ddac49c

@@ -283,7 +283,8 @@ def _ready(epochs: mne.BaseEpochs) -> mne.BaseEpochs:
         must = "mne.Epochs where average=False"
         refuse(TypeError, "evoked", must, type(epochs).__name__, "leave average out")
     if not epochs.preload:
-        epochs = epochs.copy().drop_bad(verbose="ERROR")
+        epochs = epochs.copy()
+        epochs.drop_bad(verbose="ERROR")  # older versions may return nothing
     if not len(epochs):
         refuse(ValueError, "evoked", "at least one epoch", "none", "were all rejected?")
     return epochs

@@ -16,13 +16,13 @@ from scipy.linalg.lapack import dpotrf, dtrtri
 
 from calibrain.solvers.slot_weights import (
     SlotWeights,
+    Turn,
     half_sphere,
     log_along,
     log_bounds,
     log_weights,
     refine,
     sight,
-    turned,
 )
 
 # %% ../../nbs/api/solvers/13_slots.ipynb #ed2919e3
@@ -223,10 +223,10 @@ class _Choice:
 
     def turn(
         self,
-        directions: np.ndarray,  # Unit vectors, `(n_directions, k)`
+        to: Turn,  # Where the grid of directions goes
     ) -> None:
-        "Look along these directions, and forget what was seen along others"
-        self.directions = directions
+        "Look along its directions, and forget what was seen along others"
+        self.grid = to
         if self.weights.k > 1 and self.weights.direction and self.seen:
             self.forget()
 
@@ -242,7 +242,7 @@ class _Choice:
             n = int(self.below.searchsorted(x, side="right"))
             if n in self.seen:
                 return n
-            logs = log_weights(self.weights, self.sight, n, self.directions, self.half)
+            logs = log_weights(self.weights, self.sight, n, self.grid.directions, self.half)
             self.seen[n] = np.cumsum(np.exp(logs - self.top))
             total = self.seen[n][-1]
             accepted = rng.random() * self.bound[n] < total
@@ -275,7 +275,7 @@ class _Choice:
         def log_weight(v):
             return log_along(v @ D @ v, v @ Q @ v, gamma, self.half)
 
-        v = refine(self.directions[kind], log_weight, rng)
+        v = refine(self.grid.directions[kind], log_weight, rng)
         return make_slot(dual, n, gamma, v)
 
 # %% ../../nbs/api/solvers/13_slots.ipynb #56e244c1
@@ -387,7 +387,7 @@ def sweep(
         if choice is None:
             choice = _Choice(model, self.weights, half, off)
         through = None if old is None else old.direction
-        choice.turn(turned(self._half_sphere, self.rng, through))
+        choice.turn(Turn(self._half_sphere, self.rng, through))
         new = choice.draw(self.dual, self.rng)
         if new is not None:
             self.slots[j] = new

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['draw_coverage', 'as_stratum', 'stratum_band', 'curves_by_label', 'looks_by_label', 'draw_calibration',
-           'mean_set_size', 'draw_set_size']
+           'mean_set_size', 'draw_set_size', 'draw_sbc']
 
 # %% ../../nbs/api/viz/07_calibration.ipynb #5df7b379
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,6 +22,7 @@ from calibrain.calibration.coverage import (
     check_levels,
 )
 from ..calibration.credible_sets import REGIONS, mahalanobis, principal_axes, reach
+from ..calibration.sbc import SBC
 from calibrain.calibration.strata import (
     POINT_STRATA,
     STRATA,
@@ -318,3 +319,38 @@ def draw_set_size(
         ax.plot(levels[levels < 1], size, ms=4, lw=1.2, label=label, clip_on=False, **style)
     ax.set(xlabel="level of the sets", ylabel="mean size (nAm)", xlim=(0, 1), ylim=(0, None))
     return put_legend(ax, left=1.03)
+
+# %% ../../nbs/api/viz/07_calibration.ipynb #c4978b12
+def draw_sbc(
+    sbc: SBC,  # What `combine_sbc` returned
+    stratum: str,  # Which of its strata
+    level: float = 0.95,  # Probability that the bands should hold
+    ax: Axes | None = None,  # Where to draw, or a new figure
+) -> Axes:  # The axes
+    "How far the curve of the truth's places in the posterior is from the diagonal"
+    found = sbc.ecdf(stratum, level)
+    ax = axes_or_new(ax, size=(6.4, 3))
+    ax.axhline(0, color=TRUTH, lw=1)
+    inside: dict[str, Any] = dict(
+        color=TRUTH, alpha=0.3, lw=0, label=f"{100 * level:g} % of right ones"
+    )
+    ax.fill_between(found.at, found.lower, found.upper, step="post", **inside)
+    label = f"a point of each of\n{len(sbc[stratum])} runs"
+    line = ax.plot(found.at, found.difference, color=OKABE_ITO["blue"], lw=1.6, label=label)
+    line[0].set_drawstyle("steps-post")
+
+    i = sbc.strata.index(stratum)
+    at = sbc.curve.nominal
+    colour = OKABE_ITO["vermillion"]
+    band = _band(sbc.curve, level)
+    if band is not None:
+        lower, upper = band.lower[i] - at, band.upper[i] - at
+        ax.fill_between(at, lower, upper, color=colour, alpha=0.15, lw=0)
+    difference = sbc.curve.empirical[i] - at
+    ax.plot(at, difference, color=colour, ls="--", lw=1.2, label="all points")
+    ax.set(
+        xlabel="$u$, place of the truth in the posterior",
+        ylabel="share up to $u$, minus $u$",
+    )
+    ax.set_xlim(0, 1)
+    return put_legend(ax, left=1.02)
