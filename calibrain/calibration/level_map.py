@@ -36,7 +36,10 @@ class LevelMap:
     @property
     def limit(self) -> str:
         "Why a level is mapped to 1"
-        counted = f"training sets up to level {self.asked[-1]:.6g}"
+        level = f"{self.asked[-1]:.6g}"
+        if level == "1":
+            level = f"1 − {1 - self.asked[-1]:.1e}"
+        counted = f"training sets up to level {level}"
         return f"{counted} held the truth {self.highest:.3f} of the time at most"
 
     def levels(

@@ -114,7 +114,8 @@ def _share(curve: CoverageCurve) -> np.ndarray:  # `(3, n_levels)`
 
 def _width(levels: np.ndarray, std: float) -> np.ndarray:
     "Widths of intervals, infinite at level 1, nAm"
-    return 2 * np.sqrt(2) * erfinv(levels) * std
+    half = np.sqrt(2) * erfinv(levels)
+    return np.where(np.isinf(half), np.inf, 2 * half * std)  # also of a width of zero
 
 
 @patch
