@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import warnings
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -27,12 +28,20 @@ def run(code, **more):
     return subprocess.run([sys.executable, "-c", code], check=True, timeout=120, **more)
 
 
-def terminal():
-    "Both ends of a terminal of 100 columns"
+def written_to_a_terminal(code, **more):
+    "What a program writes to one of 100 columns, read while it runs: a terminal holds little"
     pty, termios = pytest.importorskip("pty"), pytest.importorskip("termios")
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 100))
-    return ours, theirs
+    seen = b""
+    with subprocess.Popen([sys.executable, "-c", code], stderr=theirs, **more) as program:
+        os.close(theirs)
+        with suppress(OSError):  # the end, on Linux
+            while part := os.read(ours, 100_000):
+                seen += part
+    os.close(ours)
+    assert program.returncode == 0
+    return seen
 
 
 def problem():
@@ -61,24 +70,13 @@ def test_a_pipe_gets_no_bars():
 
 
 def test_a_terminal_shows_them():
-    ours, theirs = terminal()
-    run(SOLVE, stderr=theirs)
-    os.close(theirs)
-    seen = os.read(ours, 100_000)
-    os.close(ours)
+    seen = written_to_a_terminal(SOLVE)
     assert b"evidence" in seen and b"3/3" in seen
 
 
 def test_whoever_wants_none_sets_the_variable_of_tqdm():
-    ours, theirs = terminal()
-    run(
-        SOLVE + "print('end', file=sys.stderr)",
-        stderr=theirs,
-        env=os.environ | {"TQDM_DISABLE": "1"},
-    )
-    os.close(theirs)
-    seen = os.read(ours, 100_000)
-    os.close(ours)
+    code = SOLVE + "print('end', file=sys.stderr)"
+    seen = written_to_a_terminal(code, env=os.environ | {"TQDM_DISABLE": "1"})
     assert seen.strip() == b"end"
 
 
