@@ -115,7 +115,8 @@ def _share(curve: CoverageCurve) -> np.ndarray:  # `(3, n_levels)`
 def _width(levels: np.ndarray, std: float) -> np.ndarray:
     "Widths of intervals, infinite at level 1, nAm"
     half = np.sqrt(2) * erfinv(levels)
-    return np.where(np.isinf(half), np.inf, 2 * half * std)  # also of a width of zero
+    finite = np.isfinite(half)
+    return np.where(finite, 2 * np.where(finite, half, 0) * std, np.inf)  # also where std is 0
 
 
 @patch
