@@ -319,12 +319,13 @@ else:
     assert peak < most, f"{peak:.2f} GiB"
 
 
-def test_the_datasets_of_nilearn_are_not_imported(tmp_path):
+def test_the_datasets_of_nilearn_are_not_imported():
     "They import scikit-learn and pandas, three seconds for every program"
-    code = f"""
+    code = """
 import sys
-from calibrain import template_leadfield
-template_leadfield("eeg", cache_dir={str(tmp_path)!r}, progress=False)
+from calibrain.head import template
+template.template_cortex()
+template._recipe()
 print([name for name in ("nilearn.datasets", "sklearn", "pandas") if name in sys.modules])
 """
     assert of_another_python(code).stdout == "[]\n"
