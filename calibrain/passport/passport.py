@@ -275,6 +275,7 @@ def _repr_html_(self: Passport) -> str:  # HTML
                 widths = [f"{row[w]:.3g}" for w in ("width_before", "width_after")]
                 rows[f"{solver}, {row['stratum']}"] = [kept[0], kept[1], band, *widths]
         said = self.summary(solver)
+        del said["seconds a run"]  # that differs from call to call
         rows[f"{solver}, SBC"] = [_verdict(self.sbc(solver))]
         rows[f"{solver}, in all"] = [f"{name}: {value:.3g}" for name, value in said.items()]
     if len(self.solvers) > 1:
