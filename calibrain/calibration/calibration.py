@@ -16,9 +16,10 @@ from scipy.special import erf, erfinv
 
 from .credible_sets import Interval
 from .level_map import LevelMap
+from .spread import spread
+from ..core.archive import arrays_below
 from ..core.checks import check_array, check_choice, check_number, refuse
 from ..core.warnings import InfiniteSetWarning, warn
-from ..posterior.moments import as_mixture, as_moments, variances_of
 
 # %% ../../nbs/api/calibration/12_calibration.ipynb #1c029a0c
 OBSERVED = "observed"  # Each source by what its posterior shows of it
@@ -90,22 +91,13 @@ def interval(
     level: float,  # Coverage that is wanted
 ) -> Interval:  # Lower and upper end, `(n_sources[, n_orient], n_times)`, nAm
     "Recalibrated intervals"
-    mean, std = _moments(result)
+    measured = spread(result)
+    mean, std = measured.mean, measured.sigma(0, 0)
     reach = self.reach(level, len(mean))[:, None, None]
     with np.errstate(invalid="ignore"):
         half = np.where(np.isinf(reach), np.inf, reach * std)
     ends = (mean - half, mean + half)
     return Interval(*(end[:, 0] if mean.shape[1] == 1 else end for end in ends))
-
-
-def _moments(result: Any) -> tuple[np.ndarray, np.ndarray]:
-    "Mean, `(n_sources, n_orient, n_times)`, and standard deviation, the same or with one sample"
-    mixture: Any = as_mixture(result)
-    if mixture is None:
-        m = as_moments(result, joint=False)
-        return m.mean, np.sqrt(np.maximum(variances_of(m.cov), 0))[..., None]
-    shape = (mixture.n_sources, mixture.n_orient, mixture.n_times)
-    return mixture.mean.reshape(shape), np.sqrt(mixture.var).reshape(shape)
 
 # %% ../../nbs/api/calibration/12_calibration.ipynb #394d1ec3
 def _below(of: LevelMap, t: float, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
@@ -125,7 +117,8 @@ def exceedance(
 ) -> np.ndarray:  # Probabilities, `(n_sources, n_times)`
     "Recalibrated probability that the amplitude exceeds a value"
     threshold = check_number("threshold", threshold, above=0, cure="in nAm")
-    mean, std = _moments(result)
+    measured = spread(result)
+    mean, std = measured.mean, measured.sigma(0, 0)
     if mean.shape[1] > 1:
         must = "of one component, for the exceedance of a length goes through no map of levels"
         refuse(ValueError, "result", must, f"{mean.shape[1]}", "use orientation='fixed'")
@@ -149,17 +142,16 @@ def to_arrays(self: Calibration) -> dict:  # Name → array or text
     return out | {f"shift/{name}": value for name, value in self.shift.items()}
 
 
-def _part(arrays: Mapping, part: str) -> dict:
-    "The arrays whose names begin with a part, without it"
-    return {n.removeprefix(part): a for n, a in arrays.items() if n.startswith(part)}
-
-
 def calibration_from_arrays(
     arrays: Mapping,  # What a file holds
 ) -> Calibration:  # The same as before
     "A calibration from a file"
-    kept = _part(arrays, "kept/")
-    maps = {name: LevelMap(asked, kept[name]) for name, asked in _part(arrays, "asked/").items()}
-    shift = {name: value.item() for name, value in _part(arrays, "shift/").items()}
-    bands = {name: check_array(name, b).astype(bool) for name, b in _part(arrays, "band/").items()}
+    kept = arrays_below(arrays, "kept/")
+    maps = {
+        name: LevelMap(asked, kept[name]) for name, asked in arrays_below(arrays, "asked/").items()
+    }
+    shift = {name: value.item() for name, value in arrays_below(arrays, "shift/").items()}
+    bands = {
+        name: check_array(name, b).astype(bool) for name, b in arrays_below(arrays, "band/").items()
+    }
     return Calibration(maps, bands, str(arrays["target"]), str(arrays["about"]), shift)

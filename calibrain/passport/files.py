@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from fastcore.basics import patch
 
-from ..core.archive import read_arrays, write_arrays
+from ..core.archive import arrays_below, read_arrays, write_arrays
 from ..core.checks import refuse
 from ..core.warnings import ShiftWarning, warn
 from .passport import Passport
@@ -138,9 +138,8 @@ _PARTS = ("train", "test")
 
 def _runs(arrays: Mapping, prefix: str) -> Any:
     "The runs of one solver and part"
-    mine = {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)}
     try:
-        return runs_from_arrays(mine)
+        return runs_from_arrays(arrays_below(arrays, prefix))
     except KeyError as e:
         refuse(ValueError, "path", f"a passport with {prefix}{e.args[0]}", "a file without")
 

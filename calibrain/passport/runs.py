@@ -23,13 +23,13 @@ from ..calibration.credible_sets import mahalanobis
 from ..calibration.level_map import FINE_LEVELS
 from ..calibration.observable import observable_strata
 from ..calibration.sbc import SBC, combine_sbc, sbc_run
+from ..calibration.spread import spread
 from ..calibration.strata import point_masks
-from ..core.archive import read_arrays, write_arrays
+from ..core.archive import arrays_below, read_arrays, write_arrays
 from ..core.progress import progress_bar
 from .scenario import Scenario, Truth, turned
 from .scene import Scene
 from .shift import power_features, result_features
-from ..posterior.moments import as_mixture, as_moments, variances_of
 from ..posterior.result import Result
 from ..solvers.bind import Bound
 from ..solvers.solve import MatchedRecording, solve_recording
@@ -111,22 +111,17 @@ def judge(
 ) -> Judged:  # What is kept
     "Compare a posterior with the truth"
     x = truth.x
-    posterior: Any = as_mixture(result)
-    if posterior is None:
-        posterior = as_moments(result, joint=False)
-        mean, variance = posterior.mean, np.maximum(variances_of(posterior.cov), 0)[..., None]
-    else:
-        mean, variance = posterior.mean.reshape(x.shape), posterior.var.reshape(x.shape)
-    distances = mahalanobis(x, posterior)
+    measured = spread(result)
+    mean, std = measured.mean, np.broadcast_to(measured.sigma(0, 0), x.shape)
+    distances = mahalanobis(x, result)
     active = x.any(axis=(1, 2))
-    points = point_masks(x, posterior)
+    points = point_masks(x, result)
     masks = dict(active=active, on=points["on"], silent=~active, claims=points["claims"])
     masks[FALSE] = points["claims"] & ~active[:, None, None]
     seen_masks = observable_strata(result, scene.coords)
     masks |= seen_masks
     wanted = np.union1d(FINE_LEVELS, levels)
     curve = count_coverage(distances, masks, wanted, every_point=True)
-    std = np.broadcast_to(np.sqrt(variance), x.shape)
     by_source = std.mean(axis=(1, 2))
     means = []
     for mask in masks.values():
@@ -317,9 +312,7 @@ def _kept(folder: Path, digest: str, part: str, number: int) -> dict | None:
         return None
     out = {}
     for name in map(str, arrays["solvers"]):
-        prefix = f"{name}/"
-        mine = {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
-        out[name] = _first(runs_from_arrays(mine))
+        out[name] = _first(runs_from_arrays(arrays_below(arrays, f"{name}/")))
     return out
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from fastcore.basics import patch
 
 from ..calibration.calibration import Calibration, calibration_from_arrays
-from ..core.archive import read_arrays, write_arrays
+from ..core.archive import arrays_below, read_arrays, write_arrays
 from ..core.checks import check_choice, check_number, refuse
 from ..core.tables import html_table
 from ..core.units import NAM_PER_AM
@@ -248,11 +248,6 @@ _KIND = "calibrain evoked posterior 1"
 _TEXTS = ("space", "comment", "subject")
 _NUMBERS = ("tmin", "tstep", "nave")
 
-
-def _below(arrays: dict, part: str) -> dict:
-    "The arrays whose names begin with a part, without it"
-    return {name.removeprefix(part): a for name, a in arrays.items() if name.startswith(part)}
-
 # %% ../../nbs/api/recording/03_posterior.ipynb #c5e66622
 @patch
 def save(
@@ -284,15 +279,15 @@ def load(
     if str(arrays.get("kind", "")) != _KIND:
         got = f"{path} with {', '.join(list(arrays)[:5]) or 'nothing'}"
         refuse(ValueError, "path", "a file with an evoked posterior", got)
-    applied = _below(arrays, "calibration/")
+    applied = arrays_below(arrays, "calibration/")
     texts = {name: str(arrays[name]) if name in arrays else None for name in _TEXTS}
     numbers = {name: float(arrays[name]) for name in _NUMBERS}
     return cls(
         result_from_arrays(arrays),
-        vertices=list(_below(arrays, "vertices/").values()),
+        vertices=list(arrays_below(arrays, "vertices/").values()),
         coords=arrays["coords"],
         basis=arrays.get("basis"),
-        power={name: float(v) for name, v in _below(arrays, "power/").items()},
+        power={name: float(v) for name, v in arrays_below(arrays, "power/").items()},
         calibration=calibration_from_arrays(applied) if applied else None,
         **texts,
         **numbers,
