@@ -18,6 +18,8 @@ import pytest
 from test_evoked import problem
 
 from calibrain import EvokedPosterior, Leadfield, Passport, calibrate, estimate_evoked
+from calibrain.calibration.calibration import Calibration
+from calibrain.calibration.level_map import isotonic_map
 from calibrain.core.archive import read_arrays, write_arrays
 from calibrain.core.warnings import InfiniteSetWarning, ShiftWarning
 from calibrain.passport.passport import COLUMNS
@@ -152,6 +154,17 @@ def test_an_estimate_with_a_passport(kind, tmp_path):
     again = EvokedPosterior.load(est.save(tmp_path / "estimate.npz"))
     assert np.allclose(again.interval(0.9)[0].data, est.interval(0.9)[0].data)
     assert "20 training runs of BMN" in est._repr_html_()
+
+
+def test_an_infinite_interval_of_an_estimate_is_infinite():
+    "Also where the standard deviation is zero"
+    evoked, fwd, cov = problem()
+    est = estimate_evoked(evoked, fwd, cov, "gamma_map", progress=False, **FIXED)
+    assert (est.std.data == 0).any()
+    est = replace(est, calibration=Calibration({"active": isotonic_map([0, 0.5], [0, 0.4])}, {}))
+    with pytest.warns(InfiniteSetWarning, match="no finite interval keeps 0.9"):
+        low, high = est.interval(0.9)
+    assert (low.data == -np.inf).all() and (high.data == np.inf).all()
 
 
 def test_a_head_and_a_covariance_are_enough():

@@ -120,7 +120,6 @@ def _reach(self: EvokedPosterior, level: float) -> Any:
     if self.calibration is None:
         return NormalDist().inv_cdf((1 + level) / 2)
     reach = self.calibration.reach(level, self.posterior.n_sources)
-    reach = np.where(np.isinf(reach), np.finfo(float).max / 1e12, reach)  # infinite times zero
     return reach.reshape(-1, *[1] * (self.std.data.ndim - 1))
 
 # %% ../../nbs/api/recording/03_posterior.ipynb #4825fb22
@@ -132,7 +131,9 @@ def interval(
     "Credible interval of each amplitude, or of each component of a vector"
     level = check_number("level", level, above=0, most=1 - 1e-12, cure="0.95 for 95 %")
     mean = self.mean
-    half_width = self._reach(level) * self.std.data
+    reach = self._reach(level)
+    finite = np.isfinite(reach)
+    half_width = np.where(finite, np.where(finite, reach, 0) * self.std.data, np.inf)
     if np.iscomplexobj(mean.data):  # an interval of each part
         half_width = half_width * (1 + 1j)
     return mean - half_width, mean + half_width
