@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from problems import FILTERED
 
 from calibrain.cli import text_table
 from calibrain.demo import PAIRS, run_demo, tutorial_problem
@@ -167,7 +168,7 @@ def test_the_problem_is_the_tutorials():
     if not REFERENCE.exists():
         pytest.skip(f"no {REFERENCE.name} in ../shared/reference")
     want = np.load(REFERENCE)
-    close = functools.partial(np.testing.assert_allclose, rtol=0, atol=1e-12)
+    close = functools.partial(np.testing.assert_allclose, rtol=0, atol=FILTERED)
     for kind in ("fixed", "free"):
         problem = tutorial_problem(kind)
         for name in ("x", "y", "noise", "active", "eta", "leadfield"):
