@@ -72,6 +72,7 @@ MAY_USE_LATE = {  # imported inside a function only
     "viz": {"mne"},
     "cli": {"matplotlib"},
     "calibration.coverage": {"pandas"},
+    "calibration.exceedance_map": {"sklearn"},
     "calibration.level_map": {"sklearn"},
     "passport.passport": {"pandas"},
     "passport.shift": {"sklearn"},

@@ -21,7 +21,7 @@ from ..calibration.run_quantile import runs_needed
 from ..core.checks import check_choice, check_count, refuse
 from ..head.leadfield import Leadfield
 from ..head.prepared import Prepared
-from . import files, report  # noqa: F401 (methods of a Passport)
+from . import card, files, report  # noqa: F401 (methods of a Passport)
 from .passport import Passport
 from .runs import Plan, all_runs, solve
 from .scenario import Scenario, as_scenario, mismatch_angle

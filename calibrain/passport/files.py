@@ -21,11 +21,11 @@ from ..core.archive import arrays_below, read_arrays, write_arrays
 from ..core.checks import refuse
 from ..core.warnings import ShiftWarning, warn
 from .passport import Passport
-from .runs import run_arrays, runs_from_arrays
+from .runs import PARTS, run_arrays, runs_from_arrays
 from .scenario import Scenario
 
 # %% ../../nbs/api/passport/07_files.ipynb #5cfffe16
-_KIND = "calibrain passport 1"
+_KIND = "calibrain passport 2"
 _TEXTS = (
     "levels",
     "degrees",
@@ -86,7 +86,7 @@ def _check_file(arrays: Mapping, path: Any) -> dict:
         odd = ", ".join(sorted(expected ^ set(said)))
         refuse(ValueError, "path", f"a passport with the entries of {_KIND}", f"{odd} astray")
     known = {"passport", *_ARRAYS}
-    prefixes = tuple(f"{s}/{part}/" for s in said["solvers"] for part in ("train", "test"))
+    prefixes = tuple(f"{s}/{part}/" for s in said["solvers"] for part in PARTS)
     extra = [name for name in arrays if name not in known and not name.startswith(prefixes)]
     absent = [name for name in ("times", "head", "noise_size") if name not in arrays]
     absent += [p for p in prefixes if not any(name.startswith(p) for name in arrays)]
@@ -119,7 +119,7 @@ def load(
     arrays = read_arrays(path)
     said = _check_file(arrays, path)
     _check_version(said["version"], any_version)
-    runs = {s: {part: _runs(arrays, f"{s}/{part}/") for part in _PARTS} for s in said["solvers"]}
+    runs = {s: {part: _runs(arrays, f"{s}/{part}/") for part in PARTS} for s in said["solvers"]}
     scenario = Scenario(**said["scenario"])
     texts: dict = {name: said[name] for name in _TEXTS}
     texts["levels"] = tuple(texts["levels"])
@@ -131,9 +131,6 @@ def load(
     if leadfield is not None:
         _check_leadfield(out, leadfield, any_head)
     return out
-
-
-_PARTS = ("train", "test")
 
 
 def _runs(arrays: Mapping, prefix: str) -> Any:

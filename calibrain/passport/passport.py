@@ -17,13 +17,11 @@ from scipy.special import erfinv
 
 from ..calibration.calibration import Calibration
 from ..calibration.coverage import DEFAULT_LEVELS, CoverageCurve, check_levels
+from ..calibration.exceedance_map import exceedance_map
 from ..calibration.level_map import LevelMap, isotonic_map
-from ..calibration.observable import observable_strata
-from ..calibration.sbc import SBC, combine_sbc
 from ..core.checks import check_choice, refuse
-from ..core.tables import html_table
 from ..core.warnings import ShiftWarning, warn
-from .runs import FALSE, Runs
+from .runs import FALSE, PARTS, Runs
 from .scenario import Scenario
 from .scene import source_pattern
 from .shift import Shift, power_features, result_features, shift_check
@@ -60,20 +58,26 @@ class Passport:
     def n_runs(self) -> tuple:
         "Training and test runs"
         parts = next(iter(self.runs.values()))
-        return tuple(parts[part].curve.n_runs for part in _PARTS)
+        return tuple(parts[part].curve.n_runs for part in PARTS)
 
     @cached_property
     def maps(self) -> dict:  # Solver → stratum → `LevelMap`
         "Which level to ask for"
         return {name: _maps(parts["train"].curve) for name, parts in self.runs.items()}
 
+    @cached_property
+    def exceeded(self) -> dict:  # Solver → `ExceedanceMap`
+        "What became of probabilities to exceed a value"
+        return {n: exceedance_map(parts["train"].forecasts) for n, parts in self.runs.items()}
+
+    @cached_property
+    def _rows(self) -> dict:  # Solver → rows of the table
+        return {name: _rows_of(self, name) for name in self.runs}
+
     def __repr__(self) -> str:
         train, test = self.n_runs
         head = f"{len(self.ch_names)} channels, {self.n_sources} sources × {self.n_orient}"
         return f"<Passport: {', '.join(self.solvers)}; {head}; {train} + {test} runs>"
-
-
-_PARTS = ("train", "test")
 
 
 def _maps(curve: CoverageCurve) -> dict[str, LevelMap]:
@@ -159,26 +163,31 @@ def curves(
     return dict(before=_at(test, column, promised), after=replace(after, nominal=promised))
 
 
+def _rows_of(p: Passport, solver: str) -> list:
+    "A row for each stratum and level"
+    test, maps = p.runs[solver]["test"], p.maps[solver]
+    levels = np.array(p.levels)
+    rows = []
+    for stratum in p.strata(solver):
+        i = test.curve.strata.index(stratum)
+        asked = maps[stratum].levels(levels)
+        before, after = (_share(of) for of in p.curves(solver, stratum, levels).values())
+        std = float(np.average(np.nan_to_num(test.std[:, i]), weights=test.curve.totals[:, i]))
+        oracle = np.nanmean(test.oracle) if stratum in ("active", "on") else np.nan
+        widths = (_width(levels, std), _width(asked, std), _width(levels, oracle))
+        for j, level in enumerate(p.levels):
+            figures = (*before[:, j], *after[:, j], *(w[j] for w in widths))
+            rows.append(dict(zip(COLUMNS, (solver, stratum, level, *map(float, figures)))))
+    return rows
+
+
 @patch
 def rows_of(
     self: Passport,
     solver: str,  # Which
 ) -> list:  # Of dicts with `COLUMNS`, one for each stratum and level
     "The table of one solver"
-    test, maps = self.runs[self.solver_of(solver)]["test"], self.maps[solver]
-    levels = np.array(self.levels)
-    rows = []
-    for stratum in self.strata(solver):
-        i = test.curve.strata.index(stratum)
-        asked = maps[stratum].levels(levels)
-        before, after = (_share(of) for of in self.curves(solver, stratum, levels).values())
-        std = float(np.average(np.nan_to_num(test.std[:, i]), weights=test.curve.totals[:, i]))
-        oracle = np.nanmean(test.oracle) if stratum in ("active", "on") else np.nan
-        widths = (_width(levels, std), _width(asked, std), _width(levels, oracle))
-        for j, level in enumerate(self.levels):
-            figures = (*before[:, j], *after[:, j], *(w[j] for w in widths))
-            rows.append(dict(zip(COLUMNS, (solver, stratum, level, *map(float, figures)))))
-    return rows
+    return self._rows[self.solver_of(solver)]
 
 
 @patch
@@ -190,98 +199,6 @@ def table(self: Passport) -> Any:  # `pandas.DataFrame`
         raise ImportError("table needs pandas: pip install 'calibrain[frames]'") from e
     rows = [row for solver in self.solvers for row in self.rows_of(solver)]
     return pd.DataFrame(rows, columns=list(COLUMNS))
-
-# %% ../../nbs/api/passport/05_passport.ipynb #3ffec391
-@patch
-def summary(
-    self: Passport,
-    solver: str,  # Which
-) -> dict:  # Name → number
-    "Figures of a solver's test runs that have no level"
-    test = self.runs[self.solver_of(solver)]["test"]
-    total = dict(zip(test.curve.strata, test.curve.total))
-    claims = int(total.get("claims", 0))
-    known = np.isfinite(test.localisation)
-    return {
-        "false claims": total.get(FALSE, 0) / claims if claims else float("nan"),
-        "localisation, mm": 1e3 * np.median(test.localisation[known]) if known.any() else np.nan,
-        "seconds a run": float(test.seconds.mean()),
-    }
-
-
-@patch
-def sbc(
-    self: Passport,
-    solver: str,  # Which
-) -> SBC:  # Of training and test runs, by observable stratum
-    "Where the truth lay in the posteriors, with a verdict"
-    parts = self.runs[self.solver_of(solver)]
-    return combine_sbc([parts[part].sbc for part in _PARTS])
-
-
-def _verdict(of: SBC) -> str:
-    "Which strata pass, in words"
-    judged = [name for name in of.strata if len(of[name]) > 1]
-    if not judged:
-        return "no verdict"
-    return ", ".join(f"{n} {'passes' if of.passes[n] else 'fails'}" for n in judged)
-
-
-@patch
-def in_words(
-    self: Passport,
-    solver: str,  # Which
-) -> str:  # A sentence
-    "What the passport says of the active sources of a solver at its highest level"
-    top = max(self.levels)
-    row = next(r for r in self.rows_of(solver) if (r["stratum"], r["level"]) == ("active", top))
-    kept = f"{row['before']:.3f} before and {row['after']:.3f} after calibration"
-    band = f"[{row['after_low']:.3f}, {row['after_high']:.3f}]"
-    train, test = self.n_runs
-    wrong = f"head errors of {self.degrees:g}°" if self.degrees else "no error in the head"
-    return (
-        f"{100 * top:g} % intervals of active sources hold the truth {kept} {band}, "
-        f"{train} training and {test} test runs, {wrong}"
-    )
-
-
-@patch(as_prop=True)
-def recommended(self: Passport) -> str:  # Name of a solver
-    "The solver with the narrowest calibrated intervals of active sources, if they are finite"
-    return min(self.solvers, key=self._price)
-
-
-@patch
-def _price(self: Passport, solver: str) -> tuple:
-    "Width of calibrated intervals at active sources, and before it whether there is one"
-    rows = [row for row in self.rows_of(solver) if row["stratum"] == "active"]
-    highest = max(rows, key=lambda row: row["level"])
-    return (not np.isfinite(highest["width_after"]), highest["width_after"])
-
-# %% ../../nbs/api/passport/05_passport.ipynb #b747b086
-_SHOWN = ("active", "on", "claims", "P>.5", "clear")  # Strata in the short table
-
-
-@patch
-def _repr_html_(self: Passport) -> str:  # HTML
-    "What was found at the highest level, solver by solver"
-    rows = {}
-    for solver in self.solvers:
-        top = max(self.levels)
-        for row in self.rows_of(solver):
-            if row["level"] == top and row["stratum"] in _SHOWN:
-                kept = [f"{row[when]:.3f}" for when in ("before", "after")]
-                band = f"{row['after_low']:.3f} to {row['after_high']:.3f}"
-                widths = [f"{row[w]:.3g}" for w in ("width_before", "width_after")]
-                rows[f"{solver}, {row['stratum']}"] = [kept[0], kept[1], band, *widths]
-        said = self.summary(solver)
-        del said["seconds a run"]  # that differs from call to call
-        rows[f"{solver}, SBC"] = [_verdict(self.sbc(solver))]
-        rows[f"{solver}, in all"] = [f"{name}: {value:.3g}" for name, value in said.items()]
-    if len(self.solvers) > 1:
-        rows["recommended"] = [self.recommended]
-    head = ["solver, stratum", "before", "after", "band", "width before, nAm", "width after, nAm"]
-    return html_table(f"{repr(self)[1:-1]}; level {max(self.levels):g}", rows, head)
 
 # %% ../../nbs/api/passport/05_passport.ipynb #638314da
 @patch
@@ -314,7 +231,7 @@ def shift(
     "Compare a recording with the runs of the passport"
     solver = solver or self.solvers[0]
     parts = self.runs[self.solver_of(solver)]
-    features = np.concatenate([parts[part].features for part in _PARTS])
+    features = np.concatenate([parts[part].features for part in PARTS])
     return shift_check(features, parts["train"].feature_names, seen)
 
 
@@ -332,7 +249,6 @@ def calibration(
         must = f"of {self.n_sources} sources with n_orient={self.n_orient}, as the passport"
         got = f"{posterior.n_sources} with {posterior.n_orient}"
         refuse(ValueError, "result", must, got, "calibrate on the same leadfield")
-    maps = self.maps[solver]
     place: dict = {}
     if seen:
         found = self.shift(seen, solver)
@@ -343,9 +259,15 @@ def calibration(
                 "passport, not here: calibrate with evoked=, another scenario or more mismatch.",
                 ShiftWarning,
             )
-    bands = observable_strata(result, self.coords)
     n_runs = self.runs[solver]["train"].curve.n_runs
-    return Calibration(maps, bands, target, f"{n_runs} training runs of {solver}", place)
+    return Calibration(
+        maps=self.maps[solver],
+        exceeded=self.exceeded[solver],
+        target=target,
+        coords=self.coords,
+        about=f"{n_runs} training runs of {solver}",
+        shift=place,
+    )
 
 # %% ../../nbs/api/passport/05_passport.ipynb #391ef297
 @dataclass(frozen=True, eq=False)

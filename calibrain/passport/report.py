@@ -79,6 +79,21 @@ def _cells(row: dict) -> list:
     return numbers + ["–" if np.isnan(w) else f"{w:.3g}" for w in widths]
 
 
+def _forecasts(p: Passport, solver: str) -> str:  # HTML
+    "Probabilities to exceed a value, and what came true"
+    each = zip(p.forecasts(solver, calibrated=False), p.forecasts(solver))
+    rows = {f"{b['low']:g} to {b['high']:g}": [*_of_class(b), *_of_class(a)] for b, a in each}
+    columns = ("points", "said", "came true")
+    head = ["class", *(f"{name} {when}" for when in ("before", "after") for name in columns)]
+    return html_table(f"Probabilities of {solver} to exceed a value", rows, head)
+
+
+def _of_class(row: dict) -> list:
+    "How many points a class has, what was said of them, and what came true"
+    shares = [row[name] for name in ("forecast", "share")]
+    return [f"{row['points']:,}", *("–" if np.isnan(s) else f"{s:.3f}" for s in shares)]
+
+
 _HEAD = ("stratum, level", "before", "from", "to", "after", "from", "to")
 _WIDTHS = ("width before, nAm", "width after, nAm", "oracle, nAm")
 
@@ -109,6 +124,7 @@ def report(
             f"<p>{html.escape(self.in_words(solver))}. {html.escape(said + params)}.</p>",
             _picture(self, solver),
             f'<div class="wide">{table}</div>',
+            f'<div class="wide">{_forecasts(self, solver)}</div>',
             f'<div class="wide">{self.sbc(solver)._repr_html_()}</div>',
         ]
     path = Path(path)

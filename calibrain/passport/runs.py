@@ -20,8 +20,9 @@ from scipy.spatial import cKDTree
 
 from ..calibration.coverage import CoverageCurve, combine, count_coverage
 from ..calibration.credible_sets import mahalanobis
+from ..calibration.exceedance_map import Forecasts, combine_forecasts, count_forecasts
 from ..calibration.level_map import FINE_LEVELS
-from ..calibration.observable import observable_strata
+from ..calibration.observable import observable_strata, split_claims
 from ..calibration.sbc import SBC, combine_sbc, sbc_run
 from ..calibration.spread import spread
 from ..calibration.strata import point_masks
@@ -48,6 +49,7 @@ class Judged(NamedTuple):
     features: dict  # Name → what is observable of the run
     localisation: float  # From the strongest estimate to the nearest active source, m
     sbc: SBC  # Where the truth lies in the posterior, in strata of what is observable
+    forecasts: Forecasts  # What came of probabilities to exceed a value
     seconds: float  # That the solver took
 
 
@@ -119,7 +121,7 @@ def judge(
     masks = dict(active=active, on=points["on"], silent=~active, claims=points["claims"])
     masks[FALSE] = points["claims"] & ~active[:, None, None]
     seen_masks = observable_strata(result, scene.coords)
-    masks |= seen_masks
+    masks |= seen_masks | split_claims(seen_masks, points["claims"])
     wanted = np.union1d(FINE_LEVELS, levels)
     curve = count_coverage(distances, masks, wanted, every_point=True)
     by_source = std.mean(axis=(1, 2))
@@ -134,12 +136,16 @@ def judge(
     strata["claims"] = np.broadcast_to(points["claims"], x.shape)
     below = sbc_run(x, result, seed, strata, draws=0)
     near = _localisation(x, mean, scene)
-    return Judged(curve, np.array(means), oracle_std(x, scene), seen, near, below, 0.0)
-
-
-def _seed_of(truth: Truth) -> int:
-    "A seed of its own for each run"
-    return int(np.abs(truth.y[0]).view(np.uint64)[-1] % 2**32)
+    return Judged(
+        curve=curve,
+        std=np.array(means),
+        oracle=oracle_std(x, scene),
+        features=seen,
+        localisation=near,
+        sbc=below,
+        forecasts=count_forecasts(x, result, seed),
+        seconds=0.0,
+    )
 
 
 def one_run(
@@ -148,6 +154,7 @@ def one_run(
     solvers: Mapping,  # Name → `Bound`
     noise: str,  # "given", "baseline" or "learn"
     levels: Sequence[float],  # Levels of the passport
+    seed: int = 0,  # Of what is left to chance where the truth lies on a step
 ) -> dict:  # Name of a solver → `Judged`
     "Solve with each solver, and judge"
     out = {}
@@ -158,7 +165,7 @@ def one_run(
             warnings.simplefilter("ignore")  # what solvers say of simulated runs is in the figures
             result = solve(bound, truth.y, scene, told)
             seconds = process_time() - start
-            judged = judge(result, truth, scene, levels, _seed_of(truth))
+            judged = judge(result, truth, scene, levels, seed)
             out[name] = judged._replace(seconds=seconds)
     return out
 
@@ -176,6 +183,7 @@ class Runs(NamedTuple):
     feature_names: tuple  # Of its columns
     localisation: np.ndarray  # `(n_runs,)`, m
     sbc: SBC  # Of all
+    forecasts: Forecasts  # Of all
     seconds: np.ndarray  # `(n_runs,)`
 
 
@@ -192,6 +200,7 @@ def together(
         names,
         np.array([one.localisation for one in each]),
         combine_sbc([one.sbc for one in each]),
+        combine_forecasts([one.forecasts for one in each]),
         np.array([one.seconds for one in each]),
     )
 
@@ -212,6 +221,7 @@ def run_arrays(
         sbc_counts=of.sbc.curve.counts,
         sbc_levels=of.sbc.curve.nominal,
         sbc_strata=np.array(of.sbc.strata),
+        **{f"forecasts_{key}": numbers for key, numbers in of.forecasts._asdict().items()},
         **{name: getattr(of, name) for name in _ARRAYS},
     )
 
@@ -247,9 +257,18 @@ def runs_from_arrays(
     )
     names = tuple(map(str, arrays["feature_names"]))
     kept = {name: arrays[name] for name in _ARRAYS}
-    return Runs(curve=curve, feature_names=names, sbc=SBC(arrays["sbc_pit"], below), **kept)
+    return Runs(
+        curve=curve,
+        feature_names=names,
+        sbc=SBC(arrays["sbc_pit"], below),
+        forecasts=Forecasts(*(arrays[f"forecasts_{key}"] for key in Forecasts._fields)),
+        **kept,
+    )
 
 # %% ../../nbs/api/passport/03_runs.ipynb #58c7ace3
+_KEPT = 2  # What is kept of a run; one more whenever that changes
+
+
 class Plan(NamedTuple):
     "All that makes the runs"
 
@@ -271,14 +290,15 @@ class Plan(NamedTuple):
         rng = np.random.default_rng((self.seed, PARTS.index(part), number))
         L = turned(self.scene, self.degrees, rng)
         truth = self.scenario.draw(self.scene, rng, L, self.recorded)
-        return one_run(truth, self.scene, self.solvers, self.noise, self.levels)
+        seed = int(rng.integers(2**32))
+        return one_run(truth, self.scene, self.solvers, self.noise, self.levels, seed)
 
     def digest(self) -> str:  # 16 hexadecimal digits
         "What tells one plan from another"
         told = blake2b(digest_size=8)
         solvers = {name: sorted(map(str, b.arguments.items())) for name, b in self.solvers.items()}
         scene = self.scene
-        said = [self.scenario, self.degrees, solvers, self.noise, self.levels, self.seed]
+        said = [_KEPT, self.scenario, self.degrees, solvers, self.noise, self.levels, self.seed]
         told.update(repr([*said, scene.times.tolist(), scene.noise_var]).encode())
         for numbers in scene.fingerprint().values():
             told.update(np.array2string(numbers, precision=6, threshold=10**6).encode())
@@ -320,7 +340,16 @@ def _first(of: Runs) -> Judged:
     "The only one of some runs"
     seen = dict(zip(of.feature_names, of.features[0].tolist()))
     near = float(of.localisation[0])
-    return Judged(of.curve, of.std[0], float(of.oracle[0]), seen, near, of.sbc, of.seconds[0])
+    return Judged(
+        curve=of.curve,
+        std=of.std[0],
+        oracle=float(of.oracle[0]),
+        features=seen,
+        localisation=near,
+        sbc=of.sbc,
+        forecasts=of.forecasts,
+        seconds=of.seconds[0],
+    )
 
 # %% ../../nbs/api/passport/03_runs.ipynb #57c44d65
 def _done(plan: Plan, part: str, number: int, folder: Path | None, digest: str) -> dict:

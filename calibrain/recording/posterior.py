@@ -21,6 +21,7 @@ from ..core.archive import arrays_below, read_arrays, write_arrays
 from ..core.checks import check_choice, check_number, refuse
 from ..core.tables import html_table
 from ..core.units import NAM_PER_AM
+from ..posterior.below import above
 from ..posterior.exceedance import exceedance as probability_above
 from ..posterior.mixture import Mixture
 from ..posterior.result import Result, result_from_arrays, result_to_arrays
@@ -116,11 +117,13 @@ def std(self: EvokedPosterior) -> mne.SourceEstimate:  # Am; the same at all sam
 # %% ../../nbs/api/recording/03_posterior.ipynb #c09d4e14
 @patch
 def _reach(self: EvokedPosterior, level: float) -> Any:
-    "How many standard deviations an interval reaches, of each source where that differs"
+    "How many standard deviations an interval reaches, of each amplitude where that differs"
     if self.calibration is None:
         return NormalDist().inv_cdf((1 + level) / 2)
-    reach = self.calibration.reach(level, self.posterior.n_sources)
-    return reach.reshape(-1, *[1] * (self.std.data.ndim - 1))
+    reach = self.calibration.reach(level, self.result)
+    if self.n_orient == 1:
+        return reach[:, 0]
+    return reach.max(axis=1, keepdims=True)  # components in space are mixtures of the solver's
 
 # %% ../../nbs/api/recording/03_posterior.ipynb #4825fb22
 @patch
@@ -145,12 +148,10 @@ def _exceeds(self: EvokedPosterior, threshold: float) -> np.ndarray:  # `(n_sour
     p = self.posterior
     if self.calibration is not None:
         return self.calibration.exceedance(self.result, threshold)
-    if isinstance(p, Mixture):
-        return p.exceedance(threshold)
-    mean = p.mean.reshape(p.n_sources, p.n_orient, -1)
-    if not np.iscomplexobj(mean):
-        return probability_above(mean, p.blocks, threshold)
+    if not np.iscomplexobj(p.mean):
+        return above(threshold, p)
     _check_scalar(p.n_orient)
+    mean = p.mean.reshape(p.n_sources, p.n_orient, -1)
     parts = np.concatenate([mean.real, mean.imag], axis=1)
     return probability_above(parts, p.blocks * np.eye(2), threshold)
 
