@@ -58,7 +58,8 @@ def matched(setting, solvers, runs, jobs):
     for name in solvers:
         reach = {s: m.highest for s, m in passport.maps[name].items()}
         rows = passport.rows_of(name)
-        found[name] = dict(rows=rows, reach=reach, summary=passport.summary(name))
+        said = [passport.forecasts(name, calibrated) for calibrated in (False, True)]
+        found[name] = dict(rows=rows, reach=reach, summary=passport.summary(name), forecasts=said)
     return dict(runs=list(passport.n_runs), recommended=passport.recommended, solvers=found)
 
 
@@ -160,6 +161,25 @@ def matched_table(found):
     return head + "\n" + "\n".join(lines)
 
 
+def forecast_table(found):
+    "A row for each solver and class of probabilities to exceed a value"
+    head = (
+        "| solver | class | before: points | said | came true "
+        "| after: points | said | came true |\n" + "|---" * 8 + "|"
+    )
+    lines = []
+    for solver, of in found["solvers"].items():
+        for before, after in zip(*of["forecasts"]):
+            figures = []
+            for row in (before, after):
+                shares = (row["forecast"], row["share"])
+                said = ["–" if np.isnan(share) else f"{share:.3f}" for share in shares]
+                figures += [f"{row['points']:,}", *said]
+            ends = f"{before['low']:g} to {before['high']:g}"
+            lines.append(f"| {solver} | {ends} | {' | '.join(figures)} |")
+    return head + "\n" + "\n".join(lines)
+
+
 def transfer_table(found):
     "A row for each kind of test runs"
     head = (
@@ -203,6 +223,8 @@ def document():
             train, test = found["runs"]
             said = f"{train} training and {test} test runs; recommended: {found['recommended']}."
             parts.append(f"## {name}\n\n{said}\n\n{matched_table(found)}")
+            told = "Probabilities to exceed a value, before and after calibration, by class:"
+            parts.append(f"{told}\n\n{forecast_table(found)}")
     return "\n\n".join(parts) + "\n"
 
 
