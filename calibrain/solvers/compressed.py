@@ -122,7 +122,9 @@ def _learned(y: np.ndarray, basis: np.ndarray | None, singular_values: np.ndarra
     M = _sides(linalg.svdvals(y), n_sensors, n_times)[0]
     within = learn_noise(singular_values, M, n_functions)
     both = learn_noise(singular_values, M, n_functions, *_outside(y, basis, M))
-    largest = both.noise_var * (1 + 3 * np.sqrt(2 / (M * n_functions)))
+    r = within.n_components
+    freedom = max(1, (M - r) * (n_functions - r))
+    largest = both.noise_var * (1 + 3 * np.sqrt(2 / freedom))
     return (within if within.noise_var > largest else both).noise_var
 
 # %% ../../nbs/api/solvers/10_compressed.ipynb #225de324
