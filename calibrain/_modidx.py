@@ -2533,8 +2533,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                          'calibrain/solvers/compressed.py'),
                                               'calibrain.solvers.compressed._noise': ( 'api/solvers/compressed.html#_noise',
                                                                                        'calibrain/solvers/compressed.py'),
-                                              'calibrain.solvers.compressed._outside': ( 'api/solvers/compressed.html#_outside',
-                                                                                         'calibrain/solvers/compressed.py'),
                                               'calibrain.solvers.compressed._sides': ( 'api/solvers/compressed.html#_sides',
                                                                                        'calibrain/solvers/compressed.py'),
                                               'calibrain.solvers.compressed.check_band': ( 'api/solvers/compressed.html#check_band',

@@ -84,7 +84,7 @@ def count_low(
 ) -> int:  # J, between 1 and T
     "How many functions of time reach up to a frequency"
     band = check_band(band)
-    return min(n_times, 1 + int(2 * n_times * band + 1e-9))  # 2·250·0.15 is 75, rounded or not
+    return min(n_times, 1 + int(2 * n_times * band + 1e-9))  # 2·50·0.29 is 28.999…
 
 
 def check_band(
@@ -105,14 +105,6 @@ def low_functions(
     return cosines if whitener is None else linalg.qr(whitener @ cosines, mode="economic")[0]
 
 # %% ../../nbs/api/solvers/10_compressed.ipynb #5f5c39cd
-def _outside(y: np.ndarray, basis: np.ndarray, n_sensors: int) -> tuple[float, int]:
-    "Power outside the band, and of how many numbers; `n_sensors` without those that are missing"
-    rest = y - y @ basis @ basis.T
-    n_rest = basis.shape[0] - basis.shape[1]
-    M, T = _sides(linalg.svdvals(rest)[:n_rest], n_sensors, n_rest)
-    return float((rest**2).sum()), M * T
-
-
 def _learned(y: np.ndarray, basis: np.ndarray | None, singular_values: np.ndarray) -> float:
     "Noise variance that a recording tells; `singular_values` are those in the band"
     n_sensors, n_times = y.shape
@@ -121,7 +113,8 @@ def _learned(y: np.ndarray, basis: np.ndarray | None, singular_values: np.ndarra
         return learn_noise(singular_values, n_sensors, n_times).noise_var
     M = _sides(linalg.svdvals(y), n_sensors, n_times)[0]
     within = learn_noise(singular_values, M, n_functions)
-    both = learn_noise(singular_values, M, n_functions, *_outside(y, basis, M))
+    outside = float(((y - y @ basis @ basis.T) ** 2).sum())
+    both = learn_noise(singular_values, M, n_functions, outside, M * (n_times - n_functions))
     r = within.n_components
     freedom = max(1, (M - r) * (n_functions - r))
     largest = both.noise_var * (1 + 3 * np.sqrt(2 / freedom))
