@@ -101,7 +101,7 @@ def _residual_power(L: np.ndarray, y: np.ndarray, result: Result) -> tuple[float
 FACTOR_FAR = 3.0  # Noise factors beyond this many times the baseline's are no chance
 
 
-def _noise_factors(condition: _Condition, result: Result) -> dict:  # By name
+def _noise_factors(condition: _Condition, result: Result, band: float | None) -> dict:  # By name
     "The noise factor of a sampler, and that of the baseline"
     factor = float(np.median(result["noise_factor"]))
     factors = dict(noise_factor=factor)
@@ -109,7 +109,7 @@ def _noise_factors(condition: _Condition, result: Result) -> dict:  # By name
         return factors
     of_data = condition.recording
     base = baseline_factor(
-        condition.before, result["n_components"], result.noise_var, of_data.time_cov
+        condition.before, result["n_components"], result.noise_var, of_data.time_cov, band
     )
     if factor > FACTOR_FAR * base:
         warn(
@@ -123,7 +123,7 @@ def _noise_factors(condition: _Condition, result: Result) -> dict:  # By name
 
 
 def _power(
-    condition: _Condition, head: WhitenedForward, result: Result
+    condition: _Condition, head: WhitenedForward, result: Result, band: float | None
 ) -> dict:  # By name, in multiples of the noise of one epoch
     "How strong baseline and data are, and what is left of them"
     nave = condition.evoked.nave
@@ -136,7 +136,7 @@ def _power(
     power["residual"] = nave * residual
     power["expected_residual"] = nave * expected
     if "noise_factor" in result:
-        power |= _noise_factors(condition, result)
+        power |= _noise_factors(condition, result, band)
     return power
 
 # %% ../../nbs/api/recording/02_estimate.ipynb #f4015e60
@@ -169,7 +169,7 @@ def _posterior(
         tstep=1 / e.info["sfreq"],
         comment=e.comment or "",
         nave=e.nave,
-        power=_power(condition, head, result),
+        power=_power(condition, head, result, bound.arguments.get("band")),
         **where,
     )
 

@@ -13,7 +13,7 @@ from scipy import linalg
 
 from ..core.checks import check_count
 from ..head.samples import lagged_sums
-from ..solvers.compressed import time_roots
+from ..solvers.compressed import low_functions, time_roots
 
 # %% ../../nbs/api/recording/10_time.ipynb #04e079a1
 FEWEST_SAMPLES = 20  # Of a baseline that tells how noise goes together in time
@@ -48,12 +48,16 @@ def baseline_factor(
     n_components: int,  # Components that the window was compressed to
     noise_var: float,  # Noise variance that the factor multiplies
     time_cov: np.ndarray | None = None,  # Correlation in time, `(n_times, n_times)`
+    band: float | None = None,  # Highest frequency of the sources, cycles per sample, if known
 ) -> float:  # f₀, at least 1
     "The noise factor that a baseline would have"
     centred = baseline - baseline.mean(axis=1, keepdims=True)
+    whitener = None
     if time_cov is not None:
         n = min(len(time_cov), centred.shape[1])
-        centred = centred[:, -n:] @ time_roots(time_cov[:n, :n], n)[1]
-    leading = max(n_components, 1)
-    power = linalg.svdvals(centred)[:leading] ** 2
-    return float(max(1, power.sum() / (noise_var * len(baseline) * leading)))
+        whitener = time_roots(time_cov[:n, :n], n)[1]
+        centred = centred[:, -n:] @ whitener
+    if band is not None:
+        centred = centred @ low_functions(band, centred.shape[1], whitener)
+    power = linalg.svdvals(centred)[: max(n_components, 1)] ** 2
+    return float(max(1, power.sum() / (noise_var * len(baseline) * len(power))))

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from ..core.checks import refuse
 from ..posterior.result import Result, with_posterior
 
 # %% ../../nbs/api/solvers/09_analytic.ipynb #ef85d450
@@ -64,6 +65,9 @@ def takes_complex(
     def solves(L, y, *args, **kwargs):
         if not _is_complex(y):
             return solver(L, y, *args, **kwargs)
+        if kwargs.get("band") is not None:
+            must = "None where y is complex, as its parts do not follow each other in time"
+            refuse(ValueError, "band", must, repr(kwargs["band"]), "leave it out")
         y = np.asarray(y)
         result = solver(L, as_samples(y[:, None] if y.ndim == 1 else y), *args, **kwargs)
         return _complex_means(result) if isinstance(result, Result) else result

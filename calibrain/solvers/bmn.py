@@ -34,7 +34,7 @@ from calibrain.solvers.common import (
     warn_boundary,
     warn_nothing_found,
 )
-from .components import Components, check_not_published, on_components
+from .components import Components, check_compression, on_components
 from .compressed import check_components
 from .evidence import log_evidence, violation
 from calibrain.solvers.spectrum import (
@@ -79,7 +79,7 @@ def _see(
     prepared = prepare(L, n_orient)
     y = check_recording(y, prepared.n_sensors)
     if search.n_components is not None:
-        check_components(search.n_components, min(y.shape))
+        check_components(search.n_components, y.shape, search.band)
     even = check_choice("normalization", normalization, {True: True, False: False})
     basis = prepared.eigenbasis(even)
     return _Seen(y, prepared.n_orient, basis, spectrum(basis, y))
@@ -91,16 +91,18 @@ def _check_search(
     init_gamma: float | None,
     rule: str | None,
     n_components: int | str | None,
+    band: float | None,
 ) -> Search:
     "How a minimum-norm solver was told to search"
     published = check_choice("rule", rule, PUBLISHED)
-    check_not_published(n_components, published)
+    check_compression(n_components, band, published)
     return Search(
         max_iter=check_count("max_iter", max_iter),
         tol=check_number("tol", tol, least=0),
         start=_check_start("init_gamma", init_gamma),
         published=published,
         n_components=n_components,
+        band=band,
     )
 
 
@@ -156,7 +158,8 @@ def _optimum(solver: str, seen: _Seen, noise: Noise[float], search: Search) -> _
     if noise.learned:
         before = _search(solver, seen, noise, search)
         of_noise, noise = before.minima, Noise(before.noise)
-    c = on_components(seen.y, np.full(len(seen.y), noise.variance), search.n_components)
+    by_sensor = np.full(len(seen.y), noise.variance)
+    c = on_components(seen.y, by_sensor, search.n_components, search.band)
     on_few = replace(seen, e=spectrum(seen.basis, c.y))
     found = _search(solver, on_few, noise, search)
     gamma = found.gamma * c.share
@@ -265,12 +268,14 @@ def BMN(
     logger: logging.Logger | None = None,  # Where to leave a line about the outcome
     verbose: bool = False,  # Accepted as by the other solvers; there is no long work to show
     n_components: int | str | None = None,  # Find γ on few time components: "auto" or a number
+    *,
+    band: float | None = None,  # … chosen below this frequency of the sources, cycles per sample
 ) -> Result:  # Posterior, evidence and the familiar entries
     "Bayesian minimum norm with given noise"
     logger = check_logger(logger, __name__)
     cure = "pass the variance of the sensor noise in squared data units, or use BMN_joint"
     noise = Noise(check_number("noise_var", noise_var, above=0, cure=cure))
-    search = _check_search(max_iter, tol, init_gamma, rule, n_components)
+    search = _check_search(max_iter, tol, init_gamma, rule, n_components, band)
     seen = _see(L, y, n_orient, normalization, search)
     return _bmn("BMN", seen, noise, search, logger)
 
@@ -293,11 +298,13 @@ def BMN_joint(
     logger: logging.Logger | None = None,  # Where to leave a line about the outcome
     verbose: bool = False,  # Accepted as by the other solvers; there is no long work to show
     n_components: int | str | None = None,  # Find γ on few time components: "auto" or a number
+    *,
+    band: float | None = None,  # … chosen below this frequency of the sources, cycles per sample
 ) -> Result:  # Posterior, evidence and the familiar entries
     "Bayesian minimum norm with one noise variance for all sensors, learned"
     logger = check_logger(logger, __name__)
     noise = _check_noise(noise_var, init_lambda, learn_noise)
-    search = _check_search(max_iter, tol, init_gamma, rule, n_components)
+    search = _check_search(max_iter, tol, init_gamma, rule, n_components, band)
     seen = _see(L, y, n_orient, normalization, search)
     return _bmn("BMN_joint", seen, noise, search, logger, track_history)
 

@@ -30,7 +30,7 @@ from ..head.leadfield import Leadfield
 from ..head.prepared import Prepared, prepare
 from ..posterior.gaussian import Posterior, selection
 from ..posterior.result import Result, shared_entries
-from .components import Components, check_not_published, on_components
+from .components import Components, check_compression, on_components
 from .compressed import check_components
 from calibrain.solvers.evidence import (
     Evidence,
@@ -90,6 +90,7 @@ class Search:
     published: bool = False  # Whether it moves as calibrain 1.0 did
     progress: bool = False  # Whether to show a progress bar
     n_components: int | str | None = None  # On how many time components; `None`: all samples
+    band: float | None = None  # … chosen below which frequency, cycles per sample
 
 
 def check_search(
@@ -100,11 +101,12 @@ def check_search(
     rule: str | None,  # `None`, or "calibrain-1.0"
     progress: bool,  # Whether to show a progress bar
     n_components: int | str | None = None,  # Time components, "auto", or `None` for all samples
+    band: float | None = None,  # Highest frequency of the sources, cycles per sample, if known
 ) -> Search:  # The same, checked
     "How a gamma solver was told to search"
     update = check_choice("update_mode", update_mode, dict(UPDATES) | dict(fast=None))
     old = check_choice("rule", rule, PUBLISHED)
-    check_not_published(n_components, old)
+    check_compression(n_components, band, old)
     if old and update is None:
         must = "a fixed point with rule='calibrain-1.0'"
         refuse(ValueError, "update_mode", must, "'fast'", "pass 1, 2 or 3")
@@ -116,6 +118,7 @@ def check_search(
         published=old,
         progress=progress,
         n_components=n_components,
+        band=band,
     )
 
 # %% ../../nbs/api/solvers/04_common.ipynb #9d8d93cf
@@ -273,11 +276,12 @@ def solve(
     start = check_start("init_gamma", search.start, s.gamma, s.problem.n_groups, k)
     of_noise = None
     if search.n_components is not None:
-        check_components(search.n_components, min(s.y.shape))
+        check_components(search.n_components, s.y.shape, search.band)
         if noise.learned:
             of_noise = _fit(s, start, noise, search)
             noise = Noise(of_noise.evidence.noise)
-        s = replace(s, components=on_components(s.y, noise.variance, search.n_components))
+        c = on_components(s.y, noise.variance, search.n_components, search.band)
+        s = replace(s, components=c)
     fit = _fit(s, start, noise, search)
     at = _at_all_samples(s, fit.evidence)
     per_coeff = np.repeat(at.gamma, k)

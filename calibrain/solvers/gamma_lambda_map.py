@@ -132,11 +132,13 @@ def gamma_lambda_map(
     logger: logging.Logger | None = None,  # Where to leave a line about the outcome
     verbose: bool = False,  # Whether to show a progress bar
     n_components: int | str | None = None,  # Find γ on few time components: "auto" or a number
+    *,
+    band: float | None = None,  # … chosen below this frequency of the sources, cycles per sample
 ) -> Result:  # Posterior, evidence and the familiar entries
     "Sparse sources with learned noise"
     logger = check_logger(logger, __name__)
     noise = _check_noise(init_lambda, learn_lambda, update_mode_noise, lambda_damping)
-    search = check_search(max_iter, tol, init_gamma, update_mode, rule, verbose, n_components)
+    search = check_search(max_iter, tol, init_gamma, update_mode, rule, verbose, n_components, band)
     s = setup(L, y, n_orient)
     found = solve(s, _by_sensor(s, noise), search)
     return _result(found, "gamma_lambda_map", noise, track_history, logger)
@@ -165,11 +167,13 @@ def gamma_lambda_map_sflex(
     logger: logging.Logger | None = None,  # Where to leave a line about the outcome
     verbose: bool = False,  # Whether to show a progress bar
     n_components: int | str | None = None,  # Find γ on few time components: "auto" or a number
+    *,
+    band: float | None = None,  # … chosen below this frequency of the sources, cycles per sample
 ) -> Result:  # Posterior, evidence and the familiar entries
     "Sparse patches with learned noise"
     logger = check_logger(logger, __name__)
     noise = _check_noise(init_lambda, learn_lambda, update_mode_noise, lambda_damping)
-    search = check_search(max_iter, tol, init_gamma, update_mode, rule, verbose, n_components)
+    search = check_search(max_iter, tol, init_gamma, update_mode, rule, verbose, n_components, band)
     patches = Patches(src_coords, sigma, threshold_factor, normalize)
     s = setup(L, y, n_orient, patches)
     found = solve(s, _by_sensor(s, noise), search)

@@ -63,10 +63,12 @@ def gamma_map(
     logger: logging.Logger | None = None,  # Where to leave a line about the outcome
     verbose: bool = False,  # Whether to show a progress bar
     n_components: int | str | None = None,  # Find γ on few time components: "auto" or a number
+    *,
+    band: float | None = None,  # … chosen below this frequency of the sources, cycles per sample
 ) -> Result:  # Posterior, evidence and the familiar entries
     "Sparse sources with given noise"
     logger = check_logger(logger, __name__)
-    search = check_search(max_iter, tol, init_gamma, update_mode, rule, verbose, n_components)
+    search = check_search(max_iter, tol, init_gamma, update_mode, rule, verbose, n_components, band)
     found = _given_noise(setup(L, y, n_orient), noise_var, search)
     return found.result("gamma_map", _entries(found), logger)
 
@@ -90,10 +92,12 @@ def gamma_map_sflex(
     logger: logging.Logger | None = None,  # Where to leave a line about the outcome
     verbose: bool = False,  # Whether to show a progress bar
     n_components: int | str | None = None,  # Find γ on few time components: "auto" or a number
+    *,
+    band: float | None = None,  # … chosen below this frequency of the sources, cycles per sample
 ) -> Result:  # Posterior, evidence and the familiar entries
     "Sparse patches with given noise"
     logger = check_logger(logger, __name__)
-    search = check_search(max_iter, tol, init_gamma, update_mode, rule, verbose, n_components)
+    search = check_search(max_iter, tol, init_gamma, update_mode, rule, verbose, n_components, band)
     patches = Patches(src_coords, sigma, threshold_factor, normalize)
     s = setup(L, y, n_orient, patches)
     found = _given_noise(s, noise_var, search)

@@ -180,6 +180,7 @@ def spike_slab(
     n_burn: int = 40,  # Sweeps that each chain forgets
     n_chains: int | str = "auto",  # Chains; "auto": 2, or 8 with three components
     n_components: int | str = "auto",  # Time components; "auto": those above the noise
+    band: float | None = None,  # Highest frequency of the sources, cycles per sample, if known
     time_cov: np.ndarray | None = None,  # Correlation of the noise between samples, if known
     seed: int | np.random.Generator = 0,  # Where random numbers start
     logger: logging.Logger | None = None,  # Where to leave a line about the outcome
@@ -194,7 +195,7 @@ def spike_slab(
     coords = _coords(src_coords, L, prepared.n_sources)
     plan = _check_plan(k, n_slots, n_sweeps, n_burn, n_chains, seed)
     atoms = dictionary(prepared.L, k, patches, coords)
-    recording = compress(y, noise_var, n_components, time_cov)
+    recording = compress(y, noise_var, n_components, time_cov, band)
 
     dual = Dual(atoms.G, k, recording.y, recording.weight, recording.noise_var)
     visited = run_chains(plan, dual, orientation, progress)
