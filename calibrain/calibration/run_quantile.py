@@ -52,9 +52,7 @@ def run_quantile(
     scores: Sequence[np.ndarray],  # z of each run, `(n_points,)` with a number of its own
     level: float,  # Coverage that is wanted
     guaranteed: bool = False,  # Whether the new run's share is put at infinity
-    weights: Sequence[float]
-    | np.ndarray
-    | None = None,  # Of the runs, `(n_runs,)`; `None`: all the same
+    weights: Sequence[float] | np.ndarray | None = None,  # Of runs, `(n_runs,)`; `None`: equal
     test_weight: float | None = None,  # Of the new run; `None`: as the others, if those are equal
 ) -> RunQuantile:  # Infinite where there are too few runs, or too many infinite scores
     "The quantile of scores, each run with the same weight"

@@ -39,7 +39,7 @@ from ..solvers.bind import Bound, bind
 # %% ../../nbs/api/passport/06_calibrate.ipynb #a70c76a3
 LEVELS = (0.5, 0.8, 0.9, 0.95)  # Of the passport's table
 _MATCHING = ("picks", "orientation", "depth", "rank", "loose")
-_ARRAYS = ("n_orient",)
+_ARRAYS = ("n_orient", "sfreq")
 
 
 def _is_recording(head: Any, noise: Any, evoked: Any) -> bool:
@@ -55,6 +55,9 @@ def _window(scenario: Any) -> tuple:
 
 def _scene(head: Any, noise: Any, evoked: Any, scenario: Any, said: Mapping) -> Scene:
     "Head, noise and window"
+    if evoked is not None and not isinstance(evoked, mne.Evoked):
+        cure = "a solver is passed as solver=, an average as epochs.average()"
+        refuse(TypeError, "evoked", "an mne.Evoked, or None", repr(type(evoked).__name__), cure)
     if not _is_recording(head, noise, evoked):
         unknown = [name for name in said if name not in _ARRAYS]
         if unknown:
@@ -164,18 +167,15 @@ def calibrate(
     noise: str = "given",  # What solvers are told of it: "given", "baseline" or "learn"
     n_train: int = 50,  # Runs that levels are learned on
     n_test: int = 25,  # Runs that they are tried on
-    scenario: str
-    | Mapping
-    | Scenario = "auto",  # What is drawn: `nnz`, `alpha_SNR`, `patches`, `window` …
-    mismatch: str
-    | float = "moderate",  # Errors of the head: "none", "small", "moderate", "large", or degrees
+    scenario: Any = "auto",  # What is drawn: a `Scenario`, or some of `nnz`, `alpha_SNR`, `window` …
+    mismatch: Any = "moderate",  # Of the head: "none", "small", "moderate", "large", or degrees
     levels: Sequence[float] = LEVELS,  # Of the table, above 0 and below 1
     seed: int = 0,  # Of all runs
     n_jobs: int = 1,  # Processes; −1: as many as there are processors
     progress: bool = True,  # Whether to show progress where somebody watches
     solver_params: Mapping | None = None,  # Arguments of the solver; of several by name
     out: str | Path | None = None,  # Folder where finished runs are kept, to be resumed
-    **matching: Any,  # As `estimate_evoked`: `tmin`, `tmax`, `picks`, `orientation`, …; `n_orient` of arrays
+    **matching: Any,  # As `estimate_evoked`: `tmin`, `picks`, `orientation`, …; of arrays `n_orient`, `sfreq`
 ) -> Passport:  # What was found
     "Calibrate error bars on your own head, and test them"
     n_train, n_test, wanted = _check_sizes(n_train, n_test, levels)
@@ -198,11 +198,6 @@ def _passport(plan: Plan, runs: dict) -> Passport:
     scene = plan.scene
     kept = scene.fingerprint()
     record = scene.leadfield.record
-    hidden = ("src_coords", "n_orient", "verbose", "progress", "logger")
-    params = {
-        name: ", ".join(f"{k}={v!r}" for k, v in sorted(b.arguments.items()) if k not in hidden)
-        for name, b in plan.solvers.items()
-    }
     return Passport(
         runs=runs,
         levels=plan.levels,
@@ -217,7 +212,7 @@ def _passport(plan: Plan, runs: dict) -> Passport:
         coords=scene.coords,
         head=kept["head"],
         noise_size=kept["noise"],
-        params=params,
+        params={name: bound.settings for name, bound in plan.solvers.items()},
         origin="" if record is None else record.origin,
         version=sys.modules["calibrain"].__version__,
     )

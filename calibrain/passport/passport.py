@@ -26,6 +26,7 @@ from .scenario import Scenario
 from .scene import source_pattern
 from .shift import Shift, power_features, result_features, shift_check
 from ..posterior.result import Result
+from ..solvers.bind import Bound
 
 # %% ../../nbs/api/passport/05_passport.ipynb #96a4999b
 @dataclass(frozen=True, eq=False, repr=False)
@@ -220,6 +221,23 @@ def check_head(
         cure = "calibrate on this head"
         must = f"on the passport's head ({self.origin or 'without a name'})"
         refuse(ValueError, what, must, "another head", cure)
+
+
+@patch
+def check_use(
+    self: Passport,
+    bound: Bound,  # The solver with its parameters
+    noise: str,  # What it is told of the noise
+) -> None:
+    "Refuse a solver that is used in another way than in the runs"
+    name = self.solver_of(bound.name)
+    mine, theirs = self.params[name], bound.settings
+    cure = "calibrate with the same solver_params and noise"
+    if mine != theirs:
+        must = f"of {name} with {theirs or 'its defaults'}"
+        refuse(ValueError, "calibration", must, mine or "defaults", cure)
+    if noise != self.noise:
+        refuse(ValueError, "calibration", f"made with noise={noise!r}", repr(self.noise), cure)
 
 
 @patch

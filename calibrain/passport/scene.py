@@ -97,9 +97,7 @@ def _n_sensors(L: np.ndarray | Leadfield | Prepared, k: int) -> int:
 
 
 def array_scene(
-    L: np.ndarray
-    | Leadfield
-    | Prepared,  # `(n_sensors, n_sources * n_orient)`, in data units per nAm
+    L: Any,  # Leadfield, prepared or as an array `(n_sensors, n_sources * n_orient)`, data units/nAm
     noise: Any,  # Variance of the noise, its covariance `(n_sensors, n_sensors)`, or a `Whitener`
     n_orient: int | None = None,  # Components of a source, of an array; `None`: what it says
     window: tuple = WINDOW,  # First sample and end, s; the stimulus is at 0

@@ -174,7 +174,7 @@ def _posterior(
     )
 
 
-def _check_calibration(calibration: Any, head: WhitenedForward, bound: Bound) -> None:
+def _check_calibration(calibration: Any, head: WhitenedForward, bound: Bound, noise: str) -> None:
     "Refuse what is no passport, and that of another head, other channels or another solver"
     if calibration is None:
         return
@@ -182,7 +182,7 @@ def _check_calibration(calibration: Any, head: WhitenedForward, bound: Bound) ->
         got = type(calibration).__name__
         refuse(TypeError, "calibration", "a Passport", got, "pass what calibrate returned")
     calibration.check_head(head.leadfield.matrix(), head.names)
-    calibration.solver_of(bound.name)
+    calibration.check_use(bound, noise)
 
 
 def _calibrated(posterior: EvokedPosterior, calibration: Any) -> EvokedPosterior:
@@ -329,7 +329,7 @@ def estimate_evoked(
     )
     many = len(conditions) > 1 or not average
     lf = head.leadfield
-    _check_calibration(calibration, head, bound)
+    _check_calibration(calibration, head, bound, noise)
     bound = bound.told(lf.n_orient, lf.coords, None, progress and not many, "orientation")
     where = _where(head, forward) | fields
     longest = max(window.stop - window.start for window in windows)

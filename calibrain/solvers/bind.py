@@ -168,3 +168,13 @@ def with_time_cov(
     if time_cov is None or "time_cov" not in self.solver.takes():
         return self
     return replace(self, arguments=dict(time_cov=time_cov) | self.arguments)
+
+# %% ../../nbs/api/solvers/21_bind.ipynb #bc51616c
+_TOLD = ("src_coords", "n_orient", "noise_var", "time_cov", "verbose", "progress", "logger")
+
+
+@patch(as_prop=True)
+def settings(self: Bound) -> str:  # "" if there are none
+    "The parameters of the solver in words, without what it was told of a recording"
+    named = sorted(self.arguments.items())
+    return ", ".join(f"{name}={value!r}" for name, value in named if name not in _TOLD)
