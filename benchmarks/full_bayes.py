@@ -80,7 +80,10 @@ def measured(solve, x, active, k):
     out = judged(x, active, mean, std, k) | dict(seconds=seconds)
     if "inclusion" in result:
         P = result["inclusion"]
+        sure = np.repeat(P > 0.5, k)
+        held = np.abs(x - mean)[sure] <= ndtri(0.95) * std[sure]
         out |= dict(
+            sure=[int(held.sum()), held.size],
             converged=bool(result.converged),
             delta=float(result["delta_inclusion"]),
             reduction=float(result["reduction_count"]),
@@ -142,6 +145,8 @@ def table(runs):
                 f"  found (P > .5)      {share(np.array(column('found'))):.3f}",
                 f"  noise factor        {band(column('factor'), rng)}",
             ]
+        if "sure" in mine[0]:  # files of before it was counted lack it
+            lines.append(f"  sources with P > .5 {band(column('sure'), rng, share)}")
     if len(runs[0]) > 1:
         names = [*runs[0]]
         ratio = [run[names[-1]]["crps"] / run[names[0]]["crps"] for run in runs]

@@ -51,9 +51,9 @@ from .full_bayes import simulated
 HERE = Path(__file__).resolve().parent
 KINDS = {  # components of a source, orientation, runs
     "one component": (1, "both", 500),
-    "two, isotropic or one direction": (2, "both", 180),
-    "three, isotropic": (3, "isotropic", 45),
-    "three, isotropic or one direction": (3, "both", 45),
+    "two, isotropic or one direction": (2, "both", 500),
+    "three, isotropic": (3, "isotropic", 500),
+    "three, isotropic or one direction": (3, "both", 500),
 }
 N_SENSORS, N_PLACES, N_COLUMNS, N_SLOTS = 10, 24, 3, 30
 GAMMA = np.exp(np.arange(0, 8, 0.4))  # the grid of variances, scaled: weak to strong

@@ -15,14 +15,15 @@ from functools import cache
 import mne
 import numpy as np
 import pytest
+from scipy.special import erfinv
 from test_evoked import problem
 
 from calibrain import EvokedPosterior, Leadfield, Passport, calibrate, estimate_evoked
 from calibrain.calibration.calibration import Calibration
-from calibrain.calibration.level_map import isotonic_map
+from calibrain.calibration.level_map import FINE_LEVELS, isotonic_map
 from calibrain.core.archive import read_arrays, write_arrays
 from calibrain.core.warnings import InfiniteSetWarning, ShiftWarning
-from calibrain.passport.passport import COLUMNS
+from calibrain.passport.passport import COLUMNS, _guaranteed_map
 from calibrain.passport.runs import FALSE, Plan, all_runs, oracle_std
 from calibrain.passport.scenario import Scenario, as_scenario, turned
 from calibrain.passport.scene import array_scene, recording_scene
@@ -466,3 +467,44 @@ def test_the_window_of_a_recording_may_be_short():
     said = dict(orientation="free", tmin=0.05, tmax=0.15, n_train=19, n_test=3)
     passport = calibrate(fwd, cov, evoked, "BMN", scenario=dict(from_recording=0.0), **said)
     assert len(passport.times) == 11
+
+
+def test_a_guaranteed_passport_keeps_its_promise():
+    """Over many passports, runs being alike but for how wrong each is, as the theorem has it
+
+    At least p, and at most p + 1/(R + 1) but for the step of a tenth of a standard deviation
+    """
+    rng = np.random.default_rng(0)
+    R, n_points, level = 5, 2, 0.8
+    ends = np.array(FINE_LEVELS)
+    reach = np.sqrt(2) * erfinv(ends)
+    held = []
+    for _ in range(4000):
+        size = np.exp(rng.normal(0, 1, (R + 1, 1)))  # some runs are worse than others
+        scores = np.abs(rng.normal(0, size, (R + 1, n_points)))
+        counts = (scores[:R, :, None] <= reach).sum(1)
+        curve = replace(
+            small().runs["gamma_map"]["train"].curve,
+            nominal=ends,
+            counts=counts[:, None],
+            totals=np.full((R, 1), n_points),
+            left_out=np.zeros((R, 1), int),
+            strata=("active",),
+        )
+        asked = float(_guaranteed_map(curve, 0).levels(np.array(level)))
+        held.append((scores[R] <= np.sqrt(2) * erfinv(asked)).mean())
+    error = 3 * np.std(held) / np.sqrt(len(held))
+    assert level - error < np.mean(held) < level + 1 / (R + 1) + error
+
+
+def test_guaranteed_intervals_are_wider_and_stay_so_in_a_file(tmp_path):
+    plain = small()
+    sure = calibrate(LF, 0.5, solver="gamma_map", guaranteed=True, **QUICK, progress=False)
+    path = sure.save(tmp_path / "sure.npz")
+    again = Passport.load(path)
+    assert again.guaranteed and "guaranteed" in again.in_words("gamma_map")
+    name, levels = "gamma_map", np.array([0.3, 0.6, 0.9])
+    said = [p.maps[name]["active"].levels(levels) for p in (plain, sure, again)]
+    assert (said[1] > said[0]).all() and np.array_equal(said[1], said[2])
+    with pytest.raises(ValueError, match="guaranteed must be"):
+        calibrate(LF, 0.5, guaranteed=2)

@@ -170,6 +170,7 @@ def calibrate(
     scenario: Any = "auto",  # What is drawn: a `Scenario`, or some of `nnz`, `alpha_SNR`, `window` …
     mismatch: Any = "moderate",  # Of the head: "none", "small", "moderate", "large", or degrees
     levels: Sequence[float] = LEVELS,  # Of the table, above 0 and below 1
+    guaranteed: bool = False,  # Whether maps are on the safe side, whatever the number of runs
     seed: int = 0,  # Of all runs
     n_jobs: int = 1,  # Processes; −1: as many as there are processors
     progress: bool = True,  # Whether to show progress where somebody watches
@@ -180,6 +181,7 @@ def calibrate(
     "Calibrate error bars on your own head, and test them"
     n_train, n_test, wanted = _check_sizes(n_train, n_test, levels)
     degrees = mismatch_angle(mismatch)
+    check_choice("guaranteed", guaranteed, {True: True, False: False})
     seed = check_count("seed", seed, least=0)
     n_jobs = _check_jobs(n_jobs)
     scene = _scene(forward, noise_cov, evoked, scenario, matching)
@@ -190,7 +192,7 @@ def calibrate(
     plan = Plan(scene, drawn, degrees, bound, noise, wanted, seed, recorded)
     folder = None if out is None else Path(out)
     runs = all_runs(plan, dict(train=n_train, test=n_test), n_jobs, folder, progress)
-    return _passport(plan, runs)
+    return replace(_passport(plan, runs), guaranteed=guaranteed)
 
 
 def _passport(plan: Plan, runs: dict) -> Passport:

@@ -76,6 +76,8 @@ def in_words(
         kept = f"{row['before']:.3f} before and {row['after']:.3f} {band} after calibration"
     train, test = self.n_runs
     wrong = f"head errors of {self.degrees:g}°" if self.degrees else "no error in the head"
+    if self.guaranteed:
+        wrong += ", guaranteed"
     return (
         f"{100 * top:g} % intervals of active sources hold the truth {kept}, "
         f"{train} training and {test} test runs, {wrong}"

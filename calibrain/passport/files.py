@@ -36,6 +36,7 @@ _TEXTS = (
     "params",
     "origin",
     "version",
+    "guaranteed",
 )
 _ARRAYS = ("times", "coords", "head", "noise_size")
 

@@ -6,7 +6,7 @@
 __all__ = ['COLUMNS', 'Passport', 'Calibrated']
 
 # %% ../../nbs/api/passport/05_passport.ipynb #70fbf1e9
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -49,6 +49,7 @@ class Passport:
     params: Mapping[str, str]  # Solver → its parameters, in words
     origin: str = ""  # What the head is, in words
     version: str = ""  # Of calibrain
+    guaranteed: bool = False  # Whether maps are on the safe side
 
     @property
     def solvers(self) -> tuple:
@@ -64,7 +65,8 @@ class Passport:
     @cached_property
     def maps(self) -> dict:  # Solver → stratum → `LevelMap`
         "Which level to ask for"
-        return {name: _maps(parts["train"].curve) for name, parts in self.runs.items()}
+        make = _guaranteed_map if self.guaranteed else _plain_map
+        return {name: _maps(parts["train"].curve, make) for name, parts in self.runs.items()}
 
     @cached_property
     def exceeded(self) -> dict:  # Solver → `ExceedanceMap`
@@ -81,13 +83,24 @@ class Passport:
         return f"<Passport: {', '.join(self.solvers)}; {head}; {train} + {test} runs>"
 
 
-def _maps(curve: CoverageCurve) -> dict[str, LevelMap]:
+def _maps(curve: CoverageCurve, make: Callable) -> dict[str, LevelMap]:
     "The maps of all strata that enough runs had points in"
-    out = {}
-    for i, name in enumerate(curve.strata):
-        if (curve.totals[:, i] > 0).sum() > 1 and name != FALSE:
-            out[name] = isotonic_map(curve.nominal, curve.empirical[i])
-    return out
+    enough = (curve.totals > 0).sum(0) > 1
+    named = enumerate(curve.strata)
+    return {name: make(curve, i) for i, name in named if enough[i] and name != FALSE}
+
+
+def _plain_map(curve: CoverageCurve, column: int) -> LevelMap:
+    "What sets held of all points"
+    return isotonic_map(curve.nominal, curve.empirical[column])
+
+
+def _guaranteed_map(curve: CoverageCurve, column: int) -> LevelMap:
+    "What sets of one step less held on average over runs, another run holding nothing"
+    there = curve.totals[:, column] > 0
+    each = curve.counts[there, column] / curve.totals[there, column, None]
+    kept = each.sum(0) / (there.sum() + 1)
+    return isotonic_map(curve.nominal, np.concatenate([[0], kept[:-1]]))
 
 # %% ../../nbs/api/passport/05_passport.ipynb #bd6c5e57
 COLUMNS = (
@@ -283,7 +296,7 @@ def calibration(
         exceeded=self.exceeded[solver],
         target=target,
         coords=self.coords,
-        about=f"{n_runs} training runs of {solver}",
+        about=f"{n_runs} training runs of {solver}" + ", guaranteed" * self.guaranteed,
         shift=place,
     )
 
