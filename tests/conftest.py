@@ -5,6 +5,7 @@ A test that needs what this machine lacks is skipped, and says so.
 
 import functools
 import http.server
+import os
 import shutil
 import threading
 from pathlib import Path
@@ -28,6 +29,19 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+
+
+@pytest.fixture
+def published_package():
+    "An interpreter with calibrain 1.0.3, where there is one"
+    from benchmarks.peers import Absent, python, versions
+
+    where = Path(os.environ.get("CALIBRAIN_PEER", ROOT / "benchmarks/.peer"))
+    try:
+        versions(where)
+    except Absent as e:
+        pytest.skip(f"no published package at {where} (set CALIBRAIN_PEER): {e}")
+    return python(where)
 
 
 # ---- in a browser: one browser and one server for all pages

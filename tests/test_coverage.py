@@ -5,7 +5,6 @@ Besides: the names of calibrain 1.0, and input that must be refused.
 
 import functools
 import itertools
-import os
 import sys
 import time
 import tracemalloc
@@ -480,17 +479,11 @@ def test_floors_only_where_asked_for():
     )["within"].any()
 
 
-def test_against_the_published_package():
+def test_against_the_published_package(published_package):
     "Equal counts, and faster, on a small problem; python -m benchmarks.coverage measures the large one"
     from benchmarks.coverage import compare
-    from benchmarks.peers import Absent, python, versions
 
-    where = Path(os.environ.get("CALIBRAIN_PEER", ROOT / "benchmarks/.peer"))
-    try:
-        versions(where)
-    except Absent as e:
-        pytest.skip(f"no published package at {where} (set CALIBRAIN_PEER): {e}")
-    rows = list(compare(python(where), N=200, T=30, repeats=1))
+    rows = list(compare(published_package, N=200, T=30, repeats=1))
     assert len(rows) == 8 and all(r["equal"] for r in rows), rows
 
 

@@ -3,7 +3,6 @@
 import contextlib
 import io
 import json
-import os
 from itertools import product
 from pathlib import Path
 
@@ -494,16 +493,11 @@ def differences(theirs, ours, path=()):
         yield path
 
 
-def test_against_the_published_package():
+def test_against_the_published_package(published_package):
     "The same keys, shapes and values; only what comes after the map may differ"
-    from benchmarks.peers import Absent, python, run, versions
+    from benchmarks.peers import run
 
-    where = Path(os.environ.get("CALIBRAIN_PEER", ROOT / "benchmarks/.peer"))
-    try:
-        versions(where)
-    except Absent as e:
-        pytest.skip(f"no published package at {where} (set CALIBRAIN_PEER): {e}")
-    theirs = json.loads(run(str(python(where)), "-c", BOTH))
+    theirs = json.loads(run(str(published_package), "-c", BOTH))
     with contextlib.redirect_stdout(io.StringIO()) as out:
         exec(BOTH, {})
     ours = json.loads(out.getvalue())

@@ -18,10 +18,10 @@ from .credible_sets import Interval
 from .exceedance_map import ExceedanceMap, peak
 from .level_map import LevelMap
 from .observable import observed_points
+from .recalibrate import levels_to_ask
 from .spread import spread
 from ..core.archive import arrays_below
 from ..core.checks import check_choice, check_number, refuse
-from ..core.warnings import InfiniteSetWarning, warn
 from ..posterior.below import above
 
 # %% ../../nbs/api/calibration/12_calibration.ipynb #1c029a0c
@@ -50,14 +50,7 @@ def _reach(
     of: LevelMap, level: float, stratum: str
 ) -> float:  # Standard deviations; infinite where no finite interval keeps the level
     "How far the interval of a level has to reach"
-    asked = float(of.levels(np.array(level)))
-    if asked < 1:
-        return float(np.sqrt(2) * erfinv(asked))
-    warn(
-        f"no finite interval keeps {level:g} in stratum {stratum!r}: {of.limit}. It is infinite.",
-        InfiniteSetWarning,
-    )
-    return float("inf")
+    return float(np.sqrt(2) * erfinv(levels_to_ask(of, level, stratum)))
 
 
 @patch
