@@ -163,7 +163,7 @@ def test_an_infinite_interval_of_an_estimate_is_infinite():
     est = estimate_evoked(evoked, fwd, cov, "gamma_map", progress=False, **FIXED)
     assert (est.std.data == 0).any()
     est = replace(est, calibration=Calibration({"active": isotonic_map([0, 0.5], [0, 0.4])}, {}))
-    with pytest.warns(InfiniteSetWarning, match="no finite interval keeps 0.9"):
+    with pytest.warns(InfiniteSetWarning, match="no finite set keeps a promise of 0.9"):
         low, high = est.interval(0.9)
     assert (low.data == -np.inf).all() and (high.data == np.inf).all()
 
@@ -253,7 +253,7 @@ def test_levels_that_nothing_reaches_are_infinite_and_said():
     result = (
         bind("gamma_map").told(1).with_noise(0.5)(array_scene(LF, 0.5).leadfield, np.ones((24, 9)))
     )
-    with pytest.warns(InfiniteSetWarning, match="no finite interval keeps 0.95"):
+    with pytest.warns(InfiniteSetWarning, match="no finite set keeps a promise of 0.95"):
         _, high = passport.apply(result).interval(0.95)
     assert np.isinf(high).all()
 
