@@ -178,7 +178,7 @@ def quantiles_at(
 # %% ../../nbs/api/explorers/10_calibration.ipynb #e3b77df0
 _NAMES = ("the solver's own", "calibrated", "with guarantee")
 _ON = "calibrated on all, counted where on"
-_INFINITE = 700.0  # Where it stands on the axis of width, nAm
+_NOTHING, _INFINITE = 0.004, 700.0  # Where 0 and ∞ stand on the axis of width, nAm
 
 
 def _all_kept(
@@ -199,27 +199,28 @@ def _all_kept(
 
 
 def _draw_widths(kept: Mapping[str, Kept], ax: Axes) -> None:
-    "Mean width by level; what is infinite on a line of its own"
+    "Mean width by level; what is zero or infinite on a line of its own"
+    levels = np.array(LEVELS)
     for of, look in zip(kept.values(), line_styles()):
-        finite = np.isfinite(of.width)
-        shown = np.where(finite, of.width, np.nan)
-        ax.plot(LEVELS, shown, ms=4, lw=1.2, clip_on=False, **look)
-        beyond = np.array(LEVELS)[~finite]
-        ax.plot(beyond, np.full(len(beyond), _INFINITE), **look | dict(ls="", ms=6, mfc="none"))
-    ax.axhline(_INFINITE, color="0.8", lw=0.8, zorder=0)
+        within = np.isfinite(of.width) & (of.width > 0)
+        ax.plot(levels, np.where(within, of.width, np.nan), ms=4, lw=1.2, clip_on=False, **look)
+        at_end = np.where(of.width > 0, _INFINITE, _NOTHING)[~within]
+        ax.plot(levels[~within], at_end, **look | dict(ls="", ms=6, mfc="none"))
+    for end in (_NOTHING, _INFINITE):
+        ax.axhline(end, color="0.8", lw=0.8, zorder=0)
     ax.set(yscale="log", ylim=(0.003, 1000), xlim=(0, 1))
     ticks = (0.01, 0.1, 1, 10, 100)
-    ax.set_yticks((*ticks, _INFINITE), (*(f"{tick:g}" for tick in ticks), "∞"))
+    ax.set_yticks((_NOTHING, *ticks, _INFINITE), ("0", *(f"{tick:g}" for tick in ticks), "∞"))
     ax.minorticks_off()
     ax.spines[["top", "right"]].set_visible(False)
     ax.set(xlabel="level that is wanted", ylabel="mean width (nAm)")
 
 # %% ../../nbs/api/explorers/10_calibration.ipynb #4723fa47
-def _why(q: RunQuantile, n_train: int) -> str:
+def _why(q: RunQuantile) -> str:
     "Why intervals are infinite"
     if np.isinf(q.needed):
-        return "too many misses by sources with σ = 0"
-    return f"needs {q.needed:g} runs, has {n_train}"
+        return "too many misses at σ = 0"
+    return f"needs {q.needed:g} runs, has {q.n_runs}"
 
 
 def _row(of: Kept, i: int, told: Sequence[RunQuantile] | None) -> tuple[str, str, str]:
@@ -228,13 +229,13 @@ def _row(of: Kept, i: int, told: Sequence[RunQuantile] | None) -> tuple[str, str
     share = of.curve.empirical[0, i]
     held = f"{share:.2f}  ({band.lower[0, i]:.2f} to {band.upper[0, i]:.2f})"
     if np.isinf(of.width[i]) and told:
-        return held, "∞", _why(told[i], told[i].n_runs)
+        return held, f"∞: {_why(told[i])}", "∞"
     return held, f"{of.width[i]:.2g} nAm", f"{of.everywhere[i]:.2g} nAm"
 
 
 def _write(fig: Figure, columns: Sequence[Sequence[str]]) -> None:
     "A table above the panels, a text for each column"
-    for x, column in zip((0.01, 0.23, 0.49, 0.66), columns):
+    for x, column in zip((0.01, 0.21, 0.44, 0.77), columns):
         fig.text(x, 0.985, "\n".join(column), va="top", linespacing=1.25)
 
 # %% ../../nbs/api/explorers/10_calibration.ipynb #629a92bf
@@ -250,8 +251,8 @@ def draw_calibrated(
     "Coverage and width before and after calibration, by level"
     kept, on, told = _all_kept(solver, trained, tested, n_train, floor, stratum)
     fig = Picture(figsize=(8, 4.5))
-    left = fig.add_axes((0.08, 0.2, 0.31, 0.55), axes_class=Panel)
-    right = fig.add_axes((0.56, 0.2, 0.42, 0.55), axes_class=Panel)
+    left = fig.add_axes((0.08, 0.225, 0.3, 0.533), axes_class=Panel)
+    right = fig.add_axes((0.56, 0.225, 0.42, 0.533), axes_class=Panel)
     curves: dict[str, Any] = {name: of.curve for name, of in kept.items()}
     labels = ["as promised", *_NAMES]
     if stratum == "all":
