@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from scipy.stats import chi2, norm
 
-from calibrain import BMN_joint, gamma_map, gamma_map_sflex, spike_slab
+from calibrain import BMN, BMN_joint, gamma_map, gamma_map_sflex, spike_slab
 from calibrain.explorers import (
+    CalibrationExplorer,
     CoverageExplorer,
     EvidenceExplorer,
     Impossible,
@@ -17,6 +18,7 @@ from calibrain.explorers import (
     SparsePathExplorer,
     SupportsExplorer,
     brain,
+    calibration,
     evidence_surface,
     sflex,
     sparse_path,
@@ -378,3 +380,135 @@ def test_loudest_first():
     x = np.linalg.lstsq(parts, recording.y, rcond=None)[0]
     loudness = np.linalg.norm(parts, axis=0) * np.linalg.norm(x, axis=1)
     assert (np.diff(loudness) < 0.05 * loudness[0]).all()
+
+
+# ---- calibration
+
+
+HEADS = [("gamma_map", 20, 20), ("BMN", 0, 20)]  # Solver, and errors of heads in training and tests
+
+
+def errors_and_sigma(solver, degrees, seeds, floor):
+    "By run: |x − m|, s and σ with a floor at every tenth sample, and the true sources there"
+    head, _ = calibration.small_head()
+    solve = {"gamma_map": lambda *a: gamma_map(*a, update_mode="fast"), "BMN": BMN}[solver]
+    found = []
+    for seed in seeds:
+        x, y = calibration.recording_at(degrees, seed)
+        posterior = solve(head, y, 0.5).posterior
+        s = np.sqrt(posterior.var)[:, None]
+        sigma = np.sqrt(s**2 + floor**2 * 0.5 / np.square(head.L).sum(0)[:, None])
+        mean = posterior.mean[:, ::10]
+        parts = abs(x[:, ::10] - mean), s, sigma, x[:, ::10], mean
+        found.append(tuple(np.broadcast_to(part, mean.shape) for part in parts))
+    return found
+
+
+def points_of(stratum, s, x, mean):
+    "Which points are counted, from the definitions"
+    active = x.any(1, keepdims=True) & np.ones(x.shape, bool)
+    sure = (s > 0) & (abs(mean) > norm.ppf(0.975) * s)
+    return dict(on=x != 0, active=active, claims=sure, all=active | ~active)[stratum]
+
+
+def quantile_over_runs(scores, level):
+    "The smallest score that a share of at least `level` is within, each run with the same weight"
+    share = np.repeat([1 / len(scores) / len(z) for z in scores], [len(z) for z in scores])
+    scores = np.concatenate(scores)
+    order = np.argsort(scores)
+    reached = share[order].cumsum() >= level - 1e-9
+    return scores[order][reached.argmax()] if reached.any() else np.inf
+
+
+@pytest.mark.filterwarnings("ignore:divide by zero", "ignore:invalid value")
+@pytest.mark.parametrize("stratum", calibration.STRATA)
+@pytest.mark.parametrize("solver, trained, tested", HEADS)
+def test_calibration_numbers(solver, trained, tested, stratum):
+    "The table, from errors and error bars"
+    level, n_train, floor = 0.8, 10, 0.3
+    scores = []
+    for error, s, sigma, x, mean in errors_and_sigma(solver, trained, range(n_train), floor):
+        here = points_of(stratum, s, x, mean)
+        if here.any():
+            scores.append((error / sigma)[here])
+    n = len(scores)
+    reach = {
+        "own": norm.ppf((1 + level) / 2),
+        "plain": quantile_over_runs(scores, level),
+        "guaranteed": quantile_over_runs(scores, level * (n + 1) / n),
+    }
+    rows = []
+    tests = errors_and_sigma(solver, tested, range(100, 140), floor)
+    for kind, q in reach.items():
+        held, wide, everywhere = [], [], []
+        for error, s, sigma, x, mean in tests:
+            here = points_of(stratum, s, x, mean)
+            half = q * (s if kind == "own" else sigma)
+            held.append((error <= half + 1e-12)[here])
+            wide.append(2 * half[here])
+            everywhere.append(2 * half)
+        width = np.concatenate(wide).mean()
+        rows.append((np.concatenate(held).mean(), width, np.mean(everywhere)))
+
+    fig = CalibrationExplorer().draw(solver, stratum, n_train, level, floor, trained, tested)
+    names, shares, widths, all_widths = (text.get_text().split("\n") for text in fig.texts)
+    assert names == ["80 % intervals", "the solver's own", "calibrated", "with guarantee"]
+    for row, *said in zip(rows, shares[1:], widths[1:], all_widths[1:]):
+        share, width, everywhere = row
+        assert said[0].startswith(f"{share:.2f}  (")
+        shown = [f"{w:.2g} nAm" if np.isfinite(w) else "∞" for w in (width, everywhere)]
+        assert said[1].startswith(shown[0]) and said[2] == shown[1]
+
+
+def test_marks_of_calibration():
+    "The curves go through what is said, the wanted level is marked, and infinity has a place"
+    e = CalibrationExplorer()
+    left, right = e.draw(**{**e.start, "n_train": 5}).axes
+    _, own, plain, safe, mark = left.lines
+    shares = dict(zip(own.get_xdata(), plain.get_ydata()))
+    assert shares[0.9] == pytest.approx(0.79, abs=0.006)
+    assert list(mark.get_xdata()) == [0.9, 0.9] == list(right.lines[-1].get_xdata())
+    assert len(left.collections) == 3  # a band for each
+    assert (safe.get_ydata()[-3:] == 1).all()  # what is infinite holds everything
+    finite, beyond = right.lines[4:6]
+    assert np.isnan(finite.get_ydata()).sum() == len(beyond.get_ydata()) == 3
+    assert list(beyond.get_xdata()) == [0.9, 0.95, 0.99]
+    ticks = dict(zip((t.get_text() for t in right.get_yticklabels()), right.get_yticks()))
+    assert (beyond.get_ydata() == ticks["∞"]).all()
+
+
+@pytest.mark.parametrize(
+    "n_train, floor, said", [(5, 0.3, "needs 9 runs, has 5"), (50, 0, "σ = 0")]
+)
+def test_why_an_interval_is_infinite(n_train, floor, said):
+    e = CalibrationExplorer()
+    fig = e.draw(**{**e.start, "n_train": n_train, "floor": floor})
+    last = fig.texts[2].get_text().split("\n")[-1]
+    assert last.startswith("∞: ") and said in last
+
+
+def test_pooled_calibration_is_a_trap():
+    "On the promise over all points, and nowhere near where sources are on"
+    e = CalibrationExplorer()
+    left = e.draw(**{**e.start, "stratum": "all"}).axes[0]
+    curves = {line.get_label().split("\n")[0]: line for line in left.lines}
+    at_90 = calibration.LEVELS.index(0.9)
+    assert curves["calibrated"].get_ydata()[at_90] == pytest.approx(0.9, abs=0.02)
+    assert curves["calibrated on all, counted where on"].get_ydata()[at_90] < 0.1
+
+
+def test_runs_that_teach_are_not_those_that_test():
+    "Nor is a head wrong in the same way in two of them"
+    teach = calibration.training_runs("gamma_map", 0, 50)
+    test = calibration.held_out_runs("gamma_map", 0)
+    assert not {*map(id, teach)} & {*map(id, test)}
+    head, _ = calibration.small_head()
+    first, second = (calibration.true_leadfield(20, seed) for seed in (0, 1))
+    for L in (first, second):
+        assert 5 < np.rad2deg(np.arccos(cosines(L, head.L))).mean() < 25
+    assert cosines(first, second).mean() < 0.99
+
+
+def cosines(A, B):
+    "Between columns"
+    return (A * B).sum(0) / np.linalg.norm(A, axis=0) / np.linalg.norm(B, axis=0)

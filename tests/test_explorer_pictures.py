@@ -19,6 +19,7 @@ from calibrain import explorers
 from calibrain.core.warnings import NoiseSamplesWarning
 from calibrain.explorers import (
     BrainExplorer,
+    CalibrationExplorer,
     CoverageExplorer,
     EvidenceExplorer,
     Impossible,
@@ -35,6 +36,7 @@ from calibrain.explorers.curves import SETS, runs_at
 LEARNED = "adaptive joint learning"
 MOST = {  # Combinations that a page may have
     BrainExplorer: 120,
+    CalibrationExplorer: 200,
     CoverageExplorer: 250,
     EvidenceExplorer: 250,
     PosteriorExplorer: 270,
@@ -174,6 +176,27 @@ def test_every_control_of_supports_changes_the_picture(name):
     values = e.controls[name].static
     shown = {png(e.draw(**{**e.start, name: value})) for value in values}
     assert len(shown) == len(values)
+
+
+@pytest.mark.parametrize("name", CalibrationExplorer.controls)
+def test_every_control_of_calibration_changes_the_picture(name):
+    e = CalibrationExplorer()
+    values = e.controls[name].values
+    shown = {png(e.draw(**{**e.start, name: value})) for value in values}
+    assert len(shown) == len(values)
+
+
+@pytest.mark.parametrize("stratum", CalibrationExplorer.controls["stratum"].values)
+@pytest.mark.parametrize("solver", CalibrationExplorer.controls["solver"].values)
+def test_widths_are_on_the_axis(solver, stratum):
+    "With few runs and many, without a floor and with the largest, whatever is zero or infinite"
+    e = CalibrationExplorer()
+    for n_train, floor, trained in itertools.product((5, 50), (0, 1), (0, 20)):
+        _, ax = e.draw(solver, stratum, n_train, 0.9, floor, trained, 0).axes
+        curves = [line.get_ydata() for line in ax.lines if len(line.get_ydata()) > 2]
+        shown = np.concatenate(curves)
+        low, high = ax.get_ylim()
+        assert low < np.nanmin(shown) and np.nanmax(shown) < high
 
 
 # ---- what has no picture

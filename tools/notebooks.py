@@ -33,6 +33,7 @@ FIRST = [
     "explorers/02_evidence_surface",
     "explorers/05_posterior",
     "explorers/06_coverage",
+    "explorers/09_calibration",
     "explorers/07_brain",
     "explorers/08_supports",
     "explorers/01_simulator",

@@ -11,4 +11,5 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "curves": ["CoverageExplorer"],
     "brain": ["BrainExplorer", "RecordingFiles"],
     "supports": ["SupportsExplorer"],
+    "calibration": ["CalibrationExplorer"],
 })
