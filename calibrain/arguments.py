@@ -115,4 +115,9 @@ def _add_calibrate(commands) -> None:
     )
     one.add_argument("--test", metavar="N", type=int, default=25, help="test runs (default: 25)")
     one.add_argument("--jobs", metavar="N", type=int, default=1, help="processes (default: 1)")
+    one.add_argument(
+        "--guaranteed",
+        action="store_true",
+        help="error bars on the safe side, whatever the number of runs",
+    )
     one.add_argument("--seed", metavar="N", type=_seed, default=0, help="seed (default: 0)")

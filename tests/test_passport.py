@@ -394,7 +394,7 @@ def command(files, out, *more):
 
 def test_the_command_goes_on_after_ctrl_c(files, tmp_path):
     out = tmp_path / "passport"
-    said = command(files, out, "--train", "40", "--test", "10", "--seed", "3")
+    said = command(files, out, "--train", "40", "--test", "10", "--seed", "3", "--guaranteed")
     run = subprocess.Popen(said, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while len(list((out / "runs").glob("*.npz"))) < 3 and time.monotonic() < deadline:
@@ -412,7 +412,8 @@ def test_the_command_goes_on_after_ctrl_c(files, tmp_path):
     assert len(now) == 50 and all(now[name] == when for name, when in kept.items())
     assert {"passport.npz", "table.csv", "report.html"} <= {path.name for path in out.iterdir()}
     assert "BMN: 95 % intervals of active sources" in done.stdout
-    assert Passport.load(out / "passport.npz").n_runs == (40, 10)
+    passport = Passport.load(out / "passport.npz")
+    assert passport.n_runs == (40, 10) and passport.guaranteed
 
 
 @pytest.mark.parametrize(

@@ -85,6 +85,7 @@ def calibrate_command(
             n_train=args.train,
             n_test=args.test,
             mismatch=_mismatch(args.mismatch),
+            guaranteed=args.guaranteed,
             seed=args.seed,
             n_jobs=args.jobs,
             out=out / "runs",
