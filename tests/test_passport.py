@@ -157,6 +157,24 @@ def test_an_estimate_with_a_passport(kind, tmp_path):
     assert "20 training runs of BMN" in est._repr_html_()
 
 
+def test_complex_data_have_no_passport():
+    evoked, fwd, cov = problem()
+    whole = evoked.copy()
+    whole._data = evoked.data * (1 + 1j)
+    said = dict(calibration=recorded(), orientation="free", tmin=-0.1, tmax=0.3, progress=False)
+    with pytest.raises(ValueError, match="calibration must be None for complex data"):
+        estimate_evoked(whole, fwd, cov, "BMN", **said)
+
+
+def test_another_use_of_the_solver_is_refused():
+    evoked, fwd, cov = problem()
+    said = dict(calibration=recorded(), orientation="free", tmin=-0.1, tmax=0.3, progress=False)
+    with pytest.raises(ValueError, match="calibration must be of BMN with max_iter=9"):
+        estimate_evoked(evoked, fwd, cov, "BMN", solver_params=dict(max_iter=9), **said)
+    with pytest.raises(ValueError, match="calibration must be made with noise='baseline'"):
+        estimate_evoked(evoked, fwd, cov, "BMN", noise="baseline", **said)
+
+
 def test_an_infinite_interval_of_an_estimate_is_infinite():
     "Also where the standard deviation is zero"
     evoked, fwd, cov = problem()

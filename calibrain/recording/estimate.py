@@ -174,13 +174,18 @@ def _posterior(
     )
 
 
-def _check_calibration(calibration: Any, head: WhitenedForward, bound: Bound, noise: str) -> None:
+def _check_calibration(
+    calibration: Any, conditions: list, head: WhitenedForward, bound: Bound, noise: str
+) -> None:
     "Refuse what is no passport, and that of another head, other channels or another solver"
     if calibration is None:
         return
     if not hasattr(calibration, "check_head"):
         got = type(calibration).__name__
         refuse(TypeError, "calibration", "a Passport", got, "pass what calibrate returned")
+    if any(np.iscomplexobj(e.data) for e in conditions):
+        cure = "its runs are real; estimate without it"
+        refuse(ValueError, "calibration", "None for complex data", "a Passport", cure)
     calibration.check_head(head.leadfield.matrix(), head.names)
     calibration.check_use(bound, noise)
 
@@ -329,7 +334,7 @@ def estimate_evoked(
     )
     many = len(conditions) > 1 or not average
     lf = head.leadfield
-    _check_calibration(calibration, head, bound, noise)
+    _check_calibration(calibration, conditions, head, bound, noise)
     bound = bound.told(lf.n_orient, lf.coords, None, progress and not many, "orientation")
     where = _where(head, forward) | fields
     longest = max(window.stop - window.start for window in windows)
