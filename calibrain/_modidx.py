@@ -1388,6 +1388,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                    'calibrain/passport/card.py'),
                                          'calibrain.passport.card.Passport.summary': ( 'api/passport/card.html#passport.summary',
                                                                                        'calibrain/passport/card.py'),
+                                         'calibrain.passport.card._cells': ('api/passport/card.html#_cells', 'calibrain/passport/card.py'),
                                          'calibrain.passport.card._verdict': ( 'api/passport/card.html#_verdict',
                                                                                'calibrain/passport/card.py')},
             'calibrain.passport.command': { 'calibrain.passport.command._evoked': ( 'api/commands/command.html#_evoked',

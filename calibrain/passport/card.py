@@ -101,6 +101,15 @@ def _price(self: Passport, solver: str) -> tuple:
 _SHOWN = ("active", "on", "claims", "P>.5", "clear")  # Strata in the short table
 
 
+def _cells(row: dict) -> list:
+    "What a row of the table says, an infinite interval by its name"
+    before, width = f"{row['before']:.3f}", f"{row['width_before']:.3g}"
+    if not np.isfinite(row["width_after"]):
+        return [before, "none is finite", "–", width, "∞"]
+    band = f"{row['after_low']:.3f} to {row['after_high']:.3f}"
+    return [before, f"{row['after']:.3f}", band, width, f"{row['width_after']:.3g}"]
+
+
 @patch
 def _repr_html_(self: Passport) -> str:  # HTML
     "What was found at the highest level, solver by solver"
@@ -109,10 +118,7 @@ def _repr_html_(self: Passport) -> str:  # HTML
         top = max(self.levels)
         for row in self.rows_of(solver):
             if row["level"] == top and row["stratum"] in _SHOWN:
-                kept = [f"{row[when]:.3f}" for when in ("before", "after")]
-                band = f"{row['after_low']:.3f} to {row['after_high']:.3f}"
-                widths = [f"{row[w]:.3g}" for w in ("width_before", "width_after")]
-                rows[f"{solver}, {row['stratum']}"] = [kept[0], kept[1], band, *widths]
+                rows[f"{solver}, {row['stratum']}"] = _cells(row)
         said = self.summary(solver)
         del said["seconds a run"]  # that differs from call to call
         sure = [self.forecasts(solver, after)[-1] for after in (False, True)]
@@ -120,7 +126,7 @@ def _repr_html_(self: Passport) -> str:  # HTML
             "–" if np.isnan(row["share"]) else f"{row['share']:.3f}" for row in sure
         ]
         rows[f"{solver}, SBC"] = [_verdict(self.sbc(solver))]
-        rows[f"{solver}, in all"] = [f"{name}: {value:.3g}" for name, value in said.items()]
+        rows[f"{solver}, in all"] = ["; ".join(f"{name}: {v:.3g}" for name, v in said.items())]
     if len(self.solvers) > 1:
         rows["recommended"] = [self.recommended]
     head = ["solver, stratum", "before", "after", "band", "width before, nAm", "width after, nAm"]
