@@ -85,8 +85,9 @@ def known_heads(lf):
     half = slice(None, None, 2)
     yield "every second sensor", Leadfield(lf.data[half], lf.coords, lf.normals, lf.unit)
     half = slice(0, None, 2)
-    yield "every second source", Leadfield(
-        lf.data[:, half], lf.coords[half], lf.normals[half], lf.unit
+    yield (
+        "every second source",
+        Leadfield(lf.data[:, half], lf.coords[half], lf.normals[half], lf.unit),
     )
 
 
