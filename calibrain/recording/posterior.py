@@ -50,6 +50,7 @@ class EvokedPosterior:
     nave: float = 1  # Epochs that were averaged
     power: dict = field(default_factory=dict)  # Whitened power by name; the noise has 1
     calibration: Calibration | None = None  # Maps that error bars go through, of a passport
+    normals: np.ndarray | None = None  # Across the cortex, unit vectors, `(n_sources, 3)`
 
     @property
     def posterior(self) -> Any:  # A `Posterior` or a `Mixture`
@@ -258,7 +259,7 @@ def save(
 ) -> Path:  # Where it is
     "Write the posterior to a file"
     out: dict[str, object] = dict(kind=_KIND)
-    for name in (*_TEXTS, *_NUMBERS, "coords", "basis"):
+    for name in (*_TEXTS, *_NUMBERS, "coords", "basis", "normals"):
         if getattr(self, name) is not None:
             out[name] = getattr(self, name)
     for i, vertices in enumerate(self.vertices):
@@ -289,6 +290,7 @@ def load(
         vertices=list(arrays_below(arrays, "vertices/").values()),
         coords=arrays["coords"],
         basis=arrays.get("basis"),
+        normals=arrays.get("normals"),
         power={name: float(v) for name, v in arrays_below(arrays, "power/").items()},
         calibration=calibration_from_arrays(applied) if applied else None,
         **texts,
