@@ -25,6 +25,7 @@ from ..posterior.below import above
 from ..posterior.exceedance import exceedance as probability_above
 from ..posterior.mixture import Mixture
 from ..posterior.result import Result, result_from_arrays, result_to_arrays
+from .peak import SourcePeak, strongest_source
 
 # %% ../../nbs/api/recording/03_posterior.ipynb #1a939103
 _CLASSES = dict(
@@ -177,17 +178,20 @@ def exceedance(
 
 # %% ../../nbs/api/recording/03_posterior.ipynb #5b5113cd
 @patch
+def peak(
+    self: EvokedPosterior,
+    level: float = 0.95,  # Probability of the interval
+) -> SourcePeak:  # Place, time, amplitude along its own direction with interval, which way that is
+    "The strongest source"
+    return strongest_source(self, level)
+
+
+@patch
 def _strongest(self: EvokedPosterior) -> str:
-    "The largest amplitude of the mean, where and when it is"
+    "The same in a sentence, or that there is none"
     if self.nothing_found:
         return "nothing found: 0 ± 0 nAm; noise alone explains the window, which is no certainty"
-    p = self.posterior
-    by_source = self._components(p.mean).reshape(p.n_sources, -1, p.n_times)
-    amplitude = np.linalg.norm(by_source, axis=1)
-    source, sample = np.unravel_index(amplitude.argmax(), amplitude.shape)
-    at = ", ".join(f"{1e3 * c:.0f}" for c in self.coords[source])
-    when = f"{1e3 * self.times[sample]:.0f} ms"
-    return f"{amplitude[source, sample]:.3g} nAm at ({at}) mm, {when}"
+    return str(self.peak())
 
 # %% ../../nbs/api/recording/03_posterior.ipynb #ee61b202
 @patch(as_prop=True)
@@ -229,6 +233,12 @@ def __repr__(self: EvokedPosterior) -> str:  # Text
     p = self.posterior
     size = f"{p.n_sources} sources × {p.n_orient}, {p.n_times} samples"
     return f"<EvokedPosterior {self.comment!r}: {self.result.solver}, {size}>"
+
+
+@patch
+def __str__(self: EvokedPosterior) -> str:  # Text
+    "That line, and the strongest source"
+    return f"{self!r}\nstrongest: {self._strongest()}"
 
 # %% ../../nbs/api/recording/03_posterior.ipynb #f3f3cf6e
 @patch
