@@ -232,7 +232,7 @@ def __repr__(self: EvokedPosterior) -> str:  # Text
     "One line"
     p = self.posterior
     size = f"{p.n_sources} sources × {p.n_orient}, {p.n_times} samples"
-    return f"<EvokedPosterior {self.comment!r}: {self.result.solver}, {size}>"
+    return f"<{type(self).__name__} {self.comment!r}: {self.result.solver}, {size}>"
 
 
 @patch

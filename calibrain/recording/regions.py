@@ -16,7 +16,7 @@ from scipy import sparse
 
 from ..core.checks import check_count, check_number, generator, refuse
 from ..core.tables import html_table
-from ..posterior.below import above
+from ..posterior.below import above, below
 from ..posterior.gaussian import Posterior
 
 # %% ../../nbs/api/recording/13_regions.ipynb #b57af722
@@ -112,6 +112,22 @@ def exceedance(
 ) -> np.ndarray:  # Probabilities, `(n_regions, n_times)`
     "Probability that the size of each region's amplitude exceeds a value"
     return above(check_threshold(threshold, self.unit), self.posterior)
+
+
+@patch
+def greater(
+    self: RegionPosterior,
+    threshold: float = 0.0,  # nAm; nAm² for power
+) -> np.ndarray:  # Probabilities, as `mean`
+    "Probability that each region's amplitude, with its sign, is above a value"
+    if self.mode == "power" or self.components == "norm":
+        return self.exceedance(threshold)
+    cure = f"it is in {self.unit} here, as the mean is"
+    threshold = check_number("threshold", threshold, cure=cure)
+    p = self.posterior
+    at = below(np.full((p.n_sources * p.n_orient, p.n_times), threshold), p)
+    probability = np.clip(1 - at.less - at.equal, 0, 1)
+    return probability[:, 0] if p.n_orient == 1 else probability
 
 # %% ../../nbs/api/recording/13_regions.ipynb #f903b640
 @patch
