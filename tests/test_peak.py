@@ -66,16 +66,16 @@ def test_the_sign_of_a_fixed_source(value, wall):
     assert in_space.sign.startswith("+ is along (")
 
 
-def test_a_mixture_is_read_exactly():
-    "The interval of a mixture with a step at zero, and the places that hold the source"
+def test_a_mixture_has_moments_and_places():
+    "The interval has the spread between states, and the places that hold the source"
     on = State(np.array([1]), np.full((1, 4), 5.0), np.eye(1))
     off = State(np.array([0]), np.full((1, 4), 0.5), np.eye(1))
     est = estimate(Mixture((on, off), np.array([0.9, 0.1]), 3, 1, 4), 1)
     peak = est.peak(0.9)
-    assert peak.amplitude == pytest.approx(4.5)
-    assert peak.interval[0] == pytest.approx(0, abs=1e-9)
-    high = stats.norm.ppf(0.85 / 0.9, 5, 1)  # the other 10 % are zero, below
-    assert peak.interval[1] == pytest.approx(high, abs=1e-6)
+    std = np.sqrt(0.9 * 26 - 4.5**2)
+    reach = stats.norm.ppf(0.95) * std
+    assert peak.amplitude == pytest.approx(4.5) and peak.std == pytest.approx(std)
+    np.testing.assert_allclose(peak.interval, (4.5 - reach, 4.5 + reach))
     assert list(peak.localisation.places) == [1]
     assert "with 90 % at one place" in str(peak)
 

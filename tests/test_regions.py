@@ -197,7 +197,7 @@ def test_draws_agree_with_moments(kind, k):
         of_variance = np.sqrt(kurtosis / n)
         assert (np.abs(drawn.var(0) - record.std**2) < 6 * of_variance + 1e-9).all()
     scalar = est.regions(LABELS, components="normal")
-    low, high = scalar.interval(0.8)
+    low, high = scalar.interval(0.8, exact=True)
     drawn = scalar.draws(n, seed=4)
     np.testing.assert_allclose(((drawn >= low) & (drawn <= high)).mean(0).min(), 0.8, atol=0.03)
     above = (np.abs(drawn) > 0.5).mean(0)
@@ -344,6 +344,16 @@ def test_means_are_those_of_mne(mode):
         est.mean, LABELS, source_space(est), mode=mode, verbose="ERROR"
     )
     np.testing.assert_allclose(est.regions(LABELS, mode).mean, 1e9 * theirs, **TIGHT)
+
+
+@KINDS
+def test_a_region_of_one_source_has_its_interval(kind):
+    est = estimate(kind, 1)
+    region = est.regions(dict(one=np.arange(N) == 3))
+    for mine, theirs in zip(region.interval(0.9), est.interval(0.9)):
+        np.testing.assert_allclose(mine[0], 1e9 * theirs.data[3], **TIGHT)
+    mine, theirs = region.exceedance(1.0), est.exceedance(1e-9).data
+    np.testing.assert_allclose(mine[0], theirs[3], **TIGHT)
 
 
 def test_both_hemispheres():

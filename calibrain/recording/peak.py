@@ -10,12 +10,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from scipy import sparse
 from scipy.special import ndtri
 
 from ..core.checks import check_number, refuse
 from ..core.tables import html_table
-from ..posterior.mapped import mapped
 from ..posterior.mixture import Mixture
 from ..solvers.localisation import LocalisationSet
 from ..solvers.spike_slab import localise
@@ -140,17 +138,11 @@ def _of_source(reach: np.ndarray, source: int, sample: int) -> float:
 
 
 def _interval(
-    e: Any, source: int, sample: int, u: np.ndarray, level: float, centre: float, std: float
+    e: Any, source: int, sample: int, level: float, centre: float, std: float
 ) -> tuple[float, float]:
     "Ends of the interval along a direction"
     if e.calibration is not None:
         reach = _of_source(np.asarray(e._reach(level)), source, sample)
-    elif isinstance(e.posterior, Mixture):
-        k = e.n_orient
-        columns = np.arange(source * k, (source + 1) * k)
-        A = sparse.csr_array((u, (np.zeros(k, int), columns)), (1, e.posterior.n_coeff))
-        low, high = mapped(e.posterior, A).interval(level, exact=True)
-        return float(low[0, sample]), float(high[0, sample])
     else:
         reach = float(ndtri((1 + level) / 2))
     half_width = reach * std if std else 0.0
@@ -193,7 +185,7 @@ def strongest_source(
         time=float(e.times[sample]),
         amplitude=centre,
         std=std,
-        interval=_interval(e, source, sample, u, level, centre, std),
+        interval=_interval(e, source, sample, level, centre, std),
         level=level,
         direction=direction,
         sign=_sign_in_words(e, source, u, direction),

@@ -14,7 +14,7 @@ import numpy as np
 from fastcore.basics import patch
 from scipy import sparse
 
-from ..core.checks import check_count, check_number, generator, refuse
+from ..core.checks import check_choice, check_count, check_number, generator, refuse
 from ..core.tables import html_table
 from ..posterior.below import above, below
 from ..posterior.gaussian import Posterior
@@ -94,10 +94,12 @@ def check_threshold(
 def interval(
     self: RegionPosterior,
     level: float = 0.95,  # Probability, between 0 and 1
+    exact: bool = False,  # Of a mixture itself, rather than of a Gaussian with its moments
 ) -> tuple[np.ndarray, np.ndarray]:  # Lower and upper end, as `mean`, nAm
     "Credible interval of each region, or of each component of a vector"
     level = check_level(level)
-    if isinstance(self.posterior, Posterior):
+    exact = check_choice("exact", exact, {True: True, False: False})
+    if isinstance(self.posterior, Posterior) or not exact:
         half_width = NormalDist().inv_cdf((1 + level) / 2) * self.std
         return self.mean - half_width, self.mean + half_width
     low, high = self.posterior.interval(level, exact=True)
