@@ -1661,6 +1661,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                             'calibrain/posterior/mapped.py'),
                                             'calibrain.posterior.mapped._seen': ( 'api/posterior/mapped.html#_seen',
                                                                                   'calibrain/posterior/mapped.py'),
+                                            'calibrain.posterior.mapped.joint_covariance': ( 'api/posterior/mapped.html#joint_covariance',
+                                                                                             'calibrain/posterior/mapped.py'),
                                             'calibrain.posterior.mapped.mapped': ( 'api/posterior/mapped.html#mapped',
                                                                                    'calibrain/posterior/mapped.py')},
             'calibrain.posterior.mixture': { 'calibrain.posterior.mixture.Mixture': ( 'api/posterior/mixture.html#mixture',

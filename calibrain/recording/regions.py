@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 from fastcore.basics import patch
-from scipy import sparse
 
 from ..core.checks import check_choice, check_count, check_number, generator, refuse
 from ..core.tables import html_table
 from ..posterior.below import above, below
 from ..posterior.gaussian import Posterior
+from ..posterior.mapped import joint_covariance
 
 # %% ../../nbs/api/recording/13_regions.ipynb #b57af722
 @dataclass(frozen=True, eq=False, repr=False)
@@ -70,8 +70,7 @@ def std(self: RegionPosterior) -> np.ndarray:  # As `mean`, nAm
 @patch(as_prop=True)
 def cov(self: RegionPosterior) -> np.ndarray:  # `(n, n)`, nAm²; of a mixture `(n_times, n, n)`
     "Joint posterior covariance, region-major where regions are vectors"
-    p = self.posterior
-    return p.read_out(sparse.eye_array(p.n_sources * p.n_orient, format="csr")).cov
+    return joint_covariance(self.posterior)
 
 # %% ../../nbs/api/recording/13_regions.ipynb #3f8efa75
 def check_level(
