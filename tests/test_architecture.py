@@ -40,6 +40,7 @@ MAY_IMPORT = {
     "arguments": {"core"},
     "utils": {"core"},  # the one module of calibrain 1.0 that its scripts import by its path
 }
+MAY_IMPORT["recording.regions"] = MAY_IMPORT["recording"] | {"viz"}  # a record that draws itself
 MAY_IMPORT["demo"] = {*MAY_IMPORT} - {"recording", "published", "utils"}
 MAY_IMPORT["cli"] = {*MAY_IMPORT} - {"published", "utils"}
 MAY_IMPORT["explorers"] = {*MAY_IMPORT} - {"cli", "published", "utils"}
@@ -75,6 +76,7 @@ MAY_USE_LATE = {  # imported inside a function only
     "calibration.exceedance_map": {"sklearn"},
     "calibration.level_map": {"sklearn"},
     "passport.passport": {"pandas"},
+    "recording.regions": {"pandas"},
     "passport.shift": {"sklearn"},
     "passport.runs": {"joblib"},
     "evaluation.errors": {"ot"},

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ConvergenceWarning', 'NoiseBoundaryWarning', 'DisagreementWarning', 'NoiseWarning', 'NoiseSizeWarning',
            'NoiseShapeWarning', 'NoiseSamplesWarning', 'RankWarning', 'NothingFoundWarning', 'InfiniteSetWarning',
-           'ShiftWarning', 'warn', 'PlausibilityWarning', 'MissingPackageWarning']
+           'ShiftWarning', 'NotCalibratedWarning', 'warn', 'PlausibilityWarning', 'MissingPackageWarning']
 
 # %% ../../nbs/api/core/03_warnings.ipynb #c0de0303
 import sys
@@ -55,6 +55,10 @@ class InfiniteSetWarning(UserWarning):
 # %% ../../nbs/api/core/03_warnings.ipynb #26a4072b
 class ShiftWarning(UserWarning):
     "A recording is not like the runs that a passport was made of"
+
+# %% ../../nbs/api/core/03_warnings.ipynb #85adbbdb
+class NotCalibratedWarning(UserWarning):
+    "Error bars that the maps of a passport do not reach"
 
 # %% ../../nbs/api/core/03_warnings.ipynb #3dba69c5
 def warn(

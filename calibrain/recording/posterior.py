@@ -25,6 +25,7 @@ from ..posterior.below import above
 from ..posterior.exceedance import exceedance as probability_above
 from ..posterior.mixture import Mixture
 from ..posterior.result import Result, result_from_arrays, result_to_arrays
+from .peak import SourcePeak, strongest_source
 
 # %% ../../nbs/api/recording/03_posterior.ipynb #1a939103
 _CLASSES = dict(
@@ -50,6 +51,7 @@ class EvokedPosterior:
     nave: float = 1  # Epochs that were averaged
     power: dict = field(default_factory=dict)  # Whitened power by name; the noise has 1
     calibration: Calibration | None = None  # Maps that error bars go through, of a passport
+    normals: np.ndarray | None = None  # Across the cortex, unit vectors, `(n_sources, 3)`
 
     @property
     def posterior(self) -> Any:  # A `Posterior` or a `Mixture`
@@ -176,17 +178,20 @@ def exceedance(
 
 # %% ../../nbs/api/recording/03_posterior.ipynb #5b5113cd
 @patch
+def peak(
+    self: EvokedPosterior,
+    level: float = 0.95,  # Probability of the interval
+) -> SourcePeak:  # Place, time, amplitude along its own direction with interval, which way that is
+    "The strongest source"
+    return strongest_source(self, level)
+
+
+@patch
 def _strongest(self: EvokedPosterior) -> str:
-    "The largest amplitude of the mean, where and when it is"
+    "The same in a sentence, or that there is none"
     if self.nothing_found:
         return "nothing found: 0 ± 0 nAm; noise alone explains the window, which is no certainty"
-    p = self.posterior
-    by_source = self._components(p.mean).reshape(p.n_sources, -1, p.n_times)
-    amplitude = np.linalg.norm(by_source, axis=1)
-    source, sample = np.unravel_index(amplitude.argmax(), amplitude.shape)
-    at = ", ".join(f"{1e3 * c:.0f}" for c in self.coords[source])
-    when = f"{1e3 * self.times[sample]:.0f} ms"
-    return f"{amplitude[source, sample]:.3g} nAm at ({at}) mm, {when}"
+    return str(self.peak())
 
 # %% ../../nbs/api/recording/03_posterior.ipynb #ee61b202
 @patch(as_prop=True)
@@ -227,7 +232,13 @@ def __repr__(self: EvokedPosterior) -> str:  # Text
     "One line"
     p = self.posterior
     size = f"{p.n_sources} sources × {p.n_orient}, {p.n_times} samples"
-    return f"<EvokedPosterior {self.comment!r}: {self.result.solver}, {size}>"
+    return f"<{type(self).__name__} {self.comment!r}: {self.result.solver}, {size}>"
+
+
+@patch
+def __str__(self: EvokedPosterior) -> str:  # Text
+    "That line, and the strongest source"
+    return f"{self!r}\nstrongest: {self._strongest()}"
 
 # %% ../../nbs/api/recording/03_posterior.ipynb #f3f3cf6e
 @patch
@@ -258,7 +269,7 @@ def save(
 ) -> Path:  # Where it is
     "Write the posterior to a file"
     out: dict[str, object] = dict(kind=_KIND)
-    for name in (*_TEXTS, *_NUMBERS, "coords", "basis"):
+    for name in (*_TEXTS, *_NUMBERS, "coords", "basis", "normals"):
         if getattr(self, name) is not None:
             out[name] = getattr(self, name)
     for i, vertices in enumerate(self.vertices):
@@ -289,6 +300,7 @@ def load(
         vertices=list(arrays_below(arrays, "vertices/").values()),
         coords=arrays["coords"],
         basis=arrays.get("basis"),
+        normals=arrays.get("normals"),
         power={name: float(v) for name, v in arrays_below(arrays, "power/").items()},
         calibration=calibration_from_arrays(applied) if applied else None,
         **texts,

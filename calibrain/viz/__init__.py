@@ -12,6 +12,7 @@ _drawing, _, _drawn = lazy_loader.attach(__name__, submod_attrs={
     "ellipsoids": ["draw_ellipse", "draw_ellipses", "draw_ellipsoid"],
     "calibration": ["draw_calibration", "draw_coverage", "draw_sbc", "draw_set_size", "mean_set_size"],
     "passport": ["draw_passport"],
+    "regions": ["draw_regions"],
     "recalibration": ["draw_before_after", "draw_calibration_error", "draw_calibration_grid", "draw_level_map"],
     "patches": ["draw_bump", "draw_widths"],
     "cortex": ["VIEWS", "draw_cortex"],
