@@ -84,6 +84,7 @@ MAY_USE_LATE = {  # imported inside a function only
     "study.heads": {"mne"},
     "study.files": {"pyarrow"},
     "study.store": {"pandas"},
+    "study.export": {"xarray"},
     "study.worker": {"joblib", "threadpoolctl"},
     "study.engine": {"joblib", "distributed"},
     "evaluation.errors": {"ot"},
