@@ -125,9 +125,13 @@ class Way(NamedTuple):
 
 def _check_way(where: str, way: Way) -> None:
     "A solver that is known, with parameters that it takes and a noise that it can use"
+    adaptive = way.noise == NOISE_MODES["adaptive"]
     try:
         bound = way.bound()
-        bound.with_noise(None if way.noise == NOISE_MODES["adaptive"] else 1.0)
+        bound.with_noise(None if adaptive else 1.0)
+        if bound.learns_noise and not (adaptive or bound.solver.samples):
+            must = f"'adaptive', as {way.solver} learns the noise"
+            refuse(ValueError, "noise", must, repr(way.noise))
     except (ValueError, TypeError) as e:
         raise ValueError(f"{where} ({way.solver} with noise {way.noise!r}): {e}") from e
 

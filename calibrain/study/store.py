@@ -321,6 +321,9 @@ def origins(
     self: Store,
 ) -> list[dict]:  # Versions, commit, heads
     "What made the files, each maker once"
-    return [
-        json.loads(s) for s in {json.dumps(about_file(p), sort_keys=True) for p in self.files()}
-    ]
+    told = {}
+    for path in self.files():
+        about = about_file(path)
+        about.pop("worker", None)
+        told[json.dumps(about, sort_keys=True)] = about
+    return list(told.values())

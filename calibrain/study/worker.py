@@ -165,17 +165,17 @@ def _tried(place: _Place, run: Run, own_process: bool) -> dict:
     "One run, or why there is none"
     bench = place.bench
     pair = bench.pairs[run.head, run.orientation]
-    told = dict(run._asdict(), status="done", error=None)
+    told: dict = run._asdict()
     for attempt in range(1, _ATTEMPTS + 1):
-        told["attempts"] = attempt
         try:
             with _ends(bench.limit + _GRACE, own_process), at_most(bench.limit):
                 data = place.simulated(run, pair)
                 leadfield = place.leadfield(run, pair)
-                return told | one_run(bench.study, run, pair, leadfield, data)
+                row = one_run(bench.study, run, pair, leadfield, data)
+            return told | dict(status="done", attempts=attempt) | row
         except Exception:
-            told |= dict(status="failed", error=traceback.format_exc(limit=-8))
-    return told
+            error = traceback.format_exc(limit=-8)
+    return told | dict(status="failed", attempts=_ATTEMPTS, error=error)
 
 
 @contextmanager
