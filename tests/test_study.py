@@ -288,12 +288,12 @@ def test_a_head_that_was_changed_makes_new_runs(folder, tmp_path):
     before = read_study(tmp_path / "small.toml")
     Leadfield.random(16, 60, seed=5).save(tmp_path / "head.npz")
     assert not set(ids(read_study(tmp_path / "small.toml"))) & set(ids(before))
-    with pytest.raises(ValueError, match="as it was when the study began"):
+    with pytest.raises(ValueError, match=r"as it was when the study began"):
         run_study(before, tmp_path / "out")
 
 
 def test_the_folder_of_another_study(copy, small):
-    with pytest.raises(ValueError, match="of the study 'other', got .*, of the study 'small'"):
+    with pytest.raises(ValueError, match=r"of the study 'other', got .*, of the study 'small'"):
         run_study(replace(small, name="other"), copy.folder)
     with pytest.raises(ValueError, match="which holds something else"):
         run_study(small, copy.folder.parent)
@@ -435,7 +435,7 @@ def test_a_file_that_is_wrong(folder, old, new, says):
 
 
 def test_what_a_head_cannot_have(small, folder, tmp_path):
-    with pytest.raises(ValueError, match="at most 60, the sources of heads.random"):
+    with pytest.raises(ValueError, match=r"at most 60, the sources of heads\.random"):
         run_study(replace(small, grid=dict(nnz=[61])), tmp_path / "a")
     nowhere = replace(Leadfield.load(folder / "head.npz"), coords=None)
     nowhere.save(tmp_path / "nowhere.npz")

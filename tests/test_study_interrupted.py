@@ -76,6 +76,11 @@ def wait_for(condition, seconds=30.0):
         time.sleep(0.05)
 
 
+def wait_for_another(process, out, before):
+    "Until a process has written a file, or has ended"
+    wait_for(lambda: n_files(out) > before or process.poll() is not None)
+
+
 def n_files(out):
     return len([*(out / "runs").glob("*.parquet")]) if (out / "runs").exists() else 0
 
@@ -89,8 +94,8 @@ def test_killed_at_random_moments_and_resumed(folder):
         n_jobs = int(rng.choice([1, 2]))
         before = n_files(folder / "killed")
         process = start(folder, "killed", n_jobs, seconds=0.05)
-        if rng.random() < 0.7:  # at work, or while it begins
-            wait_for(lambda: n_files(folder / "killed") > before or process.poll() is not None)
+        if rng.random() < 0.7:  # at work; else while it begins
+            wait_for_another(process, folder / "killed", before)
         time.sleep(rng.uniform(0, 0.3))
         n_killed += process.poll() is None
         os.killpg(process.pid, signal.SIGKILL)

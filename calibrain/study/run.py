@@ -24,7 +24,7 @@ from ..calibration.strata import point_masks, select_strata
 from ..estimator import SourceEstimator
 from ..evaluation.evaluate import evaluate
 from ..head.leadfield import Leadfield
-from ..head.prepared import Prepared, prepare
+from ..head.prepared import Prepared
 from ..posterior.moments import as_mixture, as_moments, truth_like, variances_of
 from ..posterior.result import Result, result_from_arrays, result_to_arrays
 from ..simulation.noise import TimeModel, sensor_noise
