@@ -32,8 +32,6 @@ from calibrain.evaluation.errors import (
     orientation_error,
     paired,
     relative_error,
-    rmae,
-    rmse,
     support,
 )
 from .scores import check_level, crps, energy_score, interval_score, log_score
@@ -205,23 +203,24 @@ def _by_source(
     return out
 
 # %% ../../nbs/api/evaluation/03_evaluate.ipynb #0fdeb683
-def _of_the_mean(x: np.ndarray, result: Any) -> dict:  # Name → number
+def _of_the_mean(x: np.ndarray, mean: np.ndarray) -> dict:  # Name → number
     "Errors of amplitude and direction"
-    out = dict(mse=mse(x, result), mae=mae(x, result), rmse=rmse(x, result), rmae=rmae(x, result))
+    out = dict(mse=mse(x, mean), mae=mae(x, mean))
+    out |= dict(rmse=out["mse"] ** 0.5, rmae=out["mae"] ** 0.5)
     some_active = x.any()
-    out["relative_error"] = relative_error(x, result) if some_active else math.nan
-    out["amplitude_error"] = amplitude_error(x, result) if some_active else math.nan
-    out["amplitude_bias"] = amplitude_error(x, result, signed=True) if some_active else math.nan
+    out["relative_error"] = relative_error(x, mean) if some_active else math.nan
+    out["amplitude_error"] = amplitude_error(x, mean) if some_active else math.nan
+    out["amplitude_bias"] = amplitude_error(x, mean, signed=True) if some_active else math.nan
     if x.shape[1] > 1:
-        out["orientation_error"] = orientation_error(x, result) if some_active else math.nan
+        out["orientation_error"] = orientation_error(x, mean) if some_active else math.nan
     return out
 
 
-def _of_the_choice(x: np.ndarray, result: Any) -> dict:  # Name → number
+def _of_the_choice(x: np.ndarray, mean: np.ndarray, result: Any) -> dict:  # Name → number
     "Which sources are said to be active"
     if x.any():
         found = detection(x, result)
-        strength = auc(x, result)
+        strength = auc(x, mean)
         f1_rank = detection(x, result, "rank")["f1"]
     else:
         n_found = int(support(result).sum())
@@ -253,7 +252,7 @@ def _emd_is_possible(with_emd: bool | None) -> bool:
 
 
 def _of_places(
-    x: np.ndarray, result: Any, leadfield: Any, with_emd: bool | None
+    x: np.ndarray, mean: np.ndarray, leadfield: Any, with_emd: bool | None
 ) -> dict:  # Name → number
     "Errors that need a leadfield"
     measures = dict(explained_variance=explained_variance)
@@ -263,7 +262,7 @@ def _of_places(
             measures["emd"] = emd
     if not x.any():
         return dict.fromkeys(measures, math.nan)
-    return {name: measure(x, result, leadfield) for name, measure in measures.items()}
+    return {name: measure(x, mean, leadfield) for name, measure in measures.items()}
 
 # %% ../../nbs/api/evaluation/03_evaluate.ipynb #bee535df
 def _of_coverage(
@@ -311,10 +310,10 @@ def evaluate(
         out[f"n_{stratum}"] = int(masks[stratum].sum())
     out["n_pruned_active"] = int((masks["pruned"] & masks["active"]).sum())
     out["level"] = level
-    out.update(_of_the_mean(x, result))
-    out.update(_of_the_choice(x, result))
+    out.update(_of_the_mean(x, mean))
+    out.update(_of_the_choice(x, mean, result))
     if leadfield is not None:
-        out.update(_of_places(x, result, leadfield, with_emd))
+        out.update(_of_places(x, mean, leadfield, with_emd))
     for measure, values in _by_source(x, mean, posterior, level).items():
         for stratum, mask in masks.items():
             out[_name(measure, stratum)] = _over(values, mask)

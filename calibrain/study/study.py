@@ -22,10 +22,11 @@ from typing import Any
 from ..core.checks import check_count, check_number, refuse
 from ..core.progress import progress_bar
 from .engine import Pool, check_engine, check_jobs, open_pool
-from .grid import Run, Study, check_known
+from .grid import Run, Study
 from .heads import Pair, head_digest
 from .lock import locked
 from .store import Store, make_store, open_store
+from .ways import check_known
 from .worker import Batch, Bench, lost_run, registered_solvers
 
 # %% ../../nbs/api/study/09_study.ipynb #762a15f4
