@@ -137,6 +137,10 @@ def _add_study(commands) -> None:
     status = does.add_parser("status", help="how far a study is, while it runs, too")
     status.add_argument("folder", metavar="DIR", type=_folder, help="folder of the study")
 
+    report = does.add_parser("report", help="one page of what was found so far")
+    report.add_argument("folder", metavar="DIR", type=_folder, help="folder of the study")
+    report.add_argument("--out", metavar="FILE", type=_folder, help="page (default: in DIR)")
+
     export = does.add_parser("export", help="results as a table for other programs")
     export.add_argument("folder", metavar="DIR", type=_folder, help="folder of the study")
     export.add_argument("--to", default="csv", help="csv, parquet or netcdf (default: csv)")
@@ -168,7 +172,7 @@ def _add_run(does) -> None:
     run.add_argument(
         "--n-jobs", metavar="N", type=int, default=1, help="processes; -1: all (default: 1)"
     )
-    run.add_argument("--engine", default="loky", help="loky or dask (default: loky)")
+    run.add_argument("--engine", default="loky", help="loky, here or dask (default: loky)")
     run.add_argument("--scheduler", metavar="TCP", help="address of a Dask scheduler")
     run.add_argument("--limit", metavar="N", type=int, help="at most so many runs now")
     run.add_argument(

@@ -39,7 +39,7 @@ MAY_IMPORT = {
     },
     "study": {
         *("core", "posterior", "head", "simulation", "solvers", "estimator"),
-        *("calibration", "evaluation"),
+        *("calibration", "evaluation", "viz"),
     },
     "arguments": {"core"},
     "utils": {"core"},  # the one module of calibrain 1.0 that its scripts import by its path

@@ -13,7 +13,7 @@ from concurrent.futures import Executor, Future
 from pathlib import Path
 from typing import Any
 
-from ..core.checks import check_count, refuse
+from ..core.checks import check_choice, check_count, refuse
 from .grid import Run
 from .worker import Bench, run_batch, set_up
 
@@ -189,7 +189,7 @@ def check_jobs(
 
 
 def open_pool(
-    engine: str,  # "loky" or "dask"
+    engine: str,  # "here", "loky" or "dask"
     bench: Bench,  # What runs share
     n_jobs: int,  # Processes
     scheduler: str | None,  # Address of a Dask scheduler
@@ -198,15 +198,20 @@ def open_pool(
     "What does batches of runs"
     if engine == "dask":
         return Cluster(bench, n_jobs, scheduler)
-    return Here(bench) if n_jobs == 1 else Processes(bench, n_jobs, folder)
+    return Here(bench) if engine == "here" else Processes(bench, n_jobs, folder)
 
 
 def check_engine(
-    engine: str,  # "loky" or "dask"
+    engine: str | None,  # "here", "loky" or "dask"; `None`: here with one process, else loky
+    n_jobs: int,  # Processes
     scheduler: str | None,  # Address of a Dask scheduler
-) -> None:
+) -> str:  # The engine
     "An engine that there is"
-    if engine not in ("loky", "dask"):
-        refuse(ValueError, "engine", "'loky' or 'dask'", repr(engine))
+    if engine is None:
+        engine = "here" if n_jobs == 1 else "loky"
+    check_choice("engine", engine, dict.fromkeys(("here", "loky", "dask")))
+    if engine == "here" and n_jobs > 1:
+        refuse(ValueError, "n_jobs", "1 with engine 'here'", n_jobs, "or use engine 'loky'")
     if scheduler is not None and engine != "dask":
         refuse(ValueError, "scheduler", "left out", scheduler, "or use engine 'dask'")
+    return engine

@@ -260,7 +260,8 @@ def run_study(
     study: Study | str | Path,  # A `Study`, or a TOML file
     out: str | Path,  # Folder of its store; made where it is missing
     n_jobs: int = 1,  # Processes; −1: as many as there are processors
-    engine: str = "loky",  # "loky": this machine, "dask": a cluster
+    engine: str
+    | None = None,  # "here", "loky": processes, "dask"; `None`: by the number of processes
     scheduler: str | None = None,  # Address of a Dask scheduler; `None`: a local cluster
     *,
     limit: int | None = None,  # At most so many runs now; `None`: all
@@ -274,7 +275,7 @@ def run_study(
     "Do what is left of a study"
     study = study if isinstance(study, Study) else read_study(study)
     n_jobs = check_jobs(n_jobs)
-    check_engine(engine, scheduler)
+    engine = check_engine(engine, n_jobs, scheduler)
     shard = check_shard(shard)
     limit = None if limit is None else check_count("limit", limit)
     time_limit = check_number("time_limit", time_limit, above=0, cure="in s")
