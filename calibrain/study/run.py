@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from mne.io.constants import FIFF
+from scipy.special import erf
 
 from ..calibration.coverage import CoverageCurve, count_coverage
 from ..calibration.credible_sets import MODES, Distances, mahalanobis
@@ -110,11 +111,17 @@ def _check_numbers(result: Result, solver: str) -> None:
             raise ValueError(f"{solver} returned {bad.sum()} NaN or infinite values in {name}")
 
 # %% ../../nbs/api/study/03_run.ipynb #a653b59b
+_NEAR = np.geomspace(
+    1e-4, 0.1, 13
+)  # Standard deviations: many points of silent samples are so near
+
+
 def counted_levels(
     study: Study,  # The study
 ) -> np.ndarray:  # Ascending, `(n_levels,)`
     "Levels at which covered points are counted"
-    return np.union1d(FINE_LEVELS, study.levels)
+    near = erf(_NEAR / np.sqrt(2))
+    return np.union1d(np.union1d(FINE_LEVELS, near[:-1]), study.levels)
 
 
 def kinds(
