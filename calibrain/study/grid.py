@@ -32,7 +32,7 @@ LEVELS = tuple(np.arange(11) / 10)  # Where the published curves are evaluated
 AXES = ("head", "orientation", "nnz", "alpha_SNR", "sources", "sensor_noise", "solver")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Study:
     "All that a study consists of"
 
@@ -333,6 +333,13 @@ def _said_of(head: Head) -> dict:
     return said | (dict(file=str(head.file)) if head.file else {})
 
 # %% ../../nbs/api/study/02_grid.ipynb #43ecba29
+@patch
+def __repr__(self: Study) -> str:  # Text
+    "One line"
+    heads = ", ".join(self.heads)
+    return f"<Study {self.name}: {len(self.runs()):,} runs on {heads}>"
+
+
 @patch
 def _repr_html_(self: Study) -> str:  # HTML
     "What there is, and how many runs"

@@ -135,7 +135,11 @@ def _curves(pooled: Sequence[Outcome], orientation: str, stratum: str) -> Any:  
     grid: dict = {}
     for o in pooled:
         is_in = stratum in o.curve.strata and o.curve[stratum].total
-        if o.condition.orientation != orientation or o.calibrator == "scale" or not is_in:
+        if (
+            o.condition.orientation != orientation
+            or o.calibrator in ("scale", "conformal")
+            or not is_in
+        ):
             continue
         column = _line(o.condition._asdict()).replace(", ", "\n")
         grid.setdefault(stratum, {}).setdefault(column, {})[_LABELS[o.experiment]] = o.curve

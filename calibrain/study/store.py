@@ -22,13 +22,16 @@ from .grid import AXES, Run, Study
 from .lock import owner_of
 
 # %% ../../nbs/api/study/06_store.ipynb #fbf600b0
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Store:
     "The folder of a study"
 
     folder: Path  # Where it is
     study: Study  # What it is about
-    _seen: dict = field(default_factory=dict, repr=False)  # Path, size and time → what is wrong
+    _seen: dict = field(default_factory=dict)  # Path, size and time → what is wrong
+
+    def __repr__(self) -> str:
+        return f"<Store of the study {self.study.name}>"
 
     @property
     def runs_folder(self) -> Path:
