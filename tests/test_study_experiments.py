@@ -4,9 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.special import erf
 
 from calibrain.calibration.coverage import calibration_error, combine, coverage_curve
+from calibrain.calibration.credible_sets import mahalanobis
 from calibrain.calibration.recalibrate import IsotonicRecalibrator
+from calibrain.calibration.run_quantile import run_quantile
 from calibrain.estimator import SourceEstimator
 from calibrain.head.leadfield import Leadfield
 from calibrain.head.prepared import prepare
@@ -16,6 +19,7 @@ pytest.importorskip("pyarrow")
 from calibrain.study.experiments import (
     EXPERIMENTS,
     condition_curves,
+    learn_maps,
     pooled_outcomes,
     run_experiments,
     summary_rows,
@@ -122,6 +126,19 @@ def test_calibration_helps_where_it_was_learned(store):
     assert after["mean_absolute"] < before["mean_absolute"] / 3
     assert after["low"] <= after["coverage"] <= after["high"]
     assert after["n_test"] == 48 and after["n_train"] == 6
+
+
+@pytest.mark.parametrize("level", [0.3, 0.5, 0.7])
+def test_a_conformal_map_is_the_quantile_of_scores_with_the_run_as_its_unit(store, solved, level):
+    condition, curve = next(iter(condition_curves(store)["train"].items()))
+    scores = []
+    for x, result in solved["train"][key_of(condition)]:
+        active = x.any(axis=(1, 2))
+        scores.append(np.sqrt(mahalanobis(x, result).d2[active]).ravel())
+    q = run_quantile(scores, level, guaranteed=True).value
+    asked = learn_maps(curve, "conformal")["active"].levels(np.array([level]))
+    reached = np.searchsorted(curve.nominal, erf(q / np.sqrt(2)))
+    assert curve.nominal[reached - 1] <= asked <= curve.nominal[reached]
 
 
 def test_part_of_a_study_can_be_looked_at(study, tmp_path):

@@ -61,15 +61,24 @@ def _show(value: float) -> str:
 
 
 def _deviations(pooled: Sequence[Outcome], stratum: str) -> str:  # HTML
-    "Mean absolute deviation of each line, in each experiment"
+    "Mean absolute deviation of each line and calibrator, in each experiment"
+    before: dict = {}
     rows: dict = {}
     for row in summary_rows(pooled, [stratum]):
-        if row["calibrator"] in ("none", "isotonic"):
-            line = f"{row['orientation']}: {_line(row)}"
-            rows.setdefault(line, {})[row["experiment"]] = row["mean_absolute"]
-    cells = {line: [_show(of.get(name, np.nan)) for name in _LABELS] for line, of in rows.items()}
+        line = f"{row['orientation']}: {_line(row)}"
+        if row["experiment"] == "precal":
+            before[line] = row["mean_absolute"]
+        else:
+            of = rows.setdefault((line, row["calibrator"]), {})
+            of[row["experiment"]] = row["mean_absolute"]
+    for line in before:
+        rows.setdefault((line, "isotonic"), {})
+    cells = {}
+    for (line, calibrator), of in sorted(rows.items()):
+        of = dict(of, precal=before.get(line, np.nan))
+        cells[f"{line}, {calibrator}"] = [_show(of.get(name, np.nan)) for name in _LABELS]
     title = f"Mean absolute deviation from nominal coverage, stratum {stratum}"
-    return html_table(title, cells, ["solver and noise", *_LABELS.values()])
+    return html_table(title, cells, ["solver, noise and calibrator", *_LABELS.values()])
 
 
 def _coverage(pooled: Sequence[Outcome]) -> str:  # HTML
