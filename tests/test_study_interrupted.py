@@ -18,7 +18,7 @@ from calibrain.head.leadfield import Leadfield
 
 pytest.importorskip("pyarrow")
 
-from calibrain.study.files import read_table
+from calibrain.study.files import keep_batch, read_table
 from calibrain.study.lock import LOCK, owner_of
 from calibrain.study.store import open_store
 from calibrain.study.study import read_study, run_study
@@ -109,6 +109,22 @@ def test_killed_at_random_moments_and_resumed(folder):
     assert sorted(once(resumed)) == sorted(run.id for run in study.runs())
     assert not [*resumed.runs_folder.glob(".*")]
     same(resumed, run_study(study, folder / "whole"))
+
+
+def test_a_file_has_its_name_only_when_it_is_on_the_disk(tmp_path, monkeypatch):
+    called = []
+    for name in ("fsync", "replace"):
+        real = getattr(os, name)
+
+        def noted(*args, name=name, real=real):
+            called.append((name, [*tmp_path.glob("*.parquet")]))
+            return real(*args)
+
+        monkeypatch.setattr(os, name, noted)
+    path = keep_batch(tmp_path, b"content")
+    assert [name for name, _ in called] == ["fsync", "replace", "fsync"]  # the folder last
+    assert [there for _, there in called] == [[], [], [path]]
+    assert [*tmp_path.iterdir()] == [path]
 
 
 def test_ctrl_c_leaves_a_valid_store_within_ten_seconds(folder):
