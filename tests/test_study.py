@@ -188,6 +188,10 @@ def test_free_orientation_and_a_whole_posterior(folder):
     assert x.shape == (60, 3, 250) and result.mean.size == x.size
     assert len(kept["free"]["scores"]) == 180 and len(kept["fixed"]["scores"]) == 60
     assert kept["fixed"].get("posterior") is None
+    assert "energy_score" not in store.rows(orientation="free")[0]
+    energetic = run_study(replace(study, energy=True), folder / "energy")
+    row = energetic.rows(["energy_score"], orientation="free")[0]
+    assert row["energy_score"] == evaluate(x, result)["energy_score"] > 0
 
 
 # ---- the same by every route

@@ -173,6 +173,16 @@ def test_exports_hold_every_run(store, tmp_path):
     assert len(only) == 2 * 2 * 6 and set(only.nnz) == {2}
 
 
+def test_netcdf_has_named_axes(store, tmp_path):
+    xr = pytest.importorskip("xarray")
+    path = export_results(store, "netcdf", tmp_path / "a.nc")
+    with xr.open_dataset(path, engine="scipy") as out:
+        counts = out.counts_pointwise_marginal.sel(stratum="active")
+        totals = out.totals_pointwise_marginal.sel(stratum="active")
+        assert counts.dims == ("run", "level")
+        np.testing.assert_array_equal(counts[:, -1], totals)
+
+
 def test_what_a_curve_is_off_by(store):
     o = run_experiments(store, ["precal"])[0]
     row = next(r for r in summary_rows([o], ["active"]))

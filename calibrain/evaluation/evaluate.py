@@ -16,7 +16,7 @@ from scipy.special import ndtri
 from ..calibration.coverage import calibration_error, count_coverage
 from ..calibration.credible_sets import mahalanobis
 from ..calibration.strata import strata_masks
-from ..core.checks import refuse
+from ..core.checks import check_choice, refuse
 from ..core.tables import html_table
 from ..core.warnings import MissingPackageWarning, warn
 from calibrain.evaluation.errors import (
@@ -184,6 +184,7 @@ def _by_source(
     mean: np.ndarray,  # Posterior means, the same shape
     posterior: Any,
     level: float,
+    with_energy: bool,
 ) -> dict[str, np.ndarray]:  # Name → `(n_sources,)`
     "What is averaged by stratum"
     var = _at_samples(posterior)
@@ -198,7 +199,7 @@ def _by_source(
         interval_score=interval_score(x, mean, var, level).mean((1, 2)),
         log_score=np.where(certain_and_wrong, math.inf, log.mean((1, 2))),
     )
-    if posterior.n_orient > 1:
+    if with_energy and posterior.n_orient > 1:
         out["energy_score"] = energy_score(x, mean, posterior.blocks).mean(1)
     return out
 
@@ -293,10 +294,12 @@ def evaluate(
     leadfield: Any = None,  # A `Leadfield`: adds explained variance, with positions localisation error and EMD
     level: float = 0.9,  # Level of the intervals that sharpness and interval score are about
     with_emd: bool | None = None,  # Whether to add the EMD, which needs POT; `None`: if it is there
+    with_energy: bool = True,  # Whether to add the energy score of vectors, which takes longer than all else
 ) -> Record:  # Measures by name; scores by stratum as `crps`, `crps_active`, …
     "Everything that applies, in one flat record"
     posterior = any_posterior(result)
     level = check_level(level)
+    with_energy = check_choice("with_energy", with_energy, {True: True, False: False})
     in_space = np.ndim(x_true) == 3 and np.shape(x_true)[:2] == (posterior.n_sources, 3)
     if hasattr(leadfield, "project") and posterior.n_orient < 3 and in_space:
         x_true = leadfield.project(x_true)
@@ -314,7 +317,7 @@ def evaluate(
     out.update(_of_the_choice(x, mean, result))
     if leadfield is not None:
         out.update(_of_places(x, mean, leadfield, with_emd))
-    for measure, values in _by_source(x, mean, posterior, level).items():
+    for measure, values in _by_source(x, mean, posterior, level, with_energy).items():
         for stratum, mask in masks.items():
             out[_name(measure, stratum)] = _over(values, mask)
     out.update(_of_coverage(x, posterior, masks))

@@ -49,6 +49,7 @@ class Study:
     strata: Sequence = (*STRATA, "on")  # That are counted
     paired: bool = True  # Whether solvers see the same data
     emd: bool = False  # Whether to compute the earth mover's distance, which needs POT
+    energy: bool = False  # Whether to compute the energy score of vectors, which takes long
     posteriors: Sequence = ()  # Runs of which all is kept: tables of column → value
 
     def __post_init__(self):
@@ -175,6 +176,7 @@ _CHECKS = dict(  # In this order, as later ones rest on earlier ones
     strata=_strata,
     paired=lambda s: _yes("paired", s.paired),
     emd=lambda s: _yes("emd", s.emd),
+    energy=lambda s: _yes("energy", s.energy),
     posteriors=_posteriors,
 )
 
@@ -230,7 +232,7 @@ def _recipes(self: Study) -> dict:  # Kind → name → text
     heads = {name: _canonical(head.recipe()) for name, head in self.heads.items()}
     sources = {name: _canonical(said) for name, said in self.sources.items()}
     noise = {name: _canonical(said) for name, said in self.sensor_noise.items()}
-    kept = dict(levels=self.levels, strata=self.strata, emd=self.emd)
+    kept = dict(levels=self.levels, strata=self.strata, emd=self.emd, energy=self.energy)
     ways = {}
     for way in self.solvers:
         own = dict(solver=way.solver, params=way.params, noise=way.noise)

@@ -246,7 +246,8 @@ def one_run(
         warnings.simplefilter("ignore")  # what solvers say of simulated runs is in the figures
         result = solve_run(study, run, leadfield, data)
         solved = perf_counter()
-        figures = dict(evaluate(data.x, result, pair.solved, with_emd=study.emd))
+        wanted = dict(with_emd=study.emd, with_energy=study.energy)
+        figures = dict(evaluate(data.x, result, pair.solved, **wanted))
     row = {name: value for name, value in figures.items() if name != "level"}
     row |= {name: float(getattr(result, name)) for name in _FACTS}
     row["noise_true"] = float(data.noise.var())
