@@ -3238,6 +3238,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                'calibrain/study/store.py'),
                                        'calibrain.study.store._chosen': ('api/study/store.html#_chosen', 'calibrain/study/store.py'),
                                        'calibrain.study.store._plan': ('api/study/store.html#_plan', 'calibrain/study/store.py'),
+                                       'calibrain.study.store._rate': ('api/study/store.html#_rate', 'calibrain/study/store.py'),
                                        'calibrain.study.store._seconds': ('api/study/store.html#_seconds', 'calibrain/study/store.py'),
                                        'calibrain.study.store._without_lists': ( 'api/study/store.html#_without_lists',
                                                                                  'calibrain/study/store.py'),

@@ -152,9 +152,10 @@ def test_ctrl_c_leaves_a_valid_store_within_ten_seconds(folder):
 def test_status_is_told_while_it_runs_and_a_second_process_is_refused(folder):
     process = start(folder, "busy", study="long.toml", seconds=0.5)
     try:
-        wait_for(lambda: n_files(folder / "busy") > 0)
+        wait_for(lambda: n_files(folder / "busy") > 1)
         now = open_store(folder / "busy").status()
         assert now.owner["pid"] == process.pid and 0 < now.n_done < now.n_runs
+        assert now.rate > 0 and "minutes to go" in now.in_words()
         with pytest.raises(RuntimeError, match=f"in use by process {process.pid} on"):
             run_study(folder / "long.toml", folder / "busy")
     finally:

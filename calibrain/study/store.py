@@ -174,6 +174,7 @@ class Status:
     n_failed: int  # Tried, and failed
     n_orphans: int  # Kept, and not asked for (any more)
     seconds: float  # Of one run, on average
+    rate: float  # Runs a second that came in of late, `nan` where nobody is at work
     owner: dict | None  # Who is at work
     problems: dict  # Name of a file → what is wrong with it
     reasons: dict  # Last line of a traceback → how many runs
@@ -203,10 +204,23 @@ def status(self: Store) -> Status:
         n_failed=len(found.failed),
         n_orphans=len(found.orphans),
         seconds=spent / n_done if n_done else float("nan"),
+        rate=_rate(files) if owner_of(self.folder) else float("nan"),
         owner=owner_of(self.folder),
         problems={path.name: wrong for path, wrong in self.problems().items()},
         reasons=why,
     )
+
+
+_LATE = 20  # Files that say how fast runs come in
+
+
+def _rate(files: Sequence[Path]) -> float:
+    "Runs a second, from when the last files were written"
+    written = sorted((path.stat().st_mtime, path) for path in files)[-_LATE:]
+    if len(written) < 2 or written[-1][0] == written[0][0]:
+        return float("nan")
+    n_runs = len(read_table([path for _, path in written[1:]], []))
+    return n_runs / (written[-1][0] - written[0][0])
 
 
 _SECONDS = ("seconds_simulate", "seconds_solve", "seconds_judge")
@@ -230,6 +244,9 @@ def in_words(
     ]
     if self.seconds > 0:
         lines.append(f"{self.seconds:.3g} s a run, of one process")
+    if self.rate > 0:
+        minutes = self.n_left / self.rate / 60
+        lines.append(f"{self.rate:.3g} runs a second of late: {minutes:,.0f} minutes to go")
     if self.owner:
         lines.append(f"Process {self.owner['pid']} on {self.owner['host']} is at work")
     if self.n_orphans:
