@@ -79,6 +79,7 @@ def parser() -> argparse.ArgumentParser:  # The parser
         help="seed of the simulated problem (default: 41, the tutorial's)",
     )
     _add_calibrate(commands)
+    _add_study(commands)
     return top
 
 
@@ -121,3 +122,68 @@ def _add_calibrate(commands) -> None:
         help="error bars on the safe side, whatever the number of runs",
     )
     one.add_argument("--seed", metavar="N", type=_seed, default=0, help="seed (default: 0)")
+
+# %% ../nbs/api/commands/04_arguments.ipynb #08670484
+def _shard(text) -> tuple[int, int]:
+    "A share of a study"
+    one, slash, of = text.partition("/")
+    if not (slash and one.isdecimal() and of.isdecimal()):
+        raise argparse.ArgumentTypeError(f"must be such as 2/8, got {text[:40]!r}")
+    return int(one), int(of)
+
+
+def _add_study(commands) -> None:
+    "What can be said to `calibrain study`"
+    about = "Run a study of many simulations from one file, look at it and put its parts together."
+    study = commands.add_parser("study", help="thousands of runs from one file", description=about)
+    does = study.add_subparsers(dest="action", metavar="ACTION", required=True)
+    _add_run(does)
+
+    status = does.add_parser("status", help="how far a study is, while it runs, too")
+    status.add_argument("folder", metavar="DIR", type=_folder, help="folder of the study")
+
+    report = does.add_parser("report", help="one page of what was found so far")
+    report.add_argument("folder", metavar="DIR", type=_folder, help="folder of the study")
+    report.add_argument("--out", metavar="FILE", type=_folder, help="page (default: in DIR)")
+
+    export = does.add_parser("export", help="results as a table for other programs")
+    export.add_argument("folder", metavar="DIR", type=_folder, help="folder of the study")
+    export.add_argument("--to", default="csv", help="csv, parquet or netcdf (default: csv)")
+    export.add_argument(
+        "--out", metavar="FILE", type=_folder, help="file (default: results.KIND in DIR)"
+    )
+
+    merge = does.add_parser("merge", help="put together what several machines did")
+    merge.add_argument(
+        "folders", metavar="DIR", type=_folder, nargs="+", help="folders of one study"
+    )
+    merge.add_argument(
+        "--out", metavar="DIR", type=_folder, required=True, help="folder for all of it"
+    )
+
+
+def _add_run(does) -> None:
+    "What can be said to `calibrain study run`"
+    run = does.add_parser(
+        "run",
+        help="do what is left of a study",
+        description="Do what is left of a study. What was interrupted, in whatever way, goes on "
+        "where it was with the same command.",
+    )
+    run.add_argument("study", metavar="FILE", type=Path, help="the study, a TOML file")
+    run.add_argument(
+        "--out", metavar="DIR", type=_folder, required=True, help="folder for all of it"
+    )
+    run.add_argument(
+        "--n-jobs", metavar="N", type=int, default=1, help="processes; -1: all (default: 1)"
+    )
+    run.add_argument("--engine", default="loky", help="loky, here or dask (default: loky)")
+    run.add_argument("--scheduler", metavar="TCP", help="address of a Dask scheduler")
+    run.add_argument("--limit", metavar="N", type=int, help="at most so many runs now")
+    run.add_argument(
+        "--shard", metavar="I/N", type=_shard, default=(1, 1), help="a share, for one of N machines"
+    )
+    run.add_argument(
+        "--time-limit", metavar="S", type=float, default=600.0, help="of a run, s (default: 600)"
+    )
+    run.add_argument("--retry", action="store_true", help="try again what failed")

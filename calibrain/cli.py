@@ -364,6 +364,10 @@ def main(
         if args.command == "demo":
             return demo_command(args.out, args.seed)
         _one_thread()
+        if args.command == "study":
+            from calibrain.study.command import study_command
+
+            return study_command(args, _say, _complain)
         from calibrain.passport.command import calibrate_command
 
         return calibrate_command(args, _say, _complain)

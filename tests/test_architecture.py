@@ -37,6 +37,10 @@ MAY_IMPORT = {
     "passport": {
         *("core", "posterior", "head", "simulation", "solvers", "recording", "calibration", "viz"),
     },
+    "study": {
+        *("core", "posterior", "head", "simulation", "solvers", "estimator"),
+        *("calibration", "evaluation", "viz"),
+    },
     "arguments": {"core"},
     "utils": {"core"},  # the one module of calibrain 1.0 that its scripts import by its path
 }
@@ -79,6 +83,12 @@ MAY_USE_LATE = {  # imported inside a function only
     "recording.regions": {"pandas"},
     "passport.shift": {"sklearn"},
     "passport.runs": {"joblib"},
+    "study.heads": {"mne"},
+    "study.files": {"pyarrow"},
+    "study.store": {"pandas"},
+    "study.export": {"xarray"},
+    "study.worker": {"joblib", "threadpoolctl"},
+    "study.engine": {"joblib", "distributed"},
     "evaluation.errors": {"ot"},
     "explorers": {"mne"},
 }

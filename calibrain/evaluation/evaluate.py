@@ -16,7 +16,7 @@ from scipy.special import ndtri
 from ..calibration.coverage import calibration_error, count_coverage
 from ..calibration.credible_sets import mahalanobis
 from ..calibration.strata import strata_masks
-from ..core.checks import refuse
+from ..core.checks import check_choice, refuse
 from ..core.tables import html_table
 from ..core.warnings import MissingPackageWarning, warn
 from calibrain.evaluation.errors import (
@@ -32,8 +32,6 @@ from calibrain.evaluation.errors import (
     orientation_error,
     paired,
     relative_error,
-    rmae,
-    rmse,
     support,
 )
 from .scores import check_level, crps, energy_score, interval_score, log_score
@@ -186,6 +184,7 @@ def _by_source(
     mean: np.ndarray,  # Posterior means, the same shape
     posterior: Any,
     level: float,
+    with_energy: bool,
 ) -> dict[str, np.ndarray]:  # Name → `(n_sources,)`
     "What is averaged by stratum"
     var = _at_samples(posterior)
@@ -200,28 +199,29 @@ def _by_source(
         interval_score=interval_score(x, mean, var, level).mean((1, 2)),
         log_score=np.where(certain_and_wrong, math.inf, log.mean((1, 2))),
     )
-    if posterior.n_orient > 1:
+    if with_energy and posterior.n_orient > 1:
         out["energy_score"] = energy_score(x, mean, posterior.blocks).mean(1)
     return out
 
 # %% ../../nbs/api/evaluation/03_evaluate.ipynb #0fdeb683
-def _of_the_mean(x: np.ndarray, result: Any) -> dict:  # Name → number
+def _of_the_mean(x: np.ndarray, mean: np.ndarray) -> dict:  # Name → number
     "Errors of amplitude and direction"
-    out = dict(mse=mse(x, result), mae=mae(x, result), rmse=rmse(x, result), rmae=rmae(x, result))
+    out = dict(mse=mse(x, mean), mae=mae(x, mean))
+    out |= dict(rmse=out["mse"] ** 0.5, rmae=out["mae"] ** 0.5)
     some_active = x.any()
-    out["relative_error"] = relative_error(x, result) if some_active else math.nan
-    out["amplitude_error"] = amplitude_error(x, result) if some_active else math.nan
-    out["amplitude_bias"] = amplitude_error(x, result, signed=True) if some_active else math.nan
+    out["relative_error"] = relative_error(x, mean) if some_active else math.nan
+    out["amplitude_error"] = amplitude_error(x, mean) if some_active else math.nan
+    out["amplitude_bias"] = amplitude_error(x, mean, signed=True) if some_active else math.nan
     if x.shape[1] > 1:
-        out["orientation_error"] = orientation_error(x, result) if some_active else math.nan
+        out["orientation_error"] = orientation_error(x, mean) if some_active else math.nan
     return out
 
 
-def _of_the_choice(x: np.ndarray, result: Any) -> dict:  # Name → number
+def _of_the_choice(x: np.ndarray, mean: np.ndarray, result: Any) -> dict:  # Name → number
     "Which sources are said to be active"
     if x.any():
         found = detection(x, result)
-        strength = auc(x, result)
+        strength = auc(x, mean)
         f1_rank = detection(x, result, "rank")["f1"]
     else:
         n_found = int(support(result).sum())
@@ -253,7 +253,7 @@ def _emd_is_possible(with_emd: bool | None) -> bool:
 
 
 def _of_places(
-    x: np.ndarray, result: Any, leadfield: Any, with_emd: bool | None
+    x: np.ndarray, mean: np.ndarray, leadfield: Any, with_emd: bool | None
 ) -> dict:  # Name → number
     "Errors that need a leadfield"
     measures = dict(explained_variance=explained_variance)
@@ -263,7 +263,7 @@ def _of_places(
             measures["emd"] = emd
     if not x.any():
         return dict.fromkeys(measures, math.nan)
-    return {name: measure(x, result, leadfield) for name, measure in measures.items()}
+    return {name: measure(x, mean, leadfield) for name, measure in measures.items()}
 
 # %% ../../nbs/api/evaluation/03_evaluate.ipynb #bee535df
 def _of_coverage(
@@ -294,10 +294,12 @@ def evaluate(
     leadfield: Any = None,  # A `Leadfield`: adds explained variance, with positions localisation error and EMD
     level: float = 0.9,  # Level of the intervals that sharpness and interval score are about
     with_emd: bool | None = None,  # Whether to add the EMD, which needs POT; `None`: if it is there
+    with_energy: bool = True,  # Whether to add the energy score of vectors, which takes longer than all else
 ) -> Record:  # Measures by name; scores by stratum as `crps`, `crps_active`, …
     "Everything that applies, in one flat record"
     posterior = any_posterior(result)
     level = check_level(level)
+    with_energy = check_choice("with_energy", with_energy, {True: True, False: False})
     in_space = np.ndim(x_true) == 3 and np.shape(x_true)[:2] == (posterior.n_sources, 3)
     if hasattr(leadfield, "project") and posterior.n_orient < 3 and in_space:
         x_true = leadfield.project(x_true)
@@ -311,11 +313,11 @@ def evaluate(
         out[f"n_{stratum}"] = int(masks[stratum].sum())
     out["n_pruned_active"] = int((masks["pruned"] & masks["active"]).sum())
     out["level"] = level
-    out.update(_of_the_mean(x, result))
-    out.update(_of_the_choice(x, result))
+    out.update(_of_the_mean(x, mean))
+    out.update(_of_the_choice(x, mean, result))
     if leadfield is not None:
-        out.update(_of_places(x, result, leadfield, with_emd))
-    for measure, values in _by_source(x, mean, posterior, level).items():
+        out.update(_of_places(x, mean, leadfield, with_emd))
+    for measure, values in _by_source(x, mean, posterior, level, with_energy).items():
         for stratum, mask in masks.items():
             out[_name(measure, stratum)] = _over(values, mask)
     out.update(_of_coverage(x, posterior, masks))
