@@ -412,7 +412,7 @@ def command(files, out, *more):
 
 def test_the_command_goes_on_after_ctrl_c(files, tmp_path):
     out = tmp_path / "passport"
-    said = command(files, out, "--train", "40", "--test", "10", "--seed", "3", "--guaranteed")
+    said = command(files, out, "--train", "240", "--test", "10", "--seed", "3", "--guaranteed")
     run = subprocess.Popen(said, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while len(list((out / "runs").glob("*.npz"))) < 3 and time.monotonic() < deadline:
@@ -427,11 +427,11 @@ def test_the_command_goes_on_after_ctrl_c(files, tmp_path):
     done = subprocess.run(said, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     now = {path.name: path.stat().st_mtime_ns for path in (out / "runs").glob("*.npz")}
-    assert len(now) == 50 and all(now[name] == when for name, when in kept.items())
+    assert len(now) == 250 and all(now[name] == when for name, when in kept.items())
     assert {"passport.npz", "table.csv", "report.html"} <= {path.name for path in out.iterdir()}
     assert "BMN: 95 % intervals of active sources" in done.stdout
     passport = Passport.load(out / "passport.npz")
-    assert passport.n_runs == (40, 10) and passport.guaranteed
+    assert passport.n_runs == (240, 10) and passport.guaranteed
 
 
 @pytest.mark.parametrize(
