@@ -7,8 +7,10 @@ __all__ = ['read_study', 'check_shard', 'left_to_do', 'leadfields', 'made_by', '
 
 # %% ../../nbs/api/study/09_study.ipynb #3aab95d0
 import platform
+import signal
 import subprocess
 import sys
+import threading
 import tomllib
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -21,7 +23,7 @@ from typing import Any
 
 from ..core.checks import check_count, check_number, refuse
 from ..core.progress import progress_bar
-from .engine import Pool, check_engine, check_jobs, open_pool
+from .engine import Here, Pool, check_engine, check_jobs, open_pool
 from .grid import Run, Study
 from .heads import Pair, head_digest
 from .lock import locked
@@ -247,10 +249,43 @@ class _Work:
         self.keep(Batch(lost_run(run, self.pool.bench.about, why), 0, 1, 0.0))
 
     def all(self) -> None:
-        "Go on until all is done"
-        while self.queue or self.suspects or self.pending:
-            self.hand_out()
-            self.take_in()
+        "Go on until all is done, or until Ctrl-C"
+        with _CtrlC(at_once=isinstance(self.pool, Here)) as ctrl_c:
+            while self.queue or self.suspects or self.pending:
+                self.hand_out()
+                self.take_in()
+                ctrl_c.heed()
+
+
+class _CtrlC:
+    """Ctrl-C, heeded between two steps
+
+    Where an exception strikes, a pool may hold a lock, or Python may be unable to pass it on.
+    """
+
+    def __init__(self, at_once: bool):
+        self.at_once = at_once  # Where this process does the work
+        self.came = False
+        self.before: Any = None
+
+    def __enter__(self) -> "_CtrlC":
+        usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        if usual and threading.current_thread() is threading.main_thread():
+            self.before = signal.signal(signal.SIGINT, self.note)
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        if self.before is not None:
+            signal.signal(signal.SIGINT, self.before)
+
+    def note(self, *_: Any) -> None:
+        again, self.came = self.came, True
+        if again or self.at_once:
+            raise KeyboardInterrupt
+
+    def heed(self) -> None:
+        if self.came:
+            raise KeyboardInterrupt
 
 # %% ../../nbs/api/study/09_study.ipynb #773b89f7
 _FRESH = 0.1  # How often a bar is drawn anew at the most, s
