@@ -56,7 +56,7 @@ def mixture(k, patches=False):
         states.append(State(atoms, rng.normal(size=(3 * k, TIMES)) * 3, root @ root.T))
     S = None
     if patches:
-        near = sparse.random_array((N, N), density=0.05, rng=rng) + sparse.eye_array(N)
+        near = sparse.csr_array(rng.random((N, N)) * (rng.random((N, N)) < 0.05) + np.eye(N))
         S = sparse.csc_array(sparse.kron(near, np.eye(k)))
     weights = rng.dirichlet(np.ones(8))
     return replace(gaussian(k), posterior=Mixture(tuple(states), weights, N, k, TIMES, S))

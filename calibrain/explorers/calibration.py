@@ -199,12 +199,12 @@ def _all_kept(
 
 
 def _draw_widths(kept: Mapping[str, Kept], ax: Axes) -> None:
-    "Mean width by level; what is zero or infinite on a line of its own"
+    "Mean width by level; what is as good as zero, or infinite, on a line of its own"
     levels = np.array(LEVELS)
     for of, look in zip(kept.values(), line_styles()):
-        within = np.isfinite(of.width) & (of.width > 0)
+        within = np.isfinite(of.width) & (of.width > _NOTHING)
         ax.plot(levels, np.where(within, of.width, np.nan), ms=4, lw=1.2, clip_on=False, **look)
-        at_end = np.where(of.width > 0, _INFINITE, _NOTHING)[~within]
+        at_end = np.where(np.isfinite(of.width), _NOTHING, _INFINITE)[~within]
         ax.plot(levels[~within], at_end, **look | dict(ls="", ms=6, mfc="none"))
     for end in (_NOTHING, _INFINITE):
         ax.axhline(end, color="0.8", lw=0.8, zorder=0)

@@ -80,9 +80,9 @@ def _on_entries(K: sparse.csr_array, U: np.ndarray) -> sparse.csr_array:
     step = max(1, 2**22 // max(1, U.shape[1]))
     for first in range(0, len(value), step):
         some = slice(first, first + step)
-        rows, columns = (index[some] for index in K.coords)
+        rows, columns = K.row[some], K.col[some]
         value[some] = np.einsum("im,im->i", U[rows], U[columns])
-    return sparse.csr_array((K.data * value, K.coords), shape=K.shape)
+    return sparse.csr_array((K.data * value, (K.row, K.col)), shape=K.shape)
 
 
 def _squares(groups: sparse.csr_array, of: _Spread) -> np.ndarray:  # `(n_groups, n_groups)`
