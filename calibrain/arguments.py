@@ -83,6 +83,13 @@ def parser() -> argparse.ArgumentParser:  # The parser
     return top
 
 
+def _add_out(command) -> None:
+    "Where all of a command's work goes"
+    command.add_argument(
+        "--out", metavar="DIR", type=_folder, required=True, help="folder for all of it"
+    )
+
+
 def _add_calibrate(commands) -> None:
     "What can be said to `calibrain calibrate`"
     one = commands.add_parser(
@@ -96,9 +103,7 @@ def _add_calibrate(commands) -> None:
     one.add_argument(
         "evoked", metavar="AVE", type=Path, nargs="?", help="the response, -ave.fif (optional)"
     )
-    one.add_argument(
-        "--out", metavar="DIR", type=_folder, required=True, help="folder for all of it"
-    )
+    _add_out(one)
     one.add_argument("--condition", metavar="NAME", help="which response of AVE, by name or number")
     one.add_argument(
         "--solver",
@@ -157,9 +162,7 @@ def _add_study(commands) -> None:
     merge.add_argument(
         "folders", metavar="DIR", type=_folder, nargs="+", help="folders of one study"
     )
-    merge.add_argument(
-        "--out", metavar="DIR", type=_folder, required=True, help="folder for all of it"
-    )
+    _add_out(merge)
 
 
 def _add_run(does) -> None:
@@ -171,9 +174,7 @@ def _add_run(does) -> None:
         "where it was with the same command.",
     )
     run.add_argument("study", metavar="FILE", type=Path, help="the study, a TOML file")
-    run.add_argument(
-        "--out", metavar="DIR", type=_folder, required=True, help="folder for all of it"
-    )
+    _add_out(run)
     run.add_argument(
         "--n-jobs", metavar="N", type=int, default=1, help="processes; -1: all (default: 1)"
     )

@@ -14,8 +14,8 @@ import numpy as np
 from fastcore.basics import patch
 
 from .coverage import CoverageCurve, combine
-from .observable import observable_strata
-from .strata import at_points, point_masks
+from .observable import claimed_points, observable_strata
+from .strata import at_points
 from calibrain.calibration.uniform import (
     PLACES,
     Chi2Test,
@@ -38,7 +38,7 @@ from calibrain.core.checks import (
 )
 from ..core.tables import html_table
 from ..posterior.below import below
-from ..posterior.moments import Moments, any_posterior, as_mixture, as_moments
+from ..posterior.moments import Moments, any_posterior, as_mixture
 
 # %% ../../nbs/api/calibration/10_sbc.ipynb #e7be2fef
 def _less_and_tied(x: np.ndarray, draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -180,9 +180,7 @@ def seen_strata(
     coords: np.ndarray | None = None,  # Positions of the sources, `(n_sources, 3)`, m
 ) -> dict:  # Name → mask, by source, but for "claims" by point
     "Strata of sources that need no truth, and the points where something is claimed"
-    strata = observable_strata(result, coords)
-    m: Any = as_mixture(result) or as_moments(result, joint=False)
-    return strata | dict(claims=point_masks(np.zeros(m.mean.shape), m)["claims"])
+    return observable_strata(result, coords) | dict(claims=claimed_points(result))
 
 # %% ../../nbs/api/calibration/10_sbc.ipynb #c27bf931
 def _check_strata(

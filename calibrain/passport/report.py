@@ -6,7 +6,6 @@
 __all__ = []
 
 # %% ../../nbs/api/passport/08_report.ipynb #95c585df
-import base64
 import html
 import io
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 from fastcore.basics import patch
 
-from ..core.tables import html_table
+from ..core.tables import html_page, html_picture, html_table
 from .passport import Passport
 
 # %% ../../nbs/api/passport/08_report.ipynb #df742e35
@@ -31,24 +30,6 @@ def plot(
     return draw_passport(self, solver, strata)
 
 # %% ../../nbs/api/passport/08_report.ipynb #8b596d64
-_PAGE = """<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><title>Calibration passport</title>
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<style>
-body {{ font: 1rem/1.5 system-ui, sans-serif; max-width: 72rem; margin: auto; padding: 1rem;
-  color: #1a1a1a; background: #fff; }}
-.wide {{ overflow-x: auto; }}
-table {{ border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; }}
-caption {{ text-align: left; font-weight: bold; padding: .3rem 0; }}
-th, td {{ padding: .2rem .6rem; border-bottom: 1px solid #ddd; }}
-img {{ max-width: 100%; height: auto; }}
-</style></head><body>
-<h1>Calibration passport</h1>
-{parts}
-</body></html>
-"""
-
-
 def _facts(p: Passport) -> str:  # HTML
     "What was simulated"
     s = p.scenario
@@ -102,9 +83,7 @@ def _picture(p: Passport, solver: str) -> str:  # HTML
     "The picture of a solver, within the page"
     buffer = io.BytesIO()
     p.plot(solver).savefig(buffer, format="png", dpi=120)
-    code = base64.b64encode(buffer.getvalue()).decode()
-    alt = html.escape(p.in_words(solver), quote=True)
-    return f'<div class="wide"><img src="data:image/png;base64,{code}" alt="{alt}"></div>'
+    return html_picture(buffer.getvalue(), p.in_words(solver))
 
 
 @patch
@@ -128,5 +107,5 @@ def report(
             f'<div class="wide">{self.sbc(solver)._repr_html_()}</div>',
         ]
     path = Path(path)
-    path.write_text(_PAGE.format(parts="\n".join(parts)), encoding="utf-8")
+    path.write_text(html_page("Calibration passport", parts), encoding="utf-8")
     return path

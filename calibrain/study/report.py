@@ -6,7 +6,6 @@
 __all__ = ['study_report']
 
 # %% ../../nbs/api/study/13_report.ipynb #781d1606
-import base64
 import html
 import io
 from collections.abc import Mapping, Sequence
@@ -15,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core.tables import html_table
+from ..core.tables import html_page, html_picture, html_table
 from calibrain.study.experiments import (
     DEFAULT,
     Outcome,
@@ -182,29 +181,9 @@ def _picture(figure: Any, name: str, alt: str, folder: Path | None) -> str:  # H
     if folder is not None:
         (folder / f"{name}.png").write_bytes(buffer.getvalue())
         figure.savefig(folder / f"{name}.svg")
-    code = base64.b64encode(buffer.getvalue()).decode()
-    said = html.escape(alt, quote=True)
-    return f'<div class="wide"><img src="data:image/png;base64,{code}" alt="{said}"></div>'
+    return html_picture(buffer.getvalue(), alt)
 
 # %% ../../nbs/api/study/13_report.ipynb #da901934
-_PAGE = """<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><title>Study {title}</title>
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<style>
-body {{ font: 1rem/1.5 system-ui, sans-serif; max-width: 80rem; margin: auto; padding: 1rem;
-  color: #1a1a1a; background: #fff; }}
-.wide {{ overflow-x: auto; }}
-table {{ border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; }}
-caption {{ text-align: left; font-weight: bold; padding: .3rem 0; }}
-th, td {{ padding: .2rem .6rem; border-bottom: 1px solid #ddd; }}
-img {{ max-width: 100%; height: auto; }}
-</style></head><body>
-<h1>Study {title}</h1>
-{parts}
-</body></html>
-"""
-
-
 def _drawn(outcomes: Sequence[Outcome], pooled: Sequence[Outcome], folder: Path | None) -> list:
     "All pictures"
     out = []
@@ -244,6 +223,5 @@ def study_report(
         tables += [_coverage(pooled), _metrics(store.rows())]
         parts += [f'<div class="wide">{table}</div>' for table in tables]
     parts += [_failures(store), _origins(store)]
-    title = html.escape(store.study.name)
-    path.write_text(_PAGE.format(title=title, parts="\n".join(parts)), encoding="utf-8")
+    path.write_text(html_page(f"Study {store.study.name}", parts, "80rem"), encoding="utf-8")
     return path
