@@ -46,21 +46,37 @@ def check_levels(
     return c
 
 # %% ../../nbs/api/calibration/02_coverage.ipynb #73a372e8
-def _first_level(s: Distances, levels: np.ndarray) -> np.ndarray:  # In the shape of the distances
-    "Which level is the first to cover each distance; their number where none is"
-    far = reach(levels)
-    first = np.empty(s.d2.shape, np.intp)
-    for rank in np.unique(s.rank):
-        here = s.rank == rank
-        first[here] = np.searchsorted(far[rank], s.d2[here])
-    return first
+class _Count(NamedTuple):
+    "What was counted of some points"
+
+    covered: np.ndarray  # Number covered at each level, `(n_levels,)`
+    total: int  # Number of points
+    idle: int  # Points that are the truth: a rank of zero, and a distance of zero
 
 
-def _histogram(first: np.ndarray, n_bins: int) -> np.ndarray:  # `(n_sources, n_bins)`
-    "How many of a source's distances each level is the first to cover; the last column: none is"
-    n_sources = len(first)
-    bins = first + n_bins * np.arange(n_sources)[:, None, None]  # a row of bins for each source
-    return np.bincount(bins.ravel(), minlength=n_bins * n_sources).reshape(-1, n_bins)
+def _count(d2: np.ndarray, rank: np.ndarray, far: np.ndarray) -> _Count:
+    "Count points, `d2` and `rank` in one shape that may broadcast"
+    covered = np.zeros(far.shape[1], int)
+    idle = 0
+    for r in np.unique(rank):
+        ordered = np.sort(d2[np.broadcast_to(rank == r, d2.shape)])
+        covered += np.searchsorted(ordered, far[r], side="right")
+        if r == 0:
+            idle = int(np.searchsorted(ordered, 0, side="right"))
+    return _Count(covered, d2.size, idle)
+
+# %% ../../nbs/api/calibration/02_coverage.ipynb #9bd49942
+def _count_sources(s: Distances, masks: list, far: np.ndarray) -> list:
+    "Count strata of whole sources; `masks` are `(n_sources,)` each"
+    counts = [_Count(np.zeros(far.shape[1], int), 0, 0)] * len(masks)
+    strata = np.array(masks, bool).reshape(len(masks), len(s.d2))
+    combinations, which = np.unique(strata, axis=1, return_inverse=True)
+    for i, combination in enumerate(combinations.T):
+        here = which.ravel() == i
+        new = _count(s.d2[here], s.rank[here][:, :, None], far)
+        for j in np.flatnonzero(combination):
+            counts[j] = _Count(*(a + b for a, b in zip(counts[j], new)))
+    return counts
 
 # %% ../../nbs/api/calibration/02_coverage.ipynb #e14b8535
 class Stratum(NamedTuple):
@@ -139,21 +155,21 @@ def count_coverage(
     "The curve of distances that are there already"
     c = check_levels(levels)
     every_point = check_choice("every_point", every_point, {True: True, False: False})
-    n_bins = len(c) + 1
-    first = _first_level(s, c)
-    by_source = _histogram(first, n_bins)
-    idle = ~s.informative  # points that are the truth say nothing; only "pruned" counts them
-    found = np.zeros((len(masks), n_bins), int)
+    far = reach(c)
+    of_sources = [name for name, mask in masks.items() if np.ndim(mask) == 1]
+    found = _count_sources(s, [masks[name] for name in of_sources], far)
+    by_name = dict(zip(of_sources, found))
+    for name in masks.keys() - by_name.keys():
+        here = at_points(masks[name], s.d2.shape)
+        rank = np.broadcast_to(s.rank[:, :, None], s.d2.shape)[here]
+        by_name[name] = _count(s.d2[here], rank, far)
+    counts = np.array([by_name[name].covered for name in masks])
+    totals = np.array([by_name[name].total for name in masks])
     left_out = np.zeros(len(masks), int)
-    for i, (name, mask) in enumerate(masks.items()):
-        if np.ndim(mask) == 1:
-            found[i] = by_source[np.asarray(mask, bool)].sum(0)
-        else:
-            found[i] = np.bincount(first[at_points(mask, first.shape)], minlength=n_bins)
-        if name != "pruned" and not every_point:
-            left_out[i] = (idle & at_points(mask, idle.shape)).sum()
-    counts = found.cumsum(1)[:, :-1] - left_out[:, None]
-    totals = found.sum(1) - left_out
+    if not every_point:  # points that are the truth say nothing; only "pruned" counts them
+        left_out[:] = [by_name[name].idle if name != "pruned" else 0 for name in masks]
+    counts -= left_out[:, None]
+    totals -= left_out
     return CoverageCurve(
         nominal=c,
         counts=counts[None],

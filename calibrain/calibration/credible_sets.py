@@ -69,9 +69,10 @@ def _distance(
     z = along / np.sqrt(np.where(wide, w, 1))[:, :, None]
     if not wide.all():
         no_more = np.sqrt(_FLAT * w[:, -1:]) + ROUNDING * size[:, None]
-        if_flat = np.where(abs(along) <= no_more[:, :, None], 0, np.inf)
-        z = np.where(wide[:, :, None], z, if_flat)
-    return np.einsum("nkt,nkt->nt", z, z), wide.sum(1)
+        blocks, axes = np.nonzero(~wide)
+        is_none = abs(along[blocks, axes]) <= no_more[blocks]
+        z[blocks, axes] = np.where(is_none, 0, np.inf)
+    return np.square(z, out=z).sum(1), wide.sum(1)
 
 # %% ../../nbs/api/calibration/01_credible_sets.ipynb #b7dac427
 @dataclass(frozen=True, eq=False)
@@ -142,6 +143,11 @@ MODES = {m: m for m in ("pointwise", "aggregated")}
 REGIONS = {r: r for r in ("marginal", "ellipsoid")}
 
 
+def _largest(x: np.ndarray) -> np.ndarray:  # `(n_sources, n_orient)`
+    "Largest amplitude of each component"
+    return np.maximum(x.max(2), -x.min(2))
+
+
 def mahalanobis(
     x_true: np.ndarray,  # True sources, `(n_sources[, n_orient], n_times)` or flattened source-major, nAm
     result: Any,  # What a solver returned, or a posterior, or `Moments`
@@ -159,7 +165,7 @@ def mahalanobis(
     n_sources, k, n_times = m.mean.shape
     error = x - m.mean
     cov = m.cov
-    size = np.maximum(abs(x).max(2), abs(m.mean).max(2))
+    size = np.maximum(_largest(x), _largest(m.mean))
     if mode == "aggregated":
         error = error.mean(2, keepdims=True)
         cov = cov / n_times

@@ -7,6 +7,7 @@ __all__ = ['source_variances', 'mean_posterior_std', 'sharpness', 'Record', 'eva
 
 # %% ../../nbs/api/evaluation/03_evaluate.ipynb #6c615eba
 import math
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -30,27 +31,34 @@ from calibrain.evaluation.errors import (
     mae,
     mse,
     orientation_error,
+    Paired,
     paired,
     relative_error,
     support,
 )
-from .scores import check_level, crps, energy_score, interval_score, log_score
+from calibrain.evaluation.scores import (
+    check_level,
+    crps_of,
+    energy_score,
+    interval_score_of,
+    log_score_of,
+)
 from ..posterior.gaussian import Posterior
 from ..posterior.mixture import Mixture
-from ..posterior.moments import any_posterior, as_mixture, as_moments
+from ..posterior.moments import Moments, any_posterior, as_mixture, as_moments, variances_of
 
 # %% ../../nbs/api/evaluation/03_evaluate.ipynb #1f7777bf
 def source_variances(
-    posterior: Posterior | Mixture,  # Posterior of the sources
+    posterior: Posterior | Mixture | Moments,  # Posterior of the sources
 ) -> np.ndarray:  # `(n_sources, n_orient)`; of a mixture `(n_sources, n_orient, n_times)`, nAm²
     "Marginal variances by source, refused where one is negative beyond rounding"
     mixture: Any = as_mixture(posterior)
     if mixture is not None:
         return mixture.var.reshape(mixture.n_sources, mixture.n_orient, -1)
-    return np.maximum(as_moments(posterior, joint=False).cov, 0)
+    return np.maximum(variances_of(as_moments(posterior, joint=False).cov), 0)
 
 
-def _at_samples(posterior: Posterior | Mixture) -> np.ndarray:
+def _at_samples(posterior: Posterior | Mixture | Moments) -> np.ndarray:
     "Variances with an axis for samples, of length 1 where they are the same at all of them"
     var = source_variances(posterior)
     return var if var.ndim == 3 else var[:, :, None]
@@ -179,50 +187,69 @@ def __repr__(self: Record) -> str:  # Text
     return f"Record({', '.join(shown)})"
 
 # %% ../../nbs/api/evaluation/03_evaluate.ipynb #7257517d
-def _by_source(
-    x: np.ndarray,  # True sources, `(n_sources, n_orient, n_times)`
-    mean: np.ndarray,  # Posterior means, the same shape
-    posterior: Any,
-    level: float,
-    with_energy: bool,
-) -> dict[str, np.ndarray]:  # Name → `(n_sources,)`
-    "What is averaged by stratum"
-    var = _at_samples(posterior)
-    log = log_score(x, mean, var)
+_AT_ONCE = 2**14  # Numbers that are scored together, few enough for the processor's cache
+
+
+def _scores(error: np.ndarray, std: np.ndarray, level: float) -> dict:  # Name → `(n_sources,)`
+    "Scores of some sources"
+    log = log_score_of(error, std)
     certain_and_wrong = np.isposinf(log).any((1, 2))
-    half = ndtri((1 + level) / 2)
-    out = dict(
-        mse=np.square(x - mean).mean((1, 2)),
-        mean_posterior_std=np.sqrt(var.mean(1)).mean(1),
-        sharpness=2 * half * np.sqrt(var).mean((1, 2)),
-        crps=crps(x, mean, var).mean((1, 2)),
-        interval_score=interval_score(x, mean, var, level).mean((1, 2)),
+    return dict(
+        crps=crps_of(error, std).mean((1, 2)),
+        interval_score=interval_score_of(error, std, level).mean((1, 2)),
         log_score=np.where(certain_and_wrong, math.inf, log.mean((1, 2))),
     )
-    if with_energy and posterior.n_orient > 1:
-        out["energy_score"] = energy_score(x, mean, posterior.blocks).mean(1)
+
+
+def _by_source(
+    pair: Paired, known: Any, level: float, with_energy: bool
+) -> dict[str, np.ndarray]:  # Name → `(n_sources,)`
+    "What is averaged by stratum"
+    var = _at_samples(known)
+    std = np.sqrt(var)
+    n_sources, k, n_times = pair.x.shape
+    half = ndtri((1 + level) / 2)
+    out = dict(
+        mse=pair.squared_error / (k * n_times),
+        mean_posterior_std=np.sqrt(var.mean(1)).mean(1),
+        sharpness=2 * half * std.mean((1, 2)),
+    )
+    step = max(1, _AT_ONCE // (k * n_times))
+    parts = [
+        _scores(pair.error[first : first + step], std[first : first + step], level)
+        for first in range(0, n_sources, step)
+    ]
+    for name in parts[0]:
+        out[name] = np.concatenate([part[name] for part in parts])
+    if with_energy and k > 1:
+        cov = known.blocks if isinstance(known, Mixture) else known.cov
+        out["energy_score"] = energy_score(pair.x, pair.mean, cov).mean(1)
     return out
 
 # %% ../../nbs/api/evaluation/03_evaluate.ipynb #0fdeb683
-def _of_the_mean(x: np.ndarray, mean: np.ndarray) -> dict:  # Name → number
+def _of_the_mean(pair: Paired) -> dict:  # Name → number
     "Errors of amplitude and direction"
-    out = dict(mse=mse(x, mean), mae=mae(x, mean))
+    out = dict(mse=mse(pair.x, pair), mae=mae(pair.x, pair))
     out |= dict(rmse=out["mse"] ** 0.5, rmae=out["mae"] ** 0.5)
-    some_active = x.any()
-    out["relative_error"] = relative_error(x, mean) if some_active else math.nan
-    out["amplitude_error"] = amplitude_error(x, mean) if some_active else math.nan
-    out["amplitude_bias"] = amplitude_error(x, mean, signed=True) if some_active else math.nan
-    if x.shape[1] > 1:
-        out["orientation_error"] = orientation_error(x, mean) if some_active else math.nan
+    relative = dict(
+        relative_error=relative_error,
+        amplitude_error=amplitude_error,
+        amplitude_bias=partial(amplitude_error, signed=True),
+    )
+    if pair.x.shape[1] > 1:
+        relative["orientation_error"] = orientation_error
+    some_active = pair.x.any()
+    for name, measure in relative.items():
+        out[name] = measure(pair.x, pair) if some_active else math.nan
     return out
 
 
-def _of_the_choice(x: np.ndarray, mean: np.ndarray, result: Any) -> dict:  # Name → number
+def _of_the_choice(pair: Paired, result: Any) -> dict:  # Name → number
     "Which sources are said to be active"
-    if x.any():
-        found = detection(x, result)
-        strength = auc(x, mean)
-        f1_rank = detection(x, result, "rank")["f1"]
+    if pair.x.any():
+        found = detection(pair.x, result, pair=pair)
+        strength = auc(pair.x, pair)
+        f1_rank = detection(pair.x, result, "rank", pair)["f1"]
     else:
         n_found = int(support(result).sum())
         found = dict(precision=math.nan, recall=math.nan, f1=math.nan)
@@ -252,25 +279,21 @@ def _emd_is_possible(with_emd: bool | None) -> bool:
     return with_emd is not False
 
 
-def _of_places(
-    x: np.ndarray, mean: np.ndarray, leadfield: Any, with_emd: bool | None
-) -> dict:  # Name → number
+def _of_places(pair: Paired, leadfield: Any, with_emd: bool | None) -> dict:  # Name → number
     "Errors that need a leadfield"
     measures = dict(explained_variance=explained_variance)
     if getattr(leadfield, "coords", None) is not None:
         measures["localisation_error"] = localisation_error
         if _emd_is_possible(with_emd):
             measures["emd"] = emd
-    if not x.any():
+    if not pair.x.any():
         return dict.fromkeys(measures, math.nan)
-    return {name: measure(x, mean, leadfield) for name, measure in measures.items()}
+    return {name: measure(pair.x, pair, leadfield) for name, measure in measures.items()}
 
 # %% ../../nbs/api/evaluation/03_evaluate.ipynb #bee535df
-def _of_coverage(
-    x: np.ndarray, posterior: Posterior | Mixture, masks: dict
-) -> dict:  # Name → number
+def _of_coverage(x: np.ndarray, known: Any, masks: dict) -> dict:  # Name → number
     "Deviations from nominal coverage by stratum"
-    curve = count_coverage(mahalanobis(x, posterior, region="ellipsoid"), masks)
+    curve = count_coverage(mahalanobis(x, known, region="ellipsoid"), masks)
     out = {}
     for measure, of in (
         ("calibration_error", "mean_absolute"),
@@ -303,8 +326,9 @@ def evaluate(
     in_space = np.ndim(x_true) == 3 and np.shape(x_true)[:2] == (posterior.n_sources, 3)
     if hasattr(leadfield, "project") and posterior.n_orient < 3 and in_space:
         x_true = leadfield.project(x_true)
-    x, mean = paired(x_true, posterior)
-    masks = strata_masks(x, posterior)
+    known: Any = as_mixture(posterior) or as_moments(posterior)
+    pair = paired(x_true, known.mean if isinstance(known, Moments) else known)
+    masks = strata_masks(pair.x, known)
 
     out = Record(
         n_sources=posterior.n_sources, n_orient=posterior.n_orient, n_times=posterior.n_times
@@ -313,12 +337,12 @@ def evaluate(
         out[f"n_{stratum}"] = int(masks[stratum].sum())
     out["n_pruned_active"] = int((masks["pruned"] & masks["active"]).sum())
     out["level"] = level
-    out.update(_of_the_mean(x, mean))
-    out.update(_of_the_choice(x, mean, result))
+    out.update(_of_the_mean(pair))
+    out.update(_of_the_choice(pair, result))
     if leadfield is not None:
-        out.update(_of_places(x, mean, leadfield, with_emd))
-    for measure, values in _by_source(x, mean, posterior, level, with_energy).items():
+        out.update(_of_places(pair, leadfield, with_emd))
+    for measure, values in _by_source(pair, known, level, with_energy).items():
         for stratum, mask in masks.items():
             out[_name(measure, stratum)] = _over(values, mask)
-    out.update(_of_coverage(x, posterior, masks))
+    out.update(_of_coverage(pair.x, known, masks))
     return out
