@@ -58,8 +58,11 @@ def _count(d2: np.ndarray, rank: np.ndarray, far: np.ndarray) -> _Count:
     "Count points, `d2` and `rank` in one shape that may broadcast"
     covered = np.zeros(far.shape[1], int)
     idle = 0
-    for r in np.unique(rank):
-        ordered = np.sort(d2[np.broadcast_to(rank == r, d2.shape)])
+    for r in range(len(far)):
+        here = rank == r
+        if not here.any():
+            continue
+        ordered = np.sort(d2 if here.all() else d2[np.broadcast_to(here, d2.shape)], axis=None)
         covered += np.searchsorted(ordered, far[r], side="right")
         if r == 0:
             idle = int(np.searchsorted(ordered, 0, side="right"))
@@ -70,13 +73,21 @@ def _count_sources(s: Distances, masks: list, far: np.ndarray) -> list:
     "Count strata of whole sources; `masks` are `(n_sources,)` each"
     counts = [_Count(np.zeros(far.shape[1], int), 0, 0)] * len(masks)
     strata = np.array(masks, bool).reshape(len(masks), len(s.d2))
-    combinations, which = np.unique(strata, axis=1, return_inverse=True)
-    for i, combination in enumerate(combinations.T):
-        here = which.ravel() == i
+    _, first, which = np.unique(_names(strata), return_index=True, return_inverse=True)
+    for i, source in enumerate(first):
+        here = which == i
         new = _count(s.d2[here], s.rank[here][:, :, None], far)
-        for j in np.flatnonzero(combination):
+        for j in np.flatnonzero(strata[:, source]):
             counts[j] = _Count(*(a + b for a, b in zip(counts[j], new)))
     return counts
+
+
+def _names(strata: np.ndarray) -> np.ndarray:  # `(n_sources,)`
+    "A number for each combination of strata"
+    names = np.zeros(strata.shape[1], int)
+    for mask in strata:
+        names = np.unique(2 * names + mask, return_inverse=True)[1]
+    return names
 
 # %% ../../nbs/api/calibration/02_coverage.ipynb #e14b8535
 class Stratum(NamedTuple):

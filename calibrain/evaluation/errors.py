@@ -41,6 +41,11 @@ class Paired(_Pair):
         return _squares(self.error)
 
     @cached_property
+    def active(self) -> np.ndarray:  # Indices
+        "The sources that are not silent"
+        return np.flatnonzero(self.x.any((1, 2)))
+
+    @cached_property
     def true_length(self) -> np.ndarray:  # `(n_sources,)`, nAm
         "Length of each true source over components and time"
         return np.sqrt(_squares(self.x))
@@ -122,11 +127,10 @@ def rmae(
 # %% ../../nbs/api/evaluation/02_errors.ipynb #cc8e483b
 def _active(pair: Paired) -> np.ndarray:  # Indices
     "The sources that are not silent; there must be some"
-    active = np.flatnonzero(pair.x.any((1, 2)))
-    if not len(active):
+    if not len(pair.active):
         cure = "this measure has no meaning without an active source"
         refuse(ValueError, "x_true", "active somewhere", "all zeros", cure)
-    return active
+    return pair.active
 
 # %% ../../nbs/api/evaluation/02_errors.ipynb #eeda56f1
 def relative_error(
@@ -345,8 +349,8 @@ def explained_variance(
     # power of each sensor, summed over the sensors of each unit
     units = getattr(leadfield, "units", ["any"] * len(L))
     unit = np.unique(units, return_inverse=True)[1]
-    active = np.repeat(pair.x.any((1, 2)), k)  # a recording is made by these alone
-    clean = L[:, active] @ pair.x.reshape(-1, n_times)[active]
+    L_active = L.reshape(len(L), n_sources, k)[:, pair.active].reshape(len(L), -1)
+    clean = L_active @ pair.x[pair.active].reshape(-1, n_times)
     missed = L @ pair.mean.reshape(-1, n_times) - clean
     clean, missed = _squares(clean), _squares(missed)
     clean = np.bincount(unit, clean)

@@ -21,6 +21,7 @@ from ..core.checks import check_choice, refuse
 from ..core.tables import html_table
 from ..core.warnings import MissingPackageWarning, warn
 from calibrain.evaluation.errors import (
+    Paired,
     amplitude_error,
     auc,
     detection,
@@ -31,7 +32,6 @@ from calibrain.evaluation.errors import (
     mae,
     mse,
     orientation_error,
-    Paired,
     paired,
     relative_error,
     support,

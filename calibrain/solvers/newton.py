@@ -8,6 +8,7 @@ __all__ = ['Subproblem', 'subproblem', 'Curvature', 'curvature_at', 'certificate
 # %% ../../nbs/api/solvers/03_newton.ipynb #65d6dd6d
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from scipy import linalg
@@ -15,6 +16,7 @@ from scipy import linalg
 from calibrain.solvers.evidence import (
     Evidence,
     Problem,
+    add_to_diagonal,
     evidence_at,
     kkt_violation,
     solve_lower,
@@ -98,7 +100,7 @@ class Subproblem:
     base: float  # 1 with given noise, 0 where the noise is among the columns
     constant: float  # What whitening adds to ℒ
 
-    @property
+    @cached_property
     def sizes(self) -> np.ndarray:
         "Columns of each variance, `(n,)`"
         return np.diff(self.starts, append=self.C.shape[1])
@@ -145,7 +147,7 @@ def _in_sensors(
 ) -> tuple[float, np.ndarray, np.ndarray]:  # Cost, E and F
     "By the model covariance of the sensors"
     Sigma = linalg.blas.dsyrk(1.0, scaled, lower=1)
-    Sigma[np.diag_indices_from(Sigma)] += sub.base
+    add_to_diagonal(Sigma, sub.base)
     R = linalg.cholesky(Sigma, lower=True, overwrite_a=True, check_finite=False)
     columns = solve_lower(R, scaled)
     data = solve_lower(R, sub.Y)
@@ -232,7 +234,7 @@ def _newton_step(
     scale = np.maximum(at.d[free], 1e-3)
     while True:
         matrix = hessian.copy()
-        matrix[np.diag_indices_from(matrix)] += towards_zero + damping * scale
+        add_to_diagonal(matrix, towards_zero + damping * scale)
         R, failed = linalg.lapack.dpotrf(matrix, lower=1)
         if not failed:
             break
@@ -372,21 +374,27 @@ def newton_search(
     gamma = point.gamma[point.gamma > 0]
     noise = point.noise
     lowest = np.inf
+    finest = 0.1 * tol
+    within = max(1e-2, finest)  # violation that the few may keep until all are looked at
     while True:
         if len(groups) or rule.learns_noise:
             start = _start_polish(problem, groups, gamma, noise, rule)
-            end = _polish(start, noise, 0.1 * tol, max_iter, course, problem.n_orient)
+            end = _polish(start, noise, within, max_iter, course, problem.n_orient)
             groups, gamma = end.groups, end.gamma
             noise = end.noise if rule.learns_noise else noise
         full = _everywhere(problem, groups, gamma, noise)
         fell = full.cost < lowest - 1e-13 * abs(full.cost)
-        if course.n_steps >= max_iter or not fell:
+        is_fine = within <= finest
+        if course.n_steps >= max_iter or (is_fine and not fell):
             break
         lowest = full.cost
         n_before = len(groups)
         groups, gamma = _readmit(problem, full, groups, rule.learns_noise, tol)
-        if len(groups) == n_before:
+        none_came_back = len(groups) == n_before
+        if none_came_back and is_fine:
             break
+        outside = full.ratio[full.gamma == 0].max(initial=1) - 1
+        within = finest if none_came_back else max(finest, min(within, 0.1 * outside))
     course.bar.close()
     converged = certificate(problem, full, rule.learns_noise) <= tol
     change = course.last_change if course.n_steps else 0.0

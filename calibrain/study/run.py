@@ -26,7 +26,7 @@ from ..estimator import SourceEstimator
 from ..evaluation.evaluate import evaluate
 from ..head.leadfield import Leadfield
 from ..head.prepared import Prepared
-from ..posterior.moments import as_mixture, as_moments, truth_like, variances_of
+from ..posterior.moments import Moments, as_mixture, as_moments, truth_like, variances_of
 from ..posterior.result import Result, result_from_arrays, result_to_arrays
 from ..simulation.noise import TimeModel, sensor_noise
 from ..simulation.sensors import SensorSimulator, noise_variance
@@ -144,7 +144,7 @@ def _points(study: Study, x: np.ndarray, known: Any, s: Distances) -> dict:
 def count_run(
     study: Study,  # The study
     x: np.ndarray,  # Truth, `(n_sources, n_orient, n_times)`, nAm
-    result: Result,  # What the solver says
+    result: Any,  # What the solver says, or its `Moments`
 ) -> dict:  # Mode and region → `CoverageCurve`
     "Covered points of a run"
     levels = counted_levels(study)
@@ -191,15 +191,14 @@ def curve_of(
     )
 
 
-def _scores(x: np.ndarray, result: Result) -> dict:  # Column → `(n_sources * n_orient,)`
+def _scores(x: np.ndarray, known: Any) -> dict:  # Column → `(n_sources * n_orient,)`
     "Errors of averages over time, in standard deviations"
-    mixture = as_mixture(result)
-    if mixture is None:
-        variance = variances_of(as_moments(result, joint=False).cov).ravel() / x.shape[-1]
+    if isinstance(known, Moments):
+        variance = variances_of(known.cov).ravel() / x.shape[-1]
     else:
-        variance = np.reshape(mixture.average().var, -1)
-    mean = truth_like(result.mean, x)
-    error = np.abs((x - mean).mean(-1)).ravel()
+        variance = np.reshape(known.average().var, -1)
+    mean = truth_like(known.mean, x)
+    error = np.abs(x.mean(-1) - mean.mean(-1)).ravel()
     std = np.sqrt(np.maximum(variance, 0))
     known = std > 0
     z = np.where(known, error / np.where(known, std, 1), np.where(error > 0, np.inf, 0))
@@ -252,7 +251,8 @@ def one_run(
     row |= {name: float(getattr(result, name)) for name in _FACTS}
     row["noise_true"] = float(data.noise.var())
     row["noise_used"] = float(np.mean(result.noise_var))
-    row |= _curve_columns(count_run(study, data.x, result)) | _scores(data.x, result)
+    known: Any = as_mixture(result) or as_moments(result)
+    row |= _curve_columns(count_run(study, data.x, known)) | _scores(data.x, known)
     if study.all_kept(run):
         row["posterior"] = posterior_bytes(data.x, result)
     seconds = dict(simulate=data.seconds, solve=solved - start, judge=perf_counter() - solved)
