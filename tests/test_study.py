@@ -217,8 +217,10 @@ def test_a_real_cluster_of_which_a_worker_is_killed(small, folder, whole, monkey
     killed = []
 
     def submit_and_kill(self, runs):
+        if not killed:  # on a busy machine the second worker may be late
+            self.client.wait_for_workers(2, timeout=60)
         future = submit(self, runs)
-        if not killed and len(self.client.nthreads()) == 2:
+        if not killed:
             killed.extend(self.client.run(os.getpid).values())
             os.kill(killed[0], 9)
         return future
