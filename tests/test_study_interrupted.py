@@ -21,7 +21,7 @@ pytest.importorskip("pyarrow")
 from calibrain.study.files import keep_batch, read_table
 from calibrain.study.lock import LOCK, owner_of
 from calibrain.study.store import open_store
-from calibrain.study.study import read_study, run_study
+from calibrain.study.study import _CtrlC, read_study, run_study
 
 TEXT = """
 name = "to be killed"
@@ -197,3 +197,44 @@ def test_a_full_disk(folder, tmp_path):
         assert len(there) == n_files(disk / "out")
     finally:
         subprocess.run(["umount", str(disk)], check=True)
+
+
+# ---- Ctrl-C, heeded between two steps
+
+
+@pytest.fixture
+def python_handles_ctrl_c():
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def press():
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.usefixtures("python_handles_ctrl_c")
+def test_the_first_ctrl_c_waits_for_the_step_to_end_and_the_second_does_not():
+    with _CtrlC(at_once=False) as ctrl_c:
+        ctrl_c.heed()
+        press()  # nothing is interrupted
+        with pytest.raises(KeyboardInterrupt):
+            ctrl_c.heed()
+        with pytest.raises(KeyboardInterrupt):
+            press()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.usefixtures("python_handles_ctrl_c")
+def test_ctrl_c_strikes_at_once_where_this_process_does_the_work():
+    with _CtrlC(at_once=True), pytest.raises(KeyboardInterrupt):
+        press()
+
+
+@pytest.mark.usefixtures("python_handles_ctrl_c")
+def test_who_has_a_handler_of_their_own_keeps_it():
+    heard = []
+    signal.signal(signal.SIGINT, lambda *_: heard.append(1))
+    with _CtrlC(at_once=False):
+        press()
+    assert heard == [1]
