@@ -170,15 +170,27 @@ def made_by(
 class _Pace:
     "How many runs make a batch"
 
-    def __init__(self, seconds: float):
+    def __init__(
+        self,
+        seconds: float,  # How long a batch should take
+    ):
         self.wanted = seconds
         self.each: float | None = None  # That a run takes, s
 
-    def learn(self, n: int, seconds: float) -> None:
+    def learn(
+        self,
+        n: int,  # Runs of a batch
+        seconds: float,  # How long they took together
+    ) -> None:
+        "Take note of a batch"
         new = seconds / n
         self.each = new if self.each is None else 0.7 * self.each + 0.3 * new
 
-    def take(self, queue: deque, n_workers: int) -> list:
+    def take(
+        self,
+        queue: deque,  # What is left to do; the batch is taken from its front
+        n_workers: int,  # Processes that share it
+    ) -> list:  # `Run`s
         "The next batch"
         size = 6.0
         if self.each is not None:
@@ -188,11 +200,17 @@ class _Pace:
         n = min(len(queue), max(1, int(size)))
         return [queue.popleft() for _ in range(n)]
 
-
+# %% ../../nbs/api/study/09_study.ipynb #cf84cbef
 class _Work:
     "Batches handed out, and what comes of them"
 
-    def __init__(self, pool: Pool, runs: Sequence[Run], keep: Callable, seconds: float):
+    def __init__(
+        self,
+        pool: Pool,  # What does the work
+        runs: Sequence[Run],  # What is to be done
+        keep: Callable,  # Is given every finished `Batch`
+        seconds: float,  # How long a batch should take
+    ):
         self.pool = pool
         self.queue = deque(runs)
         self.suspects: deque = deque()  # Runs whose process died
@@ -256,15 +274,18 @@ class _Work:
                 self.take_in()
                 ctrl_c.heed()
 
-
+# %% ../../nbs/api/study/09_study.ipynb #182bdc84
 class _CtrlC:
     """Ctrl-C, heeded between two steps
 
     Where an exception strikes, a pool may hold a lock, or Python may be unable to pass it on.
     """
 
-    def __init__(self, at_once: bool):
-        self.at_once = at_once  # Where this process does the work
+    def __init__(
+        self,
+        at_once: bool,  # Whether this process does the work
+    ):
+        self.at_once = at_once
         self.came = False
         self.before: Any = None
 
