@@ -7,13 +7,13 @@ import numpy as np
 from scipy.integrate import quad
 from scipy.stats import norm
 
-from benchmarks import full_bayes, limits, recordings, sampler
+from benchmarks import full_bayes, limits, recordings, sampler, study
 
 FOLDER = Path(full_bayes.__file__).parent
 
 
 def test_the_page_is_made_from_the_figures():
-    for benchmark in (full_bayes, recordings, sampler):
+    for benchmark in (full_bayes, recordings, sampler, study):
         page = Path(benchmark.__file__).with_suffix(".md")
         assert page.read_text(encoding="utf-8") == benchmark.document()
 
