@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..core.tables import html_page, html_picture, html_table
+from ..evaluation.evaluate import unit_of
 from calibrain.study.experiments import (
     DEFAULT,
     Outcome,
@@ -92,6 +93,8 @@ def _coverage(pooled: Sequence[Outcome]) -> str:  # HTML
     for row in rows:
         key = f"{row['orientation']}: {_line(row)}, {row['stratum']}"
         said = f"{row['coverage']:.3f} [{_show(row['low'])}, {_show(row['high'])}]"
+        if row["infinite"]:
+            said += f", infinite in {row['infinite']:.0%} of runs"
         cells.setdefault(key, {})[row["experiment"]] = said
     level = rows[0]["level"] if rows else np.nan
     cells = {key: [of.get(name, "–") for name in wanted] for key, of in cells.items()}
@@ -111,7 +114,9 @@ def _metrics(rows: Sequence[Mapping]) -> str:  # HTML
     for key, group in groups.items():
         columns = ([row[name] for row in group if row.get(name) is not None] for name in names)
         cells[key] = [_show(np.median(c)) if c else "–" for c in columns]
-    return html_table("Medians over test runs", cells, ["solver and noise", *names])
+    units = ["s" if name.startswith("seconds") else unit_of(name) for name in names]
+    heads = [f"{name}, {unit}" if unit else name for name, unit in zip(names, units)]
+    return html_table("Medians over test runs", cells, ["solver and noise", *heads])
 
 # %% ../../nbs/api/study/13_report.ipynb #62ef08ff
 def _failures(store: Store) -> str:  # HTML
