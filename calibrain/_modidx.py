@@ -3030,6 +3030,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                     'calibrain/solvers/newton.py'),
                                           'calibrain.solvers.newton._in_sensors': ( 'api/solvers/newton.html#_in_sensors',
                                                                                     'calibrain/solvers/newton.py'),
+                                          'calibrain.solvers.newton._likeness': ( 'api/solvers/newton.html#_likeness',
+                                                                                  'calibrain/solvers/newton.py'),
                                           'calibrain.solvers.newton._newton_step': ( 'api/solvers/newton.html#_newton_step',
                                                                                      'calibrain/solvers/newton.py'),
                                           'calibrain.solvers.newton._polish': ( 'api/solvers/newton.html#_polish',

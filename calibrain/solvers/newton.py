@@ -314,18 +314,37 @@ def _polish(
     return state
 
 # %% ../../nbs/api/solvers/03_newton.ipynb #76760d15
-def _wanted_back(full: Evidence, n_left: int, tol: float) -> np.ndarray:
-    "Dropped groups that violate their optimality condition, the most promising of them"
+def _likeness(problem: Problem, groups: np.ndarray, noise: np.ndarray) -> np.ndarray:  # `(n, n)`
+    "Cosines between the covariances that groups would add to the whitened data"
+    k = problem.n_orient
+    columns = (groups[:, None] * k + np.arange(k)).ravel()
+    C = problem.G[:, columns] / np.sqrt(noise)[:, None]
+    n = len(groups)
+    inner = np.square(C.T @ C).reshape(n, k, n, k).sum((1, 3))
+    size = np.sqrt(inner.diagonal())
+    return inner / np.outer(size, size)
+
+
+def _wanted_back(problem: Problem, full: Evidence, n_left: int, tol: float) -> np.ndarray:
+    "Dropped groups that violate their optimality condition: promising ones, no two alike"
     back = np.flatnonzero((full.gamma == 0) & (full.q > full.d * (1 + tol)))
     gain = full.ratio[back] - np.log(full.ratio[back])  # what each alone would take off ℒ, plus 1
-    return back[np.argsort(-gain)][: max(5, n_left // 4)]
+    promising = back[np.argsort(-gain)][:200]
+    unlike = _likeness(problem, promising, full.noise) < 0.64
+    chosen = []
+    left = np.ones(len(promising), bool)
+    for i in range(len(promising)):
+        if left[i]:
+            chosen.append(i)
+            left &= unlike[i]
+    return promising[chosen][: max(20, n_left // 2)]
 
 
 def _readmit(
     problem: Problem, full: Evidence, groups: np.ndarray, learn: bool, tol: float
 ) -> tuple[np.ndarray, np.ndarray]:  # Groups, and their γ
     "Let dropped groups back in, with variances that are small enough to lower ℒ"
-    back = _wanted_back(full, len(groups), tol)
+    back = _wanted_back(problem, full, len(groups), tol)
     here = full.gamma[groups]
     if not len(back):
         return groups, here
