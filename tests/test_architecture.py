@@ -89,6 +89,8 @@ MAY_USE_LATE = {  # imported inside a function only
     "study.export": {"xarray"},
     "study.worker": {"joblib", "threadpoolctl"},
     "study.engine": {"joblib", "distributed"},
+    "study.entries": {"joblib"},
+    "study.mne_methods": {"mne"},
     "evaluation.errors": {"ot"},
     "explorers": {"mne"},
 }
