@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator, NullLocator
 
 from ..core.checks import check_choice, refuse
 from .calibration import looks_by_label
@@ -25,6 +26,9 @@ _AXES = dict(
 )
 
 
+_STRATA = dict(active="active sources", on="samples with a source on", silent="silent sources")
+
+
 def _label(row: Mapping) -> str:
     "A solver, and what it is told of the noise where that is not the truth"
     if row["noise_mode"] == "oracle":
@@ -35,11 +39,14 @@ def _label(row: Mapping) -> str:
 def draw_leaderboard(
     board: Sequence[Mapping],  # Rows, as `leaderboard` returns them
     against: str = "width_active",  # What lies across: a width, a CRPS, or "seconds"
+    stratum: str = "active",  # Whose coverage: "active", "on" or "silent"
     ax: Axes | None = None,  # Where to draw, or a new figure
 ) -> Axes:  # The axes
-    "Coverage of active sources against what it costs"
+    "Coverage against what it costs"
     check_choice("against", against, _AXES)
-    done = [row for row in board if np.isfinite(row["coverage_active"])]
+    of = check_choice("stratum", stratum, _STRATA)
+    coverage, low, high = (f"{figure}_{stratum}" for figure in ("coverage", "low", "high"))
+    done = [row for row in board if np.isfinite(row[coverage])]
     if not done:
         refuse(ValueError, "board", "rows of solvers with finished runs", f"{len(board)} without")
     labels = [_label(row) for row in done]
@@ -49,10 +56,13 @@ def draw_leaderboard(
     ax = axes_or_new(ax, size=(7.5, 4))
     ax.axhline(0.9, color=TRUTH, lw=3, label="as promised")
     for row, look in zip(done, looks_by_label(labels).values()):
-        at, held = row[against], row["coverage_active"]
-        bar = [[held - row["low_active"]], [row["high_active"] - held]]
-        look = dict(color=look["color"], marker=look["marker"])
-        ax.errorbar(at, held, bar, ls="", ms=7, lw=1.2, capsize=2, label=_label(row), **look)
+        at, held = row[against], row[coverage]
+        bar = [[held - row[low]], [row[high] - held]]
+        look = dict(color=look["color"], marker=look["marker"], mfc="none", mew=1.6)
+        ax.errorbar(at, held, bar, ls="", ms=8, lw=1.2, capsize=2, label=_label(row), **look)
     ax.set(xscale="log", ylim=(0, 1), xlabel=_AXES[against])
-    ax.set_ylabel("coverage of 90 % intervals, active sources")
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.set_ylabel(f"coverage of 90 % intervals,\n{of}")
     return put_legend(ax)
