@@ -43,4 +43,5 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "published.metric_evaluator": ["MetricEvaluator"],
     "published.uncertainty_calibrator": ["UncertaintyCalibrator"],
     "published.leadfield_builder": ["LeadfieldBuilder"],
+    "published.data_generator": ["DataGenerator"],
 })
