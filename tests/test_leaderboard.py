@@ -1,8 +1,6 @@
 "Entries of a study: any function, judged as solvers are, and failing alone; what MNE-Python's methods imply"
 
 import json
-import subprocess
-import sys
 import time
 from dataclasses import replace
 
@@ -172,7 +170,7 @@ def test_the_name_of_an_entry_is_part_of_its_runs_and_no_other(folder):
     assert ids(mine, dict(solver="BMN")) == ids(mine) | ids(dict(solver="BMN"))
 
 
-def test_an_entry_of_a_file(folder, tmp_path):
+def test_an_entry_of_a_file(folder, tmp_path, monkeypatch):
     (tmp_path / "my_methods.py").write_text(
         "import numpy as np\n"
         "def mine(leadfield, y, noise, size=1.0, seed=None):\n"
@@ -192,9 +190,8 @@ def test_an_entry_of_a_file(folder, tmp_path):
     with pytest.raises(ValueError, match=r"solvers.mine.call must be a function that is there"):
         run_study(study, tmp_path / "out")
     assert open_store(tmp_path / "out").status().n_left == 2, "it can be seen without the module"
-    run = [sys.executable, "-m", "calibrain.cli", "study", "run", "study.toml", "--out", "out"]
-    path = dict(PYTHONPATH=f"{tmp_path}:{':'.join(filter(None, sys.path))}")
-    subprocess.run(run, cwd=tmp_path, env=path, check=True, capture_output=True)
+    monkeypatch.syspath_prepend(tmp_path)
+    run_study(study, tmp_path / "out")
     first, second = open_store(tmp_path / "out").rows(["seconds_solve", "rmse", "sharpness"])
     assert first["rmse"] != second["rmse"], "each run has a seed of its own"
     assert first["sharpness"] == pytest.approx(2 * 1.6449 * 2**0.5, rel=1e-4)
