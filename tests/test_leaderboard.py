@@ -8,11 +8,18 @@ import mne
 import numpy as np
 import pytest
 
+from benchmarks import invertmeeg
 from calibrain.calibration.coverage import combine, coverage_curve
 from calibrain.head.leadfield import Leadfield
 from calibrain.recording.leadfield import as_forward
 from calibrain.solvers.gamma_map import gamma_map as our_gamma_map
-from calibrain.study.mne_methods import depth_prior, gamma_map, implied_variances, minimum_norm
+from calibrain.study.mne_methods import (
+    depth_prior,
+    gamma_map,
+    implied_variances,
+    linear_posterior,
+    minimum_norm,
+)
 
 pytest.importorskip("pyarrow")
 
@@ -318,3 +325,40 @@ def test_gamma_map_that_did_not_converge_says_so(measured):
     lf, y, noise = measured
     with pytest.raises(ValueError, match="raise maxit, or lower tol"):
         gamma_map(lf, y, noise, maxit=3)
+
+
+# ---- invertmeeg, without it
+
+
+@pytest.fixture
+def electrodes():
+    lf = Leadfield.random(20, 60, seed=8)
+    return replace(lf, data=lf.data - lf.data.mean(0))
+
+
+def test_a_method_that_knows_variances_up_to_a_factor_gets_that_of_the_noise(
+    electrodes, monkeypatch
+):
+    rng = np.random.default_rng(0)
+    G, noise, alpha = electrodes.matrix(), 0.3, 7.0
+    relative = rng.uniform(0, 1, size=60)
+
+    def linear(solver, forward, evoked):
+        Y = 1e6 * evoked.data
+        assert np.abs(Y.mean(0)).max() < 1e-12
+        kernel = relative[:, None] * G.T @ np.linalg.inv((G * relative) @ G.T + alpha * np.eye(20))
+        return 1e-9 * kernel @ Y
+
+    monkeypatch.setattr(invertmeeg, "ask", linear)
+    y = rng.normal(size=(20, 30))
+    mean, cov = invertmeeg.gamma_map(electrodes, y, noise)
+    prior = relative * noise / alpha
+    wanted, variances = linear_posterior(G, y - y.mean(0), noise, prior)
+    np.testing.assert_allclose(mean, wanted, rtol=1e-8)
+    np.testing.assert_allclose(cov, variances, rtol=1e-6)
+
+
+def test_without_its_environment_it_says_how_to_make_one(electrodes, monkeypatch, tmp_path):
+    monkeypatch.setattr(invertmeeg, "ENV", tmp_path / "none")
+    with pytest.raises(RuntimeError, match=r"python -m benchmarks\.invertmeeg makes it"):
+        invertmeeg.gamma_map(electrodes, np.ones((20, 3)), 1.0)

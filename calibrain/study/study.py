@@ -175,15 +175,26 @@ def made_by(
 class _Pace:
     "How many runs make a batch"
 
-    def __init__(self, seconds: float):
+    def __init__(
+        self,
+        seconds: float,  # That a batch should take
+    ):
         self.wanted = seconds
         self.each: float | None = None  # That a run takes, s
 
-    def learn(self, n: int, seconds: float) -> None:
+    def learn(
+        self,
+        n: int,  # Runs of a batch that came in
+        seconds: float,  # That it took
+    ) -> None:
         new = seconds / n
         self.each = new if self.each is None else 0.7 * self.each + 0.3 * new
 
-    def take(self, queue: deque, n_workers: int) -> list:
+    def take(
+        self,
+        queue: deque,  # Runs that wait; some are taken out
+        n_workers: int,  # How many batches are worked on at once
+    ) -> list:  # `Run`s
         "The next batch"
         size = 6.0
         if self.each is not None:
@@ -197,7 +208,13 @@ class _Pace:
 class _Work:
     "Batches handed out, and what comes of them"
 
-    def __init__(self, pool: Pool, runs: Sequence[Run], keep: Callable, seconds: float):
+    def __init__(
+        self,
+        pool: Pool,  # What does the work
+        runs: Sequence[Run],  # What is to be done
+        keep: Callable,  # Is given each finished `Batch`
+        seconds: float,  # How long a batch should take
+    ):
         self.pool = pool
         self.queue = deque(runs)
         self.suspects: deque = deque()  # Runs whose process died
@@ -268,8 +285,11 @@ class _CtrlC:
     Where an exception strikes, a pool may hold a lock, or Python may be unable to pass it on.
     """
 
-    def __init__(self, at_once: bool):
-        self.at_once = at_once  # Where this process does the work
+    def __init__(
+        self,
+        at_once: bool,  # Whether to stop in the middle: where this process does the work
+    ):
+        self.at_once = at_once
         self.came = False
         self.before: Any = None
 
