@@ -38,8 +38,10 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "study.store": ["open_store"],
     "study.report": ["study_report"],
     "study.experiments": ["pooled_outcomes", "run_experiments", "summary_rows"],
+    "study.leaderboard": ["leaderboard"],
     "published.uncertainty_estimator": ["UncertaintyEstimator"],
     "published.metric_evaluator": ["MetricEvaluator"],
     "published.uncertainty_calibrator": ["UncertaintyCalibrator"],
     "published.leadfield_builder": ["LeadfieldBuilder"],
+    "published.data_generator": ["DataGenerator"],
 })

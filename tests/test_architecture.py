@@ -32,7 +32,10 @@ MAY_IMPORT = {
     "recording": {"core", "posterior", "head", "solvers", "estimator", "calibration"},
     "calibration": {"core", "posterior"},
     "evaluation": {"core", "posterior", "calibration"},
-    "published": {"core", "posterior", "head", "simulation", "calibration", "evaluation"},
+    "published": {
+        *("core", "posterior", "head", "simulation", "solvers", "estimator"),
+        *("calibration", "evaluation", "utils"),
+    },
     "viz": {"core", "posterior", "head", "calibration", "evaluation"},
     "passport": {
         *("core", "posterior", "head", "simulation", "solvers", "recording", "calibration", "viz"),
@@ -80,6 +83,9 @@ MAY_USE_LATE = {  # imported inside a function only
     "calibration.exceedance_map": {"sklearn"},
     "calibration.level_map": {"sklearn"},
     "passport.passport": {"pandas"},
+    "published.data_generator": {"joblib", "pandas", "sklearn"},
+    "published.data_workflow": {"pandas"},
+    "published.posterior_summaries": {"h5py"},
     "recording.regions": {"pandas"},
     "passport.shift": {"sklearn"},
     "passport.runs": {"joblib"},
@@ -89,6 +95,8 @@ MAY_USE_LATE = {  # imported inside a function only
     "study.export": {"xarray"},
     "study.worker": {"joblib", "threadpoolctl"},
     "study.engine": {"joblib", "distributed"},
+    "study.entries": {"joblib"},
+    "study.mne_methods": {"mne"},
     "evaluation.errors": {"ot"},
     "explorers": {"mne"},
 }

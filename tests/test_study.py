@@ -7,6 +7,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import mne
 import numpy as np
 import pytest
 
@@ -286,6 +287,38 @@ def test_a_study_that_was_changed_says_what_is_new(copy, small):
     said.clear()
     store = run_study(small, copy.folder, say=said.append)
     assert store.status().n_left == 0 and store.status().n_orphans == 1
+
+
+def test_a_head_from_a_forward_solution(tmp_path):
+    "As a file of MNE-Python: what it sees is what a run solves, fixed and free"
+    cap = mne.channels.make_standard_montage("biosemi16")
+    info = mne.create_info(cap.ch_names, 100.0, "eeg", verbose="ERROR").set_montage(cap)
+    directions = np.random.default_rng(0).normal(size=(30, 3))
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    pos = dict(rr=0.05 * directions, nn=directions)
+    sphere = mne.make_sphere_model((0.0, 0.0, 0.0), 0.095, verbose="ERROR")
+    src = mne.setup_volume_source_space(pos=pos, sphere=sphere, verbose="ERROR")
+    forward = mne.make_forward_solution(info, None, src, sphere, meg=False, verbose="ERROR")
+    mne.write_forward_solution(tmp_path / "my-fwd.fif", forward, verbose="ERROR")
+    (tmp_path / "small.toml").write_text(
+        TEXT.replace('"head.npz"', '"my-fwd.fif"\nsensors = "eeg"').replace(
+            "[grid]", '[grid]\norientation = ["fixed", "free"]'
+        )
+    )
+    study = replace(read_study(tmp_path / "small.toml"), n_train=0, n_test=1)
+    store = run_study(study, tmp_path / "out")
+    assert store.status().n_done == len(study.runs()) == 24
+    theirs = forward["sol"]["data"]
+    for name, k in (("fixed", 1), ("free", 3)):
+        lf = study.heads["random"].pair(name).solved
+        assert (lf.n_sensors, lf.n_orient, lf.unit) == (16, k, "µV/nAm")
+        found = lf.data if k == 3 else lf.data[..., 0]
+        along = theirs.reshape(16, -1, 3)
+        along = along if k == 3 else np.einsum("msk,sk->ms", along, directions)
+        average_referenced = along - along.mean(0)
+        np.testing.assert_allclose(
+            found, 1e-3 * average_referenced, atol=1e-6 * np.abs(found).max()
+        )
 
 
 def test_a_head_that_was_changed_makes_new_runs(folder, tmp_path):

@@ -21,7 +21,10 @@ from .worker import Bench, run_batch, set_up
 class Pool:
     "What does batches of runs"
 
-    def __init__(self, bench: Bench):
+    def __init__(
+        self,
+        bench: Bench,  # What runs share
+    ):
         self.name = uuid.uuid4().hex
         self.bench = bench
 
@@ -29,7 +32,10 @@ class Pool:
         "How many batches are worked on at once"
         return 1
 
-    def submit(self, runs: Sequence[Run]) -> Future:
+    def submit(
+        self,
+        runs: Sequence[Run],  # What is to be done, in this order
+    ) -> Future:  # Of a `Batch`
         "Begin a batch"
         raise NotImplementedError
 
@@ -37,18 +43,27 @@ class Pool:
         "Be ready again after a process died; say whether other batches were lost with it"
         return False
 
-    def close(self, at_once: bool = False) -> None:
+    def close(
+        self,
+        at_once: bool = False,  # Whether to leave what is being worked on
+    ) -> None:
         "End, at once where somebody wants to leave"
 
 # %% ../../nbs/api/study/08_engine.ipynb #4dc71835
 class Here(Pool):
     "This process"
 
-    def __init__(self, bench: Bench):
+    def __init__(
+        self,
+        bench: Bench,  # What runs share
+    ):
         super().__init__(bench)
         set_up(self.name, bench, own_process=False)
 
-    def submit(self, runs: Sequence[Run]) -> Future:
+    def submit(
+        self,
+        runs: Sequence[Run],  # What is to be done, in this order
+    ) -> Future:  # Of a `Batch`
         done: Future = Future()
         done.set_result(run_batch(self.name, runs, own_process=False))
         return done
@@ -91,7 +106,10 @@ class Processes(Pool):
             env=_OF_PROCESSES,
         )
 
-    def submit(self, runs: Sequence[Run]) -> Future:
+    def submit(
+        self,
+        runs: Sequence[Run],  # What is to be done, in this order
+    ) -> Future:  # Of a `Batch`
         return self.executor.submit(run_batch, self.name, list(runs))
 
     def restart(self) -> bool:
@@ -99,7 +117,10 @@ class Processes(Pool):
         self.executor = self._fresh()
         return True
 
-    def close(self, at_once: bool = False) -> None:
+    def close(
+        self,
+        at_once: bool = False,  # Whether to leave what is being worked on
+    ) -> None:
         self.executor.shutdown(wait=not at_once, kill_workers=at_once)
         self.file.unlink(missing_ok=True)
 
@@ -150,10 +171,16 @@ class Cluster(Pool):
     def size(self) -> int:
         return max(1, sum(self.client.nthreads().values()))
 
-    def submit(self, runs: Sequence[Run]) -> Future:
+    def submit(
+        self,
+        runs: Sequence[Run],  # What is to be done, in this order
+    ) -> Future:  # Of a `Batch`
         return self.executor.submit(run_batch, self.name, list(runs), False)
 
-    def close(self, at_once: bool = False) -> None:
+    def close(
+        self,
+        at_once: bool = False,  # Whether to leave what is being worked on
+    ) -> None:
         self.executor.shutdown(wait=False)
         self.client.close(timeout=2)
         if self.cluster is not None:

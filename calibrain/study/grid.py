@@ -38,7 +38,7 @@ class Study:
 
     name: str  # What it is called
     heads: Mapping  # Name → what makes it, as `Head` takes it
-    solvers: Sequence  # Tables with `solver`, `noise`, `params` and, where it is another, `name`
+    solvers: Sequence  # Tables with `solver` or `call`, `noise`, `params`, `name`
     grid: Sequence | Mapping = ()  # Blocks: axis → its values
     sources: Mapping = field(default_factory=lambda: dict(erp={}))  # Name → ERP settings
     sensor_noise: Mapping = field(default_factory=lambda: dict(white={}))  # Name → `TimeModel`
@@ -236,6 +236,8 @@ def _recipes(self: Study) -> dict:  # Kind → name → text
     ways = {}
     for way in self.solvers:
         own = dict(solver=way.solver, params=way.params, noise=way.noise)
+        if way.entry is not None:  # nobody can tell from a path what a function does
+            own["name"] = way.name
         ways[way.name, way.noise] = _canonical(own), _canonical(own | kept)
     return dict(heads=heads, sources=sources, sensor_noise=noise, ways=ways)
 
@@ -320,13 +322,16 @@ def all_kept(
 @patch
 def as_dict(self: Study) -> dict:  # Plain values, as a TOML file has them
     "The study as it would be written"
-    kept = asdict(self)
+    kept = {f.name: getattr(self, f.name) for f in fields(self)}
     kept["heads"] = {name: _said_of(head) for name, head in self.heads.items()}
-    kept["solvers"] = [
-        dict(name=w.name, solver=w.solver, noise=w.noise, params=dict(w.params))
-        for w in self.solvers
-    ]
+    kept["solvers"] = [_said_of_way(way) for way in self.solvers]
     return json.loads(_canonical(kept))
+
+
+def _said_of_way(way: Way) -> dict:
+    "What was said of a solver, or of an entry"
+    asked = "solver" if way.entry is None else "call"
+    return {"name": way.name, asked: way.solver, "noise": way.noise, "params": dict(way.params)}
 
 
 def _said_of(head: Head) -> dict:

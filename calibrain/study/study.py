@@ -100,12 +100,17 @@ def left_to_do(
 def _needs_positions(study: Study, run: Run) -> bool:
     "Whether a solver has patches"
     way = study.way(run)
+    if way.entry is not None:
+        return False
     return "sigma" in way.bound().solver.takes() or bool(way.params.get("patches"))
 
 
 def _check_fits(study: Study, run: Run, pair: Pair) -> None:
-    "Refuse what a head cannot have"
+    "Refuse what a head cannot have, and a function that cannot be asked"
     lf = pair.solved
+    way = study.way(run)
+    if way.entry is not None:
+        way.entry.check(f"solvers.{way.name}.call", way.params)
     if run.nnz > lf.n_sources:
         must = f"at most {lf.n_sources}, the sources of heads.{run.head}"
         refuse(ValueError, "grid.nnz", must, run.nnz)

@@ -14,6 +14,7 @@ import numpy as np
 
 from ..core.checks import check_choice, refuse
 from ..solvers.bind import Bound, bind
+from .entries import Entry, entry_of
 
 # %% ../../nbs/api/study/12_ways.ipynb #2e0be7aa
 def check_known(
@@ -54,9 +55,10 @@ class Way(NamedTuple):
     "A solver with its parameters and one noise mode"
 
     name: str  # What it is called in tables
-    solver: str  # Its name in the registry
+    solver: str  # Its name in the registry, or the path of an entry
     noise: str  # "oracle", "baseline" or "adaptive_joint_learning"
     params: Mapping  # Its further arguments
+    entry: Entry | None = None  # A function that is asked in the place of a registered solver
 
     def bound(self) -> Bound:
         "The solver with its parameters"
@@ -83,8 +85,42 @@ def _check_way(where: str, way: Way) -> None:
         raise ValueError(f"{where} ({way.solver} with noise {way.noise!r}): {e}") from e
 
 
+_KEYS = ("solver", "call", "noise", "params", "name")
+
+
+def _entry(where: str, said: Mapping) -> Entry | None:
+    "A function that is asked, where it is no registered solver"
+    if ("solver" in said) == ("call" in said):
+        got = "both" if "solver" in said else repr(dict(said))
+        refuse(ValueError, where, "with a solver, or the call of a function", got)
+    if "call" not in said:
+        return None
+    if not isinstance(said.get("name"), str) or not said["name"]:
+        cure = "the name stands for what the function does: another name makes new runs"
+        refuse(ValueError, f"{where}.name", "given with a call", repr(said.get("name")), cure)
+    entry = entry_of(f"{where}.call", said["call"])
+    if entry.held is not None:
+        entry.check(f"{where}.call", said.get("params", {}))
+    return entry
+
+
+def _ways_of(where: str, said: Any) -> list:
+    "The ways of one table"
+    check_known(where, _check_table(where, said), _KEYS)
+    entry = _entry(where, said)
+    solver = said["solver"] if entry is None else entry.path
+    ways = []
+    for mode in check_values(f"{where}.noise", said.get("noise", "oracle")):
+        mode = check_choice(f"{where}.noise", mode, NOISE_MODES)
+        way = Way(said.get("name", solver), solver, mode, said.get("params", {}), entry)
+        if entry is None:
+            _check_way(where, way)
+        ways.append(way)
+    return ways
+
+
 def solver_ways(
-    solvers: Sequence,  # Tables with `solver`, `noise`, `params` and `name`, or `Way`s
+    solvers: Sequence,  # Tables with `solver` or `call`, `noise`, `params` and `name`, or `Way`s
 ) -> tuple:  # `Way`s
     "Every pair of solver and noise mode"
     ways = []
@@ -92,16 +128,7 @@ def solver_ways(
         if isinstance(said, Way):
             ways.append(said)
             continue
-        where = f"solvers[{i}]"
-        check_known(where, _check_table(where, said), ("solver", "noise", "params", "name"))
-        if "solver" not in said:
-            refuse(ValueError, where, "with a solver", repr(dict(said)))
-        label = said.get("name", said["solver"])
-        for mode in check_values(f"{where}.noise", said.get("noise", "oracle")):
-            mode = check_choice(f"{where}.noise", mode, NOISE_MODES)
-            way = Way(label, said["solver"], mode, said.get("params", {}))
-            _check_way(where, way)
-            ways.append(way)
+        ways += _ways_of(f"solvers[{i}]", said)
     twins = [(w.name, w.noise) for w in ways]
     for twin in twins:
         if twins.count(twin) > 1:

@@ -15,6 +15,7 @@ _drawing, _, _drawn = lazy_loader.attach(__name__, submod_attrs={
     "regions": ["draw_regions"],
     "recalibration": ["draw_before_after", "draw_calibration_error", "draw_calibration_grid", "draw_level_map"],
     "sweep": ["draw_sweep"],
+    "leaderboard": ["draw_leaderboard"],
     "patches": ["draw_bump", "draw_widths"],
     "cortex": ["VIEWS", "draw_cortex"],
     "topographies": ["draw_topography", "draw_topographies"],
