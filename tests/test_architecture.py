@@ -44,8 +44,8 @@ MAY_IMPORT = {
     "arguments": {"core"},
     "utils": {"core"},  # the one module of calibrain 1.0 that its scripts import by its path
 }
-for record in ("recording.regions", "recording.predictive"):  # records that draw themselves
-    MAY_IMPORT[record] = MAY_IMPORT["recording"] | {"viz"}
+for record in ("regions", "predictive", "nave"):  # records that draw themselves
+    MAY_IMPORT[f"recording.{record}"] = MAY_IMPORT["recording"] | {"viz"}
 MAY_IMPORT["demo"] = {*MAY_IMPORT} - {"recording", "published", "utils"}
 MAY_IMPORT["cli"] = {*MAY_IMPORT} - {"published", "utils"}
 MAY_IMPORT["explorers"] = {*MAY_IMPORT} - {"cli", "published", "utils"}

@@ -12,6 +12,7 @@ import mne
 import numpy as np
 from fastcore.basics import patch
 
+from ..core.archive import arrays_below
 from ..posterior.mixture import Mixture
 from ..posterior.result import Result
 from ..solvers.analytic import as_samples
@@ -32,16 +33,32 @@ def _field_cov(L: np.ndarray, p, mean: np.ndarray) -> np.ndarray:  # `(rank, ran
         off -= part.weight
     return cov + max(off, 0) * mean @ mean.T / p.n_times
 
+# %% ../../nbs/api/recording/18_fit.ipynb #818baf72
+def _information(L: np.ndarray, p, noise: np.ndarray) -> tuple:  # Of `(n_on * k, n_on * k)`
+    "What the data say of the amplitudes of each state"
+    if not isinstance(p, Mixture):
+        return ()
+    k = np.arange(p.n_orient)
+    found = []
+    for state, size in zip(p.states, noise):
+        columns = (state.atoms[:, None] * p.n_orient + k).ravel()
+        G = L[:, columns] if p.S is None else L @ p.S[:, columns]
+        found.append(G.T @ G / size)
+    return tuple(found)
+
 # %% ../../nbs/api/recording/18_fit.ipynb #47eaf216
+def _noise_by_state(result: Result) -> np.ndarray:  # `(n_states,)`; of a Gaussian `(1,)`
+    "Variance of the model's noise at a sample, state by state"
+    factor = np.atleast_1d(result.get("noise_factor", 1.0))
+    share = max(result.get("n_components", 1), 1) / result.posterior.n_times
+    return result.noise_var * (1 + (factor - 1) * share)
+
+
 def _model_noise(result: Result, rank: int) -> np.ndarray:  # `(rank,)`
     "Variance that the model's noise has in whitened data"
     if "lambdas" in result:
         return np.array(result["lambdas"], dtype=float)
-    size = result.noise_var
-    if "noise_factor" in result:
-        share = max(result["n_components"], 1) / result.posterior.n_times
-        size *= 1 + (float(np.mean(result["noise_factor"])) - 1) * share
-    return np.full(rank, float(size))
+    return np.full(rank, _noise_by_state(result).mean())
 
 # %% ../../nbs/api/recording/18_fit.ipynb #e07f9aae
 @dataclass(frozen=True, eq=False, repr=False)
@@ -55,6 +72,7 @@ class Fit:
     before: np.ndarray  # Before the stimulus, `(rank, n_samples)`; none where nothing was measured
     W: np.ndarray  # The whitener, `(rank, n_sensors)`, in 1/µV, 1/fT or 1/(fT/cm)
     info: mne.Info  # Of the sensors
+    information: tuple = ()  # What the data say of the amplitudes of each state of a mixture
     learned: bool = False  # Whether the model's noise was learned from the same data
 
     def __repr__(self) -> str:
@@ -81,6 +99,7 @@ def fit_of(
         before,
         W,
         info,
+        _information(L, p, _noise_by_state(result)),
         learned=recording.noise_var is None,
     )
 
@@ -123,6 +142,7 @@ def to_arrays(self: Fit) -> dict:  # Name → array
     out["kinds"] = np.array(self.info.get_channel_types())
     out["loc"] = np.array([channel["loc"] for channel in channels])
     out["coil"] = np.array([int(channel["coil_type"]) for channel in channels])
+    out |= {f"information/{i}": one for i, one in enumerate(self.information)}
     out["learned"] = np.array(self.learned)
     out["sfreq"] = np.array(self.info["sfreq"])
     return out
@@ -133,4 +153,7 @@ def fit_from_arrays(
 ) -> Fit:  # The fit
     "A fit from plain arrays"
     kept = {name: arrays[name] for name in _ARRAYS}
-    return Fit(**kept, info=_info_from(arrays), learned=bool(arrays["learned"]))
+    information = tuple(arrays_below(arrays, "information/").values())
+    return Fit(
+        **kept, info=_info_from(arrays), information=information, learned=bool(arrays["learned"])
+    )

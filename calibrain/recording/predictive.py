@@ -199,8 +199,8 @@ def _of_pattern(check: PredictiveCheck) -> str:
 
 def _of_power(check: PredictiveCheck) -> str:
     "How much is left"
-    against = "of the noise before the stimulus" if check.from_baseline else "of the noise said"
-    return f"what is left is {check.ratio:.2f} times that {against}"
+    against = "before the stimulus" if check.from_baseline else "that was said"
+    return f"what is left is {check.ratio:.2f} times the noise {against}"
 
 
 def _misfit(check: PredictiveCheck) -> str:
