@@ -82,6 +82,7 @@ MAY_USE_LATE = {  # imported inside a function only
     "calibration.level_map": {"sklearn"},
     "passport.passport": {"pandas"},
     "recording.regions": {"pandas"},
+    "recording.arrays": {"xarray"},
     "passport.shift": {"sklearn"},
     "passport.runs": {"joblib"},
     "study.heads": {"mne"},

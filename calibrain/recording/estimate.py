@@ -20,7 +20,7 @@ from ..core.progress import progress_bar
 from ..core.warnings import NoiseWarning, PlausibilityWarning, warn
 from ..head.leadfield import Leadfield
 from ..posterior.result import Result
-from . import contrast, nave, predictive, read_outs  # noqa: F401 (its methods)
+from . import arrays, contrast, nave, predictive, read_outs  # noqa: F401 (methods)
 from .bound import bind_to_recording
 from .diagnosis import baseline_power
 from .fit import Fit, fit_of
