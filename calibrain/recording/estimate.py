@@ -20,12 +20,21 @@ from ..core.progress import progress_bar
 from ..core.warnings import NoiseWarning, PlausibilityWarning, warn
 from ..head.leadfield import Leadfield
 from ..posterior.result import Result
-from . import arrays, contrast, nave, predictive, read_outs  # noqa: F401 (methods)
+from calibrain.recording import (  # noqa: F401 (methods of an EvokedPosterior)
+    arrays,
+    contrast,
+    nave,
+    predictive,
+    read_outs,
+    report,
+)
 from .bound import bind_to_recording
 from .diagnosis import baseline_power
 from .fit import Fit, fit_of
 from .input import as_conditions, baseline_samples, check_data, time_window
 from .leadfield import as_forward
+from .loose import loose_orientation
+from .methods import settings_of
 from .posterior import EvokedPosterior
 from .time import baseline_factor, time_correlation
 from .whitened import WhitenedForward, whitened_forward
@@ -327,7 +336,10 @@ def estimate_evoked(
     lf = head.leadfield
     _check_calibration(calibration, conditions, head, bound, noise)
     bound = bound.told(lf.n_orient, lf.coords, None, progress and not many, "orientation")
-    where = _where(head, forward) | fields
+    settings = settings_of(
+        bound, head, noise, noise_cov, depth, loose_orientation(orientation, loose)[1]
+    )
+    where = _where(head, forward) | fields | dict(settings=settings)
     longest = max(window.stop - window.start for window in windows)
     quiet = conditions if average else _first(evoked)
     known = _Noise(noise, noise_cov, _time_cov(bound, quiet, head, longest), not average)

@@ -53,6 +53,7 @@ class EvokedPosterior:
     power: dict = field(default_factory=dict)  # Whitened power by name; the noise has 1
     calibration: Calibration | None = None  # Maps that error bars go through, of a passport
     normals: np.ndarray | None = None  # Across the cortex, unit vectors, `(n_sources, 3)`
+    settings: dict[str, str] = field(default_factory=dict)  # How it was made, in words
     fit: Fit | None = None  # The data it was made from, and what is left of them, where known
 
     @property
@@ -278,6 +279,8 @@ def save(
         out[f"vertices/{i}"] = np.asarray(vertices)
     for name, value in self.power.items():
         out[f"power/{name}"] = value
+    for name, text in self.settings.items():
+        out[f"settings/{name}"] = text
     if self.calibration is not None:
         for name, value in self.calibration.to_arrays().items():
             out[f"calibration/{name}"] = value
@@ -309,6 +312,7 @@ def load(
         normals=arrays.get("normals"),
         power={name: float(v) for name, v in arrays_below(arrays, "power/").items()},
         calibration=calibration_from_arrays(applied) if applied else None,
+        settings={name: str(text) for name, text in arrays_below(arrays, "settings/").items()},
         fit=fit_from_arrays(fit) if fit else None,
         **texts,
         **numbers,
