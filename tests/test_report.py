@@ -43,25 +43,25 @@ def test_the_page_needs_nothing_else(tmp_path):
     assert list(tmp_path.iterdir()) == [page]  # nothing is left beside it
 
 
-def test_regions_and_a_loaded_file(tmp_path):
-    est = test_nave.estimate(orientation="fixed")
+@pytest.mark.filterwarnings("ignore")
+def test_a_report_of_mne(tmp_path):
+    "Regions of a sampler from a file, and noise alone, which has no maps"
+    found = mne.Report(title="session", verbose="ERROR")
+    est = test_nave.estimate("spike_slab", orientation="free")
     again = EvokedPosterior.load(est.save(tmp_path / "tone.npz"))
     assert again.settings == est.settings
     half = np.arange(80) < 40
-    page = again.report(tmp_path / "tone.html", labels={"one half": half, "the other": ~half})
-    assert "Regions" in titles(page) and "one half" in page.read_text(encoding="utf-8")
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_a_report_of_mne(tmp_path):
-    "Of a sampler, whose variance moves, and of noise alone, which has no maps"
-    found = mne.Report(title="session", verbose="ERROR")
-    test_nave.estimate("spike_slab", orientation="free").add_to_report(found, section="sampled")
+    again.add_to_report(found, section="sampled", labels={"one half": half, "the other": ~half})
     test_nave.estimate(size=0.0, orientation="fixed").add_to_report(found)
     path = tmp_path / "session.html"
     found.save(path, open_browser=False, verbose="ERROR")
     text = path.read_text(encoding="utf-8")
-    assert "sampled" in text and "Sources: a tone" in text and "nothing found" in text
+    assert (
+        "sampled" in text
+        and "one half" in text
+        and "Sources: a tone" in text
+        and "nothing found" in text
+    )
 
 
 def test_a_passport_is_told():
