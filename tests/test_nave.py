@@ -12,11 +12,15 @@ from scipy import linalg, sparse
 from calibrain import EvokedPosterior, contrast, estimate_evoked
 from calibrain.core.warnings import NothingFoundWarning
 from calibrain.head.leadfield import Leadfield
+from calibrain.head.prepared import prepare
 from calibrain.posterior.gaussian import Posterior
+from calibrain.recording.fit import fit_of
 from calibrain.recording.nave import quieter_state
 from calibrain.solvers.compressed import Compressed
 from calibrain.solvers.given_support import Amplitudes, gaussian_state
 from calibrain.solvers.slots import Visited
+from calibrain.solvers.solve import MatchedRecording
+from calibrain.solvers.spike_slab import spike_slab
 
 NAVE = 20
 
@@ -207,6 +211,25 @@ def test_what_data_say_is_never_more_than_the_posterior_knows():
             R = U * np.sqrt(np.maximum(w, 0))
             shares = linalg.eigvalsh(R.T @ H @ R)
             assert shares.min() > -1e-9 and shares.max() < 1 + 1e-9
+
+
+def test_the_noise_of_a_state_is_that_of_its_amplitudes():
+    "Each state has a noise factor of its own, on the components that were sampled on"
+    rng = np.random.default_rng(0)
+    G = rng.normal(size=(12, 20))
+    y = 4 * G[:, [3]] * np.sin(np.arange(15) / 3) + rng.normal(size=(12, 15))
+    result = spike_slab(G, y, 1.0, **QUICK)
+    factors = rng.uniform(1, 30, len(result.posterior.states))
+    result = replace(result, entries=result.entries | dict(noise_factor=factors, n_components=4))
+    names = [f"EEG {i:03d}" for i in range(12)]
+    recorded = MatchedRecording(prepare(G), y)
+    fit = fit_of(result, recorded, G, y[:, :0], mne.create_info(names, 100.0, "eeg"))
+    of = Amplitudes(G, 1, Compressed(y, 4.0, 4, result.noise_var, np.nan, y))
+    for state, factor, H in zip(result.posterior.states, factors, fit.information):
+        columns = G[:, state.atoms]
+        np.testing.assert_allclose(H, columns.T @ columns / of.noise(factor), rtol=1e-12)
+    mean = np.mean([of.noise(factor) for factor in factors])
+    np.testing.assert_allclose(fit.noise, np.full(12, mean), rtol=1e-12)
 
 
 # ---- how many epochs
