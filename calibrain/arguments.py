@@ -78,6 +78,7 @@ def parser() -> argparse.ArgumentParser:  # The parser
         default=41,
         help="seed of the simulated problem (default: 41, the tutorial's)",
     )
+    _add_estimate(commands)
     _add_calibrate(commands)
     _add_study(commands)
     return top
@@ -90,6 +91,14 @@ def _add_out(command) -> None:
     )
 
 
+def _add_head(command) -> None:
+    "Files of a head, and how its sources are modelled"
+    command.add_argument("forward", metavar="FWD", type=Path, help="forward solution, -fwd.fif")
+    command.add_argument("cov", metavar="COV", type=Path, help="noise covariance, -cov.fif")
+    command.add_argument("--orientation", default="auto", help="fixed, free, meg2, loose or auto")
+    command.add_argument("--noise", default="given", help="given, baseline or learn")
+
+
 def _add_calibrate(commands) -> None:
     "What can be said to `calibrain calibrate`"
     one = commands.add_parser(
@@ -98,8 +107,7 @@ def _add_calibrate(commands) -> None:
         description="Simulate on a head with its noise, calibrate the error bars of solvers, test "
         "them, and write a passport, a table and a page. What was interrupted goes on where it was.",
     )
-    one.add_argument("forward", metavar="FWD", type=Path, help="forward solution, -fwd.fif")
-    one.add_argument("cov", metavar="COV", type=Path, help="noise covariance, -cov.fif")
+    _add_head(one)
     one.add_argument(
         "evoked", metavar="AVE", type=Path, nargs="?", help="the response, -ave.fif (optional)"
     )
@@ -111,8 +119,6 @@ def _add_calibrate(commands) -> None:
         action="append",
         help="a solver, repeated for several (default: spike_slab)",
     )
-    one.add_argument("--orientation", default="auto", help="fixed, free, meg2, loose or auto")
-    one.add_argument("--noise", default="given", help="given, baseline or learn")
     one.add_argument(
         "--mismatch", default="moderate", help="none, small, moderate, large, or degrees"
     )
@@ -127,6 +133,44 @@ def _add_calibrate(commands) -> None:
         help="error bars on the safe side, whatever the number of runs",
     )
     one.add_argument("--seed", metavar="N", type=_seed, default=0, help="seed (default: 0)")
+
+# %% ../nbs/api/commands/04_arguments.ipynb #8e5aac0b
+def _add_estimate(commands) -> None:
+    "What can be said to `calibrain estimate`"
+    one = commands.add_parser(
+        "estimate",
+        help="sources of a response with error bars, as files and a page",
+        description="Estimate the sources of each condition of a response; write mean, standard "
+        "deviation and intervals in MNE-Python's formats, the posterior, regions, a report and a "
+        "sidecar. What is there already is left as it is.",
+    )
+    one.add_argument("evoked", metavar="AVE", type=Path, help="the response, -ave.fif")
+    _add_head(one)
+    _add_out(one)
+    one.add_argument(
+        "--condition",
+        metavar="NAME",
+        action="append",
+        help="a condition of AVE, by name or number, repeated for several (default: all)",
+    )
+    one.add_argument("--tmin", metavar="S", type=float, help="start of the window, s")
+    one.add_argument("--tmax", metavar="S", type=float, help="end of the window, s")
+    one.add_argument("--solver", metavar="NAME", default="gamma_map_sflex", help="a solver")
+    one.add_argument("--depth", metavar="X", type=float, help="depth weighting, 0 to 1")
+    one.add_argument(
+        "--labels",
+        metavar="PATH",
+        type=Path,
+        action="append",
+        help="a .label file or a folder of them, repeated for several",
+    )
+    one.add_argument(
+        "--calibration", metavar="PASSPORT", type=Path, help="passport of this head, .npz"
+    )
+    one.add_argument(
+        "--level", metavar="P", type=float, default=0.95, help="of the intervals (default: 0.95)"
+    )
+    one.add_argument("--overwrite", action="store_true", help="replace conditions that are there")
 
 # %% ../nbs/api/commands/04_arguments.ipynb #08670484
 def _shard(text) -> tuple[int, int]:

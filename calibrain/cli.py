@@ -368,6 +368,10 @@ def main(
             from calibrain.study.command import study_command
 
             return study_command(args, _say, _complain)
+        if args.command == "estimate":
+            from calibrain.passport.estimate_command import estimate_command
+
+            return estimate_command(args, _say, _complain)
         from calibrain.passport.command import calibrate_command
 
         return calibrate_command(args, _say, _complain)

@@ -47,7 +47,8 @@ MAY_IMPORT = {
     "arguments": {"core"},
     "utils": {"core"},  # the one module of calibrain 1.0 that its scripts import by its path
 }
-MAY_IMPORT["recording.regions"] = MAY_IMPORT["recording"] | {"viz"}  # a record that draws itself
+for record in ("regions", "predictive", "nave", "report"):  # records that draw themselves
+    MAY_IMPORT[f"recording.{record}"] = MAY_IMPORT["recording"] | {"viz"}
 MAY_IMPORT["demo"] = {*MAY_IMPORT} - {"recording", "published", "utils"}
 MAY_IMPORT["cli"] = {*MAY_IMPORT} - {"published", "utils"}
 MAY_IMPORT["explorers"] = {*MAY_IMPORT} - {"cli", "published", "utils"}
@@ -87,6 +88,7 @@ MAY_USE_LATE = {  # imported inside a function only
     "published.data_workflow": {"pandas"},
     "published.posterior_summaries": {"h5py"},
     "recording.regions": {"pandas"},
+    "recording.arrays": {"xarray"},
     "passport.shift": {"sklearn"},
     "passport.runs": {"joblib"},
     "study.heads": {"mne"},

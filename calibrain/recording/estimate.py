@@ -20,15 +20,24 @@ from ..core.progress import progress_bar
 from ..core.warnings import NoiseWarning, PlausibilityWarning, warn
 from ..head.leadfield import Leadfield
 from ..posterior.result import Result
-from . import contrast, read_outs  # noqa: F401 (methods of an EvokedPosterior)
+from calibrain.recording import (  # noqa: F401 (methods of an EvokedPosterior)
+    arrays,
+    contrast,
+    nave,
+    predictive,
+    read_outs,
+    report,
+)
 from .bound import bind_to_recording
 from .diagnosis import baseline_power
+from .fit import Fit, fit_of
 from .input import as_conditions, baseline_samples, check_data, time_window
 from .leadfield import as_forward
+from .loose import loose_orientation
+from .methods import settings_of
 from .posterior import EvokedPosterior
 from .time import baseline_factor, time_correlation
 from .whitened import WhitenedForward, whitened_forward
-from ..solvers.analytic import as_samples
 from ..solvers.bind import Bound
 from ..solvers.solve import MatchedRecording, solve_recording
 
@@ -92,13 +101,6 @@ def _match(e: mne.Evoked, head: WhitenedForward, window: slice, noise: _Noise) -
     return _Condition(e, recording, float(times[0]), baseline_samples(e, white), baseline)
 
 # %% ../../nbs/api/recording/02_estimate.ipynb #355fff09
-def _residual_power(L: np.ndarray, y: np.ndarray, result: Result) -> tuple[float, float]:
-    "Mean square of what the posterior mean leaves, and of what the posterior expects to be left"
-    residual = np.mean((y - L @ as_samples(result.posterior.mean)) ** 2)
-    spread = result.posterior.read_out_var(L).mean()
-    return float(residual), float(residual + spread)
-
-
 FACTOR_FAR = 3.0  # Noise factors beyond this many times the baseline's are no chance
 
 
@@ -124,18 +126,11 @@ def _noise_factors(condition: _Condition, result: Result, band: float | None) ->
 
 
 def _power(
-    condition: _Condition, head: WhitenedForward, result: Result, band: float | None
+    condition: _Condition, fit: Fit, result: Result, band: float | None
 ) -> dict:  # By name, in multiples of the noise of one epoch
     "How strong baseline and data are, and what is left of them"
-    nave = condition.evoked.nave
-    y = as_samples(condition.recording.data)
-    residual, expected = _residual_power(head.plain.L, y, result)
-    power = {}
-    if condition.baseline is not None:
-        power["baseline"] = condition.baseline
-    power["data"] = nave * float(np.mean(y**2))
-    power["residual"] = nave * residual
-    power["expected_residual"] = nave * expected
+    power = {} if condition.baseline is None else dict(baseline=condition.baseline)
+    power |= fit.powers(condition.evoked.nave)
     if "noise_factor" in result:
         power |= _noise_factors(condition, result, band)
     return power
@@ -162,6 +157,8 @@ def _posterior(
     result = solve_recording(bound, condition.recording)
     _check_result(result, bound.name)
     result = head.unweighted(result)
+    info = mne.pick_info(e.info, [e.ch_names.index(name) for name in head.names])
+    fit = fit_of(result, condition.recording, head.plain.L, condition.before, info)
     return EvokedPosterior(
         result,
         coords=head.leadfield.coords,
@@ -171,7 +168,8 @@ def _posterior(
         tstep=1 / e.info["sfreq"],
         comment=e.comment or "",
         nave=e.nave,
-        power=_power(condition, head, result, bound.arguments.get("band")),
+        power=_power(condition, fit, result, bound.arguments.get("band")),
+        fit=fit,
         **where,
     )
 
@@ -338,7 +336,10 @@ def estimate_evoked(
     lf = head.leadfield
     _check_calibration(calibration, conditions, head, bound, noise)
     bound = bound.told(lf.n_orient, lf.coords, None, progress and not many, "orientation")
-    where = _where(head, forward) | fields
+    settings = settings_of(
+        bound, head, noise, noise_cov, depth, loose_orientation(orientation, loose)[1]
+    )
+    where = _where(head, forward) | fields | dict(settings=settings)
     longest = max(window.stop - window.start for window in windows)
     quiet = conditions if average else _first(evoked)
     known = _Noise(noise, noise_cov, _time_cov(bound, quiet, head, longest), not average)

@@ -25,6 +25,7 @@ from ..posterior.below import above
 from ..posterior.exceedance import exceedance as probability_above
 from ..posterior.mixture import Mixture
 from ..posterior.result import Result, result_from_arrays, result_to_arrays
+from .fit import Fit, fit_from_arrays
 from .peak import SourcePeak, strongest_source
 
 # %% ../../nbs/api/recording/03_posterior.ipynb #1a939103
@@ -52,6 +53,8 @@ class EvokedPosterior:
     power: dict = field(default_factory=dict)  # Whitened power by name; the noise has 1
     calibration: Calibration | None = None  # Maps that error bars go through, of a passport
     normals: np.ndarray | None = None  # Across the cortex, unit vectors, `(n_sources, 3)`
+    settings: dict[str, str] = field(default_factory=dict)  # How it was made, in words
+    fit: Fit | None = None  # The data it was made from, and what is left of them, where known
 
     @property
     def posterior(self) -> Any:  # A `Posterior` or a `Mixture`
@@ -276,9 +279,14 @@ def save(
         out[f"vertices/{i}"] = np.asarray(vertices)
     for name, value in self.power.items():
         out[f"power/{name}"] = value
+    for name, text in self.settings.items():
+        out[f"settings/{name}"] = text
     if self.calibration is not None:
         for name, value in self.calibration.to_arrays().items():
             out[f"calibration/{name}"] = value
+    if self.fit is not None:
+        for name, value in self.fit.to_arrays().items():
+            out[f"fit/{name}"] = value
     return write_arrays(path, out | result_to_arrays(self.result))
 
 
@@ -293,6 +301,7 @@ def load(
         got = f"{path} with {', '.join(list(arrays)[:5]) or 'nothing'}"
         refuse(ValueError, "path", "a file with an evoked posterior", got)
     applied = arrays_below(arrays, "calibration/")
+    fit = arrays_below(arrays, "fit/")
     texts = {name: str(arrays[name]) if name in arrays else None for name in _TEXTS}
     numbers = {name: float(arrays[name]) for name in _NUMBERS}
     return cls(
@@ -303,6 +312,8 @@ def load(
         normals=arrays.get("normals"),
         power={name: float(v) for name, v in arrays_below(arrays, "power/").items()},
         calibration=calibration_from_arrays(applied) if applied else None,
+        settings={name: str(text) for name, text in arrays_below(arrays, "settings/").items()},
+        fit=fit_from_arrays(fit) if fit else None,
         **texts,
         **numbers,
     )

@@ -24,7 +24,7 @@ def _dataset(store: Store) -> Any:
     try:
         import xarray as xr
     except ImportError as e:
-        raise ImportError("NetCDF needs xarray: pip install xarray") from e
+        raise ImportError("NetCDF needs xarray: pip install 'calibrain[arrays]'") from e
     frame = store.results()
     for name in frame.select_dtypes("bool"):
         frame[name] = frame[name].astype(np.int8)

@@ -264,6 +264,18 @@ def colour_bar(
         bar.ax.axhspan(*np.clip([-threshold, threshold], norm.vmin, norm.vmax), color="0.8", lw=0)
     return ax
 
+# %% ../../nbs/api/viz/03_cortex.ipynb #53a41777
+def _cover(opacity: np.ndarray | None, cortex: Cortex) -> np.ndarray:  # `(n_vertices,)`
+    "How much of the cortex colours cover, at every vertex"
+    if opacity is None:
+        return np.ones(len(cortex.rr))
+    cure = "1 where a value is certain"
+    opacity = check_array("opacity", opacity, (len(cortex.sources),), cure)
+    if opacity.min() < 0 or opacity.max() > 1:
+        got = f"{opacity.min():g} to {opacity.max():g}"
+        refuse(ValueError, "opacity", "within 0 and 1", got, cure)
+    return np.nan_to_num(interpolate_on_cortex(opacity, cortex))
+
 # %% ../../nbs/api/viz/03_cortex.ipynb #74615a05
 def draw_cortex(
     values: np.ndarray,  # One number for each source, `(n_sources,)`
@@ -275,6 +287,7 @@ def draw_cortex(
     threshold: float | None = None,  # Values smaller than this in size show bare cortex
     limits: tuple | None = None,  # Lowest and highest value of the scale, or all there are
     diverging: bool | None = None,  # Whether from zero; `None`: if some values are negative
+    opacity: np.ndarray | None = None,  # Of colours over the cortex, `(n_sources,)`, 0 to 1
     ax: Axes | None = None,  # Where to draw, or a new figure
 ) -> Axes:  # The axes
     "A map on the cortex of values at its sources"
@@ -282,10 +295,14 @@ def draw_cortex(
     rows = rows_of_views(cortex, views)
     scale = colour_scale(np.asarray(values, float), limits, diverging)
     least = 0 if threshold is None else check_number("threshold", threshold, least=0)
-    known, tris, _ = refine(known_of_vertices(cortex, everywhere), cortex.tris)
+    columns = known_of_vertices(cortex, everywhere)
+    known, tris, _ = refine(np.c_[columns, _cover(opacity, cortex)], cortex.tris)
 
     def colour(vertex, light):
-        return cell_colours(known[:, 6], known[:, 7], light, scale, least)[vertex]
+        value, shade, cover = known[:, 6], known[:, 7], known[:, 9:]
+        bare = cell_colours(value, shade, light, scale, np.inf)
+        coloured = cell_colours(value, shade, light, scale, least)
+        return (bare + cover * (coloured - bare))[vertex]
 
     panels = [[paint_panel(known, tris, *view, colour) for view in row] for row in rows]
     ax = lay_out_scene(ax, rows, panels)
