@@ -20,7 +20,7 @@ from ..core.progress import progress_bar
 from ..core.warnings import NoiseWarning, PlausibilityWarning, warn
 from ..head.leadfield import Leadfield
 from ..posterior.result import Result
-from . import contrast, read_outs  # noqa: F401 (methods of an EvokedPosterior)
+from . import contrast, morph, read_outs  # noqa: F401 (methods of an EvokedPosterior)
 from .bound import bind_to_recording
 from .diagnosis import baseline_power
 from .input import as_conditions, baseline_samples, check_data, time_window
