@@ -45,6 +45,7 @@ MAY_IMPORT = {
     "utils": {"core"},  # the one module of calibrain 1.0 that its scripts import by its path
 }
 MAY_IMPORT["recording.regions"] = MAY_IMPORT["recording"] | {"viz"}  # a record that draws itself
+MAY_IMPORT["recording.group"] = MAY_IMPORT["recording"] | {"viz"}
 MAY_IMPORT["demo"] = {*MAY_IMPORT} - {"recording", "published", "utils"}
 MAY_IMPORT["cli"] = {*MAY_IMPORT} - {"published", "utils"}
 MAY_IMPORT["explorers"] = {*MAY_IMPORT} - {"cli", "published", "utils"}
@@ -81,6 +82,7 @@ MAY_USE_LATE = {  # imported inside a function only
     "calibration.level_map": {"sklearn"},
     "passport.passport": {"pandas"},
     "recording.regions": {"pandas"},
+    "recording.group": {"pandas"},
     "passport.shift": {"sklearn"},
     "passport.runs": {"joblib"},
     "study.heads": {"mne"},
