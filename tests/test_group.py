@@ -353,7 +353,12 @@ def test_subjects_that_do_not_go_together():
     a, b = e.regions(LABELS[:2]), e.regions(LABELS[1:3])
     cases = [
         ([a], ValueError, "of two subjects at least, got 1: one subject's own posterior"),
-        ([a, b], ValueError, r"estimates\['subject 2'\] must be of the first subject's regions"),
+        (
+            [a, b],
+            ValueError,
+            r"estimates\['subject 2'\] must be of the regions that the first.*got 50-rh",
+        ),
+        ([a, e.regions(LABELS[1::-1])], ValueError, "fewer of them, or another order"),
         ([a, e.regions(LABELS[:2], "sum")], ValueError, "mean of normal, nAm, got sum of normal"),
         ([a, (1.0, 2.0)], TypeError, "must be regions, as the first subject's are, got arrays"),
         ([a, replace(a, times=a.times + 0.1)], ValueError, "in one window, 50 to 100 ms"),
@@ -366,7 +371,7 @@ def test_subjects_that_do_not_go_together():
         ([(1.0, 1.0), (np.nan, 1.0)], ValueError, "must be finite"),
         ([(1.0, 1.0), (2.0, 0.0)], ValueError, "0 ± 0 is no certainty"),
         ([(np.ones((3, 2)), np.ones(3))] * 2, ValueError, r"of shape \(3, 2\).*std\[:, None\]"),
-        ([(np.ones(3), 1.0), (np.ones(4), 1.0)], ValueError, "of the first subject's arrays"),
+        ([(np.ones(3), 1.0), (np.ones(4), 1.0)], ValueError, r"of shape \(3,\), got shape \(4,\)"),
     ]
     for estimates, error, words in cases:
         with pytest.raises(error, match=words):

@@ -134,10 +134,14 @@ def _check_alike(name: str, where: _Place, first: _Place) -> None:
     if where.kind == "maps" and (where.places, where.what) != (first.places, first.what):
         must = f"on one brain, with the same vertices, {first.what or 'as the first'}"
         refuse(ValueError, called, must, where.what or "others", "est.morph(morph) of each")
+    if where.kind == "arrays" and where.places != first.places:
+        refuse(ValueError, called, f"of shape {first.places}", f"shape {where.places}")
     if where.places != first.places:
-        must = f"of the first subject's {first.kind}, {few_names(list(map(str, first.places)))}"
+        must = f"of the regions that the first subject has, {few_names(list(first.places))}"
         cure = "pass the same labels, in the same order, by the same names"
-        refuse(ValueError, called, must, few_names(list(map(str, where.places))), cure)
+        others = [place for place in where.places if place not in first.places]
+        got = few_names(others) if others else "fewer of them, or another order"
+        refuse(ValueError, called, must, got, cure)
     if (where.what, where.unit) != (first.what, first.unit):
         refuse(ValueError, called, f"{first.what}, {first.unit}", f"{where.what}, {where.unit}")
     if where.times is not None and first.times is not None:
