@@ -29,6 +29,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "head.template": ["template_leadfield"],
     "recording.estimate": ["EvokedPosterior", "estimate_evoked"],
     "recording.contrast": ["contrast"],
+    "recording.grand_average": ["grand_average"],
     "calibration.coverage": ["coverage_curve"],
     "calibration.recalibrate": ["IsotonicRecalibrator"],
     "calibration.conformal": ["ConformalCalibrator"],

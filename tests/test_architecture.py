@@ -47,7 +47,7 @@ MAY_IMPORT = {
     "arguments": {"core"},
     "utils": {"core"},  # the one module of calibrain 1.0 that its scripts import by its path
 }
-for record in ("regions", "predictive", "nave", "report"):  # records that draw themselves
+for record in ("regions", "predictive", "nave", "report", "group"):  # records that draw themselves
     MAY_IMPORT[f"recording.{record}"] = MAY_IMPORT["recording"] | {"viz"}
 MAY_IMPORT["demo"] = {*MAY_IMPORT} - {"recording", "published", "utils"}
 MAY_IMPORT["cli"] = {*MAY_IMPORT} - {"published", "utils"}
@@ -89,6 +89,7 @@ MAY_USE_LATE = {  # imported inside a function only
     "published.posterior_summaries": {"h5py"},
     "recording.regions": {"pandas"},
     "recording.arrays": {"xarray"},
+    "recording.group": {"pandas"},
     "passport.shift": {"sklearn"},
     "passport.runs": {"joblib"},
     "study.heads": {"mne"},

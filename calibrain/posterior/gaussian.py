@@ -82,6 +82,12 @@ def std(self: Posterior) -> np.ndarray:  # `(n_sources * n_orient,)`, nAm
     "Marginal posterior standard deviation of every source coefficient"
     return np.sqrt(self.var)
 
+
+@patch(as_prop=True)
+def prior_var(self: Posterior) -> np.ndarray:  # `(n_sources * n_orient,)`, nAm²
+    "Marginal prior variance of every source coefficient, before there were data"
+    return self.S.power(2) @ self.gamma
+
 # %% ../../nbs/api/posterior/01_gaussian.ipynb #e109e708
 @patch(as_prop=True)
 def blocks(self: Posterior) -> np.ndarray:  # `(n_sources, n_orient, n_orient)`, nAm²

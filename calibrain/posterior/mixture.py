@@ -176,12 +176,13 @@ def reached(self: Mixture) -> np.ndarray:  # `(n_sources,)`
 
 def _within_half(S: sparse.csc_array, k: int) -> sparse.csc_array:  # `(n_sources, n_atoms)`
     "Which sources are within half of the largest weight of each patch"
-    by_patch = abs(sparse.csc_array(S[::k, ::k]))
-    half = by_patch.max(axis=0).toarray().ravel() / 2
-    column = np.repeat(np.arange(len(half)), np.diff(by_patch.indptr))
-    is_within = by_patch.data >= half[column]
-    where = (by_patch.indices[is_within], column[is_within])
-    return sparse.csc_array((np.ones(len(where[0]), bool), where), shape=by_patch.shape)
+    within = [(a, b) for a in range(k) for b in range(k)]
+    squares = sparse.csc_array(sum(S[a::k, b::k].power(2) for a, b in within))
+    half = squares.max(axis=0).toarray().ravel() / 4
+    column = np.repeat(np.arange(len(half)), np.diff(squares.indptr))
+    is_within = squares.data >= half[column]
+    where = (squares.indices[is_within], column[is_within])
+    return sparse.csc_array((np.ones(len(where[0]), bool), where), shape=squares.shape)
 
 
 @patch(as_prop=True)

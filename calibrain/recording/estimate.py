@@ -23,6 +23,7 @@ from ..posterior.result import Result
 from calibrain.recording import (  # noqa: F401 (methods of an EvokedPosterior)
     arrays,
     contrast,
+    morph,
     nave,
     predictive,
     read_outs,

@@ -26,7 +26,7 @@ class SourcePeak:
     source: int  # Index of the source
     part: int  # Part of the source space that it is in; on the cortex 0 is left and 1 is right
     vertex: int  # Its vertex there
-    position: np.ndarray  # `(3,)`, m, head coordinates
+    position: np.ndarray | None  # `(3,)`, m, head coordinates; `None`: morphed, so not known
     time: float  # s
     amplitude: float  # Along its direction, nAm
     std: float  # Of that, nAm
@@ -38,12 +38,17 @@ class SourcePeak:
 
     def __str__(self) -> str:
         low, high = self.interval
-        at = ", ".join(f"{1e3 * c:.0f}" for c in self.position)
         text = f"{self.amplitude:.3g} nAm ({low:.3g} to {high:.3g}, {100 * self.level:g} %)"
-        text += f" at ({at}) mm, {1e3 * self.time:.0f} ms; {self.sign}"
+        text += f" at {self._place()}, {1e3 * self.time:.0f} ms; {self.sign}"
         if self.localisation is not None:
             text += f"; {_places_in_words(self.localisation)}"
         return text
+
+    def _place(self) -> str:
+        "Where it is, in words"
+        if self.position is None:
+            return f"vertex {self.vertex} of part {self.part}"
+        return "(" + ", ".join(f"{1e3 * c:.0f}" for c in self.position) + ") mm"
 
     def __repr__(self) -> str:
         return f"<SourcePeak: {self}>"
@@ -52,7 +57,7 @@ class SourcePeak:
         "A short table"
         low, high = self.interval
         rows = {
-            "place": ", ".join(f"{1e3 * c:.0f}" for c in self.position) + " mm",
+            "place": self._place(),
             "source": f"{self.source} (part {self.part}, vertex {self.vertex})",
             "time": f"{1e3 * self.time:.0f} ms",
             "amplitude": f"{self.amplitude:.3g} ± {self.std:.2g} nAm",
@@ -157,7 +162,7 @@ def _interval(
 
 def _set_around(e: Any, source: int) -> LocalisationSet | None:
     "The set that holds a source, or whose centre is nearest to it"
-    if not isinstance(e.posterior, Mixture):
+    if not isinstance(e.posterior, Mixture) or e.coords is None:
         return None
     sets = localise(replace(e.result, coords=e.coords))
     with_it = [one for one in sets if source in one.places]
@@ -187,7 +192,7 @@ def strongest_source(
         source,
         part,
         vertex,
-        position=e.coords[source],
+        position=None if e.coords is None else e.coords[source],
         time=float(e.times[sample]),
         amplitude=centre,
         std=std,

@@ -43,7 +43,7 @@ class EvokedPosterior:
     result: Result  # The solver's answer, in nAm; noise in multiples of one epoch's covariance
     space: str  # "surface", "volume" or "mixed"
     vertices: list  # Vertices that are sources, one array for each part of the source space
-    coords: np.ndarray  # Positions of the sources, `(n_sources, 3)`, m, head coordinates
+    coords: np.ndarray | None  # Positions of the sources, `(n_sources, 3)`, m, head coordinates
     basis: np.ndarray | None  # Q, directions of components, `(n_sources, 3, n_orient)`; `None`: xyz
     tmin: float  # Time of the first sample, s
     tstep: float  # Time between samples, s
@@ -307,7 +307,7 @@ def load(
     return cls(
         result_from_arrays(arrays),
         vertices=list(arrays_below(arrays, "vertices/").values()),
-        coords=arrays["coords"],
+        coords=arrays.get("coords"),
         basis=arrays.get("basis"),
         normals=arrays.get("normals"),
         power={name: float(v) for name, v in arrays_below(arrays, "power/").items()},

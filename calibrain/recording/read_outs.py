@@ -79,8 +79,12 @@ def _directions(e: EvokedPosterior, components: str) -> np.ndarray:  # `(n_sourc
     return Q
 
 
-def _block_diagonal(blocks: np.ndarray) -> sparse.csr_array:  # `(n * c, n * k)`
-    "A block for each source"
+def component_map(
+    e: EvokedPosterior,  # The estimate
+    components: str,  # "normal" or "vector"
+) -> sparse.csr_array:  # `(n_sources * c, n_sources * n_orient)`, with c of 1 or 3
+    "From the components of sources to amplitudes along normals, or to vectors in space"
+    blocks = _directions(e, components)
     n, c, k = blocks.shape
     return sparse.csr_array(
         sparse.bsr_array((blocks, np.arange(n), np.arange(n + 1)), (n * c, n * k))
@@ -144,11 +148,11 @@ def regions(
         about=_about(self),
     )
     if name == "power":
-        D = _block_diagonal(_directions(self, "normal" if components == "normal" else "vector"))
+        D = component_map(self, "normal" if components == "normal" else "vector")
         c = D.shape[0] // self.posterior.n_sources
         groups = sparse.csr_array(sparse.kron(W, np.ones((1, c))))
         return RegionPowers(posterior=self.posterior, read_outs=D, groups=groups, **record)
-    D = _block_diagonal(_directions(self, components))
+    D = component_map(self, components)
     c = D.shape[0] // self.posterior.n_sources
     A = sparse.csr_array(sparse.kron(W, sparse.eye_array(c)) @ D)
     kind = RegionNorms if components == "norm" else RegionPosterior

@@ -13,6 +13,7 @@ _drawing, _, _drawn = lazy_loader.attach(__name__, submod_attrs={
     "calibration": ["draw_calibration", "draw_coverage", "draw_sbc", "draw_set_size", "mean_set_size"],
     "passport": ["draw_passport"],
     "regions": ["draw_regions"],
+    "group": ["draw_group"],
     "recalibration": ["draw_before_after", "draw_calibration_error", "draw_calibration_grid", "draw_level_map"],
     "sweep": ["draw_sweep"],
     "leaderboard": ["draw_leaderboard"],
