@@ -146,8 +146,10 @@ def _descend(state: _Polish) -> _Polish | None:
         step, damping = _newton_step(state.at, free, damping)
         moved = np.maximum(state.variances * (1 + step), state.floor)
         there = curvature_at(state.sub, moved)
-        if there.cost <= state.at.cost + rounding:
-            return replace(state, variances=moved, at=there, damping=damping / 8)
+        new = replace(state, variances=moved, at=there, damping=damping / 8)
+        rise = there.cost - state.at.cost
+        if rise <= rounding or (rise <= 100 * rounding and new.worst < state.worst):
+            return new
         damping = max(8 * damping, 1e-3)
     return None
 
@@ -299,7 +301,7 @@ def newton_search(
         is_fine = within <= finest
         if course.n_steps >= max_iter or (is_fine and not fell):
             break
-        lowest = full.cost
+        lowest = full.cost if is_fine else np.inf
         n_before = len(groups)
         groups, gamma = _readmit(problem, full, groups, rule.learns_noise, tol)
         none_came_back = len(groups) == n_before
