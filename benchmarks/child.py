@@ -7,8 +7,10 @@ sources are not timed. A call shorter than 0.2 s is made five times, and the med
 
 import importlib
 import json
+import os
 import sys
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 from time import perf_counter
 
@@ -25,6 +27,15 @@ def measure(side, p):
         if "seconds" in found:
             return found, found["seconds"]
     return found, sorted(times)[len(times) // 2]
+
+
+def threads_of(which):
+    "Ours keeps to one thread of BLAS unless it is told how many; the peer takes what there is"
+    if which == "peer":
+        return nullcontext()
+    from calibrain import blas_threads
+
+    return blas_threads(int(os.environ.get("OMP_NUM_THREADS", 1)))
 
 
 def main(family, name, which, problem, out):
@@ -44,9 +55,10 @@ def main(family, name, which, problem, out):
     found_at = importlib.import_module(module).__file__
     if found_at.startswith(ROOT + "/calibrain") == (which == "peer"):
         sys.exit(f"{which} would measure {found_at}")
-    side(first_sources(p, 32))
-    before = now()
-    found, seconds = measure(side, p)
+    with threads_of(which):
+        side(first_sources(p, 32))
+        before = now()
+        found, seconds = measure(side, p)
     info = {key: found[key] for key in ("n_iter", "violation", "parts", "path") if key in found}
     info |= dict(seconds=seconds, peak_mb=peak(), before_mb=before)
     np.savez(out, **found["hyper"](), info=json.dumps(info, default=float))

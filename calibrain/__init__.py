@@ -25,6 +25,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "solvers.bmn": ["BMN", "BMN_joint"],
     "solvers.spike_slab": ["spike_slab"],
     "estimator": ["SourceEstimator"],
+    "core.threads": ["blas_threads"],
     "head.leadfield": ["Leadfield"],
     "head.template": ["template_leadfield"],
     "recording.estimate": ["EvokedPosterior", "estimate_evoked"],

@@ -26,6 +26,7 @@ from calibrain.core.checks import (
     refuse,
 )
 from ..core.tables import html_table
+from ..core.threads import few_threads
 from ..posterior.moments import as_mixture, as_moments, truth_like
 
 # %% ../../nbs/api/calibration/02_coverage.ipynb #7a03bd44
@@ -194,6 +195,7 @@ def count_coverage(
     )
 
 # %% ../../nbs/api/calibration/02_coverage.ipynb #221d5597
+@few_threads
 def coverage_curve(
     x_true: np.ndarray,  # True sources, `(n_sources[, n_orient], n_times)` or flattened source-major, nAm
     result: Any,  # What a solver returned, or a `Posterior`, or `Moments`

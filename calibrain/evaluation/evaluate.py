@@ -19,6 +19,7 @@ from ..calibration.credible_sets import mahalanobis
 from ..calibration.strata import strata_masks
 from ..core.checks import check_choice, refuse
 from ..core.tables import html_table
+from ..core.threads import few_threads
 from ..core.warnings import MissingPackageWarning, warn
 from calibrain.evaluation.errors import (
     Paired,
@@ -320,6 +321,7 @@ def _name(measure: str, stratum: str) -> str:
     return measure if stratum == "all" else f"{measure}_{stratum}"
 
 # %% ../../nbs/api/evaluation/03_evaluate.ipynb #19e22b8e
+@few_threads
 def evaluate(
     x_true: np.ndarray,  # True sources, `(n_sources[, n_orient], n_times)` or flattened source-major, nAm
     result: Any,  # What a solver returned, or a `Posterior`

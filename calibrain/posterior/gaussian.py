@@ -16,6 +16,7 @@ from scipy import linalg, sparse
 
 from ..core.checks import check_array, check_count, generator, refuse
 from ..core.tables import html_table
+from ..core.threads import few_threads
 
 # %% ../../nbs/api/posterior/01_gaussian.ipynb #2bd1c20d
 @dataclass(frozen=True, eq=False, repr=False)
@@ -69,6 +70,7 @@ def _slices(
 
 # %% ../../nbs/api/posterior/01_gaussian.ipynb #8724254e
 @patch(as_prop=True)
+@few_threads
 def var(self: Posterior) -> np.ndarray:  # `(n_sources * n_orient,)`, nAm²
     "Marginal posterior variance of every source coefficient"
     out = np.empty(self.S.shape[0])
@@ -90,6 +92,7 @@ def prior_var(self: Posterior) -> np.ndarray:  # `(n_sources * n_orient,)`, nAm�
 
 # %% ../../nbs/api/posterior/01_gaussian.ipynb #e109e708
 @patch(as_prop=True)
+@few_threads
 def blocks(self: Posterior) -> np.ndarray:  # `(n_sources, n_orient, n_orient)`, nAm²
     "Posterior covariance of each source's own components"
     k = self.n_orient
@@ -139,6 +142,7 @@ def check_read_outs(
 
 # %% ../../nbs/api/posterior/01_gaussian.ipynb #6aec8164
 @patch
+@few_threads
 def read_out(
     self: Posterior,
     A: np.ndarray,  # Weights of the read-outs, dense or sparse, `(n, n_sources * n_orient)`
@@ -148,6 +152,7 @@ def read_out(
 
 # %% ../../nbs/api/posterior/01_gaussian.ipynb #15e5f17f
 @patch
+@few_threads
 def read_out_var(
     self: Posterior,
     A: np.ndarray,  # Weights of the read-outs, dense or sparse, `(n, n_sources * n_orient)`
@@ -175,6 +180,7 @@ def rows_of(
 
 # %% ../../nbs/api/posterior/01_gaussian.ipynb #bbe9238f
 @patch
+@few_threads
 def region(
     self: Posterior,
     sources: np.ndarray,  # Indices of sources, `(n,)`
@@ -200,6 +206,7 @@ def _contraction(self: Posterior) -> _Contraction:
 
 # %% ../../nbs/api/posterior/01_gaussian.ipynb #d15f5ce0
 @patch
+@few_threads
 def sample(
     self: Posterior,
     n: int,  # Number of samples
@@ -239,6 +246,7 @@ def _white(rng: np.random.Generator, shape: tuple, dtype: np.dtype) -> np.ndarra
 
 # %% ../../nbs/api/posterior/01_gaussian.ipynb #3be22272
 @patch
+@few_threads
 def dense(self: Posterior) -> np.ndarray:  # `(n_sources * n_orient, n_sources * n_orient)`, nAm²
     "The posterior covariance of all sources as one matrix"
     return _read(self, self.S).cov

@@ -17,6 +17,7 @@ import numpy as np
 
 from ..core.checks import check_choice, refuse
 from ..core.progress import progress_bar
+from ..core.threads import few_threads
 from ..core.warnings import NoiseWarning, PlausibilityWarning, warn
 from ..head.leadfield import Leadfield
 from ..posterior.result import Result
@@ -302,6 +303,7 @@ def _check_usual(
     baseline_power(usual, head.whiten(usual), noise, noise_cov)
 
 # %% ../../nbs/api/recording/02_estimate.ipynb #486a5892
+@few_threads
 def estimate_evoked(
     evoked: mne.Evoked,  # The response, V and T; `mne.Epochs` are averaged; several are a list
     forward: mne.Forward | Leadfield,  # The head; a `Leadfield` where there is no MRI

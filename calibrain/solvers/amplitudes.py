@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from ..core.threads import few_threads
 from ..core.warnings import PlausibilityWarning, warn
 from ..head.leadfield import Leadfield
 from ..head.prepared import Prepared, record_of
@@ -59,6 +60,7 @@ def announce_units(
 ) -> Solves:  # The same, that says when its amplitudes are not a brain's
     "A solver that looks at its amplitudes"
 
+    @few_threads
     @wraps(solver)
     def solves(L, y, *args, **kwargs):
         result = solver(L, y, *args, **kwargs)

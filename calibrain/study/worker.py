@@ -16,9 +16,10 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+from ..core.threads import few_threads
 from ..head.prepared import Prepared, prepare
 from ..solvers.registry import SOLVERS, Solver, register
 from .files import table_bytes
@@ -192,15 +193,6 @@ def _ends(seconds: float, own_process: bool) -> Iterator[None]:
             faulthandler.cancel_dump_traceback_later()
 
 
-def _one_thread() -> Any:
-    "BLAS with one thread: with small matrices more of them lose"
-    try:
-        from threadpoolctl import threadpool_limits
-    except ImportError:
-        return nullcontext()
-    return threadpool_limits(limits=1)
-
-
 def _peak() -> float:
     "The most memory that this process had, MiB"
     try:
@@ -211,6 +203,7 @@ def _peak() -> float:
     return most / (2**20 if sys.platform == "darwin" else 2**10)
 
 
+@few_threads
 def run_batch(
     name: str,  # Of the bench
     runs: Sequence[Run],  # What is to be done
@@ -219,8 +212,7 @@ def run_batch(
     "Do some runs"
     place = _places[name]
     start = time.perf_counter()
-    with _one_thread():
-        rows = [_tried(place, run, own_process) for run in runs]
+    rows = [_tried(place, run, own_process) for run in runs]
     seconds = time.perf_counter() - start
     worker = dict(host=socket.gethostname(), pid=os.getpid(), peak_mib=round(_peak(), 1))
     content = table_bytes(rows, dict(place.bench.about, worker=dict(worker, seconds=seconds)))
