@@ -26,10 +26,10 @@ def _dataset(store: Store) -> Any:
     except ImportError as e:
         raise ImportError("NetCDF needs xarray: pip install 'calibrain[arrays]'") from e
     frame = store.results()
-    for name in frame.select_dtypes("bool"):
-        frame[name] = frame[name].astype(np.int8)
-    for name in frame.select_dtypes("object"):
-        frame[name] = frame[name].astype(str)
+    for name, column in frame.items():
+        kind = column.dtype.kind
+        if kind in "bO":  # yes and no as numbers, all else as words
+            frame[name] = column.astype(np.int8 if kind == "b" else str)
     out = xr.Dataset.from_dataframe(frame.rename_axis("run"))
     strata, levels = list(store.study.strata), counted_levels(store.study)
     out = out.assign_coords(stratum=strata, level=levels)

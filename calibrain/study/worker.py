@@ -99,7 +99,10 @@ class Bench(NamedTuple):
 class _Place:
     "A bench in a process, and what was prepared there"
 
-    def __init__(self, bench: Bench):
+    def __init__(
+        self,
+        bench: Bench,  # What its runs share
+    ):
         self.bench = bench
         self.prepared: dict = {}
         self.data: tuple[str, Simulated] | None = None
@@ -107,13 +110,22 @@ class _Place:
             if solver.name not in SOLVERS:
                 register(solver)
 
-    def leadfield(self, run: Run, pair: Pair) -> Prepared:
+    def leadfield(
+        self,
+        run: Run,  # A run
+        pair: Pair,  # Its leadfields
+    ) -> Prepared:  # That of the solver, prepared once for all runs
+        "What the solver of a run believes"
         key = run.head, run.orientation
         if key not in self.prepared:
             self.prepared[key] = prepare(pair.solved)
         return self.prepared[key]
 
-    def simulated(self, run: Run, pair: Pair) -> Simulated:
+    def simulated(
+        self,
+        run: Run,  # A run
+        pair: Pair,  # Its leadfields
+    ) -> Simulated:  # Truth and recording
         "The data of a run; those that the last one had are still there"
         if self.data is None or self.data[0] != run.data:
             self.data = run.data, simulate_run(self.bench.study, run, pair.true)
