@@ -8,6 +8,7 @@ lines of a run say how many were left out, and where: nothing is skipped silentl
 """
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -54,3 +55,8 @@ def left_out(left):
         return ""
     total = sum(files.values())
     return f"{total:,} cases left to `bash tools/test.sh --all`: {', '.join(parts)}"
+
+
+def heeding_ctrl_c():
+    "For `preexec_fn`: what a shell starts in the background ignores Ctrl-C, and so do its children"
+    signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from problems import FILTERED
+from routine import heeding_ctrl_c
 
 from calibrain.cli import text_table
 from calibrain.demo import PAIRS, run_demo, tutorial_problem
@@ -319,8 +320,7 @@ def test_interrupted(tmp_path):
         stderr=subprocess.PIPE,
         text=True,
         env=ENV,
-        # what runs in the background ignores the signal
-        preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=heeding_ctrl_c,
     )
     deadline = time.monotonic() + 60
     while not list(out.glob(".calibrain-*/*.png")) and time.monotonic() < deadline:

@@ -15,6 +15,7 @@ from functools import cache
 import mne
 import numpy as np
 import pytest
+from routine import heeding_ctrl_c
 from scipy.special import erfinv
 from test_evoked import problem
 
@@ -413,7 +414,8 @@ def command(files, out, *more):
 def test_the_command_goes_on_after_ctrl_c(files, tmp_path):
     out = tmp_path / "passport"
     said = command(files, out, "--train", "240", "--test", "10", "--seed", "3", "--guaranteed")
-    run = subprocess.Popen(said, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    pipes = dict(stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    run = subprocess.Popen(said, **pipes, preexec_fn=heeding_ctrl_c)
     deadline = time.monotonic() + 120
     while len(list((out / "runs").glob("*.npz"))) < 3 and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from routine import number
+from routine import heeding_ctrl_c, number
 from test_study import same
 
 from calibrain.head.leadfield import Leadfield
@@ -136,6 +136,7 @@ def test_ctrl_c_leaves_a_valid_store(folder):
         start_new_session=True,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=heeding_ctrl_c,
     )
     wait_for(lambda: n_files(folder / "left") > 0)
     os.killpg(process.pid, signal.SIGINT)

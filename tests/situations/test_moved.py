@@ -15,8 +15,10 @@ from calibrain.core.moved import MOVED, RENAMED, names_of
 ASKED = {
     "archive": ["write_arrays", "read_arrays"],
     "basis": ["sflex_basis", "through_basis", "expand", "normalisation"],
+    "calibration_dataset": ["load_posterior_summary"],
     "core": ["flatten_sources", "check_array", "generator", "ConvergenceWarning", "warn"],
     "coverage": ["coverage_curve", "STRATA", "strata_masks", "combine", "calibration_error"],
+    "data_generation": ["DataGenerator"],
     "errors": ["mse", "emd", "localisation_error", "auc"],
     "evoked": ["estimate_evoked", "WhitenedHead"],
     "evoked_input": [],
@@ -31,6 +33,7 @@ ASKED = {
     "prepared": ["Prepared", "record_of", "prepare", "Eigenbasis"],
     "regions": ["Moments", "moments", "scores", "membership", "half_width", "credible_interval"],
     "result": ["Result", "with_posterior", "active_cov"],
+    "run_manifest": ["ManifestRow", "load_manifest_csv"],
     "scores": ["crps", "log_score", "energy_score"],
     "sensors": ["SensorSimulator", "project", "noise_variance"],
     "sources": ["SourceSimulator", "ErpConfig", "band_pass"],
