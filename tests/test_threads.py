@@ -9,6 +9,7 @@ import pytest
 
 LOOK = """
 import json
+from dataclasses import replace
 import numpy as np
 from calibrain import BMN, blas_threads, coverage_curve, gamma_map, spike_slab
 from calibrain.core.threads import _controller
@@ -37,7 +38,7 @@ for solver in (gamma_map, BMN, spike_slab):
     result = solver(Probe(solver.__name__, L), y, noise_var=1.0)
 prepare(Probe("prepare", L))
 posterior = gamma_map(L, y, noise_var=1.0).posterior
-posterior.read_out(Probe("read_out", np.eye(40)))
+replace(posterior, coeff_mean=Probe("read_out", posterior.coeff_mean)).read_out(np.eye(40))
 evaluate(Probe("evaluate", x), posterior)
 coverage_curve(Probe("coverage_curve", x), posterior)
 with blas_threads(2):

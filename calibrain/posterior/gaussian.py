@@ -114,6 +114,7 @@ class Gaussian(NamedTuple):
     cov: np.ndarray  # `(n, n)`, the same at every sample
 
 
+@few_threads
 def _read(posterior: Posterior, B: np.ndarray | sparse.csr_array) -> Gaussian:
     "Mean and covariance of Bc"
     root = B * np.sqrt(posterior.gamma)[None]
@@ -142,7 +143,6 @@ def check_read_outs(
 
 # %% ../../nbs/api/posterior/01_gaussian.ipynb #6aec8164
 @patch
-@few_threads
 def read_out(
     self: Posterior,
     A: np.ndarray,  # Weights of the read-outs, dense or sparse, `(n, n_sources * n_orient)`
@@ -152,7 +152,6 @@ def read_out(
 
 # %% ../../nbs/api/posterior/01_gaussian.ipynb #15e5f17f
 @patch
-@few_threads
 def read_out_var(
     self: Posterior,
     A: np.ndarray,  # Weights of the read-outs, dense or sparse, `(n, n_sources * n_orient)`
@@ -180,7 +179,6 @@ def rows_of(
 
 # %% ../../nbs/api/posterior/01_gaussian.ipynb #bbe9238f
 @patch
-@few_threads
 def region(
     self: Posterior,
     sources: np.ndarray,  # Indices of sources, `(n,)`
@@ -206,7 +204,6 @@ def _contraction(self: Posterior) -> _Contraction:
 
 # %% ../../nbs/api/posterior/01_gaussian.ipynb #d15f5ce0
 @patch
-@few_threads
 def sample(
     self: Posterior,
     n: int,  # Number of samples
@@ -246,7 +243,6 @@ def _white(rng: np.random.Generator, shape: tuple, dtype: np.dtype) -> np.ndarra
 
 # %% ../../nbs/api/posterior/01_gaussian.ipynb #3be22272
 @patch
-@few_threads
 def dense(self: Posterior) -> np.ndarray:  # `(n_sources * n_orient, n_sources * n_orient)`, nAm²
     "The posterior covariance of all sources as one matrix"
     return _read(self, self.S).cov

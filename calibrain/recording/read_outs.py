@@ -13,7 +13,6 @@ from fastcore.basics import patch
 from scipy import sparse
 
 from ..core.checks import check_array, check_choice, refuse
-from ..core.threads import few_threads
 from ..core.warnings import NotCalibratedWarning, NothingFoundWarning, warn
 from ..posterior.mapped import mapped
 from .labels import RegionWeights, region_weights, sign_flip
@@ -128,7 +127,6 @@ def _check_real(e: EvokedPosterior) -> None:
 
 # %% ../../nbs/api/recording/14_read_outs.ipynb #5be0a7a5
 @patch
-@few_threads
 def regions(
     self: EvokedPosterior,
     labels: Any,  # An `mne.Label`, a list of them, or a dict of name → label, mask or weights `(n_sources,)`
