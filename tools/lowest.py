@@ -79,7 +79,8 @@ def tests(whole):
 def check(whole):
     "Exit status of the tests, and of the demo beside them"
     python = environment()
-    env = os.environ | dict(PYTHONPATH=str(ROOT))
+    one_thread = {f"{n}_NUM_THREADS": "1" for n in ("OMP", "OPENBLAS", "MKL")}  # as tools/test.sh
+    env = os.environ | one_thread | dict(PYTHONPATH=str(ROOT))
     env.pop("VIRTUAL_ENV", None)
     out = HOME / "demo"
     demo = [python, "-m", "calibrain.cli", "demo", "--out", out]
