@@ -135,6 +135,7 @@ def test_one_line_for_a_mistake(files, tmp_path, capsys, more, said):
 @pytest.mark.filterwarnings("ignore")
 def test_a_real_recording(tmp_path):
     "Vectors on a cortex, with regions from labels"
+    pytest.importorskip("h5io")
     fwd = realdata.forward("meg")
     e = realdata.evoked("Right Auditory").pick("meg")
     paths = [tmp_path / name for name in ("tone-ave.fif", "tone-fwd.fif", "tone-cov.fif")]
