@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SENSOR_UNITS', 'UNIT_OF_KIND', 'UNIT_OF_LEADFIELD', 'NAM_PER_AM', 'flatten_sources', 'unflatten_sources',
-           'SensorUnit', 'check_metres']
+           'coefficients_of', 'SensorUnit', 'check_metres']
 
 # %% ../../nbs/api/core/01_units.ipynb #c0de0103
 from typing import NamedTuple
@@ -38,6 +38,14 @@ def unflatten_sources(
             f"x must have n_sources * n_orient rows, got shape {x.shape} with n_orient={n_orient}"
         )
     return x.reshape(-1, n_orient, x.shape[-1])
+
+# %% ../../nbs/api/core/01_units.ipynb #5c0eff1c
+def coefficients_of(
+    sources: np.ndarray,  # Indices of sources, or of groups or atoms of coefficients, `(n,)`
+    n_orient: int,  # Coefficients of each: 1, 2 or 3
+) -> np.ndarray:  # Indices of their coefficients, source-major, `(n * n_orient,)`
+    "Where the coefficients of some sources are"
+    return (np.asarray(sources)[:, None] * n_orient + np.arange(n_orient)).ravel()
 
 # %% ../../nbs/api/core/01_units.ipynb #43d1bc85
 class SensorUnit(NamedTuple):

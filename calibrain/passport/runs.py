@@ -28,6 +28,7 @@ from ..calibration.spread import spread
 from ..calibration.strata import point_masks
 from ..core.archive import arrays_below, read_arrays, write_arrays
 from ..core.progress import progress_bar
+from ..core.units import coefficients_of
 from .scenario import Scenario, Truth, turned
 from .scene import Scene
 from .shift import power_features, result_features
@@ -60,7 +61,7 @@ def oracle_std(
     "Standard deviation of a posterior that knows support and strength"
     active = np.flatnonzero(x.any(axis=(1, 2)))
     k = scene.n_orient
-    columns = (active[:, None] * k + np.arange(k)).ravel()
+    columns = coefficients_of(active, k)
     gamma = np.repeat((x[active] ** 2).mean(axis=(1, 2)), k)
     B = scene.leadfield.L[:, columns] * np.sqrt(gamma)
     inner = np.eye(len(gamma)) + B.T @ B / scene.noise_var

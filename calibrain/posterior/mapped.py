@@ -12,6 +12,7 @@ import numpy as np
 from scipy import sparse
 
 from ..core.checks import check_orient, refuse
+from ..core.units import coefficients_of
 from .gaussian import Posterior, check_read_outs
 from .mixture import Mixture, Part, State
 from .moments import any_posterior
@@ -51,7 +52,7 @@ def _seen(
     reached = np.unique(np.flatnonzero(np.diff(seen.indptr)) // k)
     if not len(reached):
         return nothing
-    rows = (reached[:, None] * k + np.arange(k)).ravel()
+    rows = coefficients_of(reached, k)
     seen = seen[rows]
     root = seen @ part.root
     return State(reached, seen @ part.mean, root @ root.T)

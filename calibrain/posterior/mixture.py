@@ -19,6 +19,7 @@ from scipy.special import ndtr, ndtri
 
 from ..core.checks import check_array, check_count, check_number, generator, refuse
 from ..core.tables import html_table
+from ..core.units import coefficients_of
 from .exceedance import exceedance as probability_above
 from .gaussian import check_read_outs, rows_of
 
@@ -87,11 +88,10 @@ def _root(cov: np.ndarray) -> np.ndarray:
 @patch
 def parts(self: Mixture) -> Iterator[Part]:
     "The states that are not empty, as parts"
-    within = np.arange(self.n_orient)
     for weight, (atoms, mean, cov) in zip(self.weights, self.states):
         if not len(atoms):
             continue
-        columns = (atoms[:, None] * self.n_orient + within).ravel()
+        columns = coefficients_of(atoms, self.n_orient)
         if self.S is None:
             yield Part(weight, columns, mean, _root(cov))
         else:

@@ -13,6 +13,7 @@ import numpy as np
 from fastcore.basics import patch
 
 from ..core.archive import arrays_below
+from ..core.units import coefficients_of
 from ..posterior.mixture import Mixture
 from ..posterior.result import Result
 from ..solvers.analytic import as_samples
@@ -38,10 +39,9 @@ def _information(L: np.ndarray, p, noise: np.ndarray) -> tuple:  # Of `(n_on * k
     "What the data say of the amplitudes of each state"
     if not isinstance(p, Mixture):
         return ()
-    k = np.arange(p.n_orient)
     found = []
     for state, size in zip(p.states, noise):
-        columns = (state.atoms[:, None] * p.n_orient + k).ravel()
+        columns = coefficients_of(state.atoms, p.n_orient)
         G = L[:, columns] if p.S is None else L @ p.S[:, columns]
         found.append(G.T @ G / size)
     return tuple(found)

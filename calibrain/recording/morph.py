@@ -16,6 +16,7 @@ from scipy import sparse
 
 from ..core.checks import check_choice, refuse
 from ..core.tables import html_table
+from ..core.units import coefficients_of
 from ..core.warnings import NotCalibratedWarning, NothingFoundWarning, warn
 from ..posterior.gaussian import Posterior
 from ..posterior.mapped import mapped
@@ -92,7 +93,7 @@ def _padded(state: State, within: np.ndarray, n_orient: int) -> State:
 
 def _by_component(state: State, k: int) -> State:
     "A state whose components are atoms of their own"
-    return state._replace(atoms=(state.atoms[:, None] * k + np.arange(k)).ravel())
+    return state._replace(atoms=coefficients_of(state.atoms, k))
 
 
 def _morphed_mixture(mixture: Mixture, A: sparse.csr_array, n_orient: int) -> Mixture:
@@ -116,7 +117,7 @@ def _reached(posterior: Posterior | Mixture) -> np.ndarray:  # Indices
         return np.flatnonzero(np.diff(posterior.S.indptr))
     k = posterior.n_orient
     atoms = np.unique(np.concatenate([state.atoms for state in posterior.states]))
-    columns = (atoms[:, None] * k + np.arange(k)).ravel().astype(int)
+    columns = coefficients_of(atoms.astype(int), k)
     return np.unique(posterior.S[:, columns].indices)
 
 

@@ -17,8 +17,9 @@ from scipy import linalg, sparse
 
 from ..core.checks import check_number, refuse
 from ..core.tables import html_table
+from ..core.units import coefficients_of
 from ..core.warnings import NotCalibratedWarning, NothingFoundWarning, warn
-from ..posterior.gaussian import Posterior
+from ..posterior.gaussian import Posterior, root_of
 from ..posterior.mixture import Mixture, State
 from ..posterior.result import with_posterior
 from .peak import own_direction, strongest_place
@@ -58,15 +59,6 @@ def _quieter_gaussian(p: Posterior, c: float) -> Posterior:
     return replace(p, V=np.sqrt(_gain(axes.s2, c))[:, None] * axes.V)
 
 # %% ../../nbs/api/recording/20_nave.ipynb #8fb2f365
-_NOTHING = np.zeros(0), np.zeros((0, 0))
-
-
-def _root(cov: np.ndarray) -> np.ndarray:
-    "R with R Rᵀ = cov, which may be singular"
-    w, U = linalg.eigh(cov) if len(cov) else _NOTHING
-    return U * np.sqrt(np.maximum(w, 0))
-
-
 def quieter_state(
     state: State,  # A support and its amplitudes
     information: np.ndarray,  # That the data have on these, `(n_on * k, n_on * k)`
@@ -75,7 +67,7 @@ def quieter_state(
     "The amplitudes of a support with noise of a c-th of the variance"
     if not len(state.atoms):
         return state
-    root = _root(state.cov)
+    root = root_of(state.cov)
     inner = (c - 1) * root.T @ information @ root
     inner.flat[:: len(inner) + 1] += 1
     return state._replace(cov=root @ linalg.solve(inner, root.T, assume_a="pos"))
@@ -203,10 +195,10 @@ def _variance_of_mixture(e: EvokedPosterior, at: _Strongest) -> Callable:  # Fro
     to_source = at.along @ rows[at.source * k : (at.source + 1) * k]
     means, powers, informed = [], [], []
     for state, weight, information in zip(p.states, p.weights, e.fit.information, strict=True):
-        columns = (state.atoms[:, None] * k + np.arange(k)).ravel()
+        columns = coefficients_of(state.atoms, k)
         reach = to_source[columns]
-        root = _root(state.cov)
-        j, U = linalg.eigh(root.T @ information @ root) if len(columns) else _NOTHING
+        root = root_of(state.cov)
+        j, U = np.linalg.eigh(root.T @ information @ root)
         means.append(reach @ state.mean[:, at.sample])
         powers.append(weight * (reach @ root @ U) ** 2)
         informed.append(j)

@@ -12,6 +12,7 @@ from functools import cached_property
 import numpy as np
 from scipy import linalg
 
+from ..core.units import coefficients_of
 from .evidence import Problem, add_to_diagonal, solve_lower
 
 # %% ../../nbs/api/solvers/23_curvature.ipynb #f0e5ce7a
@@ -39,8 +40,7 @@ def subproblem(
 ) -> Subproblem:  # Columns of the groups, and of the noise where it is learned
     "The problem of a few groups"
     k = problem.n_orient
-    columns = groups[:, None] * k + np.arange(k)
-    C = problem.G[:, columns.ravel()]
+    C = problem.G[:, coefficients_of(groups, k)]
     starts = np.arange(0, C.shape[1], k)
     if not learn:
         root = np.sqrt(noise)[:, None]

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import linalg
 
+from ..core.units import coefficients_of
 from .curvature import Curvature, Subproblem, curvature_at, subproblem
 from calibrain.solvers.evidence import (
     Evidence,
@@ -212,7 +213,7 @@ def _polish(
 def _likeness(problem: Problem, groups: np.ndarray, noise: np.ndarray) -> np.ndarray:  # `(n, n)`
     "Cosines between the covariances that groups would add to the whitened data"
     k = problem.n_orient
-    columns = (groups[:, None] * k + np.arange(k)).ravel()
+    columns = coefficients_of(groups, k)
     C = problem.G[:, columns] / np.sqrt(noise)[:, None]
     n = len(groups)
     inner = np.square(C.T @ C).reshape(n, k, n, k).sum((1, 3))

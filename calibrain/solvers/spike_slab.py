@@ -22,6 +22,7 @@ from calibrain.core.checks import (
     refuse,
 )
 from ..core.progress import progress_bar
+from ..core.units import coefficients_of
 from ..core.warnings import ConvergenceWarning, warn
 from ..head.leadfield import Leadfield
 from ..head.prepared import Prepared, prepare, record_of
@@ -134,7 +135,7 @@ def _entries(posterior: Mixture, chains: list[list[Visited]], c: Compressed, a: 
     inclusion = posterior.inclusion
     k = posterior.n_orient
     likely = np.flatnonzero(inclusion > 0.5)
-    active = (likely[:, None] * k + np.arange(k)).ravel()
+    active = coefficients_of(likely, k)
     total = sum(visited.gamma.sum() for visited in pooled) / len(pooled)
     gamma = total * c.share / posterior.n_sources
     shared = shared_entries(posterior, active, posterior.n_coeff, c.noise_var, gamma)
