@@ -51,12 +51,15 @@ def _labels(paths: list | None) -> list | None:  # Of `mne.Label`
     "Labels of files and of folders of files"
     if not paths:
         return None
-    found: list[Path] = []
-    for path in paths:
-        found += sorted(path.glob("*.label")) if path.is_dir() else [path]
+    found = [one for path in paths for one in _files_of(path)]
     if not found:
         refuse(ValueError, "--labels", "files that end in .label, or folders of them", "none")
     return [_label(path) for path in found]
+
+
+def _files_of(path: Path) -> list[Path]:
+    "A file, or the labels of a folder"
+    return sorted(path.glob("*.label")) if path.is_dir() else [path]
 
 
 def _label(path: Path) -> mne.Label:
@@ -85,11 +88,6 @@ def _made_from(args: argparse.Namespace) -> dict:
         "Digests": {path.name: _digest(path) for path in given},
         "Arguments": {name: getattr(args, name) for name in _SETTINGS},
     }
-
-
-def _files_of(path: Path) -> list[Path]:
-    "A file, or the labels of a folder"
-    return sorted(path.glob("*.label")) if path.is_dir() else [path]
 
 
 def _is_there(folder: Path, stem: str, made_from: dict, overwrite: bool) -> bool:
@@ -159,7 +157,7 @@ def _estimate(args: argparse.Namespace, say: Callable) -> None:
             aside.mkdir()
             write_files(est, aside, stems[name], made_from=made_from, **how)
             _put(aside, out / name)
-        say(f"{name}: {str(est).split('strongest: ', 1)[1]}")
+        say(f"{name}: {est.in_words}")
     say(f"\nEstimates and pages: {out}")
 
 # %% ../../nbs/api/commands/05_estimate_command.ipynb #e12aec2e

@@ -270,7 +270,7 @@ def _repr_html_(self: Contrast) -> str:  # HTML
         "solver": self.result.solver,
         "conditions": "estimated apart: means and variances add",
         "window": f"{start:.0f} to {end:.0f} ms, {len(self.times)} samples",
-        "strongest": self._strongest(),
+        "strongest": self.in_words,
         "error bars": "of the solver",
     }
     return html_table(self.comment, rows)

@@ -95,7 +95,7 @@ def sidecar(
         "IntervalLevel": level,
         "Calibration": claim if e.calibration is None else e.calibration.about,
         "NothingFound": e.nothing_found,
-        "Strongest": str(e).split("strongest: ", 1)[1],
+        "Strongest": e.in_words,
         "PredictiveCheck": _fits(e),
         "Versions": versions(),
         **made_from,

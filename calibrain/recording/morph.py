@@ -144,7 +144,7 @@ class MorphedPosterior(EvokedPosterior):
             "from, to": f"{self.subject_from or 'a subject'}, {self.subject or 'another brain'}",
             "vertices × components": f"{p.n_sources} × {p.n_orient}, {self.space}",
             "window": f"{start:.0f} to {end:.0f} ms, {p.n_times} samples",
-            "strongest": self._strongest(),
+            "strongest": self.in_words,
             "error bars": "of the solver, exact for the morphed map",
         }
         return html_table(self.comment or "Morphed posterior", rows)

@@ -189,9 +189,9 @@ def peak(
     return strongest_source(self, level)
 
 
-@patch
-def _strongest(self: EvokedPosterior) -> str:
-    "The same in a sentence, or that there is none"
+@patch(as_prop=True)
+def in_words(self: EvokedPosterior) -> str:  # A sentence
+    "The strongest source in words, or that there is none"
     if self.nothing_found:
         return "nothing found: 0 ± 0 nAm; noise alone explains the window, which is no certainty"
     return str(self.peak())
@@ -223,7 +223,7 @@ def _repr_html_(self: EvokedPosterior) -> str:  # HTML
         "sources × components": f"{p.n_sources} × {p.n_orient}, {self.space}",
         "window": f"{start:.0f} to {end:.0f} ms, {p.n_times} samples",
         "epochs averaged": f"{self.nave:g}",
-        "strongest": self._strongest(),
+        "strongest": self.in_words,
         **facts,
         "error bars": "of the solver" if self.calibration is None else self.calibration.about,
     }
@@ -241,7 +241,7 @@ def __repr__(self: EvokedPosterior) -> str:  # Text
 @patch
 def __str__(self: EvokedPosterior) -> str:  # Text
     "That line, and the strongest source"
-    return f"{self!r}\nstrongest: {self._strongest()}"
+    return f"{self!r}\nstrongest: {self.in_words}"
 
 # %% ../../nbs/api/recording/03_posterior.ipynb #f3f3cf6e
 @patch

@@ -158,14 +158,25 @@ def ratio(self: PredictiveCheck) -> float:  # 1 where the model fits
 
 
 @patch(as_prop=True)
+def _room(self: PredictiveCheck) -> float:
+    "How many times as much may be left as was to be expected"
+    return max(BAND, 1 + 4 * self.chance)
+
+
+@patch(as_prop=True)
+def _has_pattern(self: PredictiveCheck) -> bool:
+    "Whether a pattern is left that noise does not have"
+    return self.pattern > PATTERN_FAR * self.pattern_before
+
+
+@patch(as_prop=True)
 def verdict(self: PredictiveCheck) -> str:  # "fits", "sources", "noise" or "overfits"
     "What the check says, in one word"
-    room = max(BAND, 1 + 4 * self.chance)
-    if self.ratio > room or self.pattern > PATTERN_FAR * self.pattern_before:
+    if self.ratio > self._room or self._has_pattern:
         return "sources"
-    if self.ratio < 1 / room:
+    if self.ratio < 1 / self._room:
         return "overfits"
-    return "noise" if self.share > room else "fits"
+    return "noise" if self.share > self._room else "fits"
 
 
 @patch
@@ -205,9 +216,8 @@ def _of_power(check: PredictiveCheck) -> str:
 
 def _misfit(check: PredictiveCheck) -> str:
     "What sources cannot make"
-    too_strong = check.ratio > max(BAND, 1 + 4 * check.chance)
-    found = [_of_power(check)] if too_strong else []
-    if check.pattern > PATTERN_FAR * check.pattern_before:
+    found = [_of_power(check)] if check.ratio > check._room else []
+    if check._has_pattern:
         found.append(_of_pattern(check))
     said = " and ".join(found)
     return (

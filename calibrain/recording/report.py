@@ -9,7 +9,6 @@ __all__ = ['Certain', 'certain_at', 'strongest_waveforms']
 import html
 import io
 import os
-import uuid
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,12 +18,13 @@ from fastcore.basics import patch
 from scipy import sparse
 from scipy.special import ndtr
 
+from ..core.archive import complete
 from ..core.checks import check_choice, refuse
 from ..core.tables import html_page, html_picture, html_table
 from ..head.cortex import Cortex, cortex_from_src
 from ..posterior.mapped import mapped
 from .methods import citation, methods_paragraph, versions
-from .peak import own_direction, strongest_place
+from .peak import own_direction, place_in_words, strongest_place
 from .posterior import EvokedPosterior
 from .regions import RegionPosterior
 
@@ -89,7 +89,7 @@ def strongest_waveforms(
         mean = p.mean[columns].reshape(p.n_orient, -1)
         sample = int(np.linalg.norm(mean, axis=0).argmax())
         A[row, columns] = own_direction(e, source, sample)
-        names.append("(" + ", ".join(f"{1e3 * c:.0f}" for c in e.coords[source]) + ") mm")
+        names.append(place_in_words(e.coords[source]))
     return RegionPosterior(
         tuple(names),
         [np.array([source]) for source in sources],
@@ -122,7 +122,7 @@ def _png(drawn: Any, alt: str) -> str:
 
 def _summary(e: EvokedPosterior) -> _Section:
     "What was found"
-    found = _text("S" + str(e).split("\n", 1)[1].removeprefix("s") + ".")
+    found = _text(f"Strongest: {e.in_words}.")
     checked = [_text(e.predictive_check().in_words)] if e.fit is not None else []
     return _Section("Result", "".join([found, *checked, e._repr_html_()]))
 
@@ -275,12 +275,8 @@ def report(
     for title, body in _sections(self, cortex, labels):
         parts.append(f"<h2>{html.escape(title)}</h2>{body}")
     page = html_page(self.comment or "Sources of a response", parts)
-    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    try:
+    with complete(path) as aside:
         aside.write_text(page, encoding="utf-8")
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
     return path
 
 # %% ../../nbs/api/recording/23_report.ipynb #dcb12d4c
