@@ -17,7 +17,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import numpy as np
 
 from calibrain import open_store, pooled_outcomes, run_experiments, summary_rows
-from calibrain.study.experiments import CALIBRATORS, DEFAULT, at_levels
+from calibrain.study.experiments import CALIBRATORS, DEFAULT, at_levels, sweep_rows
 from calibrain.study.files import about_file
 
 HERE = Path(__file__).resolve().parent
@@ -91,9 +91,7 @@ def sweeps(store):
     outcomes = run_experiments(store, ("precal",))
     out = []
     for axis in DEFAULT:
-        other = next(name for name in DEFAULT if name != axis)
-        kept = [o for o in outcomes if getattr(o.condition, other) == DEFAULT[other]]
-        for row in summary_rows(pooled_outcomes(kept, ["head"]), ["active"]):
+        for row in sweep_rows(outcomes, axis):
             new = dict(line=line_of(row), axis=axis, value=row[axis])
             out.append(new | {name: row[name] for name in ("coverage", "low", "high")})
     return out

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from mne.io.constants import FIFF
+from test_reference import ERP
 
 import calibrain
 from calibrain import (
@@ -30,17 +31,6 @@ pd = pytest.importorskip("pandas")
 h5py = pytest.importorskip("h5py")
 
 SEED = 83
-ERP = dict(
-    tmin=-0.1,
-    tmax=0.8,
-    stim_onset=0.0,
-    sfreq=100,
-    fmin=2,
-    fmax=8,
-    amplitude_distribution=dict(median=8.0, sigma=0.15, clip=[2.0, 20.0]),
-    random_erp_timing=False,
-    erp_min_length=20,
-)
 # What the release printed: seed, oracle or baseline, share of the signal, noise variance
 PRINTED = [
     (11, 1, 1103988818, "oracle", 0.5, 0.9682882070410033),

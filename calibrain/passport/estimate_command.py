@@ -19,14 +19,13 @@ from typing import Any
 
 import mne
 
-from ..core.checks import refuse
+from ..core.checks import check_level, refuse
 from . import files  # noqa: F401 (`Passport.load`)
 from .command import read_mne
 from .passport import Passport
 from ..recording.estimate import estimate_evoked
 from ..recording.files import check_can_be_written, write_files
 from ..recording.methods import versions
-from ..recording.regions import check_level
 
 # %% ../../nbs/api/commands/05_estimate_command.ipynb #ad879161
 def _conditions(path: Path, wanted: list | None) -> dict[str, mne.Evoked]:  # By name of a folder

@@ -14,7 +14,7 @@ import numpy as np
 from fastcore.basics import patch
 from scipy.special import ndtr, ndtri
 
-from ..core.checks import check_array, check_number, refuse
+from ..core.checks import check_array, check_level, check_number, refuse
 
 # %% ../../nbs/api/posterior/20_hierarchical.ipynb #de3fc2f5
 @dataclass(frozen=True, eq=False)
@@ -248,7 +248,7 @@ def interval(
     level: float,  # Probability within, in (0, 1)
 ) -> tuple[np.ndarray, np.ndarray]:  # Lower and upper end, each `(n, n_times)`, nAm
     "Central credible interval of the group mean"
-    level = check_number("level", level, above=0, most=1 - 1e-12, cure="0.95 for 95 %")
+    level = check_level(level)
     tails = ((1 - level) / 2, (1 + level) / 2)
     low, high = self._answers(lambda grid, m, w: np.stack([_quantile(grid, p) for p in tails]), 2)
     return low, high
@@ -298,7 +298,7 @@ def count(
     seed: int = 0,  # Of the draws
 ) -> Count:  # Expected number, lower and upper end, of the subjects that say something
     "How many subjects lie beyond a value on the side of the group mean"
-    level = check_number("level", level, above=0, most=1 - 1e-12, cure="0.95 for 95 %")
+    level = check_level(level)
     rng = np.random.default_rng(seed)
     uniform = rng.random((n, len(self.measured) + 2))
 

@@ -33,10 +33,8 @@ class DataGenerator:
         self,
         solver: Callable,  # Such as `gamma_map_sflex` or `BMN`
         solver_param_grid: dict | Sequence,  # Parameter of the solver → values
-        data_param_grid: dict
-        | Sequence,  # `subject`, `nnz`, `orientation_type`, `alpha_SNR`, `sensor_white_noise_std`
-        noise_param_grid: dict
-        | Sequence,  # `noise_type`: "oracle", "baseline", "adaptive_joint_learning"
+        data_param_grid: dict | Sequence,  # `subject`, `nnz`, `alpha_SNR` … → values
+        noise_param_grid: dict | Sequence,  # `noise_type` → "oracle", "baseline" …
         ERP_config: Mapping,  # Kept; the settings in use are those of `source_simulator`
         source_simulator: SourceSimulator,  # Draws sources
         leadfield_builder: LeadfieldBuilder,  # Loads the leadfield of a subject

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from fastcore.basics import patch
 
-from ..core.checks import check_count
+from ..core.checks import check_count, check_level
 from ..core.units import NAM_PER_AM
 from .posterior import EvokedPosterior
-from .regions import RegionPosterior, check_level
+from .regions import RegionPosterior
 
 # %% ../../nbs/api/recording/21_arrays.ipynb #54adbc48
 def _xarray() -> Any:

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from ..core.checks import refuse
+from ..core.checks import check_level, refuse
 from .methods import versions
 from .posterior import EvokedPosterior
-from .regions import RegionPosterior, check_level
+from .regions import RegionPosterior
 
 # %% ../../nbs/api/recording/24_files.ipynb #79d37443
 def _format(e: EvokedPosterior) -> str:  # "stc" or "h5"

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from fastcore.basics import patch
 
-from ..core.checks import check_number, few_names, refuse
+from ..core.checks import check_level, check_number, few_names, refuse
 from ..core.tables import html_table
 from ..core.units import NAM_PER_AM
 from ..posterior.hierarchical import Count, GroupMoments, Hierarchy
@@ -86,7 +86,7 @@ def tau_interval(
     level: float = 0.95,  # Probability, between 0 and 1
 ) -> tuple[np.ndarray, np.ndarray]:  # Lower and upper end, `(n_places, n_times)`, nAm
     "Credible interval of the spread between subjects"
-    level = check_number("level", level, above=0, most=1 - 1e-12, cure="0.95 for 95 %")
+    level = check_level(level)
     return self.hierarchy.spread((1 - level) / 2), self.hierarchy.spread((1 + level) / 2)
 
 

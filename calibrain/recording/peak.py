@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from scipy.special import ndtri
 
-from ..core.checks import check_number, refuse
+from ..core.checks import check_level, refuse
 from ..core.tables import html_table
 from ..posterior.mixture import Mixture
 from ..solvers.localisation import LocalisationSet
@@ -183,7 +183,7 @@ def strongest_source(
     level: float = 0.95,  # Probability of the interval
 ) -> SourcePeak:  # Place, time, amplitude and direction
     "The strongest source of an estimate"
-    level = check_number("level", level, above=0, most=1 - 1e-12, cure="0.95 for 95 %")
+    level = check_level(level)
     if e.nothing_found:
         cure = "noise alone explains the window, and 0 ± 0 is no place"
         refuse(ValueError, "the estimate", "of a source at least for a peak", "none", cure)

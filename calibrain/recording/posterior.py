@@ -18,7 +18,7 @@ from fastcore.basics import patch
 
 from ..calibration.calibration import Calibration, calibration_from_arrays
 from ..core.archive import arrays_below, read_arrays, write_arrays
-from ..core.checks import check_choice, check_number, refuse
+from ..core.checks import check_choice, check_level, check_number, refuse
 from ..core.tables import html_table
 from ..core.units import NAM_PER_AM
 from ..posterior.below import above
@@ -137,7 +137,7 @@ def interval(
     level: float = 0.95,  # Probability, between 0 and 1
 ) -> tuple:  # Lower and upper end, two estimates, Am
     "Credible interval of each amplitude, or of each component of a vector"
-    level = check_number("level", level, above=0, most=1 - 1e-12, cure="0.95 for 95 %")
+    level = check_level(level)
     mean = self.mean
     reach = self._reach(level)
     finite = np.isfinite(reach)

@@ -12,10 +12,10 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from ..core.checks import check_count, generator, refuse
+from ..core.checks import check_count, check_level, generator, refuse
 from ..posterior.lengths import mean_lengths, power_moments
 from ..posterior.mixture import Moving
-from .regions import RegionPosterior, check_level, check_threshold
+from .regions import RegionPosterior, check_threshold
 
 # %% ../../nbs/api/recording/15_region_sizes.ipynb #d6ba5532
 def _of_draws(drawn: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:

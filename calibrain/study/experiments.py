@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['CALIBRATORS', 'EXPERIMENTS', 'DEFAULT', 'Condition', 'condition_curves', 'learn_maps', 'recalibrated',
-           'infinite_sets', 'at_levels', 'Outcome', 'run_experiments', 'pooled_outcomes', 'summary_rows']
+           'infinite_sets', 'at_levels', 'Outcome', 'run_experiments', 'pooled_outcomes', 'Held', 'coverage_at',
+           'summary_rows', 'sweep_rows']
 
 # %% ../../nbs/api/study/11_experiments.ipynb #0f1dd11f
 from collections.abc import Iterable, Mapping, Sequence
@@ -262,6 +263,28 @@ def _mean_share(group: Sequence[Outcome], stratum: str) -> np.ndarray:  # `(n_le
     return np.average(shares, axis=0, weights=[o.curve.n_runs for o in having])
 
 
+class Held(NamedTuple):
+    "Coverage of each stratum at one level, with its band over runs"
+
+    at: int  # Index of the level, the nearest one that the curve has
+    coverage: np.ndarray  # `(n_strata,)`
+    low: np.ndarray  # `nan` of a single run, `(n_strata,)`
+    high: np.ndarray  # The same
+
+
+def coverage_at(
+    curve: CoverageCurve,  # Of some runs
+    level: float,  # Which
+) -> Held:  # At the nearest level of the curve
+    "What a curve says of one level"
+    at = int(np.argmin(np.abs(curve.nominal - level)))
+    low = high = np.full(len(curve.strata), np.nan)
+    if curve.n_runs > 1:
+        band = curve.band()
+        low, high = band.lower[:, at], band.upper[:, at]
+    return Held(at, curve.empirical[:, at], low, high)
+
+
 def summary_rows(
     outcomes: Sequence[Outcome],  # From `run_experiments` or `pooled_outcomes`
     strata: Sequence[str] | None = None,  # Which; `None`: all
@@ -270,8 +293,7 @@ def summary_rows(
     "Mean absolute deviation, coverage with its band, and the share of runs with infinite sets"
     out = []
     for o in outcomes:
-        nearest = int(np.argmin(np.abs(o.curve.nominal - level)))
-        band = o.curve.band() if o.curve.n_runs > 1 else None
+        held = coverage_at(o.curve, level)
         for i, stratum in enumerate(o.curve.strata):
             if (strata is not None and stratum not in strata) or not o.curve.total[i]:
                 continue
@@ -279,10 +301,23 @@ def summary_rows(
             row = dict(experiment=o.experiment, calibrator=o.calibrator, **o.condition._asdict())
             row |= dict(stratum=stratum, n_train=o.n_train, n_test=o.curve.n_runs)
             row |= dict(mean_absolute=error.mean_absolute, mean_signed=error.mean_signed)
-            row |= dict(level=float(o.curve.nominal[nearest]))
-            row["coverage"] = float(o.curve.empirical[i, nearest])
-            row["infinite"] = float(o.infinite[stratum][nearest]) if o.infinite else 0.0
-            row["low"] = np.nan if band is None else float(band.lower[i, nearest])
-            row["high"] = np.nan if band is None else float(band.upper[i, nearest])
+            row |= dict(level=float(o.curve.nominal[held.at]))
+            row["coverage"] = float(held.coverage[i])
+            row["infinite"] = float(o.infinite[stratum][held.at]) if o.infinite else 0.0
+            row |= dict(low=float(held.low[i]), high=float(held.high[i]))
             out.append(row)
     return out
+
+# %% ../../nbs/api/study/11_experiments.ipynb #5eeb0a1c
+def sweep_rows(
+    outcomes: Sequence[Outcome],  # From `run_experiments`
+    axis: str,  # "nnz" or "alpha_SNR"
+) -> list[dict]:  # As of `summary_rows`
+    "Active sources along an axis before calibration, the other axis at the default, heads together"
+    other = next(name for name in DEFAULT if name != axis)
+    at_default = [
+        o
+        for o in outcomes
+        if o.experiment == "precal" and getattr(o.condition, other) == DEFAULT[other]
+    ]
+    return summary_rows(pooled_outcomes(at_default, ["head"]), ["active"])

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..calibration.coverage import CoverageCurve, combine
 from ..core.checks import refuse
-from .experiments import Condition, condition_curves
+from .experiments import Condition, condition_curves, coverage_at
 from .store import Store
 
 # %% ../../nbs/api/study/17_leaderboard.ipynb #5ed5fdea
@@ -48,14 +48,11 @@ def _held(curves: Sequence[CoverageCurve]) -> dict:
     if not curves:
         return out
     curve = combine(curves)
-    at = int(np.argmin(np.abs(curve.nominal - LEVEL)))
-    band = curve.band() if curve.n_runs > 1 else None
+    held = coverage_at(curve, LEVEL)
     for stratum in (name for name in _STRATA if name in curve.strata):
         i = curve.strata.index(stratum)
-        out[f"coverage_{stratum}"] = float(curve.empirical[i, at])
-        if band is not None:
-            out[f"low_{stratum}"] = float(band.lower[i, at])
-            out[f"high_{stratum}"] = float(band.upper[i, at])
+        for figure in figures:
+            out[f"{figure}_{stratum}"] = float(getattr(held, figure)[i])
     return out
 
 

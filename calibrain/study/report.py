@@ -22,6 +22,7 @@ from calibrain.study.experiments import (
     pooled_outcomes,
     run_experiments,
     summary_rows,
+    sweep_rows,
 )
 from .store import Store
 from ..viz.recalibration import draw_calibration_grid
@@ -161,16 +162,9 @@ def _curves(pooled: Sequence[Outcome], orientation: str, stratum: str) -> Any:  
 
 def _sweep(outcomes: Sequence[Outcome], axis: str, orientation: str) -> Any:  # `Figure`
     "Coverage of active sources along an axis, the other at the default"
-    other = next(name for name in DEFAULT if name != axis)
-    kept = [
-        o
-        for o in outcomes
-        if o.experiment == "precal"
-        and o.condition.orientation == orientation
-        and getattr(o.condition, other) == DEFAULT[other]
-    ]
+    kept = [o for o in outcomes if o.condition.orientation == orientation]
     lines: dict = {}
-    for row in summary_rows(pooled_outcomes(kept, ["head"]), ["active"]):
+    for row in sweep_rows(kept, axis):
         point = (row[axis], row["coverage"], row["low"], row["high"])
         lines.setdefault(_line(row), []).append(point)
     if not lines or all(len(points) < 2 for points in lines.values()):
@@ -209,9 +203,7 @@ def _drawn(outcomes: Sequence[Outcome], pooled: Sequence[Outcome], folder: Path 
 
 def study_report(
     store: Store,  # A store
-    path: str
-    | Path
-    | None = None,  # Where to, ending in `.html`; `None`: report.html in its folder
+    path: str | Path | None = None,  # An .html file; `None`: report.html in its folder
     pictures: bool = True,  # Whether pictures are written as PNG and SVG, too, into a folder beside
 ) -> Path:  # Where it is
     "Write what a study found so far as one page"

@@ -321,8 +321,7 @@ def run_study(
     study: Study | str | Path,  # A `Study`, or a TOML file
     out: str | Path,  # Folder of its store; made where it is missing
     n_jobs: int = 1,  # Processes; −1: as many as there are processors
-    engine: str
-    | None = None,  # "here", "loky": processes, "dask"; `None`: by the number of processes
+    engine: str | None = None,  # "here", "loky": processes, "dask"; `None`: by `n_jobs`
     scheduler: str | None = None,  # Address of a Dask scheduler; `None`: a local cluster
     *,
     limit: int | None = None,  # At most so many runs now; `None`: all
