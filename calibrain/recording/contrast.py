@@ -7,7 +7,7 @@ __all__ = ['Contrast', 'contrast']
 
 # %% ../../nbs/api/recording/17_contrast.ipynb #3551bde5
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
 
@@ -41,13 +41,17 @@ def _sum_of_gaussians(weights: Sequence[float], posteriors: Sequence[Posterior])
 MOST_STATES = 20_000
 
 
-def _check_mixtures(posteriors: Sequence[Mixture]) -> None:
-    "Refuse more states than can be held, and noise that goes together in other ways"
+def _check_states(posteriors: Sequence[Mixture]) -> None:
+    "Refuse more states than can be held"
     n_states = int(np.prod([len(p.states) for p in posteriors], dtype=float))
     if n_states > MOST_STATES:
-        cure = "subtract draws: a.regions(labels).draws(n, seed=0) - b.regions(labels).draws(n, 1)"
+        cure = "estimate them together, estimate_evoked([a, b], …, shared=True), or subtract draws"
         must = f"of at most {MOST_STATES:,} pairs of supports"
         refuse(ValueError, "estimates", must, f"{n_states:,} of them", cure)
+
+
+def _check_time(posteriors: Sequence[Mixture]) -> None:
+    "Refuse noise that goes together in time in other ways"
     roots = [p.time_root for p in posteriors]
     same = all((r is None) == (roots[0] is None) for r in roots)
     if not same or any(r is not None and not np.allclose(r, roots[0]) for r in roots):
@@ -61,8 +65,9 @@ def _atoms_of(p: Mixture) -> sparse.csc_array:
 
 
 def _sum_of_mixtures(weights: Sequence[float], posteriors: Sequence[Mixture]) -> Mixture:
-    "The posterior of a weighted sum of independent mixtures"
-    _check_mixtures(posteriors)
+    "The posterior of a weighted sum of independent mixtures: every support of one with every other"
+    _check_states(posteriors)
+    _check_time(posteriors)
     first = posteriors[0]
     maps = [w * _atoms_of(p) for w, p in zip(weights, posteriors)]
     ends = np.cumsum([0] + [m.shape[1] // first.n_orient for m in maps])
@@ -81,6 +86,37 @@ def _sum_of_mixtures(weights: Sequence[float], posteriors: Sequence[Mixture]) ->
     S = sparse.csc_array(sparse.hstack(maps))
     shape = (first.n_sources, first.n_orient, first.n_times)
     return Mixture(tuple(states), probability / probability.sum(), *shape, S, first.time_root)
+
+# %% ../../nbs/api/recording/17_contrast.ipynb #eefbbca5
+def _sum_of_states(weights: Sequence[float], posteriors: Sequence[Mixture]) -> Mixture:
+    "The posterior of a weighted sum of conditions that have one support"
+    _check_time(posteriors)
+    states = []
+    for same in zip(*(p.states for p in posteriors)):
+        mean = sum(w * state.mean for w, state in zip(weights, same))
+        cov = sum(w**2 * state.cov for w, state in zip(weights, same))
+        states.append(same[0]._replace(mean=mean, cov=cov))
+    return replace(posteriors[0], states=tuple(states))
+
+
+def _groups(of: Mapping[str, EvokedPosterior]) -> list[list[str]]:  # Names
+    "Which were estimated together; one that was not is a group by itself"
+    groups: dict[str, list[str]] = {}
+    for name, e in of.items():
+        groups.setdefault(e.together or f"alone: {name}", []).append(name)
+    return [*groups.values()]
+
+
+def _sum(weights: Mapping[str, float], of: Mapping[str, EvokedPosterior]) -> Posterior | Mixture:
+    "The posterior of the weighted sum"
+    first = next(iter(of.values())).posterior
+    if isinstance(first, Posterior):
+        return _sum_of_gaussians([*weights.values()], [e.posterior for e in of.values()])
+    each = []
+    for names in _groups(of):
+        posteriors = [of[name].posterior for name in names]
+        each.append(_sum_of_states([weights[name] for name in names], posteriors))
+    return each[0] if len(each) == 1 else _sum_of_mixtures([1.0] * len(each), each)
 
 # %% ../../nbs/api/recording/17_contrast.ipynb #6c778ba2
 def _named(estimates: Any) -> dict[str, EvokedPosterior]:
@@ -167,6 +203,7 @@ class Contrast(EvokedPosterior):
     "Posterior of a weighted sum of estimates; all that an `EvokedPosterior` answers, and which is larger"
 
     weights: dict = field(default_factory=dict)  # By name of the condition
+    how: str = ""  # Whether conditions were estimated together, in words
 
 
 def _in_words(weights: Mapping[str, float]) -> str:
@@ -179,9 +216,21 @@ def _in_words(weights: Mapping[str, float]) -> str:
     return text.removeprefix(" + ").removeprefix(" ")
 
 
-def _result(of: Sequence[EvokedPosterior], posterior: Posterior | Mixture) -> Result:
+def _how(of: Mapping[str, EvokedPosterior]) -> str:
+    "Whether conditions were estimated together, in words"
+    n_groups = len(_groups(of))
+    if n_groups == len(of):
+        return "estimated apart: means and variances add"
+    if n_groups == 1:
+        return "estimated together, with one support"
+    together = [" and ".join(names) for names in _groups(of) if len(names) > 1]
+    return f"{'; '.join(together)} estimated together, the others apart"
+
+
+def _result(of: Mapping[str, EvokedPosterior], posterior: Posterior | Mixture) -> Result:
     "What there is to say of the sum"
-    results = [e.result for e in of]
+    results = [e.result for e in of.values()]
+    evidences = [of[names[0]].result.log_evidence for names in _groups(of)]
     active = np.unique(np.concatenate([r["active_indices"] for r in results])).astype(int)
     noise_var = float(np.mean([r.noise_var for r in results]))
     gamma = float(np.mean([r["gamma"] for r in results]))
@@ -191,7 +240,7 @@ def _result(of: Sequence[EvokedPosterior], posterior: Posterior | Mixture) -> Re
         posterior,
         shared_entries(posterior, active, n_coeff, noise_var, gamma),
         cost=float(np.mean([r.cost for r in results])),
-        log_evidence=float(sum(r.log_evidence for r in results)),
+        log_evidence=float(sum(evidences)),
         noise_var=noise_var,
         n_iter=max(r.n_iter for r in results),
         converged=all(r.converged for r in results),
@@ -203,9 +252,9 @@ def _result(of: Sequence[EvokedPosterior], posterior: Posterior | Mixture) -> Re
 # %% ../../nbs/api/recording/17_contrast.ipynb #db70f584
 def contrast(
     weights: Mapping,  # Name of a condition → its weight: {"A": 1, "B": -1}
-    estimates: Any,  # Estimates by name, or a list whose comments are names, made apart
+    estimates: Any,  # Estimates by name, or a list whose comments are names
 ) -> Contrast:  # Their weighted sum, an estimate itself
-    "The posterior of a weighted sum of independent estimates"
+    "The posterior of a weighted sum of estimates"
     named = _named(estimates)
     weights = _checked_weights(weights, named)
     of = {name: named[name] for name in weights}
@@ -213,11 +262,8 @@ def contrast(
     for name, e in of.items():
         _check_alike(name, e, first)
     _say(of)
-    posteriors = [e.posterior for e in of.values()]
-    add = _sum_of_mixtures if isinstance(first.posterior, Mixture) else _sum_of_gaussians
-    posterior = add([*weights.values()], posteriors)
     return Contrast(
-        _result([*of.values()], posterior),
+        _result(of, _sum(weights, of)),
         first.space,
         first.vertices,
         first.coords,
@@ -229,12 +275,13 @@ def contrast(
         nave=1 / sum(w**2 / of[name].nave for name, w in weights.items()),
         normals=first.normals,
         weights=weights,
+        how=_how(of),
     )
 
 
 @patch
 def __sub__(self: EvokedPosterior, other: Any) -> Contrast:
-    "What differs between two conditions that were estimated apart"
+    "What differs between two conditions"
     if not isinstance(other, EvokedPosterior):
         return NotImplemented
     names = [e.comment or name for e, name in ((self, "A"), (other, "B"))]
@@ -268,7 +315,7 @@ def _repr_html_(self: Contrast) -> str:  # HTML
     start, end = 1e3 * self.times[[0, -1]]
     rows = {
         "solver": self.result.solver,
-        "conditions": "estimated apart: means and variances add",
+        "conditions": self.how,
         "window": f"{start:.0f} to {end:.0f} ms, {len(self.times)} samples",
         "strongest": self.in_words,
         "error bars": "of the solver",

@@ -55,6 +55,7 @@ class EvokedPosterior:
     normals: np.ndarray | None = None  # Across the cortex, unit vectors, `(n_sources, 3)`
     settings: dict[str, str] = field(default_factory=dict)  # How it was made, in words
     fit: Fit | None = None  # The data it was made from, and what is left of them, where known
+    together: str = ""  # A mark that estimates with one support have in common
 
     @property
     def posterior(self) -> Any:  # A `Posterior` or a `Mixture`
@@ -218,6 +219,8 @@ def _repr_html_(self: EvokedPosterior) -> str:  # HTML
         likely = int(counts.argmax())
         on = f"{likely} with probability {counts[likely]:.2f}"
         facts = {"sources that are on": on, "whitened power": ", ".join(power)}
+    if "support" in self.settings:
+        facts = {"support": self.settings["support"]} | facts
     rows = {
         "solver": self.result.solver,
         "sources × components": f"{p.n_sources} × {p.n_orient}, {self.space}",
@@ -261,7 +264,7 @@ def plot_3d(
 
 # %% ../../nbs/api/recording/03_posterior.ipynb #6a6ca9c2
 _KIND = "calibrain evoked posterior 1"
-_TEXTS = ("space", "comment", "subject")
+_TEXTS = ("space", "comment", "subject", "together")
 _NUMBERS = ("tmin", "tstep", "nave")
 
 # %% ../../nbs/api/recording/03_posterior.ipynb #c5e66622
@@ -302,7 +305,7 @@ def load(
         refuse(ValueError, "path", "a file with an evoked posterior", got)
     applied = arrays_below(arrays, "calibration/")
     fit = arrays_below(arrays, "fit/")
-    texts = {name: str(arrays[name]) if name in arrays else None for name in _TEXTS}
+    texts = {name: str(arrays[name]) for name in _TEXTS if name in arrays}
     numbers = {name: float(arrays[name]) for name in _NUMBERS}
     return cls(
         result_from_arrays(arrays),
