@@ -139,6 +139,12 @@ def split(
     return found
 
 # %% ../../nbs/api/recording/28_together.ipynb #90262a1a
+_OF_ONE = dict(
+    band="as conditions one after the other have jumps between them",
+    time_cov="as it is of the samples of one condition",
+)  # Arguments of solvers, and why they are of one course of time
+
+
 def check_together(
     conditions: Sequence,  # Of `mne.Evoked`
     average: bool,  # Whether epochs are averaged
@@ -152,9 +158,10 @@ def check_together(
     if calibration is not None:
         must = "None with shared=True, as its runs have one condition each"
         refuse(ValueError, "calibration", must, "a Passport", "estimate apart, or without it")
-    if bound.arguments.get("band") is not None:
-        must = "left out with shared=True, as conditions one after the other have jumps"
-        refuse(ValueError, "band", must, bound.arguments["band"])
+    for name, why in _OF_ONE.items():
+        if bound.arguments.get(name) is not None:
+            must = f"left out with shared=True, {why}"
+            refuse(ValueError, name, must, "a value", "estimate apart, or without it")
     if len({np.iscomplexobj(e.data) for e in conditions}) > 1:
         refuse(ValueError, "evoked", "all real or all complex with shared=True", "some of both")
 
