@@ -28,6 +28,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "core.threads": ["blas_threads"],
     "head.leadfield": ["Leadfield"],
     "head.template": ["template_leadfield"],
+    "head.parcellation": ["template_labels"],
     "recording.estimate": ["EvokedPosterior", "estimate_evoked"],
     "recording.contrast": ["contrast"],
     "recording.grand_average": ["grand_average"],
