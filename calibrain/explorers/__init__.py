@@ -12,4 +12,5 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "brain": ["BrainExplorer", "RecordingFiles"],
     "supports": ["SupportsExplorer"],
     "calibration": ["CalibrationExplorer"],
+    "region": ["RegionExplorer"],
 })
