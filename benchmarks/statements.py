@@ -10,9 +10,11 @@ Every estimate goes the road of recordings, `estimate_evoked`. Prints a table.
 """
 
 import argparse
+import json
 import os
 import time
 import warnings
+from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -125,34 +127,42 @@ def estimate_both(evoked, lf, cov, **said):
     return estimate_evoked(evoked, lf, cov, **said)
 
 
-def rows(runs):
-    "One row for each way and part"
-    for key in runs[0]:
-        of = {k: np.array([run[key][k] for run in runs]) for k in runs[0][key]}
-        mean = {k: np.nanmean(v) for k, v in of.items()}
-        error = of["on"].std(ddof=1) / np.sqrt(len(runs))
-        way, part = key
-        cells = [way, part, f"{mean['on']:.3f} ± {error:.3f}", f"{mean['error']:.2f}"]
-        cells += [f"{mean['std']:.2f}", f"{mean['off']:.3f}", f"{mean['seconds']:.1f}"]
-        yield f"| {' | '.join(cells)} |"
+def summary(runs, places):
+    "One record for each way and part: means over runs, and the standard error of the first"
+    for way, part in runs[0]:
+        of = {k: np.array([run[way, part][k] for run in runs]) for k in runs[0][way, part]}
+        mean = {k: round(float(np.nanmean(v)), 3) for k, v in of.items()}
+        chance = round(float(of["on"].std(ddof=1) / np.sqrt(len(runs))), 3)
+        yield dict(places=places, way=way, of=part, runs=len(runs), chance=chance) | mean
+
+
+def line(row):
+    "A record as a line of a table"
+    cells = [row["places"], row["way"], row["of"], f"{row['on']:.3f} ± {row['chance']:.3f}"]
+    cells += [f"{row['error']:.2f}", f"{row['std']:.2f}", f"{row['off']:.3f}"]
+    return f"| {' | '.join(cells)} | {row['seconds']:.1f} |"
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--runs", type=int, default=60)
     parser.add_argument("--ways", nargs="+", default=[*WAYS], choices=[*WAYS])
+    parser.add_argument("--out", type=Path, help="a file for the same as JSON")
     given = parser.parse_args()
     warnings.simplefilter("ignore")
     lf = head()
     info = mne.create_info(list(lf.ch_names), 200.0, "eeg")
     cov = mne.make_ad_hoc_cov(info, std=dict(eeg=4e-6), verbose="ERROR")
     ways = {name: WAYS[name] for name in given.ways}
-    for same in (True, False):
-        print(f"\n{'Same' if same else 'Other'} places in the second condition\n")
-        print("| way | of | within .9, on | error, nAm | std, nAm | within, off | s |")
-        print("|---" * 7 + "|")
-        runs = [one_run(lf, cov, run, same, ways) for run in range(given.runs)]
-        print(*rows(runs), sep="\n", flush=True)
+    found = []
+    print("| places | way | of | within .9, on | error, nAm | std, nAm | within, off | s |")
+    print("|---" * 8 + "|")
+    for places in ("same", "other"):
+        runs = [one_run(lf, cov, run, places == "same", ways) for run in range(given.runs)]
+        found += summary(runs, places)
+        print(*map(line, found[-3 * len(ways) :]), sep="\n", flush=True)
+    if given.out:
+        given.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
