@@ -142,7 +142,9 @@ def _add_estimate(commands) -> None:
         help="sources of a response with error bars, as files and a page",
         description="Estimate the sources of each condition of a response; write mean, standard "
         "deviation and intervals in MNE-Python's formats, the posterior, regions, a report and a "
-        "sidecar. What is there already is left as it is.",
+        "sidecar. What is there already is left as it is. For many subjects, AVE, FWD, COV, "
+        "--labels and --calibration may be quoted patterns with {subject} and stars, such as "
+        "'sub-{subject}/meg/*-ave.fif'.",
     )
     one.add_argument("evoked", metavar="AVE", type=Path, help="the response, -ave.fif")
     _add_head(one)
@@ -151,7 +153,7 @@ def _add_estimate(commands) -> None:
         "--condition",
         metavar="NAME",
         action="append",
-        help="a condition of AVE, by name or number, repeated for several (default: all)",
+        help="conditions of AVE, by name, pattern or number; may be repeated (default: all)",
     )
     one.add_argument("--tmin", metavar="S", type=float, help="start of the window, s")
     one.add_argument("--tmax", metavar="S", type=float, help="end of the window, s")
@@ -162,7 +164,10 @@ def _add_estimate(commands) -> None:
         metavar="PATH",
         type=Path,
         action="append",
-        help="a .label file or a folder of them, repeated for several",
+        help=".label or .annot file, folder of labels, or parcellation; may be repeated",
+    )
+    one.add_argument(
+        "--subjects-dir", metavar="DIR", type=Path, help="of FreeSurfer, for parcellations"
     )
     one.add_argument(
         "--calibration", metavar="PASSPORT", type=Path, help="passport of this head, .npz"
@@ -171,6 +176,11 @@ def _add_estimate(commands) -> None:
         "--level", metavar="P", type=float, default=0.95, help="of the intervals (default: 0.95)"
     )
     one.add_argument("--overwrite", action="store_true", help="replace conditions that are there")
+    one.add_argument(
+        "--skip-incomplete",
+        action="store_true",
+        help="go on without subjects whose files are missing or ambiguous",
+    )
 
 # %% ../nbs/api/commands/04_arguments.ipynb #08670484
 def _shard(text) -> tuple[int, int]:

@@ -92,6 +92,7 @@ MAY_USE_LATE = {  # imported inside a function only
     "recording.group": {"pandas"},
     "passport.shift": {"sklearn"},
     "passport.runs": {"joblib"},
+    "passport.expected_error": {"joblib", "pandas"},
     "study.heads": {"mne"},
     "study.files": {"pyarrow"},
     "study.store": {"pandas"},

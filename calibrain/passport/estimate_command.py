@@ -7,69 +7,84 @@ __all__ = ['estimate_command']
 
 # %% ../../nbs/api/commands/05_estimate_command.ipynb #f5ddd311
 import argparse
+import csv
 import json
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import mne
 
-from ..core.checks import check_level, refuse
+from ..core.checks import check_level, few_names, refuse
+from ..core.progress import progress_bar
 from . import files  # noqa: F401 (`Passport.load`)
 from .command import read_mne
+from .label_files import Brain, label_files, read_labels
 from .passport import Passport
+from .subjects import SubjectFiles, filled, find_subjects
+from ..recording.bound import bind_to_recording
 from ..recording.estimate import estimate_evoked
 from ..recording.files import check_can_be_written, write_files
 from ..recording.methods import versions
 
 # %% ../../nbs/api/commands/05_estimate_command.ipynb #ad879161
-def _conditions(path: Path, wanted: list | None) -> dict[str, mne.Evoked]:  # By name of a folder
-    "The responses of a file, or those that are named"
-    found = read_mne(path, "an evoked response", mne.read_evokeds)
-    named = {str(i): e for i, e in enumerate(found)} | {e.comment: e for e in found}
-    chosen = found
-    if wanted:
-        for name in wanted:
-            if name not in named:
-                must = f"one of {', '.join(e.comment for e in found)}"
-                refuse(ValueError, "--condition", must, name)
-        chosen = [named[name] for name in wanted]
-    folders: dict[str, mne.Evoked] = {}
-    for number, e in enumerate(chosen):
+def _named(found: Sequence[mne.Evoked]) -> dict[str, int]:  # Name of a folder → number in the file
+    "All responses of a file"
+    folders: dict[str, int] = {}
+    for number, e in enumerate(found):
         name = re.sub(r"[^A-Za-z0-9]+", "", (e.comment or "").title()) or f"Condition{number}"
-        folders[name if name not in folders else f"{name}{number}"] = e
+        folders[name if name not in folders else f"{name}{number}"] = number
     return folders
 
 
-def _labels(paths: list | None) -> list | None:  # Of `mne.Label`
-    "Labels of files and of folders of files"
-    if not paths:
-        return None
-    found = [one for path in paths for one in _files_of(path)]
-    if not found:
-        refuse(ValueError, "--labels", "files that end in .label, or folders of them", "none")
-    return [_label(path) for path in found]
+def _chosen(comments: Sequence[str], wanted: Sequence[str] | None) -> set[int]:
+    "Numbers of the responses that names, patterns and numbers mean"
+    if not wanted:
+        return {*range(len(comments))}
+    chosen: set[int] = set()
+    for one in wanted:
+        mine = {i for i, comment in enumerate(comments) if comment == one}
+        mine = mine or {i for i in range(len(comments)) if str(i) == one}
+        mine = mine or {i for i, comment in enumerate(comments) if fnmatchcase(comment, one)}
+        if not mine:
+            refuse(ValueError, "--condition", f"one of {', '.join(comments)}", one)
+        chosen |= mine
+    return chosen
 
 
-def _files_of(path: Path) -> list[Path]:
-    "A file, or the labels of a folder"
-    return sorted(path.glob("*.label")) if path.is_dir() else [path]
-
-
-def _label(path: Path) -> mne.Label:
-    "One label"
-    try:
-        return mne.read_label(path)
-    except (OSError, ValueError, IndexError) as e:
-        raise ValueError(f"{path} cannot be read as a label: {e}") from e
+def _conditions(path: Path, wanted: Sequence[str] | None) -> dict[str, int]:
+    "The responses of a file that are asked for: name of a folder → number in the file"
+    found = read_mne(path, "an evoked response", mne.read_evokeds)
+    chosen = _chosen([e.comment or "" for e in found], wanted)
+    return {name: number for name, number in _named(found).items() if number in chosen}
 
 # %% ../../nbs/api/commands/05_estimate_command.ipynb #c01e89f4
 _SETTINGS = ("tmin", "tmax", "solver", "orientation", "noise", "depth", "level")
+
+
+class _Todo(NamedTuple):
+    "What is to be done for one subject"
+
+    who: SubjectFiles  # Its files
+    folder: Path  # Where its conditions go
+    conditions: Mapping[str, int]  # Name of a folder → number of the response in its file
+    labels: Sequence[Path]  # Files of regions
+    made_from: dict  # Files and settings, as the sidecar says them
+
+    def stem(self, condition: str) -> str:
+        "How names of files begin"
+        return f"{self.who.stem}_desc-{condition}"
+
+    def missing(self) -> list[str]:
+        "Conditions that are not there"
+        return [name for name in self.conditions if not (self.folder / name).exists()]
 
 
 def _digest(path: Path) -> str:
@@ -77,31 +92,85 @@ def _digest(path: Path) -> str:
     return blake2b(path.read_bytes(), digest_size=8).hexdigest()
 
 
-def _made_from(args: argparse.Namespace) -> dict:
+def _made_from(args: argparse.Namespace, inputs: Sequence[Path]) -> dict:
     "What estimates are made from, and how: the same where nothing is to be done again"
-    inputs = [args.evoked, args.forward, args.cov, args.calibration]
-    inputs += [one for path in args.labels or [] for one in _files_of(path)]
-    given = [path for path in inputs if path is not None]
     return {
-        "Sources": [path.name for path in given],
-        "Digests": {path.name: _digest(path) for path in given},
+        "Sources": [path.name for path in inputs],
+        "Digests": {path.name: _digest(path) for path in inputs},
         "Arguments": {name: getattr(args, name) for name in _SETTINGS},
     }
 
 
-def _is_there(folder: Path, stem: str, made_from: dict, overwrite: bool) -> bool:
-    "Whether a condition is done; refuses one that was done in another way"
-    if overwrite or not folder.exists():
-        return False
-    try:
-        said = json.loads((folder / f"{stem}_posterior.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        said = {}
-    if any(said.get(key) != value for key, value in made_from.items()):
+def _brain(who: SubjectFiles, args: argparse.Namespace) -> Brain:
+    "Whose cortex it is"
+    src = read_mne(who.files["FWD"], "a forward solution", mne.read_source_spaces)
+    return Brain(src, args.subjects_dir)
+
+
+def _todo(who: SubjectFiles, args: argparse.Namespace) -> _Todo:
+    "What is to be done for a subject whose files are complete"
+    conditions = _conditions(who.files["AVE"], args.condition)
+    labels: Sequence[Path] = []
+    if args.labels:
+        brain = _brain(who, args)
+        labels = label_files([filled(one, who.subject) for one in args.labels], brain)
+        read_labels(labels, brain)  # which refuses what cannot be used
+    made_from = _made_from(args, [*who.files.values(), *labels])
+    return _Todo(who, args.out.absolute() / who.name, conditions, labels, made_from)
+
+
+def _changed(todo: _Todo) -> list[Path]:
+    "Folders of conditions that were made in another way"
+    changed = []
+    for name in todo.conditions:
+        folder = todo.folder / name
+        if not folder.exists():
+            continue
+        try:
+            text = (folder / f"{todo.stem(name)}_posterior.json").read_text(encoding="utf-8")
+            said = json.loads(text)
+        except (OSError, ValueError):
+            said = {}
+        if any(said.get(key) != value for key, value in todo.made_from.items()):
+            changed.append(folder)
+    return changed
+
+# %% ../../nbs/api/commands/05_estimate_command.ipynb #934bdb72
+def _complete(args: argparse.Namespace) -> tuple[list[_Todo], dict[str, str]]:  # And who is not
+    "What is to be done, subject by subject, and whose files are not complete"
+    kinds = dict(AVE=args.evoked, FWD=args.forward, COV=args.cov)
+    if args.calibration is not None:
+        kinds["PASSPORT"] = args.calibration
+    ready: list[_Todo] = []
+    incomplete: dict[str, str] = {}
+    for who in find_subjects(kinds):
+        if not who.is_complete:
+            incomplete[who.name or "the recording"] = "; ".join(who.missing)
+            continue
+        try:
+            ready.append(_todo(who, args))
+        except (ValueError, OSError) as e:
+            if not who.name:
+                raise
+            incomplete[who.name] = str(e)
+    return ready, incomplete
+
+
+def _check_complete(ready: Sequence, incomplete: Mapping, skip: bool) -> None:
+    "Refuse to begin where somebody would be left out that nobody left out"
+    if incomplete and not (skip and ready):
+        got = " | ".join(f"{who}: {why}" for who, why in incomplete.items())
+        cure = "mend it, or pass --skip-incomplete" if ready else "no subject is complete"
+        refuse(ValueError, "files", "one of each kind for every subject", got, cure)
+
+
+def _check_unchanged(ready: Sequence[_Todo]) -> None:
+    "Refuse to replace what was made in another way"
+    changed = [str(folder) for todo in ready for folder in _changed(todo)]
+    if changed:
         must = "new, or made from the same files with the same settings"
         cure = "pass --overwrite, or another folder"
-        refuse(ValueError, "--out", must, f"{folder}, which is neither", cure)
-    return True
+        refuse(ValueError, "--out", must, f"{few_names(changed)}, which is neither", cure)
 
 # %% ../../nbs/api/commands/05_estimate_command.ipynb #399ed5cc
 def _describe(out: Path) -> None:
@@ -124,54 +193,153 @@ def _put(aside: Path, folder: Path) -> None:
     else:
         os.replace(aside, folder)
 
+
+def _write_regions(ready: Sequence[_Todo], out: Path) -> None:
+    "The regions of all conditions that are there, as one table"
+    rows: list[dict] = []
+    for todo in ready:
+        for name in todo.conditions:
+            path = todo.folder / name / f"{todo.stem(name)}_regions.csv"
+            if path.exists():
+                with open(path, newline="", encoding="utf-8") as f:
+                    whose = dict(subject=todo.who.name or todo.who.stem, condition=name)
+                    rows += [whose | row for row in csv.DictReader(f)]
+    if not rows:
+        return
+    aside = out / ".regions.csv"
+    with open(aside, "w", newline="", encoding="utf-8") as f:
+        table = csv.DictWriter(f, list(rows[0]))
+        table.writeheader()
+        table.writerows(rows)
+    os.replace(aside, out / "regions.csv")
+
 # %% ../../nbs/api/commands/05_estimate_command.ipynb #d5242671
-def _estimate(args: argparse.Namespace, say: Callable) -> None:
-    "Do what is missing"
-    check_level(args.level)
-    conditions = _conditions(args.evoked, args.condition)
-    forward = read_mne(args.forward, "a forward solution", mne.read_forward_solution)
-    cov = read_mne(args.cov, "a covariance", mne.read_cov)
+def _work(todo: _Todo, names: Sequence[str], args: argparse.Namespace, done: Callable) -> None:
+    "Estimate conditions of one subject; `done` is called with a line about each"
+    if not names:
+        return
+    given = todo.who.files
+    forward = read_mne(given["FWD"], "a forward solution", mne.read_forward_solution)
+    cov = read_mne(given["COV"], "a covariance", mne.read_cov)
+    evokeds = read_mne(given["AVE"], "an evoked response", mne.read_evokeds)
     is_fixed = args.orientation == "fixed" or mne.forward.is_fixed_orient(forward)
     check_can_be_written(1 if is_fixed else 3, forward["src"].kind)
-    labels = _labels(args.labels)
-    calibration = None if args.calibration is None else Passport.load(args.calibration)
+    found = read_labels(todo.labels, Brain(forward["src"], args.subjects_dir))
+    calibration = Passport.load(given["PASSPORT"]) if "PASSPORT" in given else None
     said: dict[str, Any] = {name: getattr(args, name) for name in _SETTINGS if name != "level"}
+    said |= dict(calibration=calibration, progress=len(names) == 1 and not todo.who.name)
     solver = said.pop("solver")
-    made_from = _made_from(args)
-    out = args.out.absolute()
-    start = re.sub(r"[-_]ave\.fif(\.gz)?$|\.fif(\.gz)?$", "", args.evoked.name)
-    stems = {name: f"{start}_desc-{name}" for name in conditions}
-    done = {n: _is_there(out / n, stems[n], made_from, args.overwrite) for n in conditions}
-    out.mkdir(parents=True, exist_ok=True)
-    _describe(out)
     on_cortex = len(forward["src"]) == 2 and forward["src"].kind == "surface"
-    how = dict(labels=labels, cortex=forward["src"] if on_cortex else None, level=args.level)
-    for name, e in conditions.items():
-        if done[name]:
-            say(f"{name}: there already")
-            continue
-        est = estimate_evoked(e, forward, cov, solver, calibration=calibration, **said)
-        with tempfile.TemporaryDirectory(prefix=".calibrain-", dir=out) as top:
+    how: dict[str, Any] = dict(
+        labels=found.labels or None,
+        cortex=forward["src"] if on_cortex else None,
+        level=args.level,
+        made_from=todo.made_from,
+    )
+    todo.folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        est = estimate_evoked(evokeds[todo.conditions[name]], forward, cov, solver, **said)
+        with tempfile.TemporaryDirectory(prefix=".calibrain-", dir=todo.folder) as top:
             aside = Path(top) / name
             aside.mkdir()
-            write_files(est, aside, stems[name], made_from=made_from, **how)
-            _put(aside, out / name)
-        say(f"{name}: {est.in_words}")
+            write_files(est, aside, todo.stem(name), **how)
+            _put(aside, todo.folder / name)
+        done(f"{name}: {est.in_words}")
+    if found.left_out:
+        done(f"regions without a source, left out: {few_names(found.left_out)}", steps=0)
+
+# %% ../../nbs/api/commands/05_estimate_command.ipynb #f324f4a8
+class _Batch:
+    "All subjects in turn, under one bar"
+
+    def __init__(self, args: argparse.Namespace, say: Callable, complain: Callable):
+        self.args = args
+        self.say = say
+        self.complain = complain
+        self.failed: dict[str, str] = {}  # Name of a subject → why
+
+    def run(self, ready: Sequence[_Todo]) -> None:
+        "Do what is missing"
+        overwrite = self.args.overwrite
+        todo = [(one, [*one.conditions] if overwrite else one.missing()) for one in ready]
+        total = sum(len(names) for _, names in todo)
+        self.bar = progress_bar(total=total, show=total > 1, desc="estimate", unit="condition")
+        with self.bar:
+            for one, names in todo:
+                self.there_already(one, names)
+                self.one(one, names)
+
+    def there_already(self, todo: _Todo, names: Sequence[str]) -> None:
+        "Say what is not done again"
+        kept = [name for name in todo.conditions if name not in names]
+        if kept and todo.who.name:
+            self.line(f"{todo.who.name}: {few_names(kept)} there already", steps=0)
+        elif kept:
+            for name in kept:
+                self.line(f"{name}: there already", steps=0)
+
+    def one(self, todo: _Todo, names: Sequence[str]) -> None:
+        "Do one subject; what fails stops the others only where there are none"
+        who = todo.who.name
+        if not who:
+            _work(todo, names, self.args, self.line)
+            return
+
+        def line(text: str, steps: int = 1) -> None:
+            self.line(f"{who}, {text}", steps)
+
+        with warnings.catch_warnings(record=True) as warned:
+            try:
+                _work(todo, names, self.args, line)
+            except Exception as e:  # a night's work goes on, and says whose this was
+                kind = "" if isinstance(e, ValueError) else f"{type(e).__name__}: "
+                self.failed[who] = " ".join(f"{kind}{e}".split())
+                self.line(f"{who} failed", steps=0)
+        for text in dict.fromkeys(str(w.message) for w in warned):
+            self.complain(f"{who}: {text}", 0)
+
+    def line(self, text: str, steps: int = 1) -> None:
+        "A line above the bar"
+        self.bar.clear()
+        self.say(text)
+        self.bar.update(steps)
+
+
+def _estimate(args: argparse.Namespace, say: Callable, complain: Callable) -> int:  # Exit status
+    "Do what is missing"
+    check_level(args.level)
+    bind_to_recording(args.solver, None, args.noise)  # refuses what no subject could be done with
+    ready, incomplete = _complete(args)
+    _check_complete(ready, incomplete, args.skip_incomplete)
+    if not args.overwrite:
+        _check_unchanged(ready)
+    out = args.out.absolute()
+    out.mkdir(parents=True, exist_ok=True)
+    _describe(out)
+    batch = _Batch(args, say, complain)
+    try:
+        batch.run(ready)
+    finally:
+        _write_regions(ready, out)
     say(f"\nEstimates and pages: {out}")
+    for who, why in incomplete.items():
+        complain(f"{who} left out: {why}", 0)
+    for who, why in batch.failed.items():
+        complain(f"{who} failed: {why}", 1)
+    return 1 if batch.failed else 0
 
 # %% ../../nbs/api/commands/05_estimate_command.ipynb #e12aec2e
 def estimate_command(
     args: argparse.Namespace,  # What was said
     say: Callable,  # Prints a text
     complain: Callable,  # Prints a line to stderr and returns the exit status
-) -> int:  # Exit status
+) -> int:  # Exit status: 0, all well; 1, a subject failed; 2, a mistake; 130, interrupted
     "What `calibrain estimate` does"
     try:
-        _estimate(args, say)
+        return _estimate(args, say, complain)
     except (ValueError, TypeError, ImportError, FileNotFoundError) as e:
         return complain(str(e), 2)
     except KeyboardInterrupt:
         return complain(
             f"interrupted; what is done is in {args.out}, the same command goes on", 130
         )
-    return 0

@@ -6,15 +6,15 @@
 __all__ = ['mean_length', 'mean_lengths', 'power_moments']
 
 # %% ../../nbs/api/posterior/09_lengths.ipynb #2574f1ae
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 from scipy import sparse
 
 from ..core.checks import check_array, refuse
-from .gaussian import Posterior, check_read_outs
-from .mixture import Mixture, Moving
+from ..core.units import coefficients_of
+from .gaussian import Posterior, check_read_outs, root_of
+from .mixture import Mixture, Moving, State
 from .moments import any_posterior
 
 # %% ../../nbs/api/posterior/09_lengths.ipynb #1ec8d785
@@ -63,14 +63,13 @@ def mean_lengths(
 
 # %% ../../nbs/api/posterior/09_lengths.ipynb #b3e85f8d
 class _Spread(NamedTuple):
-    "A covariance K + sign · UUᵀ"
+    "A covariance K − UUᵀ"
 
     K: sparse.csr_array  # `(n, n)`
     U: np.ndarray  # `(n, m)`
-    sign: int
 
     def diagonal(self) -> np.ndarray:
-        return self.K.diagonal() + self.sign * (self.U**2).sum(1)
+        return self.K.diagonal() - (self.U**2).sum(1)
 
 
 def _on_entries(K: sparse.csr_array, U: np.ndarray) -> sparse.csr_array:
@@ -87,45 +86,93 @@ def _on_entries(K: sparse.csr_array, U: np.ndarray) -> sparse.csr_array:
 
 def _squares(groups: sparse.csr_array, of: _Spread) -> np.ndarray:  # `(n_groups, n_groups)`
     "Σ C², over the pairs of two groups"
-    K, U, sign = of
+    K, U = of
     grams = []
     for first, last in zip(groups.indptr, groups.indptr[1:]):
         members = groups.indices[first:last]
         weighted = U[members] * groups.data[first:last, None]
         grams.append((weighted.T @ U[members]).ravel())
     low_rank = np.array(grams)
-    of_entries = groups @ (K.multiply(K) + 2 * sign * _on_entries(K, U)) @ groups.T
+    of_entries = groups @ (K.multiply(K) - 2 * _on_entries(K, U)) @ groups.T
     return of_entries.toarray() + low_rank @ low_rank.T
 
 
-def _powers(mean: np.ndarray, of: _Spread, groups: sparse.csr_array) -> Moving:
+def _of_gaussian(posterior: Posterior, A: sparse.csr_array, groups: sparse.csr_array) -> Moving:
     "Mean and covariance of sums of squares at every sample"
+    B = sparse.csr_array(A @ posterior.S)
+    K = sparse.csr_array((B * posterior.gamma[None]) @ B.T)
+    mean = B @ posterior.coeff_mean
+    of = _Spread(K, B @ posterior.V.T)
     expected = groups @ (mean**2 + of.diagonal()[:, None])
     cov = np.tile(2 * _squares(groups, of), (mean.shape[1], 1, 1))
     for t, m in enumerate(mean.T):
         seen = sparse.csr_array(groups.multiply(m[None]))
         low_rank = seen @ of.U
-        cov[t] += 4 * ((seen @ of.K @ seen.T).toarray() + of.sign * low_rank @ low_rank.T)
+        cov[t] += 4 * ((seen @ of.K @ seen.T).toarray() - low_rank @ low_rank.T)
     return Moving(expected, cov)
 
 # %% ../../nbs/api/posterior/09_lengths.ipynb #cd68c73f
-def _parts_of(
-    posterior: Posterior | Mixture, A: sparse.csr_array
-) -> Iterator[tuple[float, np.ndarray, np.ndarray, _Spread]]:  # Weight, rows, mean, covariance
-    "Read-outs as Gaussians, one for each state"
-    if isinstance(posterior, Posterior):
-        B = sparse.csr_array(A @ posterior.S)
-        K = sparse.csr_array((B * posterior.gamma[None]) @ B.T)
-        mean = B @ posterior.coeff_mean
-        yield 1.0, np.arange(len(mean)), mean, _Spread(K, B @ posterior.V.T, -1)
-        return
-    columns = sparse.csc_array(A)
-    for part in posterior.parts():
-        seen = columns[:, part.rows].tocsr()
-        rows = np.flatnonzero(np.diff(seen.indptr))
-        nothing = sparse.csr_array((len(rows), len(rows)))
-        of = _Spread(nothing, seen[rows] @ part.root, 1)
-        yield part.weight, rows, seen[rows] @ part.mean, of
+class _Grams(NamedTuple):
+    "What the powers of regions are made of, for one support"
+
+    reached: np.ndarray  # Regions that it reaches, `(g,)`
+    M: np.ndarray  # Their Gram matrices, `(g, c, c)`
+
+
+def _grams(B: sparse.csc_array, groups: sparse.csc_array) -> _Grams:
+    "Gram matrices of the regions that read-outs of a support reach"
+    rows = np.unique(B.indices)
+    seen = B.tocsr()[rows].toarray()
+    its = groups[:, rows].tocsr()
+    reached = np.flatnonzero(np.diff(its.indptr))
+    M = []
+    for g in reached:
+        some = slice(its.indptr[g], its.indptr[g + 1])
+        mine = seen[its.indices[some]]
+        M.append((mine.T * its.data[some]) @ mine)
+    return _Grams(reached, np.reshape(M, (len(reached), B.shape[1], B.shape[1])))
+
+
+def _of_state(
+    of: _Grams, state: State
+) -> tuple[np.ndarray, np.ndarray]:  # `(g, n_times)` and `(n_times, g, g)`
+    "Mean and second moment of the powers of the regions that one state reaches"
+    root = root_of(state.cov)
+    on_mean = of.M @ state.mean
+    within = root.T @ of.M @ root
+    mean = (state.mean * on_mean).sum(1) + np.trace(within, axis1=1, axis2=2)[:, None]
+    flat = within.reshape(len(within), -1)
+    seen = (root.T @ on_mean).transpose(2, 0, 1)
+    by_time = mean.T
+    second = by_time[:, :, None] * by_time[:, None] + 4 * seen @ seen.transpose(0, 2, 1)
+    return mean, second + 2 * flat @ flat.T
+
+
+def _of_mixture(mixture: Mixture, A: sparse.csr_array, groups: sparse.csr_array) -> Moving:
+    "Mean and covariance of sums of squares at every sample, state by state"
+    k = mixture.n_orient
+    atoms = np.unique(np.concatenate([state.atoms for state in mixture.states]))
+    columns = coefficients_of(atoms, k)
+    A = sparse.csc_array(A)
+    B = sparse.csc_array(A[:, columns] if mixture.S is None else A @ mixture.S[:, columns])
+    by_row = sparse.csc_array(groups)
+    n = groups.shape[0]
+    mean = np.zeros((n, mixture.n_times))
+    second = np.zeros((mixture.n_times, n, n))
+    known: dict[bytes, _Grams] = {}
+    for weight, state in zip(mixture.weights, mixture.states):
+        if not len(state.atoms):
+            continue
+        support = np.asarray(state.atoms).tobytes()
+        if support not in known:
+            own = coefficients_of(np.searchsorted(atoms, state.atoms), k)
+            known[support] = _grams(B[:, own], by_row)
+        of = known[support]
+        its_mean, its_second = _of_state(of, state)
+        mean[of.reached] += weight * its_mean
+        second[:, of.reached[:, None], of.reached] += weight * its_second
+    by_time = mean.T
+    return Moving(mean, second - by_time[:, :, None] * by_time[:, None])
 
 # %% ../../nbs/api/posterior/09_lengths.ipynb #d11dbcbc
 def power_moments(
@@ -141,11 +188,6 @@ def power_moments(
     if groups.shape[1] != A.shape[0] or (groups.nnz and groups.data.min() < 0):
         must = f"weights >= 0 of shape (n_groups, {A.shape[0]})"
         refuse(ValueError, "groups", must, f"shape {groups.shape}", "one column for each row of A")
-    n_groups, n_times = groups.shape[0], posterior.n_times
-    mean = np.zeros((n_groups, n_times))
-    second = np.zeros((n_times, n_groups, n_groups))
-    for weight, rows, m, of in _parts_of(posterior, A):
-        its = _powers(m, of, groups[:, rows])
-        mean += weight * its.mean
-        second += weight * (its.cov + its.mean.T[:, :, None] * its.mean.T[:, None])
-    return Moving(mean, second - mean.T[:, :, None] * mean.T[:, None])
+    if isinstance(posterior, Posterior):
+        return _of_gaussian(posterior, A, groups)
+    return _of_mixture(posterior, A, groups)

@@ -21,6 +21,7 @@ from ..core.checks import check_array, check_count, check_number, generator, ref
 from ..core.tables import html_table
 from ..core.units import coefficients_of
 from .exceedance import exceedance as probability_above
+from .exceedance import joined
 from .gaussian import check_read_outs, rows_of
 
 # %% ../../nbs/api/posterior/05_mixture.ipynb #65a42a77
@@ -241,9 +242,7 @@ def read_out(
 def region(
     self: Mixture,
     sources: np.ndarray,  # Indices of sources, `(n,)`
-) -> (
-    Moving
-):  # Mean `(n * n_orient, n_times)` and covariance `(n_times, n * n_orient, n * n_orient)`
+) -> Moving:  # Of their `n * n_orient` coefficients, as `read_out` says it
     "The joint posterior of some sources"
     rows = rows_of(self, sources)
     ones = np.ones(len(rows))
@@ -368,7 +367,7 @@ def quantile(
     self: Mixture,
     p: float,  # Probability, in (0, 1)
     sources: np.ndarray | None = None,  # Indices of sources, or all
-    exact: bool = False,  # Of the mixture itself, rather than of a Gaussian with its moments
+    exact: bool = False,  # Of the mixture, not of a Gaussian with its moments
 ) -> np.ndarray:  # `(n * n_orient, n_times)`, nAm
     "Quantile of every source coefficient at every sample"
     p = check_number("p", p, above=0, most=np.nextafter(1, 0))
@@ -383,7 +382,7 @@ def interval(
     self: Mixture,
     level: float = 0.9,  # Probability within, in (0, 1)
     sources: np.ndarray | None = None,  # Indices of sources, or all
-    exact: bool = False,  # Of the mixture itself, rather than of a Gaussian with its moments
+    exact: bool = False,  # Of the mixture, not of a Gaussian with its moments
 ) -> tuple[np.ndarray, np.ndarray]:  # Lower and upper end, each `(n * n_orient, n_times)`, nAm
     "Central credible interval of every source coefficient at every sample"
     level = check_number("level", level, above=0, most=np.nextafter(1, 0))
@@ -399,10 +398,9 @@ def exceedance(
     "Probability that the length of a source's amplitude exceeds a value"
     threshold = check_number("threshold", threshold, above=0)
     out = np.zeros((self.n_sources, self.n_times))
-    for part in self.parts():
-        sources, mean, cov = part.by_source(self.n_orient)
-        if len(sources):
-            out[sources] += part.weight * probability_above(mean, cov, threshold)
+    each = ((part.weight, *part.by_source(self.n_orient)) for part in self.parts())
+    for weight, sources, mean, cov in joined(each, at_least=500):
+        np.add.at(out, sources, weight[:, None] * probability_above(mean, cov, threshold))
     return np.minimum(out, 1)
 
 # %% ../../nbs/api/posterior/05_mixture.ipynb #a94bfea2

@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 from fastcore.basics import patch
 
-from ..core.checks import check_count, check_level
+from ..core.checks import check_count, check_level, refuse
 from ..core.units import NAM_PER_AM
+from ..core.warnings import NotCalibratedWarning, warn
+from ..posterior.mixture import Mixture
 from .posterior import EvokedPosterior
 from .regions import RegionPosterior
 
@@ -48,6 +50,36 @@ def _seconds(times: np.ndarray) -> tuple:
     "Times as a coordinate"
     return ("time",), times, dict(long_name="time from the event", units="s")
 
+# %% ../../nbs/api/recording/21_arrays.ipynb #a5fdf389
+_MOST_BYTES = 4 * 2**30
+
+
+def _check_bytes(draws: int, shape: tuple, cure: str) -> int:  # The same number of draws
+    "Refuse draws that take more memory than anybody wants to give by accident"
+    draws = check_count("draws", draws)
+    size = 8 * draws * int(np.prod(shape))
+    if size > _MOST_BYTES:
+        fit = _MOST_BYTES // (8 * int(np.prod(shape)))
+        got = f"{draws}, which take {size / 2**30:.1f} GiB ({size:,} bytes)"
+        must = f"at most {fit}, as the limit is {_MOST_BYTES // 2**30} GiB"
+        refuse(ValueError, "draws", must, got, cure)
+    return draws
+
+
+def _chain(posterior: Any) -> dict:  # Attributes by name
+    "What draws are, and what they are not"
+    of = "a Gaussian posterior"
+    if isinstance(posterior, Mixture):
+        of = "the mixture of states that the sampler visited, not the sampler's own chains"
+    return dict(chain=f"one, of independent draws from {of}")
+
+
+def _draws_of(drawn: np.ndarray, axes: tuple, unit: str, posterior: Any) -> dict:
+    "Draws as a variable of a dataset, all of one chain"
+    made = _variables(dict(draws=drawn[None]), ("chain", "draw", *axes), unit)
+    made["draws"][2].update(_chain(posterior))
+    return made
+
 # %% ../../nbs/api/recording/21_arrays.ipynb #f334eebd
 @patch
 def to_xarray(
@@ -65,8 +97,8 @@ def to_xarray(
     values = dict(mean=mean, std=self.std, low=low, high=high)
     data = _variables(values, axes, self.unit)
     if draws:
-        drawn = self.draws(check_count("draws", draws), seed)[None]
-        data |= _variables(dict(draws=drawn), ("chain", "draw", *axes), self.unit)
+        draws = _check_bytes(draws, mean.shape, "ask for fewer draws, or for fewer regions")
+        data |= _draws_of(self.draws(draws, seed), axes, self.unit, self.posterior)
     n_sources = np.array([len(of) for of in self.sources])
     coords: dict[str, Any] = dict(
         region=list(self.names),
@@ -118,9 +150,28 @@ def _facts(e: EvokedPosterior, level: float) -> dict:  # Attributes by name
 
 # %% ../../nbs/api/recording/21_arrays.ipynb #66870169
 @patch
+def _draws(
+    self: EvokedPosterior, n: int, seed: int | np.random.Generator
+) -> np.ndarray:  # `(n, n_sources[, 3], n_times)`, nAm
+    "Joint draws of amplitudes along normals, or of vectors in space"
+    if self.calibration is not None:
+        warn(
+            "to_xarray: draws are the solver's own. A passport's maps are of intervals of single "
+            "sources and do not hold for them.",
+            NotCalibratedWarning,
+        )
+    drawn = self.posterior.sample(n, seed)
+    if self.n_orient == 1:
+        return drawn
+    return np.stack([self._components(x) for x in drawn])
+
+
+@patch
 def to_xarray(  # noqa: F811 (a method of another class)
     self: EvokedPosterior,
     level: float = 0.95,  # Of the intervals
+    draws: int = 0,  # Draws from the joint posterior that go with it, as ArviZ reads them
+    seed: int | np.random.Generator = 0,  # Of the draws
 ) -> Any:  # `xarray.Dataset` over source, component of vectors, and time; nAm
     "An estimate with named axes"
     xr = _xarray()
@@ -130,7 +181,12 @@ def to_xarray(  # noqa: F811 (a method of another class)
     values = {name: NAM_PER_AM * one.data for name, one in each.items()}
     is_vector = values["mean"].ndim == 3
     axes = ("source", "component", "time") if is_vector else ("source", "time")
+    data = _variables(values, axes, "nAm")
+    if draws:
+        cure = "ask for fewer, or for those of regions: est.regions(labels).to_xarray(draws=…)"
+        draws = _check_bytes(draws, values["mean"].shape, cure)
+        data |= _draws_of(self._draws(draws, seed), axes, "nAm", self.posterior)
     coords = dict(source=np.arange(len(self.coords)), time=_seconds(self.times), **_where(self))
     if is_vector:
         coords["component"] = list("xyz")
-    return xr.Dataset(_variables(values, axes, "nAm"), coords, _facts(self, level))
+    return xr.Dataset(data, coords, _facts(self, level))

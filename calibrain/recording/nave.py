@@ -112,7 +112,8 @@ def _check_can(e: EvokedPosterior) -> None:
     if e.calibration is not None:
         warn(
             "with_nave: the maps of a passport hold for the number of epochs that it was made for, so "
-            "expected error bars are the solver's own. Calibrate with another nave for others.",
+            "expected error bars are the solver's own. passport.expected_error(…, nave=[n]) tells "
+            "by simulation what n epochs give.",
             NotCalibratedWarning,
         )
 
@@ -286,5 +287,6 @@ def _repr_html_(self: MoreData) -> str:  # HTML
         if isinstance(e.posterior, Posterior):
             rows["without end"] = f"± {self.least:.3g} nAm"
     rows["held as estimated"] = self.held
-    rows["error bars"] = "of the solver"
+    simulated = "; by simulation: passport.expected_error(…, nave=[…])"
+    rows["error bars"] = "of the solver" + simulated * (e.calibration is not None)
     return html_table(f"{e.comment or 'Estimate'}: more data", rows)
