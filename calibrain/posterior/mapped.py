@@ -14,7 +14,7 @@ from scipy import sparse
 from ..core.checks import check_orient, refuse
 from ..core.units import coefficients_of
 from .gaussian import Posterior, check_read_outs
-from .mixture import Mixture, Part, State
+from .mixture import Mixture, State, columns_in_full, root_of_state
 from .moments import any_posterior
 
 # %% ../../nbs/api/posterior/08_mapped.ipynb #914af40c
@@ -39,32 +39,28 @@ _EMPTY = np.zeros(0, dtype=int)
 
 
 def _seen(
-    A: sparse.csc_array,
-    part: Part | None,  # What a state says; `None`: it is empty
+    B: sparse.csc_array,  # From atoms to read-outs, `(n * k, n_atoms * n_orient)`
+    state: State,
+    columns: np.ndarray,  # Of the state's atoms in B
     k: int,
-    n_times: int,
 ) -> State:
     "A state as the read-outs see it"
-    nothing = State(_EMPTY, np.zeros((0, n_times)), np.zeros((0, 0)))
-    if part is None:
-        return nothing
-    seen = A[:, part.rows].tocsr()
-    reached = np.unique(np.flatnonzero(np.diff(seen.indptr)) // k)
+    rows, seen = columns_in_full(B, columns)
+    reached = np.unique(rows // k)
     if not len(reached):
-        return nothing
-    rows = coefficients_of(reached, k)
-    seen = seen[rows]
-    root = seen @ part.root
-    return State(reached, seen @ part.mean, root @ root.T)
+        return State(_EMPTY, np.zeros((0, state.mean.shape[1])), np.zeros((0, 0)))
+    every = coefficients_of(reached, k)
+    whole = np.zeros((len(every), len(columns)))
+    whole[np.searchsorted(every, rows)] = seen
+    root = whole @ root_of_state(state.cov)
+    return State(reached, whole @ state.mean, root @ root.T)
 
 # %% ../../nbs/api/posterior/08_mapped.ipynb #c01055ef
 def _mapped_mixture(mixture: Mixture, A: np.ndarray | sparse.csr_array, k: int) -> Mixture:
     "A mixture as the read-outs see it"
-    A = sparse.csc_array(A)
-    parts = mixture.parts()
-    filled = (len(state.atoms) > 0 for state in mixture.states)
-    by_state = (next(parts) if is_filled else None for is_filled in filled)
-    states = tuple(_seen(A, part, k, mixture.n_times) for part in by_state)
+    B = sparse.csc_array(A if mixture.S is None else A @ mixture.S)
+    each = ((state, coefficients_of(state.atoms, mixture.n_orient)) for state in mixture.states)
+    states = tuple(_seen(B, state, columns, k) for state, columns in each)
     return replace(mixture, states=states, n_sources=A.shape[0] // k, n_orient=k, S=None)
 
 
