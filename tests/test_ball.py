@@ -81,15 +81,17 @@ def test_what_is_far_is_left_out_rightly():
     np.testing.assert_allclose(out, 1 - slowly(mean, std, 80), atol=1e-10)
 
 
+def few(shape, share, rng):
+    "Numbers above zero, a share of them"
+    return rng.random(shape) * (rng.random(shape) < share)
+
+
 def mixture(k, patches, seed=0, n_sources=30, n_states=25, n_times=6):
     "States of 0 to 4 atoms, some of the same support"
     rng = np.random.default_rng(seed)
     S = None
     if patches:
-        S = sparse.kron(
-            sparse.random_array((n_sources, n_sources), density=0.2, rng=rng), np.eye(k)
-        )
-        S = sparse.csc_array(S)
+        S = sparse.csc_array(np.kron(few((n_sources, n_sources), 0.2, rng), np.eye(k)))
     supports = [np.sort(rng.choice(n_sources, n, replace=False)) for n in (0, 1, 2, 3, 4, 4)]
     states = []
     for _ in range(n_states):
@@ -119,8 +121,8 @@ def test_powers_of_a_mixture_from_the_definition(k, patches):
     m = mixture(k, patches)
     rng = np.random.default_rng(3)
     n = 40
-    A = sparse.random_array((n, m.n_coeff), density=0.1, rng=rng).tocsr()
-    groups = np.abs(rng.normal(size=(5, n))) * (rng.random((5, n)) < 0.4)  # that overlap
+    A = sparse.csr_array(few((n, m.n_coeff), 0.1, rng))
+    groups = few((5, n), 0.4, rng)  # that overlap
     groups[4] = 0
     mean = np.zeros((5, m.n_times))
     second = np.zeros((m.n_times, 5, 5))
