@@ -2544,6 +2544,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                             'calibrain/recording/estimate.py'),
                                               'calibrain.recording.estimate._check_calibration': ( 'api/recording/estimate.html#_check_calibration',
                                                                                                    'calibrain/recording/estimate.py'),
+                                              'calibrain.recording.estimate._check_learned': ( 'api/recording/estimate.html#_check_learned',
+                                                                                               'calibrain/recording/estimate.py'),
                                               'calibrain.recording.estimate._check_noise_is_known': ( 'api/recording/estimate.html#_check_noise_is_known',
                                                                                                       'calibrain/recording/estimate.py'),
                                               'calibrain.recording.estimate._check_result': ( 'api/recording/estimate.html#_check_result',

@@ -134,6 +134,26 @@ def _noise_factors(condition: _Condition, result: Result, band: float | None) ->
     return factors | dict(baseline_factor=base)
 
 
+def _check_learned(condition: _Condition, result: Result) -> None:
+    "Warn of noise that was learned and is not what the baseline has"
+    if condition.recording.noise_var is not None or condition.baseline is None:
+        return
+    ratio = condition.evoked.nave * result.noise_var / condition.baseline
+    if 1 / FACTOR_FAR <= ratio <= FACTOR_FAR:
+        return
+    cause = (
+        "it has taken sources for noise, so amplitudes are too small"
+        if ratio > 1
+        else "it has taken noise for sources, so error bars are too narrow"
+    )
+    warn(
+        f"{result.solver}: the noise that was learned is {ratio:.2g} times that of the baseline: "
+        f"{cause}. Use a solver that is told the noise, with noise='baseline' "
+        "(for BMN_joint: BMN; for gamma_lambda_map: gamma_map).",
+        PlausibilityWarning,
+    )
+
+
 def _power(
     condition: _Condition, fit: Fit, result: Result, band: float | None
 ) -> dict:  # By name, in multiples of the noise of one epoch
@@ -142,6 +162,8 @@ def _power(
     power |= fit.powers(condition.evoked.nave)
     if "noise_factor" in result:
         power |= _noise_factors(condition, result, band)
+    else:
+        _check_learned(condition, result)
     return power
 
 # %% ../../nbs/api/recording/02_estimate.ipynb #f4015e60
