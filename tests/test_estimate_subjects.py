@@ -250,3 +250,34 @@ def test_regions_of_all_subjects_from_annotations(tmp_path, capsys):
     left = home.with_name("carla") / "label" / "lh.halves.annot"
     assert main(["estimate", *who, *said, *out, "--labels", str(left)]) == 2
     assert "of subject carla" in capsys.readouterr().err
+
+
+@realdata.needed
+@pytest.mark.usefixtures("no_pages")
+@pytest.mark.filterwarnings("ignore")
+def test_a_label_that_changed_is_another_setting(tmp_path, capsys):
+    "Several label files, by folder and by pattern; what a file holds counts, not its name"
+    fwd = realdata.forward("meg")
+    files = [str(tmp_path / f"tone-{kind}.fif") for kind in ("ave", "fwd", "cov")]
+    mne.write_evokeds(files[0], realdata.evoked("Right Auditory").pick("meg"), verbose="ERROR")
+    mne.write_forward_solution(files[1], fwd, verbose="ERROR")
+    mne.write_cov(files[2], realdata.covariance(), verbose="ERROR")
+    for folder, side in (("a", 0), ("b", 1)):
+        (tmp_path / folder).mkdir()
+        part = dict(hemi=("lh", "rh")[side], name="here", subject="sample")
+        label = mne.Label(fwd["src"][side]["vertno"][:20], **part)
+        label.save(tmp_path / folder / f"here-{part['hemi']}.label")
+    said = ["--tmin", ".09", "--tmax", ".1", "--solver", "BMN", "--orientation", "fixed"]
+    given = ["estimate", *files, *said, "--out", str(tmp_path / "out")]
+    both = ["--labels", str(tmp_path / "a"), "--labels", str(tmp_path / "b" / "*.label")]
+    assert main([*given, *both]) == 0
+    other = fwd["src"][0]["vertno"][20:40]
+    mne.Label(other, hemi="lh", name="here", subject="sample").save(
+        tmp_path / "a" / "here-lh.label"
+    )
+    capsys.readouterr()
+    assert main([*given, *both]) == 2
+    assert "pass --overwrite" in capsys.readouterr().err
+    rows = list(csv.DictReader((tmp_path / "out" / "regions.csv").open()))
+    assert {row["region"] for row in rows} == {"here-lh", "here-rh"}
+    assert {row["subject"] for row in rows} == {"tone"}

@@ -96,7 +96,7 @@ def _made_from(args: argparse.Namespace, inputs: Sequence[Path]) -> dict:
     "What estimates are made from, and how: the same where nothing is to be done again"
     return {
         "Sources": [path.name for path in inputs],
-        "Digests": {path.name: _digest(path) for path in inputs},
+        "Digests": [_digest(path) for path in inputs],
         "Arguments": {name: getattr(args, name) for name in _SETTINGS},
     }
 
