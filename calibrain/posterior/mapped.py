@@ -14,8 +14,9 @@ from scipy import sparse
 from ..core.checks import check_orient, refuse
 from ..core.units import coefficients_of
 from .gaussian import Posterior, check_read_outs
-from .mixture import Mixture, State, columns_in_full, root_of_state
+from .mixture import Mixture, State
 from .moments import any_posterior
+from .parts import columns_in_full, root_of_state
 
 # %% ../../nbs/api/posterior/08_mapped.ipynb #914af40c
 def _check_map(
