@@ -77,10 +77,9 @@ def _whole(values: np.ndarray, about: str) -> np.ndarray:  # `(n_x, n_y, n_z)`
     if values.ndim != 3:
         must = "a segmentation of three axes"
         refuse(ValueError, "labels", must, f"{about} of shape {values.shape}", cure)
-    if values.dtype.kind not in "iub":
-        if not np.isfinite(values).all() or (values != np.rint(values)).any():
-            got = f"{about} with values between them"
-            refuse(ValueError, "labels", "a segmentation of whole numbers", got, cure)
+    if not (np.isfinite(values) & (values == np.rint(values))).all():
+        got = f"{about} with values between them"
+        refuse(ValueError, "labels", "a segmentation of whole numbers", got, cure)
     return values.astype(np.int64)
 
 # %% ../../nbs/api/head/14_atlas.ipynb #be8b99e5

@@ -122,3 +122,20 @@ def volume_parts(
             shapes[part] = space["shape"]
             grids[part] = space["src_mri_t"]["trans"]
     return VolumeParts(_names(spaces), shapes, grids, _mri_head(fwd), _scanner(spaces))
+
+# %% ../../nbs/api/head/13_volumes.ipynb #bdf48148
+@patch
+def to_arrays(self: VolumeParts) -> dict:  # Name → array
+    "Parts as plain arrays"
+    out = dict(names=np.array(self.names), shapes=self.shapes, grids=self.grids)
+    known = dict(mri_head=self.mri_head, scanner=self.scanner)
+    return out | {name: value for name, value in known.items() if value is not None}
+
+
+def parts_from_arrays(
+    arrays: dict,  # What `to_arrays` made
+) -> VolumeParts:  # The parts
+    "Parts from plain arrays"
+    names = tuple(map(str, arrays["names"]))
+    optional = (arrays.get("mri_head"), arrays.get("scanner"))
+    return VolumeParts(names, arrays["shapes"], arrays["grids"], *optional)

@@ -21,6 +21,7 @@ from ..core.archive import arrays_below, read_arrays, write_arrays
 from ..core.checks import check_choice, check_level, check_number, refuse
 from ..core.tables import html_table
 from ..core.units import NAM_PER_AM
+from ..head.volumes import VolumeParts, parts_from_arrays
 from ..posterior.below import above
 from ..posterior.exceedance import exceedance as probability_above
 from ..posterior.mixture import Mixture
@@ -55,6 +56,7 @@ class EvokedPosterior:
     normals: np.ndarray | None = None  # Across the cortex, unit vectors, `(n_sources, 3)`
     settings: dict[str, str] = field(default_factory=dict)  # How it was made, in words
     fit: Fit | None = None  # The data it was made from, and what is left of them, where known
+    volumes: VolumeParts | None = None  # Where volumes lie in the MRI; `None`: none, or not known
 
     @property
     def posterior(self) -> Any:  # A `Posterior` or a `Mixture`
@@ -287,6 +289,9 @@ def save(
     if self.fit is not None:
         for name, value in self.fit.to_arrays().items():
             out[f"fit/{name}"] = value
+    if self.volumes is not None:
+        for name, value in self.volumes.to_arrays().items():
+            out[f"volumes/{name}"] = value
     return write_arrays(path, out | result_to_arrays(self.result))
 
 
@@ -302,6 +307,7 @@ def load(
         refuse(ValueError, "path", "a file with an evoked posterior", got)
     applied = arrays_below(arrays, "calibration/")
     fit = arrays_below(arrays, "fit/")
+    parts = arrays_below(arrays, "volumes/")
     texts = {name: str(arrays[name]) if name in arrays else None for name in _TEXTS}
     numbers = {name: float(arrays[name]) for name in _NUMBERS}
     return cls(
@@ -314,6 +320,7 @@ def load(
         calibration=calibration_from_arrays(applied) if applied else None,
         settings={name: str(text) for name, text in arrays_below(arrays, "settings/").items()},
         fit=fit_from_arrays(fit) if fit else None,
+        volumes=parts_from_arrays(parts) if parts else None,
         **texts,
         **numbers,
     )
