@@ -78,6 +78,7 @@ MAY_USE_LATE = {  # imported inside a function only
     "head.leadfield": {"mne"},
     "head.fsaverage": {"nilearn", "nibabel"},
     "head.cortex": {"mne"},
+    "head.atlas": {"mne", "nibabel"},
     "viz": {"mne"},
     "cli": {"matplotlib"},
     "calibration.coverage": {"pandas"},

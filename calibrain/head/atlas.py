@@ -13,7 +13,6 @@ from numbers import Integral
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import mne
 import numpy as np
 
 from ..core.checks import few_names, refuse
@@ -172,6 +171,8 @@ def _say_sides(atlas: Atlas, names: Mapping[str, int]) -> None:
 
 def _by_table(atlas: Atlas, there: np.ndarray) -> dict[str, int]:
     "Names of FreeSurfer for the values of an image"
+    import mne
+
     table, _ = mne.read_freesurfer_lut()
     names = {value: name for name, value in table.items()}
     if unknown := [str(value) for value in there if int(value) not in names]:

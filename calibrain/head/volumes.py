@@ -8,8 +8,8 @@ __all__ = ['VolumeParts', 'volume_parts']
 # %% ../../nbs/api/head/13_volumes.ipynb #7ff0def8
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-import mne
 import numpy as np
 from fastcore.basics import patch
 from mne.io.constants import FIFF
@@ -93,7 +93,7 @@ def _names(spaces: Sequence) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _mri_head(fwd: mne.Forward) -> np.ndarray:  # `(4, 4)`
+def _mri_head(fwd: Any) -> np.ndarray:  # `(4, 4)`
     "H, whichever way it was written down"
     transform = fwd["mri_head_t"]
     trans = np.array(transform["trans"], dtype=float)
@@ -109,7 +109,7 @@ def _scanner(spaces: Sequence) -> np.ndarray | None:  # `(4, 4)`
 
 # %% ../../nbs/api/head/13_volumes.ipynb #fb8a354d
 def volume_parts(
-    fwd: mne.Forward,  # The forward solution
+    fwd: Any,  # The forward solution, an `mne.Forward`
 ) -> VolumeParts | None:  # `None` where all sources are on the cortex
     "The volumes of a forward solution"
     spaces = [space for space in fwd["src"] if space["type"] != "surf"]
