@@ -30,6 +30,7 @@ from calibrain.recording import (  # noqa: F401 (methods of an EvokedPosterior)
     predictive,
     read_outs,
     report,
+    volumes,
 )
 from .bound import bind_to_recording
 from .diagnosis import baseline_power

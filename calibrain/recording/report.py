@@ -8,7 +8,6 @@ __all__ = ['Certain', 'certain_at', 'strongest_waveforms']
 # %% ../../nbs/api/recording/23_report.ipynb #218558a3
 import html
 import io
-import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +17,7 @@ from fastcore.basics import patch
 from scipy import sparse
 from scipy.special import ndtr
 
-from ..core.archive import complete
+from ..core.archive import complete, new_path
 from ..core.checks import check_choice, refuse
 from ..core.tables import html_page, html_picture, html_table
 from ..head.cortex import Cortex, cortex_from_src
@@ -240,25 +239,6 @@ def _sections(e: EvokedPosterior, cortex: Any, labels: Any) -> list[_Section]:
         parts += [_maps(e, cortex), _waveforms(e, labels)]
     return [*parts, _claim(e), _method(e)]
 
-# %% ../../nbs/api/recording/23_report.ipynb #cb26f66a
-def _check_new(path: str | Path, overwrite: bool) -> Path:
-    "A path that a page can be written to"
-    if not isinstance(path, str | os.PathLike):
-        refuse(TypeError, "path", "a path", repr(path))
-    path = Path(path)
-    if path.suffix.lower() not in (".html", ".htm"):
-        refuse(ValueError, "path", "the name of an .html file", path, "end it in .html")
-    folder = path.absolute().parent
-    if not folder.is_dir():
-        refuse(FileNotFoundError, "path", "in a folder that exists", path, "make the folder first")
-    if not os.access(folder, os.W_OK):
-        refuse(PermissionError, "path", "in a folder that can be written to", path)
-    if path.is_dir():
-        refuse(IsADirectoryError, "path", "no folder", path)
-    if path.exists() and not overwrite:
-        refuse(FileExistsError, "path", "new", path, "pass overwrite=True to replace it")
-    return path
-
 # %% ../../nbs/api/recording/23_report.ipynb #0629cbc7
 @patch
 def report(
@@ -270,7 +250,8 @@ def report(
     overwrite: bool = False,  # Whether to replace a file that is there
 ) -> Path:  # Where it is
     "Write one page with all that there is to say of an estimate"
-    path = _check_new(path, check_choice("overwrite", overwrite, {True: True, False: False}))
+    overwrite = check_choice("overwrite", overwrite, {True: True, False: False})
+    path = new_path(path, (".html", ".htm"), overwrite)
     parts = []
     for title, body in _sections(self, cortex, labels):
         parts.append(f"<h2>{html.escape(title)}</h2>{body}")
