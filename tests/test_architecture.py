@@ -79,7 +79,7 @@ MAY_USE_LATE = {  # imported inside a function only
     "head.fsaverage": {"nilearn", "nibabel"},
     "head.cortex": {"mne"},
     "head.atlas": {"mne", "nibabel"},
-    "viz": {"mne"},
+    "viz": {"mne", "nilearn"},
     "cli": {"matplotlib"},
     "calibration.coverage": {"pandas"},
     "calibration.exceedance_map": {"sklearn"},

@@ -58,7 +58,8 @@ def _values(
         about = f"{_ABOUT[what]}, {100 * level:g} %{unit}"
         return _end(e, what, level)[:, samples], about
     each = [getattr(certain_at(e, sample), _FIELDS[what]) for sample in samples]
-    return np.stack(each, axis=1), _ABOUT[what] + unit
+    length = "length of the " if what == "mean" and e.n_orient > 1 else ""
+    return np.stack(each, axis=1), length + _ABOUT[what] + unit
 
 # %% ../../nbs/api/recording/29_volumes.ipynb #d74ad3d1
 def _which(e: EvokedPosterior, part: str | None) -> list[int]:
