@@ -38,7 +38,7 @@ class VolumeParts:
     @property
     def has_grid(self) -> np.ndarray:  # `(n_parts,)`
         "Which parts are grids, rather than points anywhere"
-        return (self.shapes > 0).all(axis=1)
+        return np.all(self.shapes > 0, axis=1)
 
     @property
     def head_is_mri(self) -> bool:

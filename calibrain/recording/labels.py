@@ -215,9 +215,8 @@ def region_weights(
             rows.append(_of_part(one, e))
         else:
             rows.append(_of_array(name, one, e.posterior.n_sources))
-    weights = np.array(rows)
-    _check_reached([*named], weights)
-    return RegionWeights(tuple(named), sparse.csr_array(weights))
+    _check_reached([*named], rows)
+    return RegionWeights(tuple(named), sparse.csr_array(np.array(rows)))
 
 # %% ../../nbs/api/recording/12_labels.ipynb #df16f954
 def sign_flip(
