@@ -83,11 +83,12 @@ def in_mri(
     return found
 
 # %% ../../nbs/api/head/13_volumes.ipynb #41641a80
-def _names(spaces: Sequence) -> tuple[str, ...]:
+def numbered(
+    names: Sequence,  # Some of them alike
+) -> tuple[str, ...]:  # "volume", "volume#2", …
     "What parts are called, each in its own way"
     found: list[str] = []
-    for space in spaces:
-        name = space.get("seg_name") or "volume"
+    for name in names:
         again = sum(one.split("#")[0] == name for one in found)
         found.append(f"{name}#{again + 1}" if again else name)
     return tuple(found)
@@ -121,7 +122,8 @@ def volume_parts(
         if space.get("src_mri_t") is not None:
             shapes[part] = space["shape"]
             grids[part] = space["src_mri_t"]["trans"]
-    return VolumeParts(_names(spaces), shapes, grids, _mri_head(fwd), _scanner(spaces))
+    names = numbered([space.get("seg_name") or "volume" for space in spaces])
+    return VolumeParts(names, shapes, grids, _mri_head(fwd), _scanner(spaces))
 
 # %% ../../nbs/api/head/13_volumes.ipynb #bdf48148
 @patch
