@@ -162,7 +162,8 @@ def _add_estimate(commands) -> None:
         metavar="PATH",
         type=Path,
         action="append",
-        help="a .label file or a folder of them, repeated for several",
+        help="a .label file or a folder of them, the name of a volume, repeated for several; or a "
+        "segmentation of the volume, such as aseg.mgz",
     )
     one.add_argument(
         "--calibration", metavar="PASSPORT", type=Path, help="passport of this head, .npz"

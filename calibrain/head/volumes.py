@@ -40,6 +40,14 @@ class VolumeParts:
         "Which parts are grids, rather than points anywhere"
         return np.all(self.shapes > 0, axis=1)
 
+    def given_name(
+        self,
+        part: int,  # Its number, counted from the last one: -1, -2, …
+    ) -> str | None:  # `None` on the cortex, and where nobody named it
+        "What a part was called when the source space was made"
+        named = self.names[part] if part >= -len(self) else "volume"
+        return None if named.split("#")[0] == "volume" else named
+
     @property
     def head_is_mri(self) -> bool:
         "Whether head and MRI were taken to be the same, as they are without a coregistration"

@@ -20,6 +20,7 @@ from typing import Any
 import mne
 
 from ..core.checks import check_level, refuse
+from ..head.atlas import is_image, read_atlas
 from . import files  # noqa: F401 (`Passport.load`)
 from .command import read_mne
 from .passport import Passport
@@ -46,19 +47,34 @@ def _conditions(path: Path, wanted: list | None) -> dict[str, mne.Evoked]:  # By
     return folders
 
 
-def _labels(paths: list | None) -> list | None:  # Of `mne.Label`
-    "Labels of files and of folders of files"
+def _labels(paths: list | None) -> Any:  # `mne.Label`s and names, or the path of a segmentation
+    "Labels of files and of folders of files, names of volumes, or a segmentation"
     if not paths:
         return None
-    found = [one for path in paths for one in _files_of(path)]
+    if any(is_image(path) for path in paths):
+        if len(paths) > 1:
+            got = f"{len(paths)} of them"
+            must = "one segmentation alone, or labels and names of volumes"
+            refuse(ValueError, "--labels", must, got)
+        read_atlas(paths[0])  # what cannot be read is said before anything is estimated
+        return paths[0]
+    found = [one for path in paths for one in _labels_of(path)]
     if not found:
         refuse(ValueError, "--labels", "files that end in .label, or folders of them", "none")
-    return [_label(path) for path in found]
+    return found
+
+
+def _labels_of(path: Path) -> list:
+    "Labels of a file or a folder, or the name of a volume"
+    there = _files_of(path)
+    return [_label(one) for one in there] if there or path.is_dir() else [str(path)]
 
 
 def _files_of(path: Path) -> list[Path]:
-    "A file, or the labels of a folder"
-    return sorted(path.glob("*.label")) if path.is_dir() else [path]
+    "A file, the labels of a folder, or none where a volume is named"
+    if path.is_dir():
+        return sorted(path.glob("*.label"))
+    return [path] if path.suffix or path.exists() else []
 
 
 def _label(path: Path) -> mne.Label:

@@ -94,8 +94,9 @@ def _where(e: EvokedPosterior) -> dict:  # Coordinates by name
         vertex=(("source",), np.concatenate(e.vertices), dict(long_name="vertex in its part")),
     )
     for i, axis in enumerate("xyz"):
-        said = dict(long_name=f"{axis} in head coordinates", units="m")
-        out[f"position_{axis}"] = ("source",), e.coords[:, i], said
+        if e.coords is not None:  # of morphed estimates vertices say where they are
+            said = dict(long_name=f"{axis} in head coordinates", units="m")
+            out[f"position_{axis}"] = ("source",), e.coords[:, i], said
         if e.normals is not None:
             said = dict(long_name=f"{axis} of the normal of the cortex")
             out[f"normal_{axis}"] = ("source",), e.normals[:, i], said
@@ -130,7 +131,8 @@ def to_xarray(  # noqa: F811 (a method of another class)
     values = {name: NAM_PER_AM * one.data for name, one in each.items()}
     is_vector = values["mean"].ndim == 3
     axes = ("source", "component", "time") if is_vector else ("source", "time")
-    coords = dict(source=np.arange(len(self.coords)), time=_seconds(self.times), **_where(self))
+    n_sources = self.posterior.n_sources
+    coords = dict(source=np.arange(n_sources), time=_seconds(self.times), **_where(self))
     if is_vector:
         coords["component"] = list("xyz")
     return xr.Dataset(_variables(values, axes, "nAm"), coords, _facts(self, level))

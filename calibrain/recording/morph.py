@@ -87,7 +87,9 @@ def _volumes(morph: mne.SourceMorph) -> VolumeParts | None:
     if morph.kind == "surface":
         return None
     n = len(morph.vertices_to) - (2 if morph.kind == "mixed" else 0)
-    shape, affine = morph.src_data["to_vox_map"] or (morph.shape, morph.affine)
+    shape, affine = morph.src_data.get("to_vox_map") or (morph.shape, morph.affine)
+    if affine is None:
+        return None
     grid = np.diag([1e-3, 1e-3, 1e-3, 1]) @ affine
     grids = np.tile(grid, (n, 1, 1))
     return VolumeParts(numbered(["volume"] * n), np.tile(shape, (n, 1)), grids, None, np.eye(4))

@@ -231,6 +231,11 @@ def _sections(e: EvokedPosterior, cortex: Any, labels: Any) -> list[_Section]:
     "All parts of the page"
     if np.iscomplexobj(e.posterior.mean):
         refuse(TypeError, "the estimate", "of real amplitudes for a report", "complex ones")
+    if e.coords is None:
+        cure = "report the estimate before est.morph; maps: est.mean.plot(), est.to_nifti()"
+        refuse(
+            ValueError, "the estimate", "of sources with places in a head", "a morphed one", cure
+        )
     cortex = _as_cortex(cortex, e)
     parts = [_summary(e)]
     if e.fit is not None:

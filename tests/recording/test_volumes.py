@@ -169,6 +169,7 @@ quiet = pytest.mark.filterwarnings(
     "ignore::calibrain.core.warnings.NoiseBoundaryWarning",
     "ignore::calibrain.core.warnings.PlausibilityWarning",
     "ignore::calibrain.core.warnings.NoiseWarning",
+    "ignore::calibrain.core.warnings.NothingFoundWarning",
 )
 pytestmark = quiet
 
@@ -537,6 +538,10 @@ def test_peak_and_words(space, k, solver):
     )
     np.testing.assert_allclose(peak.position, est.coords[peak.source])
     assert str(peak) in str(est) and "nAm" in est._repr_html_()
+    n_cortex = len(est.vertices) - len(est.volumes)
+    named = space in ("parts", "mixed") and peak.part >= n_cortex
+    assert peak.within == (NAMES[peak.part - n_cortex] if named else None)
+    assert named == (" mm in " in str(peak))
 
 
 @every
@@ -551,7 +556,11 @@ def test_again_from_a_file(space, k, solver, tmp_path):
         np.testing.assert_array_equal(again.to_nifti().affine, est.to_nifti().affine)
 
 
-@every
+PAGES = [("points", 1, "BMN"), ("volume", 3, "gamma_map"), ("volume", 2, "spike_slab")]
+PAGES += [("mixed", 2, "gamma_map_sflex"), ("mixed", 3, "spike_slab"), ("parts", 3, "BMN")]
+
+
+@pytest.mark.parametrize("space, k, solver", PAGES)
 def test_report(space, k, solver, tmp_path):
     est = estimate(space, k, solver)
     labels = (aseg(), [n for n in NAMES if in_ball(space, n, "meg" if k == 2 else "eeg").any()])
@@ -569,17 +578,16 @@ def test_in_a_report_of_mne(space):
 @every
 def test_predictive_check_and_more_data(space, k, solver):
     est = estimate(space, k, solver)
-    assert "of the" in est.predictive_check().in_words or est.predictive_check().in_words
+    assert est.predictive_check().standardised.shape[1] == len(est.times)
     more = est.with_nave(200)
     naves, std = more.curve()
     assert (np.diff(std) < 1e-9).all() and len(naves) == len(std)
-    assert more.estimate.volumes is est.volumes if hasattr(more, "estimate") else True
+    assert type(more.std) is type(est.std) and len(more.std.data) == len(est.std.data)
+    more.limit.copy()
 
 
-@every
+@pytest.mark.parametrize("space, k, solver", [c for c in CASES if c[2] != "spike_slab"])
 def test_contrasts(space, k, solver):
-    if solver == "spike_slab":
-        pytest.skip("products of states: many of them, and tested without MNE-Python")
     a, b = estimate(space, k, solver), estimate(space, k, solver, 1)
     b = replace(b, comment="other")
     difference = a - b
@@ -592,6 +600,18 @@ def test_contrasts(space, k, solver):
         assert difference.to_nifti().shape == a.to_nifti().shape
     again = contrast({"tone": 1, "other": -1}, [a, b])
     np.testing.assert_allclose(again.mean.data, difference.mean.data, atol=1e-20)
+
+
+@pytest.mark.parametrize("space", ["volume", "mixed"])
+def test_contrasts_of_samplers(space):
+    "Pairs of supports are too many, and regions are drawn instead, as the message says"
+    a, b = estimate(space, 3, "spike_slab"), estimate(space, 3, "spike_slab", 1)
+    with pytest.raises(ValueError, match="pairs of supports.*draws"):
+        contrast({"a": 1, "b": -1}, dict(a=a, b=b))
+    one, other = (e.regions((aseg(), NAMES)) for e in (a, b))
+    drawn = one.draws(2000, seed=0) - other.draws(2000, 1)
+    error = drawn.std(0) / np.sqrt(2000)
+    assert (np.abs(drawn.mean(0) - (one.mean - other.mean)) <= 6 * error + 1e-12).all()
 
 
 @every
@@ -623,7 +643,7 @@ def test_grand_average_of_maps_of_a_volume():
     assert type(group.stc()) is mne.VolSourceEstimate
 
 
-@every
+@pytest.mark.parametrize("space, k, solver", PAGES)
 def test_files(space, k, solver, tmp_path):
     pytest.importorskip("h5io")
     est = estimate(space, k, solver)
@@ -715,3 +735,42 @@ def test_morphs(space, k, solver, tmp_path):
     again = EvokedPosterior.load(found.save(tmp_path / "x.npz"))
     np.testing.assert_array_equal(again.to_nifti().affine, image.affine)
     assert "part" in str(found)
+    with pytest.raises(ValueError, match="a morphed one: report the estimate before"):
+        found.report(tmp_path / "x.html")
+    assert "position_x" not in found.to_xarray()
+
+
+@pytest.mark.parametrize("space", ["volume", "mixed"])
+def test_the_command(space, tmp_path, capsys):
+    pytest.importorskip("h5io")
+    from calibrain.cli import main
+
+    evoked, cov = recording(space)
+    paths = [tmp_path / name for name in ("tone-ave.fif", "tone-fwd.fif", "tone-cov.fif")]
+    mne.write_evokeds(paths[0], evoked, verbose="ERROR")
+    mne.write_forward_solution(paths[1], forward(space), verbose="ERROR")
+    mne.write_cov(paths[2], cov, verbose="ERROR")
+    said = ["--tmin", ".06", "--tmax", ".1", "--solver", "BMN"]
+    labels = ["--labels", str(aseg())]
+    run = ["estimate", *map(str, paths), *said, "--out", str(tmp_path / "out")]
+    assert main([*run, *labels]) == 0
+    (folder,) = [p for p in (tmp_path / "out").iterdir() if p.is_dir()]
+    mean = mne.read_source_estimate(next(folder.glob("*_mean-*.h5")))
+    kinds = dict(volume=mne.VolVectorSourceEstimate, mixed=mne.MixedVectorSourceEstimate)
+    assert type(mean) is kinds[space]
+    rows = list(csv.DictReader(next(folder.glob("*_regions.csv")).open(encoding="utf-8")))
+    assert {row["region"] for row in rows} >= set(NAMES)
+    again = EvokedPosterior.load(next(folder.glob("*_posterior.npz")))
+    np.testing.assert_allclose(
+        again.to_nifti().affine[:3, :3],
+        np.diag([9.0, 9, 9] if space == "mixed" else [14.0, 14, 14]),
+        atol=1e-5,
+    )
+    capsys.readouterr()
+    assert main([*run, *labels, "--labels", "Left-Amygdala", "--overwrite"]) == 2
+    assert "one segmentation alone" in capsys.readouterr().err
+    assert main([*run, "--labels", "left-amygdala", "--overwrite"]) == 2
+    err = capsys.readouterr().err
+    assert ("did you mean 'Left-Amygdala'" if space == "mixed" else "there are 'volume'") in err
+    if space == "mixed":
+        assert main([*run, "--labels", "Left-Amygdala", "--overwrite"]) == 0
