@@ -102,6 +102,7 @@ def _made_from(args: argparse.Namespace) -> dict:
         "Sources": [path.name for path in given],
         "Digests": {path.name: _digest(path) for path in given},
         "Arguments": {name: getattr(args, name) for name in _SETTINGS},
+        "Volumes": [str(path) for path in args.labels or [] if not _files_of(path)],
     }
 
 
