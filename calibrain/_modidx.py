@@ -1200,6 +1200,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                 'calibrain/head/forward.py'),
                                         'calibrain.head.forward.SourceOrder.is_sorted': ( 'api/head/forward.html#sourceorder.is_sorted',
                                                                                           'calibrain/head/forward.py'),
+                                        'calibrain.head.forward._check_centre': ( 'api/head/forward.html#_check_centre',
+                                                                                  'calibrain/head/forward.py'),
                                         'calibrain.head.forward._check_forward': ( 'api/head/forward.html#_check_forward',
                                                                                    'calibrain/head/forward.py'),
                                         'calibrain.head.forward._check_named': ( 'api/head/forward.html#_check_named',

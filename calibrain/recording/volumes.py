@@ -16,7 +16,7 @@ from fastcore.basics import patch
 from ..core.archive import complete, new_path
 from ..core.checks import check_array, check_choice, check_level, check_number, refuse
 from ..core.units import NAM_PER_AM
-from ..core.warnings import PlausibilityWarning, warn
+from ..core.warnings import NothingFoundWarning, PlausibilityWarning, warn
 from ..head.atlas import nearest_names, nibabel_or_advice
 from .labels import volume_rows
 from .posterior import EvokedPosterior
@@ -128,6 +128,9 @@ def to_nifti(
     if np.iscomplexobj(self.posterior.mean):
         cure = "pass values of your own: what=np.abs(1e9 * est.mean.data)"
         refuse(TypeError, "the estimate", "of real amplitudes for images", "complex ones", cure)
+    if self.nothing_found:
+        message = "to_nifti: nothing was found, so the image is 0 ± 0, which is no certainty"
+        warn(message, NothingFoundWarning)
     values, about = _values(self, what, samples, check_level(level))
     parts, rows = volume_rows(self)
     shape = tuple(map(int, parts.shapes[which[0]]))

@@ -93,15 +93,15 @@ def draw_slices(
     norm, cmap, extend = scale
     fig = Picture(figsize=(8.6, 3.2))
     seen = np.where(shown, values, np.nan)
-    how = dict(cut_coords=tuple(at), figure=fig, axes=(0.01, 0.02, 0.85, 0.84), colorbar=False)
+    how = dict(cut_coords=tuple(at), figure=fig, axes=(0.01, 0.09, 0.85, 0.8), colorbar=False)
     display = _below(plotting, _like(image, known), mri, how)
-    display.add_overlay(
-        _like(image, seen), _least(values[shown]), cmap=cmap, vmin=norm.vmin, vmax=norm.vmax
-    )
+    if shown.any():
+        colours = dict(cmap=cmap, vmin=norm.vmin, vmax=norm.vmax)
+        display.add_overlay(_like(image, seen), _least(values[shown]), **colours)
     fig.text(0.02, 0.92, f"{said} at {1e3 * time:.0f} ms{where}")
     grey = "" if mri is not None else "grey: other sources; "
-    fig.text(0.86, 0.92, f"{grey}x, y, z in mm", ha="right", color="0.4")
-    bar = fig.add_axes((0.885, 0.12, 0.018, 0.7))
+    fig.text(0.86, 0.02, f"{grey}x, y, z in mm", ha="right", color="0.4")
+    bar = fig.add_axes((0.885, 0.14, 0.018, 0.7))
     text = f"{said} ({unit})" if unit else said
     fig.colorbar(cm.ScalarMappable(norm, cmap), cax=bar, extend=extend, label=text)
     return fig

@@ -7,6 +7,7 @@ MNE-Python's own answers.
 
 import csv
 import json
+import sys
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -19,7 +20,7 @@ from scipy.spatial import ConvexHull
 from test_evoked import sensors
 
 from calibrain import EvokedPosterior, contrast, estimate_evoked, grand_average
-from calibrain.core.warnings import PlausibilityWarning
+from calibrain.core.warnings import NothingFoundWarning, PlausibilityWarning
 from calibrain.posterior.gaussian import Posterior
 from calibrain.recording.files import write_files
 
@@ -225,6 +226,19 @@ def test_sources_are_found_in_the_mri(space):
     found = est.volumes.in_mri(est.vertices[-n:], est.coords[-within:])
     np.testing.assert_allclose(1e3 * found, places(space)[-within:], atol=1e-4)
     assert est.volumes.names == (tuple(NAMES) if space in ("parts", "mixed") else ("volume",))
+
+
+def test_a_source_at_the_centre_of_the_sphere():
+    "Where MNE-Python divides by zero"
+    src = mne.setup_volume_source_space(pos=20.0, sphere=(0, 0, 0.04, 0.07), verbose="ERROR")
+    sphere = mne.make_sphere_model((0, 0, 0.04), 0.095, verbose="ERROR")
+    with np.errstate(all="ignore"):
+        fwd = mne.make_forward_solution(sensors("eeg"), None, src, sphere, verbose="ERROR")
+    if np.isfinite(fwd["sol"]["data"]).all():
+        fwd["sol"]["data"][:, 30:33] = np.nan  # a version that does not
+    evoked, cov = recording("volume")
+    with pytest.raises(ValueError, match=r"finite field, got NaN at 1 of them.*sphere by 1 mm"):
+        estimate_evoked(evoked, fwd, cov, "BMN", tmin=0.06, tmax=0.1)
 
 
 # ---- regions
@@ -521,6 +535,66 @@ def test_an_image_without_an_mri_says_so():
     np.testing.assert_allclose(
         image.affine[:3, 3] + MIDDLE, est.to_nifti().affine[:3, 3], atol=1e-4
     )
+
+
+# ---- slices
+
+
+def test_slices(tmp_path):
+    pytest.importorskip("nilearn")
+    from calibrain.viz import draw_slices
+
+    est = estimate("mixed", 3, "gamma_map_sflex")
+    fig = draw_slices(est, certain=0.8)
+    assert any("sign is certain to 80 %" in t.get_text() for t in fig.texts)
+    assert fig.axes[-1].get_ylabel() == "length of the posterior mean (nAm)"
+    fig.savefig(tmp_path / "x.png")
+    at = est.to_nifti(time=0.08)
+    largest = at.affine @ [*np.unravel_index(np.nanargmax(at.get_fdata()), at.shape), 1]
+    assert f"x={largest[0]:.0f}" in {t.get_text() for ax in fig.axes for t in ax.texts}
+    doubtful = replace(est, result=quieter(est, 1e-6))
+    fig = draw_slices(doubtful, mri=aseg())
+    assert any("nowhere is its sign certain" in t.get_text() for t in fig.texts)
+    own = np.linspace(-1, 1, est.posterior.n_sources)
+    fig = draw_slices(est, own, 0.08, unit="", label="mine", place=[0, 0, 0])
+    assert fig.axes[-1].get_ylabel() == "mine"
+    with pytest.raises(TypeError, match="got one on the cortex"):
+        draw_slices(replace(est, space="surface"))
+    with pytest.raises(ValueError, match="place must be of shape"):
+        draw_slices(est, place=[0, 0])
+
+
+def quieter(est, share):
+    "A result whose mean is a share of what it was"
+    p = est.posterior
+    return replace(est.result, posterior=replace(p, coeff_mean=share * p.coeff_mean))
+
+
+@pytest.mark.filterwarnings("default::calibrain.core.warnings.NothingFoundWarning")
+def test_an_image_of_nothing_says_so():
+    est = estimate("volume", 3, "BMN")
+    p = est.posterior
+    none = replace(p, gamma=0 * p.gamma, V=0 * p.V, coeff_mean=0 * p.coeff_mean)
+    entries = dict(
+        est.result.entries, active_indices=np.arange(0), coefficient_indices=np.arange(0)
+    )
+    silent = replace(est, result=replace(est.result, posterior=none, entries=entries))
+    assert silent.nothing_found
+    with pytest.warns(NothingFoundWarning, match="which is no certainty"):
+        silent.to_nifti()
+
+
+def test_what_is_not_installed_is_said(monkeypatch):
+    from calibrain.viz import draw_slices
+
+    est = estimate("volume", 3, "BMN")
+    monkeypatch.setitem(sys.modules, "nilearn", None)
+    with pytest.raises(ImportError, match=r"pip install 'calibrain\[volumes\]'"):
+        draw_slices(est)
+    monkeypatch.setitem(sys.modules, "nibabel", None)
+    for asked in (est.to_nifti, lambda: est.regions("aseg.mgz")):
+        with pytest.raises(ImportError, match=r"needs nibabel: pip install 'calibrain\[volumes\]'"):
+            asked()
 
 
 # ---- everything else that leads to a statement
