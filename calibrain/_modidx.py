@@ -2461,6 +2461,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                   'calibrain/recording/grand_average.py'),
                                                    'calibrain.recording.grand_average._of_regions': ( 'api/recording/grand_average.html#_of_regions',
                                                                                                       'calibrain/recording/grand_average.py'),
+                                                   'calibrain.recording.grand_average._parts': ( 'api/recording/grand_average.html#_parts',
+                                                                                                 'calibrain/recording/grand_average.py'),
                                                    'calibrain.recording.grand_average._place_names': ( 'api/recording/grand_average.html#_place_names',
                                                                                                        'calibrain/recording/grand_average.py'),
                                                    'calibrain.recording.grand_average._read': ( 'api/recording/grand_average.html#_read',

@@ -725,6 +725,20 @@ def test_grand_average_of_maps_of_a_volume():
     a, b = estimate("points", 1, "BMN"), estimate("points", 1, "BMN", 1)
     group = grand_average([a, b])
     assert type(group.stc()) is mne.VolSourceEstimate
+    assert group.places[1] == "volume 1"
+
+
+@pytest.mark.parametrize("space", ["parts", "mixed"])
+def test_places_of_a_group_are_those_of_the_source_space(space):
+    "Two volumes are no two hemispheres"
+    one = []
+    for seed in (0, 1):
+        e = estimate(space, 3, "BMN", seed)
+        upwards = replace(e.posterior, S=e.posterior.S[2::3], n_orient=1)
+        one.append(replace(e, result=replace(e.result, posterior=upwards), basis=None))
+    places = grand_average(one).places
+    assert places[-1] == f"Right-Amygdala {e.vertices[-1][-1]}"
+    assert places[0] == f"{'lh' if space == 'mixed' else 'Left-Amygdala'} {e.vertices[0][0]}"
 
 
 @pytest.mark.parametrize("space, k, solver", PAGES)
