@@ -161,7 +161,7 @@ def _estimate(args: argparse.Namespace, say: Callable) -> None:
     done = {n: _is_there(out / n, stems[n], made_from, args.overwrite) for n in conditions}
     out.mkdir(parents=True, exist_ok=True)
     _describe(out)
-    on_cortex = len(forward["src"]) == 2 and forward["src"].kind == "surface"
+    on_cortex = [s["type"] for s in forward["src"][:2]] == ["surf", "surf"]
     how = dict(labels=labels, cortex=forward["src"] if on_cortex else None, level=args.level)
     for name, e in conditions.items():
         if done[name]:

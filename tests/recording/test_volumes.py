@@ -642,6 +642,20 @@ def test_report(space, k, solver, tmp_path):
     assert "Left-Amygdala" in page and page.count("<img") >= 4
 
 
+def test_a_report_on_the_cortex_and_below_it(tmp_path):
+    "Colours mean the same in both; a volume has no cortex"
+    est = estimate("mixed", 3, "gamma_map")
+    src = forward("mixed")["src"]
+    page = est.report(tmp_path / "a.html", cortex=src).read_text()
+    assert page.count("<img") == est.report(tmp_path / "b.html").read_text().count("<img") + 2
+    with pytest.raises(ValueError, match=r"two hemispheres, got 'vol'.*draw_glass"):
+        estimate("volume", 3, "BMN").report(tmp_path / "c.html", cortex=forward("volume")["src"])
+    cortex = mne.SourceSpaces(src[:2])
+    with pytest.raises(ValueError, match=r"with \d+ sources, got one with"):
+        estimate("volume", 3, "BMN").report(tmp_path / "c.html", cortex=cortex)
+    assert not (tmp_path / "c.html").exists()
+
+
 @pytest.mark.parametrize("space", ["volume", "mixed"])
 def test_in_a_report_of_mne(space):
     report = mne.Report(verbose="ERROR")
