@@ -127,8 +127,7 @@ def _say_outside(atlas: Atlas, inside: np.ndarray) -> None:
 def atlas_values(
     atlas: Atlas,  # The segmented MRI
     places: np.ndarray,  # Of sources, `(n, 3)`, m, MRI coordinates (surface RAS)
-    scanner: np.ndarray
-    | None = None,  # From those to the scanner's, m, `(4, 4)`; `None`: no MRI is known
+    scanner: np.ndarray | None = None,  # From those to the scanner's, m; `None`: not known
 ) -> np.ndarray:  # `(n,)`; −1 outside of the image
     "The value of the voxel that each source is in"
     number = np.rint(moved(places, _to_voxels(atlas, scanner))).astype(int)

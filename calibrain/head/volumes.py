@@ -25,9 +25,11 @@ class VolumeParts:
     shapes: (
         np.ndarray
     )  # Points along each axis of the grids, `(n_parts, 3)`; 0: points without a grid
-    grids: np.ndarray  # $G_p$: from numbers in a grid to MRI coordinates, m, `(n_parts, 4, 4)`
-    mri_head: np.ndarray | None = None  # $H$, m, `(4, 4)`; `None`: not known
-    scanner: np.ndarray | None = None  # $R$, m, `(4, 4)`; `None`: made without an MRI
+    grids: np.ndarray  # G, from numbers in a grid to MRI coordinates, m, `(n_parts, 4, 4)`
+    mri_head: np.ndarray | None = None  # H, from MRI to head, m, `(4, 4)`; `None`: not known
+    scanner: np.ndarray | None = (
+        None  # R, from MRI to scanner, m, `(4, 4)`; `None`: made without an MRI
+    )
 
     def __len__(self) -> int:
         return len(self.names)
@@ -71,8 +73,7 @@ def moved(
 def in_mri(
     self: VolumeParts,
     vertices: Sequence,  # Numbers of the vertices that are sources, one array for each part
-    coords: np.ndarray
-    | None = None,  # Their positions, m, head coordinates; not asked for in grids
+    coords: np.ndarray | None = None,  # Their positions, m, head; grids need none
 ) -> np.ndarray:  # `(n_sources, 3)`, m, MRI coordinates (surface RAS)
     "Where the sources are in the MRI"
     ends = np.cumsum([0] + [len(v) for v in vertices])

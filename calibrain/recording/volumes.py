@@ -53,6 +53,9 @@ def _values(
         own = check_array("what", what, shape, "one number for each source, or source and time")
         return (own[:, None] if own.ndim == 1 else own[:, samples]), "values"
     check_choice("what", what, _ABOUT)
+    if np.iscomplexobj(e.posterior.mean):
+        cure = "pass values of your own: what=np.abs(1e9 * est.mean.data)"
+        refuse(TypeError, "the estimate", "of real amplitudes for images", "complex ones", cure)
     unit = "" if what == "certainty" else ", nAm"
     if what in ("low", "high"):
         about = f"{_ABOUT[what]}, {100 * level:g} %{unit}"
@@ -106,6 +109,27 @@ def _affine(e: EvokedPosterior, part: int) -> np.ndarray:  # `(4, 4)`, mm
     )
     return to_mm @ parts.grids[part]
 
+
+def _voxels(
+    e: EvokedPosterior, values: np.ndarray, which: list[int], outside: float
+) -> np.ndarray:  # `(n_x, n_y, n_z, n)`
+    "Values by source in the voxels of their grid"
+    parts, rows = volume_rows(e)
+    shape = tuple(map(int, parts.shapes[which[0]]))
+    flat = np.full((int(np.prod(shape)), values.shape[1]), outside)
+    for part in which:
+        flat[e.vertices[part - len(parts)]] = values[rows[part]]
+    return flat.reshape(*shape, -1, order="F").astype(np.float32)
+
+
+def _write(image: Any, path: Path) -> None:
+    "An image as a file, compressed if its name says so"
+    written = image.to_bytes()
+    if path.name.lower().endswith(".gz"):
+        written = gzip.compress(written, mtime=0)
+    with complete(path) as aside:
+        aside.write_bytes(written)
+
 # %% ../../nbs/api/recording/29_volumes.ipynb #d812aec0
 @patch
 def to_nifti(
@@ -125,28 +149,17 @@ def to_nifti(
     samples = _samples(self, time)
     overwrite = check_choice("overwrite", overwrite, {True: True, False: False})
     path = None if path is None else new_path(path, (".nii.gz", ".nii"), overwrite)
-    if np.iscomplexobj(self.posterior.mean):
-        cure = "pass values of your own: what=np.abs(1e9 * est.mean.data)"
-        refuse(TypeError, "the estimate", "of real amplitudes for images", "complex ones", cure)
     if self.nothing_found:
         message = "to_nifti: nothing was found, so the image is 0 ± 0, which is no certainty"
         warn(message, NothingFoundWarning)
     values, about = _values(self, what, samples, check_level(level))
-    parts, rows = volume_rows(self)
-    shape = tuple(map(int, parts.shapes[which[0]]))
-    flat = np.full((int(np.prod(shape)), len(samples)), outside)
-    for i in which:
-        flat[self.vertices[len(self.vertices) - len(parts) + i]] = values[rows[i]]
-    whole = flat.reshape(*shape, len(samples), order="F").astype(np.float32)
-    image = nibabel.Nifti1Image(whole if time is None else whole[..., 0], _affine(self, which[0]))
+    voxels = _voxels(self, values, which, outside)
+    image = nibabel.Nifti1Image(voxels if time is None else voxels[..., 0], _affine(self, which[0]))
     image.header.set_xyzt_units("mm", "msec")
     image.header["descrip"] = f"{about}; {self.comment or 'response'}"[:79].encode()
+    image.header["toffset"] = 1e3 * self.times[samples[0]]
     if time is None:
         image.header["pixdim"][4] = 1e3 * self.tstep
-    image.header["toffset"] = 1e3 * self.times[samples[0]]
     if path is not None:
-        with complete(path) as aside:
-            written = image.to_bytes()
-            zipped = path.name.lower().endswith(".gz")
-            aside.write_bytes(gzip.compress(written, mtime=0) if zipped else written)
+        _write(image, path)
     return image

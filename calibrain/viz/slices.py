@@ -53,6 +53,29 @@ def _least(shown: np.ndarray) -> float:
     return 0.99 * float(size.min()) if len(size) else 1.0
 
 
+def _milliseconds(image: Any) -> float:
+    "When an image is of"
+    return float(image.header["toffset"])
+
+
+def _said(image: Any) -> tuple[str, str]:
+    "What an image shows and in which unit, out of its header"
+    about = str(image.header["descrip"].astype(str)).split(";")[0]
+    return about.removesuffix(", nAm"), "nAm" if about.endswith(", nAm") else ""
+
+
+def _certain(e: Any, what: Any, image: Any, certain: float) -> tuple[np.ndarray, str]:
+    "Which voxels are shown, and a few words on which these are"
+    known = np.isfinite(image.get_fdata())
+    if not (isinstance(what, str) and what == "mean") or certain == 0.5:
+        return known, ""
+    sure = e.to_nifti(what="certainty", time=1e-3 * _milliseconds(image)).get_fdata()
+    shown = known & (sure >= 2 * certain - 1)
+    where = ", where its" if shown.any() else ": nowhere is its"
+    verb = " is" if shown.any() else ""
+    return shown, f"{where} sign{verb} certain to {100 * certain:g} %"
+
+
 def _place(values: np.ndarray, affine: np.ndarray) -> np.ndarray:  # `(3,)`, mm
     "Where the largest value is"
     size = np.nan_to_num(np.abs(values))
@@ -68,40 +91,34 @@ def draw_slices(
     mri: Any = None,  # What is below: an image, or the path of one, such as mri/T1.mgz
     place: Any = None,  # Where the planes meet, mm, frame of the scanner; `None`: the largest value
     limits: tuple | None = None,  # Lowest and highest value of the scale, or all there are
-    unit: str = "nAm",  # Unit of the values
+    unit: str | None = None,  # Unit of values by source; `None`: that of what was asked for
     label: str | None = None,  # What they are; `None`: what was asked for
 ) -> Figure:  # The figure
     "Slices of a volume"
     plotting = _plotting()
     certain = check_number("certain", certain, least=0.5, most=1 - 1e-12)
-    time = _peak_time(e) if time is None else time
-    image = e.to_nifti(what=what, time=time)
+    image = e.to_nifti(what=what, time=_peak_time(e) if time is None else time)
     values = image.get_fdata()
     known = np.isfinite(values)
-    scale = colour_scale(values[known], limits)
-    is_mean = isinstance(what, str) and what == "mean"
-    shown = known
-    if is_mean and certain > 0.5:
-        shown = known & (e.to_nifti(what="certainty", time=time).get_fdata() >= 2 * certain - 1)
-    said = label or str(image.header["descrip"].astype(str)).split(",")[0].split(";")[0]
-    where = f", where its sign is certain to {100 * certain:g} %" if shown is not known else ""
-    if not shown.any():
-        where = f": nowhere is its sign certain to {100 * certain:g} %"
+    norm, cmap, extend = colour_scale(values[known], limits)
+    shown, where = _certain(e, what, image, certain)
     at = _place(np.where(shown, values, np.nan) if shown.any() else values, image.affine)
     at = at if place is None else check_array("place", place, (3,), "x, y, z in mm")
 
-    norm, cmap, extend = scale
     fig = Picture(figsize=(8.6, 3.2))
-    seen = np.where(shown, values, np.nan)
     how = dict(cut_coords=tuple(at), figure=fig, axes=(0.01, 0.09, 0.85, 0.8), colorbar=False)
     display = _below(plotting, _like(image, known), mri, how)
     if shown.any():
         colours = dict(cmap=cmap, vmin=norm.vmin, vmax=norm.vmax)
-        display.add_overlay(_like(image, seen), _least(values[shown]), **colours)
-    fig.text(0.02, 0.92, f"{said} at {1e3 * time:.0f} ms{where}")
+        seen = _like(image, np.where(shown, values, 0))
+        display.add_overlay(seen, _least(values[shown]), **colours)
+    said, its_unit = _said(image)
+    said = said if label is None else label
+    its_unit = its_unit if unit is None else unit
+    fig.text(0.02, 0.92, f"{said} at {_milliseconds(image):.0f} ms{where}")
     grey = "" if mri is not None else "grey: other sources; "
     fig.text(0.86, 0.02, f"{grey}x, y, z in mm", ha="right", color="0.4")
     bar = fig.add_axes((0.885, 0.14, 0.018, 0.7))
-    text = f"{said} ({unit})" if unit else said
+    text = f"{said} ({its_unit})" if its_unit else said
     fig.colorbar(cm.ScalarMappable(norm, cmap), cax=bar, extend=extend, label=text)
     return fig

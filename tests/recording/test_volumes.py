@@ -496,6 +496,18 @@ def test_one_component_has_intervals_as_images():
     np.testing.assert_array_equal(image.get_fdata().ravel(order="F")[one.vertices[0]], own)
 
 
+def test_complex_amplitudes_need_a_number_of_their_own():
+    est = estimate("volume", 3, "BMN")
+    turned = replace(est.posterior, coeff_mean=est.posterior.coeff_mean * (1 + 1j))
+    spectral = replace(est, result=replace(est.result, posterior=turned))
+    with pytest.raises(TypeError, match=r"of real amplitudes .*what=np.abs"):
+        spectral.to_nifti()
+    size = np.linalg.norm(np.abs(1e9 * spectral.mean.data), axis=1)
+    assert np.nanmax(spectral.to_nifti(what=size).get_fdata()) == pytest.approx(
+        size.max(), rel=1e-6
+    )
+
+
 def test_images_of_several_grids_and_of_none():
     est = estimate("parts", 3, "BMN")
     grids = est.volumes.grids.copy()
@@ -558,6 +570,11 @@ def test_slices(tmp_path):
     own = np.linspace(-1, 1, est.posterior.n_sources)
     fig = draw_slices(est, own, 0.08, unit="", label="mine", place=[0, 0, 0])
     assert fig.axes[-1].get_ylabel() == "mine"
+    assert draw_slices(est, "certainty").axes[-1].get_ylabel() == "certainty of the sign"
+    assert (
+        draw_slices(est, "std", 0.0815).texts[0].get_text()
+        == "posterior standard deviation at 80 ms"
+    )
     with pytest.raises(TypeError, match="got one on the cortex"):
         draw_slices(replace(est, space="surface"))
     with pytest.raises(ValueError, match="place must be of shape"):
