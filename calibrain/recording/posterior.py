@@ -250,16 +250,21 @@ def __str__(self: EvokedPosterior) -> str:  # Text
 def plot_3d(
     self: EvokedPosterior,
     what: str = "mean",  # "mean" or "std"
-    **kwargs,  # What `plot` of the estimate takes: `subjects_dir`, `hemi`, `initial_time` …
+    **kwargs,  # What the viewer takes: `subjects_dir`, `initial_time` …; for volumes `src`
 ) -> object:  # MNE-Python's figure
     "Show an estimate in MNE-Python's 3-D viewer"
     which = check_choice("what", what, dict(mean="mean", std="std"))
+    if self.space != "surface" and "src" not in kwargs:
+        cure = "src=forward['src']; slices of a volume are calibrain.viz.draw_slices(est)"
+        refuse(ValueError, "src", "passed for sources in a volume", "none", cure)
     if missing := [m for m in ("pyvista", "pyvistaqt") if find_spec(m) is None]:
         raise ImportError(
             f"MNE-Python's 3-D viewer needs {' and '.join(missing)}: "
             f"pip install {' '.join(missing)}, or draw maps with calibrain.viz"
         )
-    return getattr(self, which).plot(**kwargs)
+    shown = getattr(self, which)
+    draw = shown.plot_3d if hasattr(shown, "plot_3d") else shown.plot
+    return draw(**kwargs)
 
 # %% ../../nbs/api/recording/03_posterior.ipynb #6a6ca9c2
 _KIND = "calibrain evoked posterior 1"

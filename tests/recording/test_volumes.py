@@ -601,6 +601,13 @@ def test_an_image_of_nothing_says_so():
         silent.to_nifti()
 
 
+@pytest.mark.parametrize("space", ["volume", "mixed"])
+def test_the_viewer_asks_for_the_source_space(space):
+    "Which MNE-Python needs to know where voxels are; `plot` of a volume is no 3-D viewer"
+    with pytest.raises(ValueError, match=r"src must be passed .*src=forward\['src'\]"):
+        estimate(space, 3, "BMN").plot_3d()
+
+
 def test_what_is_not_installed_is_said(monkeypatch):
     from calibrain.viz import draw_slices
 
