@@ -164,7 +164,8 @@ def _add_estimate(commands) -> None:
         metavar="PATH",
         type=Path,
         action="append",
-        help=".label or .annot file, folder of labels, or parcellation; may be repeated",
+        help="label, annotation or segmentation file, folder of labels, parcellation, or name of a "
+        "volume; may be repeated",
     )
     one.add_argument(
         "--subjects-dir", metavar="DIR", type=Path, help="of FreeSurfer, for parcellations"

@@ -1091,7 +1091,7 @@ def test_viewer_that_is_not_there(monkeypatch):
     monkeypatch.setattr("calibrain.recording.posterior.find_spec", lambda name: None)
     words = r"needs pyvista and pyvistaqt: pip install pyvista pyvistaqt, or draw maps with calib"
     with pytest.raises(ImportError, match=words):
-        solve(*problem()).plot_3d()
+        solve(*problem()).plot_3d(src=problem()[1]["src"])
 
 
 @pytest.mark.parametrize("many", [False, True])

@@ -193,7 +193,7 @@ def test_components(morph):
     with pytest.raises(ValueError, match="components must be one of 'normal', 'vector'"):
         estimate("gaussian", 3).morph(morph, "norm")
     mixed = replace(estimate("gaussian", 1), space="mixed")
-    with pytest.raises(ValueError, match="of sources on the cortex, or in a volume"):
+    with pytest.raises(ValueError, match="of the kind of the estimate, 'mixed', got 'surface'"):
         mixed.morph(morph)
 
 

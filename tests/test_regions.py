@@ -377,7 +377,7 @@ def test_both_hemispheres():
         ([], ValueError, "one region at least, got none: pass an mne.Label"),
         ({}, ValueError, "one region at least, got none"),
         ([LABELS[0], LABELS[0]], ValueError, "2 labels of 1 names: pass {name: label}"),
-        ("aparc", TypeError, "got a str: pass {name: mask}"),
+        ("aparc", TypeError, "in a volume, .* got one on the cortex"),
         (np.ones(N), TypeError, "got a ndarray: pass {name: mask}"),
         ([LABELS[0], np.ones(N)], TypeError, "got a list"),
         (dict(a=np.ones(3)), ValueError, r"labels\['a'\] must be of shape \(200\).*np.isin"),
@@ -396,7 +396,7 @@ def test_estimates_without_such_sources():
     with pytest.raises(ValueError, match="no sources in 'rh', got '50-rh'"):
         of_one.regions(LABELS)
     volume = replace(est, space="volume", vertices=[np.arange(N)])
-    with pytest.raises(TypeError, match=r"fill a volume.*pass {name: mask}"):
+    with pytest.raises(TypeError, match=r"in a volume, got one: pass a segmentation"):
         volume.regions(LABELS)
     with pytest.raises(ValueError, match="one without vertices: estimate again"):
         replace(est, vertices=[np.array([], int)] * 2).regions(LABELS)

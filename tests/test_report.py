@@ -12,6 +12,7 @@ from scipy import stats
 
 from calibrain import EvokedPosterior
 from calibrain.calibration.calibration import Calibration
+from calibrain.core import archive
 from calibrain.recording import report
 from calibrain.recording.methods import methods_paragraph
 
@@ -120,7 +121,7 @@ def test_what_cannot_be_written_is_refused_before_work(tmp_path, monkeypatch):
         est.report(tmp_path / "tone.pdf")
     with pytest.raises(TypeError, match="path must be a path"):
         est.report(3)
-    monkeypatch.setattr(report.os, "access", lambda *args: False)
+    monkeypatch.setattr(archive.os, "access", lambda *args: False)
     with pytest.raises(PermissionError, match="can be written to"):
         est.report(tmp_path / "new.html")
     assert there.read_text() == "mine"

@@ -18,7 +18,17 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 HOME = ROOT / ".venv-lowest"
-EXTRAS = ("frames", "arrays", "labels", "metrics", "heads", "study", "dask", "published")
+EXTRAS = (
+    "frames",
+    "arrays",
+    "labels",
+    "volumes",
+    "metrics",
+    "heads",
+    "study",
+    "dask",
+    "published",
+)
 TESTERS = ("pytest", "pytest-xdist", "packaging", "scoringrules>=0.7")
 
 CONTRACT = ["tests/test_solvers.py", "tests/test_road.py"]

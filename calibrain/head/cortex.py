@@ -198,7 +198,7 @@ def _check_halves(src) -> None:
         refuse(TypeError, "src", "an mne.SourceSpaces", repr(type(src).__name__), cure)
     if kinds != ["surf", "surf"]:
         got = " and ".join(map(repr, kinds)) or "nothing"
-        cure = "a volume has no cortex to draw on"
+        cure = "a volume has no cortex to draw on; calibrain.viz.draw_glass shows sources anywhere"
         refuse(ValueError, "src", "the surfaces of two hemispheres", got, cure)
     if [half.get("id") for half in src] == [102, 101]:
         must = "the left hemisphere, then the right"

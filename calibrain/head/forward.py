@@ -153,6 +153,18 @@ def _check_forward(fwd) -> None:
         refuse(ValueError, "fwd", "in head coordinates", f"{frame} coordinates", cure)
 
 
+def _check_centre(data: np.ndarray, places: np.ndarray) -> None:
+    "Refuse sources without a field, as at the very centre of a sphere, which grids often hit"
+    lost = np.flatnonzero(~np.isfinite(data).all(axis=(0, 2)))
+    if len(lost):
+        place = ", ".join(f"{1e3 * x:.0f}" for x in places[lost[0]])
+        cure = (
+            "at the centre of a sphere model there is none: shift the grid, or the sphere by 1 mm"
+        )
+        got = f"NaN at {len(lost)} of them, the first at ({place}) mm"
+        refuse(ValueError, "fwd", "of sources with a finite field", got, cure)
+
+
 def _check_orientation(orientation: str, fwd: mne.Forward, kinds: np.ndarray, normals) -> None:
     "An orientation that these channels and sources allow"
     if orientation == "meg2" and "eeg" in kinds:
@@ -185,6 +197,7 @@ def leadfield_fields(
     units = [UNIT_OF_KIND[kind] for kind in kinds]
     from_si = np.array([unit.from_si / NAM_PER_AM for unit in units])
     data = _solution(fwd)[rows] * from_si[:, None, None]
+    _check_centre(data, fwd["source_rr"])
     eeg = kinds == "eeg"
     if eeg.any():
         data[eeg] -= data[eeg].mean(0)

@@ -75,7 +75,7 @@ class _Todo(NamedTuple):
     who: SubjectFiles  # Its files
     folder: Path  # Where its conditions go
     conditions: Mapping[str, int]  # Name of a folder → number of the response in its file
-    labels: Sequence[Path]  # Files of regions
+    labels: Sequence[Path | str]  # Files of regions, and names of volumes
     made_from: dict  # Files and settings, as the sidecar says them
 
     def stem(self, condition: str) -> str:
@@ -92,12 +92,14 @@ def _digest(path: Path) -> str:
     return blake2b(path.read_bytes(), digest_size=8).hexdigest()
 
 
-def _made_from(args: argparse.Namespace, inputs: Sequence[Path]) -> dict:
+def _made_from(args: argparse.Namespace, given: Sequence, labels: Sequence) -> dict:
     "What estimates are made from, and how: the same where nothing is to be done again"
+    inputs = [*given, *(one for one in labels if isinstance(one, Path))]
     return {
         "Sources": [path.name for path in inputs],
         "Digests": [_digest(path) for path in inputs],
         "Arguments": {name: getattr(args, name) for name in _SETTINGS},
+        "Volumes": [one for one in labels if isinstance(one, str)],
     }
 
 
@@ -110,12 +112,12 @@ def _brain(who: SubjectFiles, args: argparse.Namespace) -> Brain:
 def _todo(who: SubjectFiles, args: argparse.Namespace) -> _Todo:
     "What is to be done for a subject whose files are complete"
     conditions = _conditions(who.files["AVE"], args.condition)
-    labels: Sequence[Path] = []
+    labels: Sequence[Path | str] = []
     if args.labels:
         brain = _brain(who, args)
         labels = label_files([filled(one, who.subject) for one in args.labels], brain)
         read_labels(labels, brain)  # which refuses what cannot be used
-    made_from = _made_from(args, [*who.files.values(), *labels])
+    made_from = _made_from(args, [*who.files.values()], labels)
     return _Todo(who, args.out.absolute() / who.name, conditions, labels, made_from)
 
 
@@ -229,7 +231,7 @@ def _work(todo: _Todo, names: Sequence[str], args: argparse.Namespace, done: Cal
     said: dict[str, Any] = {name: getattr(args, name) for name in _SETTINGS if name != "level"}
     said |= dict(calibration=calibration, progress=len(names) == 1 and not todo.who.name)
     solver = said.pop("solver")
-    on_cortex = len(forward["src"]) == 2 and forward["src"].kind == "surface"
+    on_cortex = [s["type"] for s in forward["src"][:2]] == ["surf", "surf"]
     how: dict[str, Any] = dict(
         labels=found.labels or None,
         cortex=forward["src"] if on_cortex else None,

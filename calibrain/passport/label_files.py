@@ -9,12 +9,14 @@ __all__ = ['Brain', 'label_files', 'Labels', 'read_labels']
 import glob
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import mne
 import numpy as np
 
 from ..core.checks import few_names, refuse
+from ..head.atlas import is_image, nearest_names, read_atlas
+from ..head.volumes import numbered
 
 # %% ../../nbs/api/commands/07_label_files.ipynb #e67ae278
 class Brain(NamedTuple):
@@ -22,6 +24,11 @@ class Brain(NamedTuple):
 
     src: mne.SourceSpaces  # Of the forward solution
     subjects_dir: Path | None = None  # Of FreeSurfer; `None`: what MNE-Python's settings say
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        "Names of the parts that are volumes"
+        return numbered([s.get("seg_name") or "volume" for s in self.src if s["type"] != "surf"])
 
     @property
     def subject(self) -> str | None:
@@ -42,9 +49,9 @@ class Brain(NamedTuple):
 
 
 def label_files(
-    said: Sequence[str | Path] | None,  # Files, folders, patterns of files, or parcellations
+    said: Sequence[str | Path] | None,  # Files, folders, patterns, parcellations, names of volumes
     brain: Brain,  # Whose
-) -> list[Path]:  # The files, in order
+) -> list[Path | str]:  # Files, and names of volumes, in order
     "Where regions are read from"
     found = [path for one in said or () for path in _files_of(str(one), brain)]
     if said and not found:
@@ -53,9 +60,11 @@ def label_files(
     return found
 
 
-def _files_of(said: str, brain: Brain) -> list[Path]:
+def _files_of(said: str, brain: Brain) -> list:  # Of paths, or the name of a volume
     "Files that one word means"
     path = Path(said).expanduser()
+    if is_image(path):
+        return [path]
     if path.is_dir():
         return sorted(path.glob("*.label"))
     if path.suffix in (".label", ".annot"):
@@ -64,6 +73,8 @@ def _files_of(said: str, brain: Brain) -> list[Path]:
     if len(path.parts) > 1:
         must = "a file that ends in .label or .annot, a folder, or a parcellation such as aparc"
         refuse(ValueError, "--labels", must, said)
+    if brain.parts:
+        return [said]
     label = brain.folder(said) / str(brain.subject) / "label"
     pair = [label / f"{hemi}.{said}.annot" for hemi in ("lh", "rh")]
     missing = [path.name for path in pair if not path.is_file()]
@@ -124,20 +135,51 @@ def _check_names(labels: Sequence[mne.Label]) -> None:
 class Labels(NamedTuple):
     "Regions with sources, and those without"
 
-    labels: list  # Of `mne.Label`
+    labels: Any  # `mne.Label`s and names of volumes, or the path of a segmentation
     left_out: list  # Names of regions of parcellations that hold no source
 
 
+def _segmentation(paths: Sequence[Path | str], brain: Brain) -> Path | None:
+    "The segmentation of a volume, if that is what was passed"
+    images = [path for path in paths if is_image(path)]
+    if not images:
+        return None
+    if len(paths) > 1:
+        must = "one segmentation alone, or labels and names of volumes"
+        refuse(ValueError, "--labels", must, f"{len(paths)} of them")
+    if not brain.parts:
+        must = "labels of the cortex, where no source is in a volume"
+        refuse(ValueError, "--labels", must, str(images[0]), "pass .label or .annot files")
+    read_atlas(images[0])  # what cannot be read is said before anything is estimated
+    return Path(images[0])
+
+
+def _volumes(paths: Sequence[Path | str], brain: Brain) -> list[str]:
+    "Names of volumes, each of which there is"
+    names = [one for one in paths if isinstance(one, str)]
+    for name in names:
+        if name not in brain.parts:
+            must = "names of parts of the source space, or paths of segmentations"
+            refuse(ValueError, "--labels", must, repr(name), nearest_names(name, brain.parts))
+    return names
+
+
 def read_labels(
-    paths: Sequence[Path],  # What `label_files` found
+    paths: Sequence[Path | str],  # What `label_files` found
     brain: Brain,  # Whose
 ) -> Labels:  # What they hold
     "Labels from files, checked against the sources"
-    if paths and (brain.src.kind == "volume" or len(brain.src) < 2):
-        got = f"{few_names([*map(str, paths)])} for sources in a volume"
-        refuse(ValueError, "--labels", "for sources on the cortex", got, "leave them out")
+    segmentation = _segmentation(paths, brain)
+    if segmentation is not None:
+        return Labels(segmentation, [])
+    volumes = _volumes(paths, brain)
+    files = [one for one in paths if isinstance(one, Path)]
+    if files and (brain.src.kind == "volume" or len(brain.src) < 2):
+        got = f"{few_names([*map(str, files)])} for sources in a volume"
+        cure = "pass a segmentation, or names of its parts"
+        refuse(ValueError, "--labels", "for sources on the cortex", got, cure)
     kept, left_out = [], []
-    for path in paths:
+    for path in files:
         for label in _read(path, brain):
             _check_owner(path, label, brain)
             if _has_source(label, brain.src):
@@ -146,8 +188,8 @@ def read_labels(
                 left_out.append(label.name)
             else:
                 refuse(ValueError, "--labels", "with a source at least", f"{path}, without any")
-    if paths and not kept:
+    if files and not kept:
         must = "of regions with sources"
-        refuse(ValueError, "--labels", must, f"{few_names([*map(str, paths)])}, without any")
+        refuse(ValueError, "--labels", must, f"{few_names([*map(str, files)])}, without any")
     _check_names(kept)
-    return Labels(kept, left_out)
+    return Labels([*kept, *volumes], left_out)

@@ -126,8 +126,9 @@ def _where(e: EvokedPosterior) -> dict:  # Coordinates by name
         vertex=(("source",), np.concatenate(e.vertices), dict(long_name="vertex in its part")),
     )
     for i, axis in enumerate("xyz"):
-        said = dict(long_name=f"{axis} in head coordinates", units="m")
-        out[f"position_{axis}"] = ("source",), e.coords[:, i], said
+        if e.coords is not None:  # of morphed estimates vertices say where they are
+            said = dict(long_name=f"{axis} in head coordinates", units="m")
+            out[f"position_{axis}"] = ("source",), e.coords[:, i], said
         if e.normals is not None:
             said = dict(long_name=f"{axis} of the normal of the cortex")
             out[f"normal_{axis}"] = ("source",), e.normals[:, i], said
@@ -186,7 +187,9 @@ def to_xarray(  # noqa: F811 (a method of another class)
         cure = "ask for fewer, or for those of regions: est.regions(labels).to_xarray(draws=…)"
         draws = _check_bytes(draws, values["mean"].shape, cure)
         data |= _draws_of(self._draws(draws, seed), axes, "nAm", self.posterior)
-    coords = dict(source=np.arange(len(self.coords)), time=_seconds(self.times), **_where(self))
+    coords = dict(
+        source=np.arange(self.posterior.n_sources), time=_seconds(self.times), **_where(self)
+    )
     if is_vector:
         coords["component"] = list("xyz")
     return xr.Dataset(data, coords, _facts(self, level))

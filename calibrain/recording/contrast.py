@@ -274,6 +274,7 @@ def contrast(
         comment=_in_words(weights),
         nave=1 / sum(w**2 / of[name].nave for name, w in weights.items()),
         normals=first.normals,
+        volumes=first.volumes,
         weights=weights,
         how=_how(of),
     )

@@ -19,6 +19,7 @@ from ..core.progress import progress_bar
 from ..core.threads import few_threads
 from ..core.warnings import NoiseWarning, PlausibilityWarning, warn
 from ..head.leadfield import Leadfield
+from ..head.volumes import volume_parts
 from ..posterior.result import Result
 from calibrain.recording import (  # noqa: F401 (methods of an EvokedPosterior)
     arrays,
@@ -28,6 +29,7 @@ from calibrain.recording import (  # noqa: F401 (methods of an EvokedPosterior)
     predictive,
     read_outs,
     report,
+    volumes,
 )
 from .bound import bind_to_recording
 from .diagnosis import baseline_power
@@ -177,7 +179,12 @@ def _check_result(result: Result, name: str) -> None:
 def _where(head: WhitenedForward, fwd: mne.Forward) -> dict:
     "Where the sources are filed: kind of source space, vertices, subject"
     subject = fwd["src"][0].get("subject_his_id")
-    return dict(space=head.sources.space, vertices=head.sources.vertices, subject=subject)
+    return dict(
+        space=head.sources.space,
+        vertices=head.sources.vertices,
+        subject=subject,
+        volumes=volume_parts(fwd),
+    )
 
 
 def _solve(bound: Bound, recording: MatchedRecording, head: WhitenedForward) -> Result:

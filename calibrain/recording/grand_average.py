@@ -13,6 +13,7 @@ import numpy as np
 
 from ..core.checks import check_array, check_choice, check_number, few_names, refuse
 from ..core.warnings import NothingFoundWarning, warn
+from ..head.volumes import numbered
 from ..posterior.gaussian import Posterior
 from ..posterior.hierarchical import Hierarchy
 from .group import GroupPosterior
@@ -67,6 +68,7 @@ class _Place(NamedTuple):
     times: np.ndarray | None  # s
     unit: str
     what: str  # Mode and components of regions, subject of maps
+    parts: tuple = ()  # What parts of the source space are called
 
 
 def _of_regions(name: str, regions: RegionPosterior, keep_prior: bool) -> tuple[_Said, _Place]:
@@ -82,6 +84,13 @@ def _of_regions(name: str, regions: RegionPosterior, keep_prior: bool) -> tuple[
     return _as_told(regions.mean, regions.std, _AS_TOLD), where
 
 
+def _parts(e: EvokedPosterior) -> tuple[str, ...]:
+    "Hemispheres, and volumes by name"
+    cortex = ("lh", "rh") if e.space != "volume" else ()
+    n = len(e.vertices) - len(cortex)
+    return cortex + (numbered(["volume"] * n) if e.volumes is None else e.volumes.names)
+
+
 def _of_map(name: str, e: EvokedPosterior) -> tuple[_Said, _Place]:
     "The map of one subject"
     if e.n_orient > 1:
@@ -91,7 +100,7 @@ def _of_map(name: str, e: EvokedPosterior) -> tuple[_Said, _Place]:
     if np.iscomplexobj(e.posterior.mean):
         refuse(TypeError, f"estimates[{name!r}]", "of real amplitudes", "complex ones")
     places = tuple(tuple(map(int, vertices)) for vertices in e.vertices)
-    where = _Place("maps", places, e.times, "nAm", e.subject or "")
+    where = _Place("maps", places, e.times, "nAm", e.subject or "", _parts(e))
     p = e.posterior
     return _as_told(p.mean, p.std.reshape(p.n_sources, -1), _AS_TOLD), where
 
@@ -183,13 +192,12 @@ def _say_silent(names: list, said: list, places: tuple) -> None:
 
 
 def _place_names(where: _Place) -> tuple[str, ...]:
-    "Regions by name, vertices by hemisphere and number"
+    "Regions by name, vertices by hemisphere or volume and number"
     if where.kind == "regions":
         return where.places
     if where.kind == "arrays":
         return tuple(f"place {i}" for i in range(where.places[0]))
-    halves = ("lh", "rh") if len(where.places) == 2 else range(len(where.places))
-    return tuple(f"{half} {v}" for half, part in zip(halves, where.places) for v in part)
+    return tuple(f"{part} {v}" for part, of in zip(where.parts, where.places) for v in of)
 
 
 def _empty(e: Any) -> Any:

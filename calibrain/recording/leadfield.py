@@ -138,5 +138,6 @@ def as_forward(
             _compare(e, cap)
     vertices = template_vertices(forward)
     if vertices is None:
-        return _forward(forward, names), {}
-    return _forward(forward, names), dict(space="surface", vertices=vertices, subject="fsaverage")
+        return _forward(forward, names), dict(volumes=None)  # places are in the head alone
+    on_cortex = dict(space="surface", vertices=vertices, subject="fsaverage", volumes=None)
+    return _forward(forward, names), on_cortex

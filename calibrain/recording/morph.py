@@ -18,6 +18,7 @@ from ..core.checks import check_choice, refuse
 from ..core.tables import html_table
 from ..core.units import coefficients_of
 from ..core.warnings import NotCalibratedWarning, NothingFoundWarning, warn
+from ..head.volumes import VolumeParts, numbered
 from ..posterior.gaussian import Posterior
 from ..posterior.mapped import mapped
 from ..posterior.mixture import Mixture, State
@@ -36,9 +37,9 @@ def _check_subject(morph: mne.SourceMorph, e: EvokedPosterior) -> None:
 
 def _vertices_from(morph: mne.SourceMorph) -> list:
     "Vertices that a morph starts from"
-    if morph.kind == "surface":
-        return morph.src_data["vertices_from"]
-    return [np.flatnonzero(used) for used in morph.src_data["inuse"]]
+    on_cortex = [] if morph.kind == "volume" else [*morph.src_data["vertices_from"]]
+    in_volumes = [] if morph.kind == "surface" else morph.src_data["inuse"]
+    return on_cortex + [np.flatnonzero(used) for used in in_volumes]
 
 
 def _check_sources(morph: mne.SourceMorph, e: EvokedPosterior) -> None:
@@ -61,11 +62,9 @@ def _check_morph(morph: Any, e: EvokedPosterior) -> None:
     if not isinstance(morph, mne.SourceMorph):
         cure = "mne.compute_source_morph(forward['src'], subject_from=…, subject_to='fsaverage')"
         refuse(TypeError, "morph", "an mne.SourceMorph", f"a {type(morph).__name__}", cure)
-    if e.space == "mixed" or morph.kind != e.space:
+    if morph.kind != e.space:
         must = f"of the kind of the estimate, {e.space!r}"
-        if e.space == "mixed":
-            must = "of sources on the cortex, or in a volume"
-        cure = "estimate with one kind of source space, and compute the morph from it"
+        cure = "mne.compute_source_morph(forward['src'], …), of the forward solution that was used"
         refuse(ValueError, "morph", must, repr(morph.kind), cure)
     _check_subject(morph, e)
     _check_sources(morph, e)
@@ -73,11 +72,27 @@ def _check_morph(morph: Any, e: EvokedPosterior) -> None:
 
 def _matrix(morph: mne.SourceMorph) -> sparse.csr_array:  # `(n_to, n_from)`
     "M"
-    M = morph.morph_mat if morph.kind == "surface" else morph.vol_morph_mat
-    if M is None:
+    if morph.kind == "surface":
+        return sparse.csr_array(morph.morph_mat)
+    if morph.vol_morph_mat is None:
         must = "of a volume with its matrix"
         refuse(ValueError, "morph", must, "one without", "call morph.compute_vol_morph_mat() first")
-    return sparse.csr_array(M)
+    if morph.kind == "volume":
+        return sparse.csr_array(morph.vol_morph_mat)
+    return sparse.csr_array(sparse.block_diag([morph.morph_mat, morph.vol_morph_mat]))
+
+
+def _volumes(morph: mne.SourceMorph) -> VolumeParts | None:
+    "Where the volumes of the other brain lie in its MRI"
+    if morph.kind == "surface":
+        return None
+    n = len(morph.vertices_to) - (2 if morph.kind == "mixed" else 0)
+    shape, affine = morph.src_data.get("to_vox_map") or (morph.shape, morph.affine)
+    if affine is None:
+        return None
+    grid = np.diag([1e-3, 1e-3, 1e-3, 1]) @ affine
+    grids = np.tile(grid, (n, 1, 1))
+    return VolumeParts(numbered(["volume"] * n), np.tile(shape, (n, 1)), grids, None, np.eye(4))
 
 # %% ../../nbs/api/recording/25_morph.ipynb #deb56b6e
 def _padded(state: State, within: np.ndarray, n_orient: int) -> State:
@@ -191,6 +206,7 @@ def morph(
         vertices=[np.asarray(v) for v in morph.vertices_to],
         subject=morph.subject_to,
         subject_from=self.subject or morph.subject_from,
+        volumes=_volumes(morph),
         **dict.fromkeys(("coords", "basis", "normals", "calibration")),
     )
     return MorphedPosterior(**kept | changed)

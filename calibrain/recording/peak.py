@@ -35,6 +35,7 @@ class SourcePeak:
     direction: np.ndarray | None  # That a positive amplitude has, `(3,)`; `None`: not known
     sign: str  # The same in words
     localisation: LocalisationSet | None  # Places that hold the source; `None`: not sampled
+    within: str | None = None  # Part of a segmented volume that it is in, where parts have names
 
     def __str__(self) -> str:
         low, high = self.interval
@@ -48,7 +49,8 @@ class SourcePeak:
         "Where it is, in words"
         if self.position is None:
             return f"vertex {self.vertex} of part {self.part}"
-        return place_in_words(self.position)
+        within = "" if self.within is None else f" in {self.within}"
+        return place_in_words(self.position) + within
 
     def __repr__(self) -> str:
         return f"<SourcePeak: {self}>"
@@ -195,6 +197,7 @@ def strongest_source(
     std = _std(e, source, sample, u)
     direction = _in_space(e, source, u)
     part, vertex = _filed(e, source)
+    within = None if e.volumes is None else e.volumes.given_name(part - len(e.vertices))
     return SourcePeak(
         source,
         part,
@@ -208,4 +211,5 @@ def strongest_source(
         direction=direction,
         sign=_sign_in_words(e, source, u, direction),
         localisation=_set_around(e, source),
+        within=within,
     )

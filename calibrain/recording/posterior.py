@@ -21,6 +21,7 @@ from ..core.archive import arrays_below, read_arrays, write_arrays
 from ..core.checks import check_choice, check_level, check_number, refuse
 from ..core.tables import html_table
 from ..core.units import NAM_PER_AM
+from ..head.volumes import VolumeParts, parts_from_arrays
 from ..posterior.below import above
 from ..posterior.exceedance import exceedance as probability_above
 from ..posterior.mixture import Mixture
@@ -56,6 +57,7 @@ class EvokedPosterior:
     settings: dict[str, str] = field(default_factory=dict)  # How it was made, in words
     fit: Fit | None = None  # The data it was made from, and what is left of them, where known
     together: str = ""  # A mark that estimates with one support have in common
+    volumes: VolumeParts | None = None  # Where volumes lie in the MRI; `None`: none, or not known
 
     @property
     def posterior(self) -> Any:  # A `Posterior` or a `Mixture`
@@ -251,16 +253,21 @@ def __str__(self: EvokedPosterior) -> str:  # Text
 def plot_3d(
     self: EvokedPosterior,
     what: str = "mean",  # "mean" or "std"
-    **kwargs,  # What `plot` of the estimate takes: `subjects_dir`, `hemi`, `initial_time` …
+    **kwargs,  # What the viewer takes: `subjects_dir`, `initial_time` …; for volumes `src`
 ) -> object:  # MNE-Python's figure
     "Show an estimate in MNE-Python's 3-D viewer"
     which = check_choice("what", what, dict(mean="mean", std="std"))
+    if self.space != "surface" and "src" not in kwargs:
+        cure = "src=forward['src']; slices of a volume are calibrain.viz.draw_slices(est)"
+        refuse(ValueError, "src", "passed for sources in a volume", "none", cure)
     if missing := [m for m in ("pyvista", "pyvistaqt") if find_spec(m) is None]:
         raise ImportError(
             f"MNE-Python's 3-D viewer needs {' and '.join(missing)}: "
             f"pip install {' '.join(missing)}, or draw maps with calibrain.viz"
         )
-    return getattr(self, which).plot(**kwargs)
+    shown = getattr(self, which)
+    draw = shown.plot_3d if hasattr(shown, "plot_3d") else shown.plot
+    return draw(**kwargs)
 
 # %% ../../nbs/api/recording/03_posterior.ipynb #6a6ca9c2
 _KIND = "calibrain evoked posterior 1"
@@ -290,6 +297,9 @@ def save(
     if self.fit is not None:
         for name, value in self.fit.to_arrays().items():
             out[f"fit/{name}"] = value
+    if self.volumes is not None:
+        for name, value in self.volumes.to_arrays().items():
+            out[f"volumes/{name}"] = value
     return write_arrays(path, out | result_to_arrays(self.result))
 
 
@@ -306,6 +316,7 @@ def load(
     applied = arrays_below(arrays, "calibration/")
     fit = arrays_below(arrays, "fit/")
     texts = {name: str(arrays[name]) for name in _TEXTS if name in arrays}
+    parts = arrays_below(arrays, "volumes/")
     numbers = {name: float(arrays[name]) for name in _NUMBERS}
     return cls(
         result_from_arrays(arrays),
@@ -317,6 +328,7 @@ def load(
         calibration=calibration_from_arrays(applied) if applied else None,
         settings={name: str(text) for name, text in arrays_below(arrays, "settings/").items()},
         fit=fit_from_arrays(fit) if fit else None,
+        volumes=parts_from_arrays(parts) if parts else None,
         **texts,
         **numbers,
     )

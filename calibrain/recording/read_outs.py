@@ -129,7 +129,7 @@ def _check_real(e: EvokedPosterior) -> None:
 @patch
 def regions(
     self: EvokedPosterior,
-    labels: Any,  # An `mne.Label`, a list of them, or a dict of name → label, mask or weights `(n_sources,)`
+    labels: Any,  # `mne.Label`s, a segmentation, names of parts, or name → one of them, mask or weights
     mode: Any = "mean",  # "mean", "mean_flip", "sum", "power", or weights of one's own, `(n_sources,)`
     components: str | None = None,  # "normal", "vector", "norm"; `None`: vectors where sources are
 ) -> RegionPosterior:  # Of the regions, nAm

@@ -8,7 +8,6 @@ __all__ = ['Certain', 'certain_at', 'strongest_waveforms']
 # %% ../../nbs/api/recording/23_report.ipynb #218558a3
 import html
 import io
-import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +17,7 @@ from fastcore.basics import patch
 from scipy import sparse
 from scipy.special import ndtr
 
-from ..core.archive import complete
+from ..core.archive import complete, new_path
 from ..core.checks import check_choice, refuse
 from ..core.tables import html_page, html_picture, html_table
 from ..head.cortex import Cortex, cortex_from_src
@@ -154,14 +153,40 @@ def _check(e: EvokedPosterior) -> _Section:
     return _Section("Does the model fit?", body)
 
 # %% ../../nbs/api/recording/23_report.ipynb #b3db05e6
-def _draw_map(values: np.ndarray, e: EvokedPosterior, cortex: Cortex | None, **said: Any) -> Any:
-    "A map on the cortex, or of dots where there is none"
+def _on_cortex(e: EvokedPosterior) -> int:
+    "How many sources are on the cortex where one is passed; they come first"
+    if e.space == "mixed":
+        return sum(len(vertices) for vertices in e.vertices[:2])
+    return len(e.coords)
+
+
+def _draw_maps(
+    values: np.ndarray,  # `(n_sources,)`, nAm
+    e: EvokedPosterior,  # Whose they are
+    cortex: Cortex | None,  # To draw on
+    label: str,  # What they are
+    opacity: np.ndarray | None = None,  # Of colours, where they are not certain
+) -> list[Any]:  # Of pictures
+    "A map on the cortex, and of dots below it or where there is none; one scale for both"
     from calibrain.viz.cortex import draw_cortex
     from calibrain.viz.glass import draw_glass
 
-    if cortex is None:
-        return draw_glass(values, e.coords, unit="nAm", **said)
-    return draw_cortex(values, cortex, unit="nAm", **said)
+    n = 0 if cortex is None else _on_cortex(e)
+    cover = np.ones(len(values)) if opacity is None else opacity
+    top = float(np.abs(values).max())
+    limits = (0.0, top) if values.min() >= 0 and top else None
+    said: dict[str, Any] = dict(unit="nAm", limits=limits)
+    drawn: list[Any] = []
+    if cortex is not None:
+        least = None if opacity is None else 0.03 * top
+        on = label if n == len(values) else f"{label},\ncortex"
+        drawn.append(
+            draw_cortex(values[:n], cortex, label=on, opacity=cover[:n], threshold=least, **said)
+        )
+    if n < len(values):
+        below = f"{label},\nvolumes" if n else label
+        drawn.append(draw_glass(values[n:], e.coords[n:], label=below, opacity=cover[n:], **said))
+    return drawn
 
 
 def _maps(e: EvokedPosterior, cortex: Cortex | None) -> _Section:
@@ -175,13 +200,12 @@ def _maps(e: EvokedPosterior, cortex: Cortex | None) -> _Section:
         "of a source is certain: none where both signs are as probable. Errors of vectors are "
         "along their own direction."
     )
-    bare = {} if cortex is None else dict(threshold=0.03 * float(np.abs(at.mean).max()))
-    mean = _draw_map(at.mean, e, cortex, label=what, opacity=at.opacity, **bare)
-    std = _draw_map(at.std, e, cortex, label="posterior standard deviation")
-    pictures = _png(mean, f"{what} at {when}") + _png(
-        std, f"posterior standard deviation at {when}"
-    )
-    return _Section("Maps", said + pictures)
+    error = "posterior standard deviation"
+    means = _draw_maps(at.mean, e, cortex, what, at.opacity)
+    errors = _draw_maps(at.std, e, cortex, error)
+    pictures = [_png(one, f"{what} at {when}") for one in means]
+    pictures += [_png(one, f"{error} at {when}") for one in errors]
+    return _Section("Maps", said + "".join(pictures))
 
 
 def _waveforms(e: EvokedPosterior, labels: Any) -> _Section:
@@ -217,13 +241,14 @@ def _method(e: EvokedPosterior) -> _Section:
 def _as_cortex(cortex: Any, e: EvokedPosterior) -> Cortex | None:
     "The cortex to draw on"
     if isinstance(cortex, mne.SourceSpaces):
-        cortex = cortex_from_src(cortex)
+        mixed = e.space == "mixed"
+        cortex = cortex_from_src([s for s in cortex if s["type"] == "surf"] if mixed else cortex)
     if cortex is not None and not isinstance(cortex, Cortex):
         must = "an mne.SourceSpaces of a cortex, a Cortex or None"
         refuse(TypeError, "cortex", must, type(cortex).__name__, "pass forward['src']")
-    if cortex is not None and len(cortex.sources) != len(e.coords):
+    if cortex is not None and len(cortex.sources) != _on_cortex(e):
         got = f"one with {len(cortex.sources):,}"
-        must = f"that of the estimate, with {len(e.coords):,} sources"
+        must = f"that of the estimate, with {_on_cortex(e):,} sources"
         refuse(ValueError, "cortex", must, got, "pass forward['src']")
     return cortex
 
@@ -232,6 +257,11 @@ def _sections(e: EvokedPosterior, cortex: Any, labels: Any) -> list[_Section]:
     "All parts of the page"
     if np.iscomplexobj(e.posterior.mean):
         refuse(TypeError, "the estimate", "of real amplitudes for a report", "complex ones")
+    if e.coords is None:
+        cure = "report the estimate before est.morph; maps: est.mean.plot(), est.to_nifti()"
+        refuse(
+            ValueError, "the estimate", "of sources with places in a head", "a morphed one", cure
+        )
     cortex = _as_cortex(cortex, e)
     parts = [_summary(e)]
     if e.fit is not None:
@@ -239,25 +269,6 @@ def _sections(e: EvokedPosterior, cortex: Any, labels: Any) -> list[_Section]:
     if not e.nothing_found:
         parts += [_maps(e, cortex), _waveforms(e, labels)]
     return [*parts, _claim(e), _method(e)]
-
-# %% ../../nbs/api/recording/23_report.ipynb #cb26f66a
-def _check_new(path: str | Path, overwrite: bool) -> Path:
-    "A path that a page can be written to"
-    if not isinstance(path, str | os.PathLike):
-        refuse(TypeError, "path", "a path", repr(path))
-    path = Path(path)
-    if path.suffix.lower() not in (".html", ".htm"):
-        refuse(ValueError, "path", "the name of an .html file", path, "end it in .html")
-    folder = path.absolute().parent
-    if not folder.is_dir():
-        refuse(FileNotFoundError, "path", "in a folder that exists", path, "make the folder first")
-    if not os.access(folder, os.W_OK):
-        refuse(PermissionError, "path", "in a folder that can be written to", path)
-    if path.is_dir():
-        refuse(IsADirectoryError, "path", "no folder", path)
-    if path.exists() and not overwrite:
-        refuse(FileExistsError, "path", "new", path, "pass overwrite=True to replace it")
-    return path
 
 # %% ../../nbs/api/recording/23_report.ipynb #0629cbc7
 @patch
@@ -270,7 +281,8 @@ def report(
     overwrite: bool = False,  # Whether to replace a file that is there
 ) -> Path:  # Where it is
     "Write one page with all that there is to say of an estimate"
-    path = _check_new(path, check_choice("overwrite", overwrite, {True: True, False: False}))
+    overwrite = check_choice("overwrite", overwrite, {True: True, False: False})
+    path = new_path(path, (".html", ".htm"), overwrite)
     parts = []
     for title, body in _sections(self, cortex, labels):
         parts.append(f"<h2>{html.escape(title)}</h2>{body}")

@@ -16,6 +16,7 @@ _drawing, _, _drawn = lazy_loader.attach(__name__, submod_attrs={
     "predictive": ["draw_predictive", "draw_residual", "draw_residual_power"],
     "nave": ["draw_expected_error", "draw_nave"],
     "glass": ["draw_glass"],
+    "slices": ["draw_slices"],
     "recorded": ["draw_recorded"],
     "group": ["draw_group"],
     "recalibration": ["draw_before_after", "draw_calibration_error", "draw_calibration_grid", "draw_level_map"],
