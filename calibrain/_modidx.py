@@ -1220,6 +1220,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'calibrain.head.files': { 'calibrain.head.files._basis': ('api/head/files.html#_basis', 'calibrain/head/files.py'),
                                       'calibrain.head.files._by_source': ('api/head/files.html#_by_source', 'calibrain/head/files.py'),
                                       'calibrain.head.files._constant': ('api/head/files.html#_constant', 'calibrain/head/files.py'),
+                                      'calibrain.head.files._kind': ('api/head/files.html#_kind', 'calibrain/head/files.py'),
+                                      'calibrain.head.files._said_unit': ('api/head/files.html#_said_unit', 'calibrain/head/files.py'),
                                       'calibrain.head.files.fields_from_arrays': ( 'api/head/files.html#fields_from_arrays',
                                                                                    'calibrain/head/files.py'),
                                       'calibrain.head.files.fields_from_published': ( 'api/head/files.html#fields_from_published',

@@ -293,6 +293,16 @@ def test_import_is_light():
     assert of_another_python(code).strip() == b"[]"
 
 
+def test_importing_estimator_and_solvers_is_light():
+    "What only some calls need (trees, minimisers, progress bars, MNE) is not loaded before them"
+    heavy = ("scipy.spatial", "scipy.optimize", "scipy.stats", "tqdm", "mne", "pandas", "sklearn")
+    code = (
+        "import sys\nfrom calibrain import BMN, SourceEstimator, gamma_map, spike_slab\n"
+        f"print([m for m in {heavy} if m in sys.modules])"
+    )
+    assert of_another_python(code).strip() == b"[]"
+
+
 # ---- bad input: argument, value, error, words of the message
 
 NAN = float("nan")

@@ -10,8 +10,6 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
-from tqdm.auto import tqdm
-
 # %% ../../nbs/api/core/07_progress.ipynb #d977cdad
 def watched() -> bool:
     "Whether somebody sees progress: in a terminal, or in a notebook"
@@ -35,8 +33,10 @@ def progress_bar(
     steps: Iterable | None = None,  # What is gone through; `None`: the bar is moved by `update`
     show: bool = True,  # Whether a bar is wanted; it is drawn where somebody watches
     **said: Any,  # What tqdm is told: `total`, `desc`, `unit`, …
-) -> tqdm:  # To be gone through, or moved
+) -> Any:  # A bar of tqdm, to be gone through or moved
     "A progress bar that is silent where nobody watches"
+    from tqdm.auto import tqdm
+
     if not (show and watched()):
         said["disable"] = True
     return tqdm(steps, **said)

@@ -9,7 +9,6 @@ __all__ = ['sflex_basis', 'through_basis', 'expand', 'normalisation']
 import numpy as np
 from scipy import linalg, sparse
 from scipy.sparse.csgraph import reverse_cuthill_mckee
-from scipy.spatial import cKDTree
 
 from ..core.checks import check_array, check_choice, check_number
 from ..core.units import check_metres
@@ -37,6 +36,8 @@ def _bumps(
     reach: float,  # Where bumps end, m
 ) -> sparse.csr_array:  # `(n_sources, n_sources)`
     "Gaussian weights of all pairs within reach"
+    from scipy.spatial import cKDTree  # a quarter of what importing a solver would take
+
     pairs = cKDTree(r).query_pairs(reach, output_type="ndarray").astype(np.int32)
     first, second = pairs.T
     squared = np.zeros(len(pairs))

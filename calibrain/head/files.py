@@ -9,7 +9,6 @@ __all__ = ['NEEDED', 'leadfield_arrays', 'fields_from_arrays', 'fields_from_publ
 from typing import Any
 
 import numpy as np
-from mne.io.constants import FIFF
 
 from ..core.checks import refuse
 from ..core.units import NAM_PER_AM, UNIT_OF_KIND
@@ -44,8 +43,6 @@ def fields_from_arrays(
 
 # %% ../../nbs/api/head/08_files.ipynb #62792ddd
 NEEDED = ("leadfield", "data")  # Of the published package's files, and of ours
-_OF_SENSOR = {int(FIFF.FIFFV_EEG_CH): FIFF.FIFF_UNIT_V, int(FIFF.FIFFV_MEG_CH): FIFF.FIFF_UNIT_T}
-_KIND_OF_UNIT = {FIFF.FIFF_UNIT_V: "eeg", FIFF.FIFF_UNIT_T: "mag", FIFF.FIFF_UNIT_T_M: "grad"}
 _PER_NAM = {("eeg", -6): 1, ("mag", -15): 1, ("grad", -15): 1e-2}
 
 
@@ -66,6 +63,23 @@ def _basis(arrays: dict, L: np.ndarray) -> np.ndarray | None:  # `(n_sources, 3,
     return None if square and np.array_equal(Q, np.eye(len(Q))) else Q
 
 # %% ../../nbs/api/head/08_files.ipynb #181d1deb
+def _said_unit(arrays: dict) -> int:
+    "The FIFF unit: as it is said, or else that of the kind of sensor"
+    from mne.io.constants import FIFF
+
+    unit_of_sensor = {FIFF.FIFFV_EEG_CH: FIFF.FIFF_UNIT_V, FIFF.FIFFV_MEG_CH: FIFF.FIFF_UNIT_T}
+    by_sensor = unit_of_sensor.get(_constant(arrays, "sensor_kind", 0), 0)
+    return _constant(arrays, "sensor_units", _constant(arrays, "units", by_sensor))
+
+
+def _kind(unit: int) -> str | None:  # "eeg", "mag" or "grad"
+    "What measures in a FIFF unit"
+    from mne.io.constants import FIFF
+
+    kinds = {FIFF.FIFF_UNIT_V: "eeg", FIFF.FIFF_UNIT_T: "mag", FIFF.FIFF_UNIT_T_M: "grad"}
+    return kinds.get(unit)
+
+
 def _constant(arrays: dict, name: str, otherwise: int) -> int:
     "A FIFF constant, if the file holds it"
     return int(arrays[name]) if name in arrays else otherwise
@@ -76,10 +90,9 @@ def fields_from_published(
     name: str,  # Name of the file, for the origin and the message
 ) -> dict:  # Fields of a `Leadfield`
     "What a file of the published package holds, in our units"
-    by_sensor = _OF_SENSOR.get(_constant(arrays, "sensor_kind", 0), 0)
-    unit = _constant(arrays, "sensor_units", _constant(arrays, "units", by_sensor))
+    unit = _said_unit(arrays)
     power = _constant(arrays, "sensor_unitmult", 0)
-    kind = _KIND_OF_UNIT.get(unit)
+    kind = _kind(unit)
     if kind is None or (power != 0 and (kind, power) not in _PER_NAM):
         must = "volt (0, -6), tesla or tesla per metre (0, -15)"
         cure = f"{name} does not say what it measures"

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import sparse
-from scipy.spatial import cKDTree
 
 from ..core.checks import check_array, check_choice, check_number, refuse
 from ..core.units import check_metres
@@ -46,6 +45,8 @@ def _check_patches(patches: Sequence) -> tuple[tuple[str, float], ...]:
 
 def _disc(coords: np.ndarray, radius: float) -> sparse.csr_array:
     "Ones for all pairs within a radius"
+    from scipy.spatial import cKDTree
+
     tree = cKDTree(coords)
     near = tree.sparse_distance_matrix(tree, radius, output_type="coo_matrix")
     n = len(coords)

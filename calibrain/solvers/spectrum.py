@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import linalg
-from scipy.optimize import brentq
 
 from ..head.prepared import Eigenbasis
 from .evidence import data_root
@@ -74,6 +73,8 @@ class Minimum:
 
 def _refine(slope: Callable, low: float, high: float, tol: float, max_iter: int) -> Minimum:
     "The zero of a slope between two points"
+    from scipy.optimize import brentq
+
     path = []
 
     def tried(t):
