@@ -40,7 +40,7 @@ class Result(Mapping):
     noise_var: float  # Noise variance, given or learned, mean over sensors, µV² or fT²; with a `noise_cov` in its units
     n_iter: int  # Iterations used
     converged: bool  # Whether the tolerance was met within `max_iter`
-    kkt_violation: float  # Largest relative violation of the optimality conditions, over all groups; NaN: no optimum was sought
+    kkt_violation: float  # Largest relative violation of the optimality conditions, of all groups; NaN: none was sought
     noise_at_boundary: bool = False  # Whether a learned noise variance ran to zero
     history: dict = field(default_factory=dict)  # What was recorded at each iteration
     coords: np.ndarray | None = None  # Positions of the sources, where known, `(n_sources, 3)`, m

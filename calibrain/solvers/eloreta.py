@@ -57,7 +57,7 @@ def eloreta_weights(
 ) -> Weights:  # The prior
     "The prior with which a single dipole is found where it is"
     k = L.n_orient
-    columns = np.ascontiguousarray(L.L.T).reshape(L.n_sources, k, L.n_sensors)
+    columns = L.columns().T.reshape(L.n_sources, k, L.n_sensors)
     R = np.tile(np.eye(k), (L.n_sources, 1, 1))
     basis = _basis(columns, R)
     n_iter = 0
