@@ -5,13 +5,14 @@ import numpy as np
 import pytest
 from problems import close, random_problem, well_posed
 from routine import some
-from scipy import optimize
+from scipy import linalg, optimize
 from scipy.linalg import helmert
 from test_evoked import problem, referenced, solve
 
 from calibrain import BMN, SourceEstimator
-from calibrain.core.warnings import ConvergenceWarning, NothingFoundWarning
+from calibrain.core.warnings import ConvergenceWarning, NothingFoundWarning, PlausibilityWarning
 from calibrain.posterior.result import result_from_arrays, result_to_arrays
+from calibrain.recording.whitened import whitened_forward
 from calibrain.solvers.minimum_norm import MNE, dSPM, eLORETA, sLORETA
 from calibrain.solvers.registry import SOLVERS
 
@@ -123,6 +124,57 @@ def test_eloreta_of_mne_python(lambda2, orientation, kind, nave):
     pick = None if orientation == "fixed" else "vector"
     theirs = by_mne(evoked, fwd, cov, "eLORETA", orientation, None, lambda2, pick)
     close(est.mean.data, theirs, 1e-6, "in Am")
+
+
+def power(A, p):
+    "A power of each of several symmetric matrices"
+    w, U = np.linalg.eigh(A)
+    return (U * w[:, None] ** p) @ U.transpose(0, 2, 1)
+
+
+def block_diagonal(blocks):
+    return linalg.block_diag(*blocks)
+
+
+def iterated(L, lambda2, prior_std, times):
+    "The kernel of eLORETA, its prior of orientations applied once or twice in each iteration"
+    M = len(L)
+    G = L * prior_std
+    by_source = prior_std.reshape(-1, 3, 1) * prior_std.reshape(-1, 1, 3)
+    again = by_source if times == 2 else np.ones_like(by_source)
+    R = np.eye(3) * again
+    for _ in range(100):
+        C = G @ block_diagonal(R) @ G.T
+        N = np.linalg.inv(C / (np.trace(C) / M) + lambda2 * np.eye(M))
+        columns = G.T.reshape(-1, 3, M)
+        R = power(columns @ N @ columns.transpose(0, 2, 1), -0.5) * again
+    prior = block_diagonal(R if times == 2 else R * by_source)
+    C = L @ prior @ L.T
+    size = np.trace(C) / M
+    return prior / size @ L.T @ np.linalg.inv(C / size + lambda2 * np.eye(M))
+
+
+def test_loose_eloreta_differs_from_mne_python_by_a_prior_applied_twice():
+    evoked, fwd, cov = shallow("eeg", 6)
+    est = by_us(evoked, fwd, cov, "eLORETA", "loose", None, 1 / 9)
+    theirs = by_mne(evoked, fwd, cov, "eLORETA", "loose", None, 1 / 9, "vector")
+    seen = whitened_forward([evoked], fwd, cov, None, "loose")
+    estimates = []
+    for times in (1, 2):
+        x = iterated(seen.plain.L, 1 / 9, seen.prior_std, times) @ seen.whiten(evoked)
+        x = x.reshape(-1, 3, x.shape[1])
+        estimates.append(1e-9 * seen.leadfield.basis @ x)
+    close(est.mean.data, estimates[0], 1e-6, "once")
+    close(theirs, estimates[1], 1e-6, "twice")
+    assert np.abs(theirs - est.mean.data).max() > 0.01 * np.abs(theirs).max()
+
+
+def test_depth_weights_for_eloreta_are_announced():
+    evoked, fwd, cov = shallow("eeg", 6)
+    with pytest.warns(
+        PlausibilityWarning, match="eLORETA makes up for depth by itself.*depth=None"
+    ):
+        solve(evoked, fwd, cov, "eLORETA", depth=0.8)
 
 
 # ---- matrices

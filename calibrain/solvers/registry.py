@@ -35,6 +35,7 @@ class Solver:
     cost_falls: bool = True  # Whether ℒ must not rise in `history["cost"]`
     sparse: bool = True  # Whether every source has a γ of its own, which may end at zero
     samples: bool = False  # Whether it samples supports: a mixture, noise given or learned
+    own_depth: bool = False  # Whether its prior makes up for depth, so that weights would spoil it
 
     @property
     def name(self) -> str:
@@ -89,6 +90,7 @@ _package = (
         "minimum norm with weights that undo the bias in depth",
         cost_falls=False,
         sparse=False,
+        own_depth=True,
     ),
 )
 _solvers = {s.name: s for s in _package}
