@@ -425,6 +425,17 @@ def test_weights_that_are_not_there_yet():
     assert np.linalg.eigvalsh(r["posterior_cov"]).min() > -1e-12 * r.gamma
 
 
+def test_a_direction_that_no_sensor_sees():
+    L = head(17, 3)
+    L[:, 8] = 0.3 * L[:, 7] - L[:, 6]
+    y = np.random.default_rng(17).normal(size=(14, 6))
+    with pytest.warns(PlausibilityWarning, match="1 of 24 sources have a direction that no sensor"):
+        r = eLORETA(L, y, 1.0, 3, lambda2=1.0)
+    unseen = np.array([1, -0.3, 1]) / np.sqrt(2.09)
+    block = r.posterior.blocks[2]
+    assert unseen @ block @ unseen < 1e-12 * np.trace(block)
+
+
 def test_equal_weights():
     L = head(16, 3)
     y = np.random.default_rng(16).normal(size=(14, 6))

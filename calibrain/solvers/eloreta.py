@@ -45,6 +45,7 @@ class Weights:
     basis: Eigenbasis  # The leadfield seen through R^½, which is its `S`
     n_iter: int  # Iterations
     change: float  # Of R in the last one, relative
+    blind: np.ndarray  # Sources with a direction that no sensor sees, `(n,)`
 
 
 def eloreta_weights(
@@ -73,4 +74,6 @@ def eloreta_weights(
         change = float(np.linalg.norm(R - before) / np.linalg.norm(before))
         basis = _basis(columns, roots)
         n_iter += 1
-    return Weights(basis, n_iter, change)
+    size = np.linalg.eigvalsh(R)
+    blind = np.flatnonzero(size[:, 0] <= 1e-9 * size[:, -1])
+    return Weights(basis, n_iter, change, blind)

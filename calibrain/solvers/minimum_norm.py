@@ -21,7 +21,7 @@ from calibrain.core.checks import (
     few_names,
     refuse,
 )
-from ..core.warnings import ConvergenceWarning, warn
+from ..core.warnings import ConvergenceWarning, PlausibilityWarning, warn
 from ..head.leadfield import Leadfield
 from ..head.prepared import Eigenbasis, Prepared, prepare
 from ..posterior.gaussian import Posterior
@@ -221,6 +221,13 @@ def _announce(name: str, asked: _Asked, chosen: Chosen, weights: Weights | None)
             "recording does not determine it and the error bars are those of a prior without "
             'end. Pass lambda2="evidence" or a number.',
             ConvergenceWarning,
+        )
+    if weights is not None and len(weights.blind):
+        warn(
+            f"{name}: {len(weights.blind)} of {asked.L.n_sources} sources have a direction that no "
+            "sensor sees, as the radial one has for MEG in a sphere. It is taken to be silent, so "
+            "that its 0 ± 0 nAm is no finding. Two components (orientation='meg2') leave it out.",
+            PlausibilityWarning,
         )
     settled = weights is None or weights.change < asked.tol
     if weights is not None and not settled:
