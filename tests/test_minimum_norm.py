@@ -380,6 +380,30 @@ def test_maps_are_kept_in_a_file():
     assert np.isnan(again.kkt_violation) and set(again) == set(r)
 
 
+@pytest.mark.parametrize("method", ["dSPM", "sLORETA"])
+def test_maps_of_conditions_that_are_solved_together(method):
+    "The same noise, in multiples of each condition's, is the same map"
+    evoked, fwd, cov = shallow("eeg", 6)
+    other = evoked.copy()
+    other.nave = 5
+    said = dict(orientation="free", solver_params=dict(lambda2=1 / 9))
+    for one, e in zip(
+        solve([evoked, other], fwd, cov, method, shared=True, **said), (evoked, other)
+    ):
+        alone = solve(e, fwd, cov, method, **said)
+        for name in ("standardised_mean", "standardisation"):
+            close(one.result[name], alone.result[name], 1e-10, name)
+
+
+@pytest.mark.parametrize("method", ["dSPM", "sLORETA"])
+def test_more_data_has_no_map(method):
+    "A map is of the noise that there was: it is left out, not shown with another's error"
+    est = solve(*shallow("eeg", 6), method)
+    then = est.with_nave(60).then
+    assert "standardised_mean" in est.result and "standardised_mean" not in then.result
+    assert (then.std.data < est.std.data).all()
+
+
 # ---- what is asked for
 
 
