@@ -8,7 +8,6 @@ __all__ = ['MNE', 'dSPM', 'sLORETA', 'eLORETA']
 # %% ../../nbs/api/solvers/24_minimum_norm.ipynb #f1010c4f
 import logging
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 
@@ -24,8 +23,7 @@ from calibrain.core.checks import (
 from ..core.warnings import ConvergenceWarning, PlausibilityWarning, warn
 from ..head.leadfield import Leadfield
 from ..head.prepared import Eigenbasis, Prepared, prepare
-from ..posterior.gaussian import Posterior
-from ..posterior.result import OfPosterior, Result, shared_entries
+from ..posterior.result import Result, shared_entries
 from .amplitudes import announce_units
 from .analytic import takes_complex
 from .common import warn_nothing_found
@@ -35,59 +33,7 @@ from .eloreta import Weights, eloreta_weights
 from .evidence import log_evidence
 from .regularisation import Chosen, check_lambda2, choose_gamma, lambda2_of
 from .spectrum import posterior_at_gamma, spectrum
-
-# %% ../../nbs/api/solvers/24_minimum_norm.ipynb #c8b7b0ad
-def _spread(p: Posterior, share: np.ndarray) -> np.ndarray:  # `(n_sources, k, k)`, nAm²
-    "Covariance of the estimate of each source, with a share of each eigenvector"
-    rows = p.S @ np.ascontiguousarray((np.sqrt(share)[:, None] * p.V).T)
-    rows = rows.reshape(p.n_sources, p.n_orient, len(share))
-    return rows @ rows.transpose(0, 2, 1)
-
-
-def _standardisation(p: Posterior, share: np.ndarray) -> np.ndarray:  # `(n_sources,)`, nAm
-    "What the amplitude of a source is divided by"
-    return np.sqrt(np.trace(_spread(p, share), axis1=1, axis2=2))
-
-
-def _block_standardisation(p: Posterior, share: np.ndarray) -> np.ndarray:  # `(n, k, k)`, nAm
-    "What the vector of a source is divided by: a symmetric root"
-    power, U = np.linalg.eigh(_spread(p, share))
-    return (U * np.sqrt(np.maximum(power, 0))[:, None]) @ U.transpose(0, 2, 1)
-
-
-def _lengths(x: np.ndarray) -> np.ndarray:  # `(n_sources, n_times)`
-    "One number for each source: signed where it has one component"
-    return x[:, 0] if x.shape[1] == 1 else np.sqrt((np.abs(x) ** 2).sum(1))
-
-
-def _standardised(p: Posterior, share: np.ndarray) -> np.ndarray:  # `(n_sources, n_times)`
-    "The map"
-    lengths = _lengths(p.mean.reshape(p.n_sources, p.n_orient, -1))
-    size = _standardisation(p, share)[:, None]
-    return np.divide(lengths, size, out=np.zeros_like(lengths), where=size > 0)
-
-
-def _block_standardised(p: Posterior, share: np.ndarray) -> np.ndarray:  # `(n_sources, n_times)`
-    "The map, with the block of each source"
-    x = p.mean.reshape(p.n_sources, p.n_orient, -1)
-    inverse = np.linalg.pinv(_block_standardisation(p, share), rcond=1e-6, hermitian=True)
-    return _lengths(inverse @ x)
-
-# %% ../../nbs/api/solvers/24_minimum_norm.ipynb #1dbe4331
-def _map_entries(
-    name: str, posterior: Posterior, noise_share: np.ndarray, by_block: bool
-) -> dict:  # Entries of a `Result`
-    "The map of a method that has one"
-    shares = dict(dSPM=noise_share, sLORETA=np.ones_like(noise_share))
-    if name not in shares:
-        return {}
-    size_of, map_of = _standardisation, _standardised
-    if by_block:
-        size_of, map_of = _block_standardisation, _block_standardised
-    return dict(
-        standardised_mean=OfPosterior(partial(map_of, share=shares[name]), posterior),
-        standardisation=OfPosterior(partial(size_of, share=shares[name]), posterior),
-    )
+from .standardisation import map_entries
 
 # %% ../../nbs/api/solvers/24_minimum_norm.ipynb #27e186f8
 @dataclass(frozen=True, eq=False)
@@ -183,7 +129,7 @@ def _result(
     active = np.arange(len(posterior.gamma))
     entries = shared_entries(posterior, active, basis.S.shape[0], asked.noise, gamma)
     entries["lambda2"] = lambda2_of(e, gamma, asked.noise)
-    entries |= _map_entries(name, posterior, asked.noise / (gamma * e.d + asked.noise), by_block)
+    entries |= map_entries(name, posterior, asked.noise / (gamma * e.d + asked.noise), by_block)
     if weights is not None:
         entries["B_operator"] = basis.S
     if sought.n_components is not None:
