@@ -79,9 +79,6 @@ COMMON = [
     (dict(max_iter=True), TypeError, "max_iter"),
     (dict(tol=-1), ValueError, "tol must be"),
     (dict(tol=np.nan), ValueError, "tol must be finite"),
-    (dict(init_gamma=-1), ValueError, "init_gamma must be .*got -1"),
-    (dict(init_gamma=0), ValueError, "init_gamma must be"),
-    (dict(rule="1.0"), ValueError, "rule must be one of None, 'calibrain-1.0'"),
     (dict(logger=print), TypeError, "logger must be a logging.Logger"),
     (dict(n_components=0), ValueError, "n_components must be finite and >= 1 and <= 6, got 0"),
     (dict(n_components=7), ValueError, "a recording of this size has 6"),
@@ -91,14 +88,17 @@ COMMON = [
     (dict(n_components="all"), ValueError, 'n_components must be "auto" or a number'),
     (dict(n_components=[3]), TypeError, "n_components"),
     (dict(n_components="auto", y=0 * Y), ValueError, "y must be different from zero somewhere"),
+    (dict(lambda_=1), TypeError, "lambda_"),
+]
+SOME = [
+    (dict(init_gamma=-1), ValueError, "init_gamma must be .*got -1"),
+    (dict(init_gamma=0), ValueError, "init_gamma must be"),
+    (dict(rule="1.0"), ValueError, "rule must be one of None, 'calibrain-1.0'"),
     (
         dict(n_components="auto", rule="calibrain-1.0"),
         ValueError,
         "n_components must be None with rule",
     ),
-    (dict(lambda_=1), TypeError, "lambda_"),
-]
-SOME = [
     (dict(noise_var=0), ValueError, "noise_var must be finite and > 0, got 0"),
     (dict(noise_var=-1e-3), ValueError, "noise_var"),
     (dict(noise_var=np.nan), ValueError, "noise_var must be finite"),

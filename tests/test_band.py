@@ -357,6 +357,8 @@ def test_a_band_needs_components(name):
     for value in (0, "10 Hz"):
         with pytest.raises((TypeError, ValueError), match=r"^band must be"):
             asked(name, band=value)
+    if "rule" not in SOLVERS[name].takes():
+        return  # a solver that calibrain 1.0 did not have
     with pytest.raises(ValueError, match=r"band must be None with rule='calibrain-1.0'"):
         asked(name, band=0.1, rule="calibrain-1.0", **of_published(name))
 

@@ -110,7 +110,8 @@ def test_all_of_few_samples_are_all_samples(name):
 def test_the_cost_that_falls_and_the_cost_of_all_samples(name):
     L, _, y = recording(1)
     plain, few = solved(name, L, y), solved(name, L, y, n_components="auto")
-    assert few.cost >= plain.cost - 1e-9 * abs(plain.cost)
+    if name != "eLORETA":  # the weights of its prior go with γ, so these are two priors
+        assert few.cost >= plain.cost - 1e-9 * abs(plain.cost)
     assert few.converged and few.kkt_violation < 1e-5
     if SOLVERS[name].cost_falls:
         steps = few.history["cost"]

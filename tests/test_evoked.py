@@ -172,6 +172,8 @@ def dense_prior(est, L, depth, coords):
     if "sflex" in est.result.solver:
         B = sflex_basis(coords).toarray()
     S = np.kron(w[:, None] * B, np.eye(k))
+    if est.result.solver == "eLORETA":
+        S = S @ est.result["B_operator"].toarray()
     return TO_SI**2 * (S * dense_gamma(est)) @ S.T
 
 
@@ -715,9 +717,9 @@ BAD = {  # what is wrong: what is passed instead, error, words
         "forward must be an mne.Forward, got str",
     ),
     "solver": (
-        lambda e, f, c: dict(solver="dSPM"),
+        lambda e, f, c: dict(solver="LCMV"),
         ValueError,
-        "solver must be one of 'gamma_map', .*, got 'dSPM'",
+        "solver must be one of 'gamma_map', .*, got 'LCMV'",
     ),
     "solver a number": (
         lambda e, f, c: dict(solver=3),

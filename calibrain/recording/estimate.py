@@ -31,7 +31,7 @@ from calibrain.recording import (  # noqa: F401 (methods of an EvokedPosterior)
     report,
     volumes,
 )
-from .bound import bind_to_recording
+from .bound import bind_to_recording, check_depth
 from .diagnosis import baseline_power
 from calibrain.recording.epochs import (
     Averages,
@@ -324,6 +324,7 @@ def estimate_evoked(
         conditions, forward, noise_cov, picks, orientation, depth, rank, loose, windows, baselines
     )
     many = (len(conditions) > 1 and not shared) or not average
+    check_depth(bound, depth)
     lf = head.leadfield
     _check_calibration(calibration, conditions, head, bound, noise)
     bound = bound.told(lf.n_orient, lf.coords, None, progress and not many, "orientation")

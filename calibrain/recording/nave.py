@@ -118,12 +118,16 @@ def _check_can(e: EvokedPosterior) -> None:
         )
 
 
+_OF_THIS_NOISE = ("standardised_mean", "standardisation")  # Maps by the noise that there was
+
+
 def _quieter(e: EvokedPosterior, c: float) -> EvokedPosterior:
     "An estimate with error bars for c times the epochs"
     p = e.posterior
     gaussian = isinstance(p, Posterior)
     new = _quieter_gaussian(p, c) if gaussian else _quieter_mixture(p, e.fit.information, c)
-    result = with_posterior(e.result, new)
+    entries = {k: v for k, v in e.result.entries.items() if k not in _OF_THIS_NOISE}
+    result = with_posterior(replace(e.result, entries=entries), new)
     return replace(e, result=result, nave=c * e.nave, fit=None, power={}, calibration=None)
 
 # %% ../../nbs/api/recording/20_nave.ipynb #40a4b88e

@@ -42,6 +42,7 @@ from calibrain.solvers.spectrum import (
     Spectrum,
     best_gamma,
     best_gamma_noise,
+    posterior_at_gamma,
     published_path,
     spectrum,
     statistics,
@@ -56,16 +57,6 @@ class _Seen:
     n_orient: int  # Orientations of a source
     basis: Eigenbasis  # The leadfield
     e: Spectrum  # Both
-
-
-def _posterior(seen: _Seen, gamma: float, noise: float) -> Posterior:
-    "The posterior at γ and λ; with γ = 0 nothing is active"
-    e, basis = seen.e, seen.basis
-    n_active = basis.G.shape[1] if gamma > 0 else 0
-    inverse_root = e.U.T / np.sqrt(gamma * e.d + noise)[:, None]  # R⁻¹
-    V = gamma * (inverse_root @ basis.G[:, :n_active])
-    mean = V.T @ (inverse_root @ seen.y)
-    return Posterior(np.full(n_active, gamma), V, mean, basis.S[:, :n_active], seen.n_orient)
 
 # %% ../../nbs/api/solvers/07_bmn.ipynb #75455fe2
 def _see(
@@ -177,7 +168,7 @@ def _bmn(
     "The optimum as a result, with its warnings"
     found = _optimum(solver, seen, noise, search)
     gamma, variance, path = found.gamma, found.noise, found.path
-    posterior = _posterior(seen, gamma, variance)
+    posterior = posterior_at_gamma(seen.e, seen.basis, seen.y, gamma, variance, seen.n_orient)
     course = _course(found.e, path) if track else {}
     cost = seen.e.cost(gamma, variance)
     q, d = statistics(found.e, path[-1:, 0], path[-1:, 1])

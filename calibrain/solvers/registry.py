@@ -17,6 +17,7 @@ from ..core.checks import check_choice, refuse
 from .bmn import BMN, BMN_joint
 from .gamma_lambda_map import gamma_lambda_map, gamma_lambda_map_sflex
 from .gamma_map import gamma_map, gamma_map_sflex
+from .minimum_norm import MNE, dSPM, eLORETA, sLORETA
 from .spike_slab import spike_slab
 
 # %% ../../nbs/api/solvers/20_registry.ipynb #07adcd94
@@ -34,6 +35,7 @@ class Solver:
     cost_falls: bool = True  # Whether ℒ must not rise in `history["cost"]`
     sparse: bool = True  # Whether every source has a γ of its own, which may end at zero
     samples: bool = False  # Whether it samples supports: a mixture, noise given or learned
+    own_depth: bool = False  # Whether its prior makes up for depth, so that weights would spoil it
 
     @property
     def name(self) -> str:
@@ -78,6 +80,17 @@ _package = (
         "one variance for all sources, one for the noise, found directly",
         cost_falls=False,
         sparse=False,
+    ),
+    Solver(MNE, False, "minimum norm, λ² given or chosen", cost_falls=False, sparse=False),
+    Solver(dSPM, False, "minimum norm, with a map by noise", cost_falls=False, sparse=False),
+    Solver(sLORETA, False, "minimum norm, with a map by model", cost_falls=False, sparse=False),
+    Solver(
+        eLORETA,
+        False,
+        "minimum norm with weights that undo the bias in depth",
+        cost_falls=False,
+        sparse=False,
+        own_depth=True,
     ),
 )
 _solvers = {s.name: s for s in _package}

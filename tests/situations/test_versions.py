@@ -24,7 +24,8 @@ def test_a_requirement_without_one_is_noticed(tmp_path):
     settings = tmp_path / "settings.ini"
     settings.write_text(
         "[DEFAULT]\nrequirements = numpy\nheads_requirements =\n"
-        "frames_requirements =\narrays_requirements =\nlabels_requirements =\nvolumes_requirements =\nmetrics_requirements =\n"
+        "frames_requirements =\narrays_requirements =\nlabels_requirements =\n"
+        "volumes_requirements =\nmetrics_requirements =\n"
         "study_requirements =\ndask_requirements =\npublished_requirements =\n"
     )
     with pytest.raises(AttributeError):
