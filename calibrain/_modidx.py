@@ -3617,6 +3617,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                 'calibrain/solvers/common.py'),
                                           'calibrain.solvers.common.Search': ( 'api/solvers/common.html#search',
                                                                                'calibrain/solvers/common.py'),
+                                          'calibrain.solvers.common.Search.crawls': ( 'api/solvers/common.html#search.crawls',
+                                                                                      'calibrain/solvers/common.py'),
                                           'calibrain.solvers.common.Setup': ( 'api/solvers/common.html#setup',
                                                                               'calibrain/solvers/common.py'),
                                           'calibrain.solvers.common.Setup.n_coeff': ( 'api/solvers/common.html#setup.n_coeff',
