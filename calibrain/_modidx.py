@@ -4669,6 +4669,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                         'calibrain.viz.pictures._outer_labels': ( 'api/viz/pictures.html#_outer_labels',
                                                                                   'calibrain/viz/pictures.py'),
                                         'calibrain.viz.pictures._png': ('api/viz/pictures.html#_png', 'calibrain/viz/pictures.py'),
+                                        'calibrain.viz.pictures.announce_am': ( 'api/viz/pictures.html#announce_am',
+                                                                                'calibrain/viz/pictures.py'),
                                         'calibrain.viz.pictures.axes_or_new': ( 'api/viz/pictures.html#axes_or_new',
                                                                                 'calibrain/viz/pictures.py'),
                                         'calibrain.viz.pictures.check_results': ( 'api/viz/pictures.html#check_results',
