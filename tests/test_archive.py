@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 
-from calibrain.core.archive import read_arrays, write_arrays
+from calibrain.core.archive import new_path, read_arrays, write_arrays
 
 ARRAYS = dict(
     x=np.arange(2000.0).reshape(40, 50),
@@ -95,3 +95,19 @@ def test_no_space_leaves_what_was_there(tmp_path, monkeypatch):
     monkeypatch.undo()
     np.testing.assert_array_equal(read_arrays(f)["x"], np.zeros(3))
     assert [p.name for p in tmp_path.iterdir()] == ["a.npz"]
+
+
+# ---- what is there stays there
+
+
+def test_a_file_that_is_there_is_replaced_only_when_told(tmp_path):
+    f = tmp_path / "a.npz"
+    assert new_path(f, (".npz",), overwrite=False) == f
+    write_arrays(f, dict(x=np.zeros(3)))
+    assert new_path(f, (".npz",), overwrite=True) == f
+    with pytest.raises(FileExistsError, match=r"a\.npz: pass overwrite=True to replace it"):
+        new_path(f, (".npz",), overwrite=False)
+    with pytest.raises(ValueError, match="overwrite must be one of True, False, got 'yes'"):
+        new_path(f, (".npz",), overwrite="yes")
+    with pytest.raises(ValueError, match=r"the name of an \.npz file"):
+        new_path(tmp_path / "a.fif", (".npz",), overwrite=True)

@@ -4,6 +4,7 @@ import io
 import re
 import subprocess
 import sys
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,13 +13,22 @@ import pytest
 from matplotlib.figure import Figure
 from scipy.spatial import ConvexHull
 
+from calibrain.core.warnings import PlausibilityWarning
 from calibrain.head.cortex import (
     Cortex,
     cortex_from_src,
     interpolate_on_cortex,
     vertex_normals,
 )
-from calibrain.viz import VIEWS, draw_cortex, draw_topographies, draw_topography
+from calibrain.viz import (
+    VIEWS,
+    draw_cortex,
+    draw_cortex_image,
+    draw_glass,
+    draw_sources,
+    draw_topographies,
+    draw_topography,
+)
 from calibrain.viz import cortex as module
 
 REAL = Path(__file__).resolve().parent.parent.parent / "shared/realdata"
@@ -588,6 +598,7 @@ def test_light_on_imports():
     "Reading a source space and drawing a cortex need neither MNE nor pyplot"
     code = """
 import sys
+import warnings
 import numpy as np
 from calibrain.viz import *
 
@@ -606,3 +617,29 @@ print([m for m in ("mne", "matplotlib.pyplot") if m in sys.modules])
         cwd=Path(__file__).resolve().parent.parent,
     )
     assert re.fullmatch(r"\[\]\n", out.stdout)
+
+
+# ---- amplitudes under the right unit
+
+
+def drawn_amplitudes():
+    "Every picture of amplitudes by source, as a function of them"
+    return {
+        "cortex": lambda x, **more: draw_cortex(x, BOTH, **more),
+        "image": lambda x, **more: draw_cortex_image(x, BOTH, **more),
+        "glass": lambda x, **more: draw_glass(x, AT, **more),
+        "sources": lambda x: draw_sources(np.outer(x, [0.5, 1]), [0, 0.1]),
+    }
+
+
+@pytest.mark.parametrize("picture", drawn_amplitudes())
+def test_am_under_a_label_of_nam_are_announced(picture):
+    draw = drawn_amplitudes()[picture]
+    with pytest.warns(PlausibilityWarning, match=r"in Am.* Pass 1e9 \* stc"):
+        draw(1e-9 * VALUES)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        draw(VALUES)
+        if picture != "sources":
+            draw(0 * VALUES)
+            draw(1e-9 * VALUES, unit="Am")

@@ -1020,8 +1020,12 @@ def test_round_trip(solver, kind, tmp_path):
 
 def test_files_that_are_refused(tmp_path):
     "With pickles, cut short, altered, or of something else; nothing is left of an attempt to write"
-    path = solve(*problem()).save(tmp_path / "x.npz")
+    est = solve(*problem())
+    path = est.save(tmp_path / "x.npz")
     whole = path.read_bytes()
+    with pytest.raises(FileExistsError, match="pass overwrite=True"):
+        est.save(path)
+    assert path.read_bytes() == whole
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ValueError, match="cut short, damaged or not an npz file"):
         EvokedPosterior.load(path)

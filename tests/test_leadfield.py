@@ -31,6 +31,14 @@ def test_round_trip(lf, tmp_path):
     same(lf, Leadfield.load(lf.save(tmp_path / "lf.npz")))
 
 
+def test_another_file_is_kept(tmp_path):
+    path = LF.save(tmp_path / "lf.npz")
+    with pytest.raises(FileExistsError, match="pass overwrite=True"):
+        MEG.save(path)
+    same(LF, Leadfield.load(path))
+    same(MEG, Leadfield.load(MEG.save(path, overwrite=True)))
+
+
 @pytest.mark.parametrize(
     "change, words",
     [

@@ -7,6 +7,7 @@ import pytest
 from problems import model_covariance, problems, random_problem, rounding, solved
 from routine import some
 
+from calibrain.core.warnings import ConvergenceWarning
 from calibrain.solvers.gamma_lambda_map import gamma_lambda_map, gamma_lambda_map_sflex
 from calibrain.solvers.gamma_map import gamma_map, gamma_map_sflex
 from calibrain.solvers.registry import SOLVERS
@@ -140,3 +141,20 @@ def test_memory_of_a_large_solve(n_sources, most):
     tracemalloc.stop()
     print(f"peak {peak / 1e6:.0f} MB")
     assert peak < most
+
+
+# ---- the warning names this search
+
+
+@iterative
+def test_a_crawling_fixed_point_is_told_of_the_fast_search(solver):
+    "The cure that the warning names works; where it is no choice, it is not named"
+    problem = random_problem(1)
+    fast = "Pass update_mode='fast', a Newton search .* or raise max_iter; the result"
+    for mode in (1, 2, 3):
+        with pytest.warns(ConvergenceWarning, match=fast):
+            solved(solver, problem, update_mode=mode, max_iter=1)
+    assert solved(solver, problem, update_mode="fast").converged
+    for more in (dict(update_mode="fast"), dict(rule="calibrain-1.0")):
+        with pytest.warns(ConvergenceWarning, match=r"\. Raise max_iter or tol; the result"):
+            solved(solver, problem, max_iter=1, **more)

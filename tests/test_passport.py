@@ -364,6 +364,20 @@ def test_files_that_are_refused(change, message, tmp_path):
         Passport.load(altered(path, change))
 
 
+def test_another_file_is_kept(tmp_path):
+    path = small().save(tmp_path / "passport.npz")
+    page = tmp_path / "page.html"
+    page.write_text("mine", encoding="utf-8")
+    raw = path.read_bytes()
+    other = replace(small(), version="0.0.1")
+    for write, there in ((other.save, path), (other.report, page)):
+        with pytest.raises(FileExistsError, match="pass overwrite=True"):
+            write(there)
+    assert path.read_bytes() == raw and page.read_text(encoding="utf-8") == "mine"
+    small().save(path, overwrite=True)
+    assert "Calibration passport" in small().report(page, overwrite=True).read_text("utf-8")
+
+
 def test_a_changed_file_is_refused(tmp_path):
     path = small().save(tmp_path / "passport.npz")
     raw = bytearray(path.read_bytes())

@@ -90,6 +90,20 @@ def test_every_failure_is_told(folder):
     assert "third.ipynb" not in said
 
 
+def test_without_the_recording_its_notebook_runs_and_keeps_its_outputs(folder, monkeypatch):
+    path = write(folder / "08_real_recording.ipynb", "print('simulated')")
+    nb = nbformat.read(path, 4)
+    nb.cells[0].outputs = [nbformat.v4.new_output("stream", text="real")]
+    nbformat.write(nb, path)
+    for there, said in ((False, "real"), (True, "simulated\n")):
+        monkeypatch.setattr(notebooks, "RECORDING", folder if there else folder / "nowhere")
+        assert executed(folder)[path.name][0]["text"] in (said, [said])
+    monkeypatch.setattr(notebooks, "RECORDING", folder / "nowhere")
+    write(path, "1 / 0")
+    with pytest.raises(RuntimeError, match="ZeroDivisionError"):
+        executed(folder)
+
+
 def test_a_notebook_that_asks_not_to_be_run(folder):
     path = write(folder / "a.ipynb", "1 / 0")
     nb = nbformat.read(path, 4)

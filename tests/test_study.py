@@ -325,7 +325,7 @@ def test_a_head_that_was_changed_makes_new_runs(folder, tmp_path):
     Leadfield.random(16, 60, seed=1).save(tmp_path / "head.npz")
     (tmp_path / "small.toml").write_text(TEXT)
     before = read_study(tmp_path / "small.toml")
-    Leadfield.random(16, 60, seed=5).save(tmp_path / "head.npz")
+    Leadfield.random(16, 60, seed=5).save(tmp_path / "head.npz", overwrite=True)
     assert not set(ids(read_study(tmp_path / "small.toml"))) & set(ids(before))
     with pytest.raises(ValueError, match=r"as it was when the study began"):
         run_study(before, tmp_path / "out")

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from .checks import refuse
+from .checks import check_choice, refuse
 
 # %% ../../nbs/api/core/04_archive.ipynb #55e71fb0
 def _digest(arrays: dict) -> str:  # 32 hexadecimal digits
@@ -53,11 +53,12 @@ def new_path(
     overwrite: bool,  # Whether a file that is there may be replaced
 ) -> Path:  # The same
     "A path that a file can be written to, of a kind"
+    overwrite = check_choice("overwrite", overwrite, {True: True, False: False})
     if not isinstance(path, str | os.PathLike):
         refuse(TypeError, "path", "a path", repr(path))
     path = Path(path)
     if not path.name.lower().endswith(endings):
-        must = f"the name of {'an' if endings[0] == '.html' else 'a'} {endings[0]} file"
+        must = f"the name of {'an' if endings[0] in ('.html', '.npz') else 'a'} {endings[0]} file"
         refuse(ValueError, "path", must, path, f"end it in {endings[0]}")
     folder = path.absolute().parent
     if not folder.is_dir():

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from fastcore.basics import patch
 
-from ..core.archive import read_arrays, write_arrays
+from ..core.archive import new_path, read_arrays, write_arrays
 from calibrain.core.checks import (
     check_array,
     check_choice,
@@ -400,9 +400,10 @@ def from_forward(
 def save(
     self: Leadfield,
     path: str | Path,  # Where to, ending in `.npz`
+    overwrite: bool = False,  # Whether to replace a file that is there
 ) -> Path:  # Where it is
     "Write the leadfield to a file"
-    return write_arrays(path, leadfield_arrays(self))
+    return write_arrays(new_path(path, (".npz",), overwrite), leadfield_arrays(self))
 
 
 @patch(cls_method=True)

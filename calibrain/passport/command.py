@@ -63,13 +63,13 @@ def write_passport(
     folder: Path,  # Where to, which is there
 ) -> None:
     "Passport, table and page"
-    passport.save(folder / FILES[0])
+    passport.save(folder / FILES[0], overwrite=True)
     with open(folder / FILES[1], "w", newline="", encoding="utf-8") as f:
         rows = csv.DictWriter(f, COLUMNS)
         rows.writeheader()
         for solver in passport.solvers:
             rows.writerows(passport.rows_of(solver))
-    passport.report(folder / FILES[2])
+    passport.report(folder / FILES[2], overwrite=True)
 
 
 def calibrate_command(

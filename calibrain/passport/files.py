@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from fastcore.basics import patch
 
-from ..core.archive import arrays_below, read_arrays, write_arrays
+from ..core.archive import arrays_below, new_path, read_arrays, write_arrays
 from ..core.checks import refuse
 from ..core.warnings import ShiftWarning, warn
 from .passport import Passport
@@ -60,8 +60,10 @@ def _said(p: Passport) -> dict:
 def save(
     self: Passport,
     path: str | Path,  # Where to, ending in `.npz`
+    overwrite: bool = False,  # Whether to replace a file that is there
 ) -> Path:  # Where it is
     "Write the passport to a file"
+    path = new_path(path, (".npz",), overwrite)
     out: dict[str, Any] = dict(passport=json.dumps(_said(self)))
     for name in _ARRAYS:
         if getattr(self, name) is not None:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from fastcore.basics import patch
 
+from ..core.archive import new_path
 from ..core.tables import html_page, html_picture, html_table
 from .passport import Passport
 
@@ -89,9 +90,11 @@ def _picture(p: Passport, solver: str) -> str:  # HTML
 @patch
 def report(
     self: Passport,
-    path: str | Path,  # Where to, ending in `.html`; a file that is there is replaced
+    path: str | Path,  # Where to, ending in `.html`
+    overwrite: bool = False,  # Whether to replace a file that is there
 ) -> Path:  # Where it is
     "Write the passport as one page"
+    path = new_path(path, (".html", ".htm"), overwrite)
     parts = [f"<p>Recommended: <b>{html.escape(self.recommended)}</b>.</p>", _facts(self)]
     for solver in self.solvers:
         rows = {f"{r['stratum']}, {r['level']:g}": _cells(r) for r in self.rows_of(solver)}
@@ -106,6 +109,5 @@ def report(
             f'<div class="wide">{_forecasts(self, solver)}</div>',
             f'<div class="wide">{self.sbc(solver)._repr_html_()}</div>',
         ]
-    path = Path(path)
     path.write_text(html_page("Calibration passport", parts), encoding="utf-8")
     return path

@@ -120,7 +120,7 @@ def write_files(
     folder = Path(folder)
     start = folder / stem
     _write_estimates(e, start, level)
-    e.save(f"{start}_posterior.npz")
+    e.save(f"{start}_posterior.npz", overwrite=True)
     if labels is not None:
         regions = e.regions(labels, components="normal" if e.n_orient == 1 else "norm")
         write_regions(regions, f"{start}_regions.csv", level)

@@ -17,7 +17,7 @@ import numpy as np
 from fastcore.basics import patch
 
 from ..calibration.calibration import Calibration, calibration_from_arrays
-from ..core.archive import arrays_below, read_arrays, write_arrays
+from ..core.archive import arrays_below, new_path, read_arrays, write_arrays
 from ..core.checks import check_choice, check_level, check_number, refuse
 from ..core.tables import html_table
 from ..core.units import NAM_PER_AM
@@ -279,8 +279,10 @@ _NUMBERS = ("tmin", "tstep", "nave")
 def save(
     self: EvokedPosterior,
     path: str | Path,  # Where to, ending in `.npz`
+    overwrite: bool = False,  # Whether to replace a file that is there
 ) -> Path:  # Where it is
     "Write the posterior to a file"
+    path = new_path(path, (".npz",), overwrite)
     out: dict[str, object] = dict(kind=_KIND)
     for name in (*_TEXTS, *_NUMBERS, "coords", "basis", "normals"):
         if getattr(self, name) is not None:

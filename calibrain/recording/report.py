@@ -18,7 +18,7 @@ from scipy import sparse
 from scipy.special import ndtr
 
 from ..core.archive import complete, new_path
-from ..core.checks import check_choice, refuse
+from ..core.checks import refuse
 from ..core.tables import html_page, html_picture, html_table
 from ..head.cortex import Cortex, cortex_from_src
 from ..posterior.mapped import mapped
@@ -281,7 +281,6 @@ def report(
     overwrite: bool = False,  # Whether to replace a file that is there
 ) -> Path:  # Where it is
     "Write one page with all that there is to say of an estimate"
-    overwrite = check_choice("overwrite", overwrite, {True: True, False: False})
     path = new_path(path, (".html", ".htm"), overwrite)
     parts = []
     for title, body in _sections(self, cortex, labels):

@@ -147,7 +147,6 @@ def to_nifti(
     nibabel = nibabel_or_advice("to_nifti")
     which = _which(self, part)
     samples = _samples(self, time)
-    overwrite = check_choice("overwrite", overwrite, {True: True, False: False})
     path = None if path is None else new_path(path, (".nii.gz", ".nii"), overwrite)
     if self.nothing_found:
         message = "to_nifti: nothing was found, so the image is 0 ± 0, which is no certainty"

@@ -92,6 +92,11 @@ class Search:
     n_components: int | str | None = None  # On how many time components; `None`: all samples
     band: float | None = None  # … chosen below which frequency, cycles per sample
 
+    @property
+    def crawls(self) -> bool:
+        "Whether it is a fixed point that Newton's search could replace"
+        return self.update is not None and not self.published
+
 
 def check_search(
     max_iter: int,  # Iterations at most
@@ -306,7 +311,7 @@ def result(
     at, fit, components = self.at, self.fit, self.setup.components
     for each in self.fits:
         if not each.converged:
-            warn_unconverged(solver, each, self.search.tol)
+            warn_unconverged(solver, each, self.search.tol, self.search.crawls)
     if not (at.gamma > 0).any():
         warn_nothing_found(solver, self.setup.y, at.noise)
     active = np.flatnonzero(self.gamma_by_coeff)

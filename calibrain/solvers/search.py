@@ -330,13 +330,20 @@ def warn_unconverged(
     solver: str,  # Name of the solver
     fit: Fit,  # Where the loop ended
     tol: float,  # The tolerance asked for
+    crawls: bool = False,  # Whether it was a fixed point that Newton's search could replace
 ) -> None:
-    "Say by how much a solver missed its tolerance"
+    "Say by how much a solver missed its tolerance, and what helps"
     violation = kkt_violation(fit.evidence).max()
+    cure = "Raise max_iter or tol"
+    if crawls:
+        cure = (
+            "Pass update_mode='fast', a Newton search that converges in tens of steps, "
+            "or raise max_iter"
+        )
     warn(
         f"{solver} stopped after max_iter={fit.n_iter} iterations: "
         f"γ still changes by {fit.change:.1e} relative, "
         f"the largest KKT violation is {violation:.1e} (tol {tol:.0e}). "
-        "Raise max_iter or tol; the result is exact for the hyperparameters reached.",
+        f"{cure}; the result is exact for the hyperparameters reached.",
         ConvergenceWarning,
     )

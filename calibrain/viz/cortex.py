@@ -16,7 +16,7 @@ from matplotlib.collections import PolyCollection
 
 from ..core.checks import check_array, check_choice, check_number, refuse
 from ..head.cortex import EDGES, Cortex, interpolate_on_cortex, vertex_normals
-from .pictures import Panel, Picture, axes_or_new
+from .pictures import Panel, Picture, announce_am, axes_or_new
 
 # %% ../../nbs/api/viz/03_cortex.ipynb #27f8bad8
 VIEWS = MappingProxyType(
@@ -292,6 +292,7 @@ def draw_cortex(
 ) -> Axes:  # The axes
     "A map on the cortex of values at its sources"
     everywhere = interpolate_on_cortex(values, cortex)
+    announce_am(everywhere, unit)
     rows = rows_of_views(cortex, views)
     scale = colour_scale(np.asarray(values, float), limits, diverging)
     least = 0 if threshold is None else check_number("threshold", threshold, least=0)

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from ..core.checks import check_array
 from .cortex import colour_scale
-from .pictures import Picture
+from .pictures import Picture, announce_am
 
 # %% ../../nbs/api/viz/17_glass.ipynb #9d9c59e3
 _SIDES = {  # Axes across and up, and where the first one points
@@ -35,6 +35,7 @@ def draw_glass(
     "Sources as dots, from three sides"
     coords = check_array("coords", coords, (None, 3), "positions in m")
     values = check_array("values", values, (len(coords),), "one number for each source")
+    announce_am(values, unit)
     cover = np.ones(len(values)) if opacity is None else opacity
     cover = check_array("opacity", cover, (len(coords),), "one for each source, 0 to 1")
     norm, cmap, extend = colour_scale(values, limits)

@@ -28,7 +28,7 @@ from calibrain.viz.cortex import (
     refine,
     rows_of_views,
 )
-from .pictures import axes_or_new
+from .pictures import announce_am, axes_or_new
 
 # %% ../../nbs/api/viz/09_painted.ipynb #4aee929e
 @dataclass(frozen=True, eq=False)
@@ -184,6 +184,7 @@ def draw_cortex_image(
     cure = "in pixels per mm: 1 is good for a screen"
     resolution = check_number("resolution", resolution, above=0, most=10, cure=cure)
     everywhere = interpolate_on_cortex(values, cortex)
+    announce_am(everywhere, unit)
     scale = colour_scale(np.asarray(values, float), limits, diverging)
     threshold = 0 if threshold is None else check_number("threshold", threshold, least=0)
     if ring is not None:

@@ -20,6 +20,7 @@ from calibrain.viz.pictures import (
     TRUTH,
     Panel,
     Picture,
+    announce_am,
     axes_or_new,
     check_times,
     line_styles,
@@ -96,6 +97,7 @@ def draw_sources(
 ) -> Axes:  # The axes
     "Waveforms of the active sources"
     x = _check_x(x)
+    announce_am(x, "nAm")
     n_orient = x.shape[1]
     times = check_times(times, x.shape[2])
     which = _strongest_first(x, sources)

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from ..core.checks import check_array, check_number
 from .cortex import colour_scale
-from .pictures import Picture
+from .pictures import Picture, announce_am
 
 # %% ../../nbs/api/viz/22_slices.ipynb #37ee93f5
 def _plotting() -> Any:
@@ -115,6 +115,7 @@ def draw_slices(
     said, its_unit = _said(image)
     said = said if label is None else label
     its_unit = its_unit if unit is None else unit
+    announce_am(values[known], its_unit)
     fig.text(0.02, 0.92, f"{said} at {_milliseconds(image):.0f} ms{where}")
     grey = "" if mri is not None else "grey: other sources; "
     fig.text(0.86, 0.02, f"{grey}x, y, z in mm", ha="right", color="0.4")

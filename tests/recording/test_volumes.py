@@ -571,6 +571,8 @@ def test_slices(tmp_path):
     fig = draw_slices(est, own, 0.08, unit="", label="mine", place=[0, 0, 0])
     assert fig.axes[-1].get_ylabel() == "mine"
     assert draw_slices(est, "certainty").axes[-1].get_ylabel() == "certainty of the sign"
+    with pytest.warns(PlausibilityWarning, match="in Am"):
+        draw_slices(est, 1e-9 * own, 0.08, unit="nAm")
     assert (
         draw_slices(est, "std", 0.0815).texts[0].get_text()
         == "posterior standard deviation at 80 ms"
