@@ -2969,6 +2969,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                         'calibrain/recording/noise.py'),
                                            'calibrain.recording.noise._mne_whitener': ( 'api/recording/noise.html#_mne_whitener',
                                                                                         'calibrain/recording/noise.py'),
+                                           'calibrain.recording.noise._native': ( 'api/recording/noise.html#_native',
+                                                                                  'calibrain/recording/noise.py'),
                                            'calibrain.recording.noise._parts': ( 'api/recording/noise.html#_parts',
                                                                                  'calibrain/recording/noise.py'),
                                            'calibrain.recording.noise._said_of_group': ( 'api/recording/noise.html#_said_of_group',

@@ -347,6 +347,13 @@ def _together(parts: list[_Part], noises: list[_Noise], n_sensors: int) -> np.nd
     return np.vstack(rows)
 
 # %% ../../nbs/api/recording/07_noise.ipynb #71551212
+def _native(cov: mne.Covariance) -> mne.Covariance:
+    "The same numbers in the processor's order of bytes: MNE-Python solves no others"
+    native = cov.copy()
+    native["data"] = np.array(cov["data"], dtype=float)  # a diagonal that was read is big-endian
+    return native
+
+
 def recording_whitener(
     cov: mne.Covariance,  # Of one epoch, V² and T²
     info: mne.Info,  # Of the channels that are used, with the projections
@@ -356,6 +363,7 @@ def recording_whitener(
 ) -> Whitener:  # In 1/µV, 1/fT, 1/(fT/cm)
     "The whitener of one epoch's noise, in the directions that covariance, projections and data have"
     rank = _check_rank(rank, info)
+    cov = _native(cov)
     parts = _parts(cov, info, from_si, conditions)
     noises = [_limited(_as_measured(part), part, rank) for part in parts]
     if not any(noise.mended for noise in noises):

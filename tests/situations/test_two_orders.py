@@ -170,3 +170,17 @@ def test_depth_weights_follow_their_sources():
         weights.append(h.weights)
         assert h.leadfield.n_sources == 16
     np.testing.assert_allclose(*weights)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", ["eeg", "meg"])
+def test_bytes_of_a_diagonal_covariance_in_either_order(kind, tmp_path):
+    "One that was written and read again, as MNE-Python reads it: big-endian"
+    evoked, fwd, _ = problem(kind)
+    cov = mne.make_ad_hoc_cov(evoked.info, dict(eeg=5e-6), verbose="ERROR")
+    mne.write_cov(tmp_path / "a-cov.fif", cov, verbose="ERROR")
+    again = mne.read_cov(tmp_path / "a-cov.fif", verbose="ERROR")
+    assert not again["data"].dtype.isnative
+    first, second = (solve(evoked, fwd, c, noise="baseline") for c in (cov, again))
+    largest = np.abs(first.mean.data).max()
+    np.testing.assert_allclose(second.mean.data, first.mean.data, atol=1e-6 * largest)
