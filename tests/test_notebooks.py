@@ -172,6 +172,24 @@ def test_pieces_of_what_is_printed_are_one_text():
     assert [o["text"] for o in tool.outputs(cell("", *pieces))] == [["a\n", "b c\n"]]
 
 
+def test_what_goes_with_the_machine_is_not_compared_but_there():
+    "A cell that says so may show other digits; it may not show nothing, or a picture less"
+    source = "# other machines, other digits\nprint(p)"
+
+    def changes(source, committed, now):
+        old, new = (dict(cells=[cell(source, *o)]) for o in (committed, now))
+        return len(list(tool.stale(old, new)))
+
+    chain = [printed("P = 0.53, from 54 mm\n")]
+    another = [printed("P = 0.51, from 50 mm\n")]
+    assert changes("print(p)", chain, another) == 1
+    assert changes(source, chain, another) == 0
+    assert changes(source, chain, []) == 1
+    drawn = [shown(image_png=base64.b64encode(picture()).decode(), text_plain="<picture>")]
+    assert changes(source, chain, drawn) == 1
+    assert changes("x = 1  # other machines, other digits", chain, another) == 1
+
+
 def test_stale_outputs_are_found(tmp_path):
     "Text, and a picture more or less; not what a page hides, nor widgets and stderr"
     png = base64.b64encode(picture()).decode()

@@ -158,7 +158,7 @@ def _draw_probability(of: RegionPosterior, row: int, level: float, ax: Axes) -> 
     ax.set_yticks((0, 0.5, 1), ("0", "0.5", "1"))
 
 
-def _chance(p: float) -> str:
+def _said_probability(p: float) -> str:
     "A probability that is never shown as certain"
     if p > 0.995:
         return "> 0.99"
@@ -175,7 +175,7 @@ def _words(found: Found, which: str, row: int, level: float) -> str:
     return (
         f"{of.names[row]}, {which}, {1e3 * of.times[at]:.0f} ms: {of.mean[row, at]:.1f} nAm, "
         f"{level:.0%} between {low[row, at]:.1f} and {high[row, at]:.1f}, in truth "
-        f"{truth[at]:.1f}; P(> 0) {_chance(of.greater()[row, at])}\n"
+        f"{truth[at]:.1f}; P(> 0) {_said_probability(of.greater()[row, at])}\n"
         f"the band holds the truth at {within:.0%} of the samples"
         + ("" if found.agreed else "; the chains do not agree, longer ones may say more")
     )
