@@ -184,7 +184,7 @@ def _columns(self: ExpectedError) -> dict:  # Name → figures and their chance
 # %% ../../nbs/api/passport/10_expected_error.ipynb #549f0916
 @patch
 def table(self: ExpectedError) -> Any:  # `pandas.DataFrame`, a row for each number of epochs
-    "All figures; those that end in `_chance` are standard errors of the simulation"
+    "All figures; those with chance in their name are standard errors of the simulation"
     try:
         import pandas as pd
     except ImportError as e:
