@@ -103,28 +103,24 @@ def judged(of, truth):
 
 def one_run(lf, cov, run, same, ways):
     "Every way to estimate on one pair of recordings"
+    from calibrain import estimate_evoked
+
     x, evoked, regions = simulate(lf, run, same)
     masks = np.array([*regions.values()], float)
     said = dict(tmin=0.05, tmax=0.2, orientation="fixed", progress=False)
     found = {}
     for name, way in ways.items():
         start = time.perf_counter()
-        a, b = estimate_both(evoked, lf, cov, **said, **way)
+        a, b = estimate_evoked(evoked, lf, cov, **said, **way)
         seconds = time.perf_counter() - start
-        window = slice(np.argmin(abs(TIMES - a.times[0])), None)
-        window = slice(window.start, window.start + len(a.times))
+        first = int(np.argmin(abs(TIMES - a.times[0])))
+        window = slice(first, first + len(a.times))
         sums = np.einsum("rs,cst->crt", masks, x[:, :, window])
         parts = {"A": (a, sums[0]), "B": (b, sums[1]), "A − B": (a - b, sums[0] - sums[1])}
         for part, (e, truth) in parts.items():
             of = judged(e.regions(regions, mode="sum"), truth)
             found[name, part] = of | dict(seconds=seconds)
     return found
-
-
-def estimate_both(evoked, lf, cov, **said):
-    from calibrain import estimate_evoked
-
-    return estimate_evoked(evoked, lf, cov, **said)
 
 
 def summary(runs, places):

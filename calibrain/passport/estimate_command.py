@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 import mne
 
+from ..core.archive import complete
 from ..core.checks import check_level, few_names, refuse
 from ..core.progress import progress_bar
 from . import files  # noqa: F401 (`Passport.load`)
@@ -78,7 +79,10 @@ class _Todo(NamedTuple):
     labels: Sequence[Path | str]  # Files of regions, and names of volumes
     made_from: dict  # Files and settings, as the sidecar says them
 
-    def stem(self, condition: str) -> str:
+    def stem(
+        self,
+        condition: str,  # Name of its folder
+    ) -> str:
         "How names of files begin"
         return f"{self.who.stem}_desc-{condition}"
 
@@ -208,12 +212,13 @@ def _write_regions(ready: Sequence[_Todo], out: Path) -> None:
                     rows += [whose | row for row in csv.DictReader(f)]
     if not rows:
         return
-    aside = out / ".regions.csv"
-    with open(aside, "w", newline="", encoding="utf-8") as f:
+    with (
+        complete(out / "regions.csv") as aside,
+        open(aside, "w", newline="", encoding="utf-8") as f,
+    ):
         table = csv.DictWriter(f, list(rows[0]))
         table.writeheader()
         table.writerows(rows)
-    os.replace(aside, out / "regions.csv")
 
 # %% ../../nbs/api/commands/05_estimate_command.ipynb #d5242671
 def _work(todo: _Todo, names: Sequence[str], args: argparse.Namespace, done: Callable) -> None:
@@ -254,13 +259,21 @@ def _work(todo: _Todo, names: Sequence[str], args: argparse.Namespace, done: Cal
 class _Batch:
     "All subjects in turn, under one bar"
 
-    def __init__(self, args: argparse.Namespace, say: Callable, complain: Callable):
+    def __init__(
+        self,
+        args: argparse.Namespace,  # What was said
+        say: Callable,  # Prints a text
+        complain: Callable,  # Prints a line to stderr
+    ):
         self.args = args
         self.say = say
         self.complain = complain
         self.failed: dict[str, str] = {}  # Name of a subject → why
 
-    def run(self, ready: Sequence[_Todo]) -> None:
+    def run(
+        self,
+        ready: Sequence[_Todo],  # What there is to do, subject by subject
+    ) -> None:
         "Do what is missing"
         overwrite = self.args.overwrite
         todo = [(one, [*one.conditions] if overwrite else one.missing()) for one in ready]
@@ -271,7 +284,11 @@ class _Batch:
                 self.there_already(one, names)
                 self.one(one, names)
 
-    def there_already(self, todo: _Todo, names: Sequence[str]) -> None:
+    def there_already(
+        self,
+        todo: _Todo,  # What is to be done for a subject
+        names: Sequence[str],  # Conditions that are to be done
+    ) -> None:
         "Say what is not done again"
         kept = [name for name in todo.conditions if name not in names]
         if kept and todo.who.name:
@@ -280,7 +297,11 @@ class _Batch:
             for name in kept:
                 self.line(f"{name}: there already", steps=0)
 
-    def one(self, todo: _Todo, names: Sequence[str]) -> None:
+    def one(
+        self,
+        todo: _Todo,  # What is to be done for a subject
+        names: Sequence[str],  # Conditions that are to be done
+    ) -> None:
         "Do one subject; what fails stops the others only where there are none"
         who = todo.who.name
         if not who:
@@ -300,7 +321,11 @@ class _Batch:
         for text in dict.fromkeys(str(w.message) for w in warned):
             self.complain(f"{who}: {text}", 0)
 
-    def line(self, text: str, steps: int = 1) -> None:
+    def line(
+        self,
+        text: str,  # What is printed
+        steps: int = 1,  # By how many conditions the bar moves
+    ) -> None:
         "A line above the bar"
         self.bar.clear()
         self.say(text)

@@ -210,7 +210,7 @@ def _solve_together(bound: Bound, conditions: Sequence, head: WhitenedForward) -
 
 
 def _posterior(
-    result: Result, condition: _Condition, head: WhitenedForward, where: dict, band: float | None
+    bound: Bound, result: Result, condition: _Condition, head: WhitenedForward, where: dict
 ) -> EvokedPosterior:
     "What was found of one condition, and of its data"
     e = condition.evoked
@@ -225,7 +225,7 @@ def _posterior(
         tstep=1 / e.info["sfreq"],
         comment=e.comment or "",
         nave=e.nave,
-        power=_power(condition, fit, result, band),
+        power=_power(condition, fit, result, bound.arguments.get("band")),
         fit=fit,
         **where,
     )
@@ -274,7 +274,7 @@ def _posterior_of(
     check_data(e, head.names, window)
     condition = _match(e, head, window, noise)
     result = _solve(bound, condition.recording, head)
-    return _calibrated(_posterior(result, condition, head, where, bound.arguments.get("band")), of)
+    return _calibrated(_posterior(bound, result, condition, head, where), of)
 
 
 def _check_usual(
@@ -346,8 +346,7 @@ def estimate_evoked(
         where |= shared_fields(results[0], conditions, settings)
     else:
         results = _solve_each(bound, matched, head, progress and many)
-    band = bound.arguments.get("band")
-    found = [_posterior(r, one, head, where, band) for r, one in zip(results, matched)]
+    found = [_posterior(bound, r, one, head, where) for r, one in zip(results, matched)]
     found = [_calibrated(one, calibration) for one in found]
     alone = isinstance(evoked, mne.Evoked | mne.BaseEpochs)
     return found[0] if alone else found  # type: ignore[return-value]

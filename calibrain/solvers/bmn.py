@@ -19,7 +19,6 @@ from calibrain.core.checks import (
     check_recording,
     refuse,
 )
-from ..core.warnings import ConvergenceWarning, warn
 from ..head.leadfield import Leadfield
 from ..head.prepared import Eigenbasis, Prepared, prepare
 from ..posterior.gaussian import Posterior
@@ -46,6 +45,7 @@ from calibrain.solvers.spectrum import (
     published_path,
     spectrum,
     statistics,
+    warn_gamma_moves,
 )
 
 # %% ../../nbs/api/solvers/07_bmn.ipynb #61a9013b
@@ -137,7 +137,7 @@ def _search(solver: str, seen: _Seen, noise: Noise[float], search: Search) -> _F
     "The optimum of one spectrum"
     path, m = _find(seen, noise, search)
     if not m.converged:
-        _warn_unconverged(solver, m, path)
+        warn_gamma_moves(solver, m.n_iter, _changes(path)[-1])
     return _Found(*path[-1], seen.e, path, (m,))
 
 
@@ -233,15 +233,6 @@ def _entries(posterior: Posterior, gamma: float, noise: float, learned: bool, co
             err_gamma_hist=course["err_gamma"].tolist(),
         )
     return entries
-
-
-def _warn_unconverged(solver: str, m: Minimum, path: np.ndarray) -> None:
-    "Say by how much γ still moves"
-    warn(
-        f"{solver} stopped after max_iter={m.n_iter} steps: "
-        f"γ still changes by {_changes(path)[-1]:.1e} relative. Raise max_iter.",
-        ConvergenceWarning,
-    )
 
 # %% ../../nbs/api/solvers/07_bmn.ipynb #bb8c9088
 @announce_units

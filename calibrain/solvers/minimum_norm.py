@@ -32,7 +32,7 @@ from .compressed import check_components
 from .eloreta import Weights, eloreta_weights
 from .evidence import log_evidence
 from .regularisation import Chosen, check_lambda2, choose_gamma, lambda2_of
-from .spectrum import posterior_at_gamma, spectrum
+from .spectrum import posterior_at_gamma, spectrum, warn_gamma_moves
 from .standardisation import map_entries
 
 # %% ../../nbs/api/solvers/24_minimum_norm.ipynb #27e186f8
@@ -156,11 +156,7 @@ def _result(
 def _announce(name: str, asked: _Asked, chosen: Chosen, weights: Weights | None) -> bool:
     "Say what was not reached; whether all was"
     if not chosen.converged:
-        warn(
-            f"{name} stopped after max_iter={chosen.n_iter} steps: γ still changes by "
-            f"{chosen.change:.1e} relative. Raise max_iter.",
-            ConvergenceWarning,
-        )
+        warn_gamma_moves(name, chosen.n_iter, chosen.change)
     if chosen.unbounded:
         warn(
             f"{name}: cross-validation has its lowest error without any regularisation, so the "

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Spectrum', 'spectrum', 'Minimum', 'lowest', 'statistics', 'best_gamma', 'best_gamma_noise', 'published_path',
-           'posterior_at_gamma']
+           'warn_gamma_moves', 'posterior_at_gamma']
 
 # %% ../../nbs/api/solvers/08_spectrum.ipynb #fe2575af
 from collections.abc import Callable
@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import linalg
 
+from ..core.warnings import ConvergenceWarning, warn
 from ..head.prepared import Eigenbasis
 from ..posterior.gaussian import Posterior
 from .evidence import data_root
@@ -236,6 +237,19 @@ def _published_noise(e: Spectrum, gamma: float, noise: float) -> float:
     model = gamma * e.d + noise
     residual_power = (noise**2 * e.s / model**2).sum()
     return max(np.sqrt(residual_power / (1 / model).sum()), np.finfo(float).eps)
+
+# %% ../../nbs/api/solvers/08_spectrum.ipynb #324fd124
+def warn_gamma_moves(
+    solver: str,  # Name of the solver
+    n_iter: int,  # Steps that were taken, which are all that were allowed
+    change: float,  # By how much γ changed in the last one, relative
+) -> None:
+    "Say by how much the one γ of all sources still moves"
+    warn(
+        f"{solver} stopped after max_iter={n_iter} steps: "
+        f"γ still changes by {change:.1e} relative. Raise max_iter.",
+        ConvergenceWarning,
+    )
 
 # %% ../../nbs/api/solvers/08_spectrum.ipynb #e743d66d
 def posterior_at_gamma(

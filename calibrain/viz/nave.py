@@ -13,6 +13,18 @@ from matplotlib.axes import Axes
 
 from .pictures import OKABE_ITO, TRUTH, axes_or_new, put_legend
 
+# %% ../../nbs/api/viz/16_nave.ipynb #c2ef501f
+def _draw_root(naves: np.ndarray, of_now: float, now: float, ax: Axes) -> None:
+    "What an error of now would be if it went as the noise does"
+    ax.plot(naves, of_now * np.sqrt(now / naves), color=TRUTH, ls=":", label="as 1/√n")
+
+
+def _over_epochs(ticks: np.ndarray, ax: Axes) -> None:
+    "Axes of an error by number of epochs"
+    ax.set_xscale("log", base=2)
+    ax.set_xticks(ticks, [f"{n:g}" for n in ticks])
+    ax.set(xlabel="epochs", ylim=(0, None))
+
 # %% ../../nbs/api/viz/16_nave.ipynb #c9aaff71
 def draw_nave(
     more: Any,  # A `MoreData`
@@ -25,12 +37,11 @@ def draw_nave(
     of_now = more.curve([now])[1][0]
     ax.plot(naves, std, color=OKABE_ITO["blue"], lw=1.4, label="expected")
     ax.plot([now], [of_now], "o", color=OKABE_ITO["blue"], label="now")
-    ax.plot(naves, of_now * np.sqrt(now / naves), color=TRUTH, ls=":", label="as 1/√n")
+    _draw_root(naves, of_now, now, ax)
     if np.isfinite(more.least):
         ax.axhline(more.least, color=OKABE_ITO["vermillion"], ls="--", label="without end")
-    ax.set_xscale("log", base=2)
-    ax.set_xticks(naves[::2], [f"{n:g}" for n in naves[::2]])
-    ax.set(xlabel="epochs", ylabel="standard deviation (nAm)", ylim=(0, None))
+    _over_epochs(naves[::2], ax)
+    ax.set_ylabel("standard deviation (nAm)")
     ax.set_title("error of the strongest source", fontsize="medium", loc="left")
     return put_legend(ax)
 
@@ -46,10 +57,8 @@ def draw_expected_error(
     blue = OKABE_ITO["blue"]
     ax.errorbar(naves, error, 2 * chance, color=blue, marker="o", capsize=3, label="error")
     ax.plot(naves, expected.claimed[0], color=OKABE_ITO["orange"], ls="--", label="claimed")
-    of_now = error[expected.at_now] * np.sqrt(expected.now / naves)
-    ax.plot(naves, of_now, color=TRUTH, ls=":", label="as 1/√n")
-    ax.set_xscale("log", base=2)
-    ax.set_xticks(naves, [f"{n:g}" for n in naves])
-    ax.set(xlabel="epochs", ylabel="root mean square (nAm)", ylim=(0, None))
+    _draw_root(naves, error[expected.at_now], expected.now, ax)
+    _over_epochs(naves, ax)
+    ax.set_ylabel("root mean square (nAm)")
     ax.set_title("at active sources of simulated runs", fontsize="medium", loc="left")
     return put_legend(ax)
