@@ -20,7 +20,7 @@ from .head.leadfield import Leadfield
 from .head.measured import check_power, check_reached
 from .head.prepared import Prepared, prepare, record_of
 from .head.whitening import Whitener, noise_whitener
-from .posterior.result import Result
+from .posterior.result import Result, data_mark
 from .solvers.analytic import as_samples
 from .solvers.bind import Bound, bind
 from .solvers.registry import describe
@@ -164,7 +164,7 @@ def _check_noise(bound: Bound, w: Whitener | None, y: np.ndarray) -> None:
 def _solve_one(bound: Bound, L: Prepared, w: Whitener | None, y: np.ndarray) -> Result:
     "Solve one recording"
     data = y if w is None else w.W @ y
-    return solve_recording(bound, MatchedRecording(L, data, w))
+    return solve_recording(bound, MatchedRecording(L, data, w, mark=data_mark(y)))
 
 
 def _solve(bound: Bound, L: Prepared, w: Whitener | None, y: np.ndarray) -> Result | list[Result]:

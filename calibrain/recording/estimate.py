@@ -20,7 +20,7 @@ from ..core.threads import few_threads
 from ..core.warnings import NoiseWarning, PlausibilityWarning, warn
 from ..head.leadfield import Leadfield
 from ..head.volumes import volume_parts
-from ..posterior.result import Result
+from ..posterior.result import Result, data_mark
 from calibrain.recording import (  # noqa: F401 (methods of an EvokedPosterior)
     arrays,
     contrast,
@@ -108,6 +108,7 @@ def _match(e: mne.Evoked, head: WhitenedForward, window: slice, noise: _Noise) -
         noise_var=None if noise.mode == "learn" else size / e.nave,
         time_cov=None if noise.time_cov is None else noise.time_cov[:n, :n],
         times=times,
+        mark=data_mark(e.data[[e.ch_names.index(name) for name in head.names], window]),
     )
     return _Condition(e, recording, float(times[0]), baseline_samples(e, white), baseline)
 

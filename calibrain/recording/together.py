@@ -62,6 +62,7 @@ def join_conditions(
         noise_var=None if first.noise_var is None else float(mean_noise),
         time_cov=_time_cov(recordings),
         times=None,
+        mark=" + ".join(one.mark for one in recordings),
     )
     windows = tuple(slice(a, b) for a, b in pairwise(ends))
     times = tuple(one.times for one in recordings)

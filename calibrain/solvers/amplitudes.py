@@ -7,6 +7,7 @@ __all__ = ['AMPLITUDES', 'Solves', 'check_amplitudes', 'announce_units', 'announ
 
 # %% ../../nbs/api/solvers/19_amplitudes.ipynb #a3b00003
 from collections.abc import Callable
+from dataclasses import replace
 from functools import wraps
 from typing import Any, TypeVar
 
@@ -18,7 +19,7 @@ from ..head.leadfield import Leadfield
 from ..head.prepared import Prepared, record_of
 from ..posterior.gaussian import Posterior
 from ..posterior.mixture import Mixture
-from ..posterior.result import Result
+from ..posterior.result import Result, data_mark
 
 # %% ../../nbs/api/solvers/19_amplitudes.ipynb #beeef783
 AMPLITUDES = (1e-4, 1e4)  # Largest amplitude of an estimate that may be a brain's, nAm
@@ -58,14 +59,14 @@ Solves = TypeVar("Solves", bound=Callable[..., Any])
 def announce_units(
     solver: Solves,  # A solver, called with leadfield and data
 ) -> Solves:  # The same, that says when its amplitudes are not a brain's
-    "A solver that looks at its amplitudes"
+    "A solver that looks at its amplitudes, and marks whose they are"
 
     @few_threads
     @wraps(solver)
     def solves(L, y, *args, **kwargs):
         result = solver(L, y, *args, **kwargs)
         check_amplitudes(result, L)
-        return result
+        return replace(result, data=data_mark(y))
 
     solves.announces_units = True  # type: ignore[attr-defined]
     return solves  # type: ignore[return-value]

@@ -29,7 +29,7 @@ from ..head.basis import expand
 from ..head.leadfield import Leadfield
 from ..head.prepared import Prepared, prepare
 from ..posterior.gaussian import Posterior, selection
-from ..posterior.result import Result, shared_entries
+from ..posterior.result import Result, fitted_groups, shared_entries
 from .components import Components, check_compression, on_components
 from .compressed import check_components
 from calibrain.solvers.evidence import (
@@ -321,7 +321,9 @@ def result(
     if components is not None:
         shared["n_components"] = components.n_components
     violation = kkt_violation(fit.evidence).max()
-    fields = dict(kkt_violation=violation, history=fit.history) | more
+    fields = (
+        dict(kkt_violation=violation, history=fit.history, fitted=fitted_groups(at.gamma)) | more
+    )
     out = Result(
         solver=solver,
         posterior=self.posterior,

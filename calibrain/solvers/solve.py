@@ -12,7 +12,7 @@ import numpy as np
 
 from ..head.prepared import Prepared
 from ..head.whitening import Whitener
-from ..posterior.result import Result
+from ..posterior.result import Result, data_mark
 from .amplitudes import announces_units, check_amplitudes
 from .analytic import as_samples
 from .bind import Bound
@@ -30,6 +30,7 @@ class MatchedRecording:
     noise_var: float | None = 1.0  # Variance of the whitened noise; `None`: the solver learns it
     time_cov: np.ndarray | None = None  # Correlation of the noise in time, `(n_times, n_times)`
     times: np.ndarray | None = None  # Times of the samples, s, `(n_times,)`
+    mark: str = ""  # Mark of the data before they were whitened; "": they are the data themselves
 
     @property
     def n_times(self) -> int:
@@ -66,6 +67,15 @@ def _located(result: Result, bound: Bound, recording: MatchedRecording) -> Resul
     times = None if times is None else np.array(times, dtype=float)
     return replace(result, coords=coords, times=times)
 
+# %% ../../nbs/api/solvers/22_solve.ipynb #decbe208
+def _mark(recording: MatchedRecording) -> str:
+    "Mark of the data that were explained: as they were measured, and of which rank if it is less"
+    mark = recording.mark or data_mark(recording.data)
+    w = recording.whitener
+    if w is None or w.W.shape[0] == w.W.shape[1]:
+        return mark
+    return f"{mark}, rank {w.W.shape[0]}"
+
 # %% ../../nbs/api/solvers/22_solve.ipynb #7d05e758
 def solve_recording(
     bound: Bound,  # The solver, with its parameters
@@ -83,4 +93,4 @@ def solve_recording(
         check_amplitudes(result, recording.leadfield)
     if w is not None:
         result = in_data_units(result, w, as_samples(recording.data).shape[1])
-    return _located(result, bound, recording)
+    return replace(_located(result, bound, recording), data=_mark(recording))
