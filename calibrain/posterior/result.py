@@ -349,11 +349,16 @@ def _facts_of_mixture(result: Result) -> dict:  # Label → value
     "What there is to say of a result that was sampled"
     counts = result.posterior.count_probability
     likely = int(counts.argmax())
-    return {
+    rows = {
         "mean cost ℒ": f"{result.cost:.6g}",
         "noise variance": f"{result.noise_var:.4g}",
-        "noise factor": f"{np.median(result['noise_factor']):.3g} (1 where the model is right)",
-        "sweeps": f"{result.n_iter}" + ("" if result.converged else " — chains do not agree"),
+    }
+    if "noise_factor" in result:
+        factor = f"{np.median(result['noise_factor']):.3g}"
+        rows["noise factor"] = f"{factor} (1 where the model is right)"
+        agree = "" if result.converged else " — chains do not agree"
+        rows["sweeps"] = f"{result.n_iter}{agree}"
+    return rows | {
         "states": f"{len(result.posterior.states)}",
         "sources that are on": f"{likely} with probability {counts[likely]:.2f}",
         "entries": ", ".join(sorted(result)),
