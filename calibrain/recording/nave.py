@@ -127,7 +127,7 @@ def _quieter(e: EvokedPosterior, c: float) -> EvokedPosterior:
     gaussian = isinstance(p, Posterior)
     new = _quieter_gaussian(p, c) if gaussian else _quieter_mixture(p, e.fit.information, c)
     entries = {k: v for k, v in e.result.entries.items() if k not in _OF_THIS_NOISE}
-    result = with_posterior(replace(e.result, entries=entries), new)
+    result = with_posterior(replace(e.result, entries=entries, data=""), new)
     return replace(e, result=result, nave=c * e.nave, fit=None, power={}, calibration=None)
 
 # %% ../../nbs/api/recording/20_nave.ipynb #40a4b88e

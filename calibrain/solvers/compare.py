@@ -114,7 +114,7 @@ def stacking(self: Comparison) -> np.ndarray | None:  # `(n,)`
 # %% ../../nbs/api/solvers/35_compare.ipynb #259e41b4
 def _named(results: Any) -> dict[str, Result]:
     "Answers by name; estimates of a recording hold theirs"
-    if not isinstance(results, Mapping | Sequence) or isinstance(results, Result):
+    if not isinstance(results, Mapping | Sequence) or isinstance(results, Result | str):
         refuse(TypeError, "results", "a list or a dict of results", type(results).__name__)
     if not isinstance(results, Mapping):
         counted: dict[str, Any] = {}
