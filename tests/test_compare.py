@@ -246,4 +246,4 @@ def test_what_cannot_be_averaged():
         model_average([], [])
     wide = np.random.default_rng(0).normal(size=(4, 5100))
     with pytest.raises(ValueError, match="5000 at the most"):
-        model_average([BMN(wide, wide[:, :3], 1.0)], [1.0])
+        model_average([BMN(wide, 9 * wide[:, :3], 1.0)], [1.0])

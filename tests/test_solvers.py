@@ -215,6 +215,48 @@ def test_permuting_sensors_and_sources(solver):
             close(b["lambdas"], a["lambdas"][rows], 1e-6, f"λ, problem {seed}")
 
 
+@every_solver
+@pytest.mark.parametrize("k", [2, 3])
+def test_turning_the_axes_of_orientation(solver, k):
+    "Sources have no x, y and z of their own: turned axes give turned amplitudes, at the optimum"
+    to_the_end = dict(update_mode="fast", max_iter=2000, tol=1e-9)
+    L, y = well_posed(2, k)
+    n_sources = L.shape[1] // k
+    coords = np.random.default_rng(k).normal(scale=0.02, size=(n_sources, 3))
+    turn = np.kron(np.eye(n_sources), np.linalg.qr(np.random.default_rng(0).normal(size=(k, k)))[0])
+    a = solved(solver, (L, y, 0.25, k, coords), **to_the_end)
+    b = solved(solver, (L @ turn, y, 0.25, k, coords), **to_the_end)
+    close(turn @ b["posterior_mean"], a["posterior_mean"], 1e-6, "mean")
+    close(turn @ b["posterior_cov"] @ turn.T, a["posterior_cov"], 1e-6, "covariance")
+    close(b.cost, a.cost, 1e-8, "ℒ")
+
+
+@every_solver
+def test_draws_have_the_mean_and_the_covariance(solver):
+    problem = random_problem(5)
+    r = solved(solver, problem, max_iter=5)
+    draws = r.posterior.sample(3000, seed=1)[:, :, 0]
+    largest = r.std.max()
+    close(draws.mean(0), r["posterior_mean"][:, 0], 1.0, "mean", 0.1 * largest)
+    close(np.cov(draws.T), r["posterior_cov"], 1.0, "covariance", 0.12 * largest**2)
+
+
+@every_solver
+def test_intervals_hold_what_is_drawn_from_the_prior(solver):
+    "Of solvers with one variance for all sources: the prior that they learn can be drawn from"
+    if solver.sparse or solver.own_depth:
+        return
+    rng = np.random.default_rng(3)
+    inside = []
+    for _ in range(10):
+        L = rng.normal(size=(20, 40))
+        x = 3 * rng.normal(size=(40, 50))
+        y = L @ x + 2 * rng.normal(size=(20, 50))
+        r = solved(solver, (L, y, 4.0, 1, np.zeros((40, 3))))
+        inside.append(np.abs(x - r["posterior_mean"]) <= 1.645 * r.std[:, None])
+    assert abs(np.mean(inside) - 0.9) < 0.01
+
+
 # ---- small problems, whole numbers, pure functions
 
 
