@@ -94,12 +94,16 @@ def coverage(x, result):
     on = np.abs(x) > 0.1 * np.abs(x).max()
     silent = ~(x != 0).any(axis=1)
     left_zero = (np.abs(result.mean) > half) & (half > 0)
-    return on, dict(
-        on=within[on].mean(),
-        silent=within[silent].mean(),
-        width_on=2 * half[on].mean(),
-        claims=int(left_zero.any(axis=1).sum()),
-    ), left_zero.any(axis=1)
+    return (
+        on,
+        dict(
+            on=within[on].mean(),
+            silent=within[silent].mean(),
+            width_on=2 * half[on].mean(),
+            claims=int(left_zero.any(axis=1).sum()),
+        ),
+        left_zero.any(axis=1),
+    )
 
 
 def claims_that_are_right(lf, x, claimed):

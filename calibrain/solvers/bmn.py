@@ -22,7 +22,7 @@ from calibrain.core.checks import (
 from ..head.leadfield import Leadfield
 from ..head.prepared import Eigenbasis, Prepared, prepare
 from ..posterior.gaussian import Posterior
-from ..posterior.result import Fitted, Result, shared_entries
+from ..posterior.result import Result, shared_entries
 from .amplitudes import announce_units
 from .analytic import takes_complex
 from calibrain.solvers.common import (
@@ -192,7 +192,7 @@ def _bmn(
         kkt_violation=float(violation(path[-1:, 0], q, d).max()),
         noise_at_boundary=at_boundary,
         history=course,
-        fitted=Fitted(2 if noise.learned else 1),
+        fitted=2 if noise.learned else 1,
     )
     logger.info("%r", out)
     return out

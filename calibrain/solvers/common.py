@@ -29,7 +29,7 @@ from ..head.basis import expand
 from ..head.leadfield import Leadfield
 from ..head.prepared import Prepared, prepare
 from ..posterior.gaussian import Posterior, selection
-from ..posterior.result import Result, fitted_groups, shared_entries
+from ..posterior.result import Result, shared_entries
 from .components import Components, check_compression, on_components
 from .compressed import check_components
 from calibrain.solvers.evidence import (
@@ -322,7 +322,8 @@ def result(
         shared["n_components"] = components.n_components
     violation = kkt_violation(fit.evidence).max()
     fields = (
-        dict(kkt_violation=violation, history=fit.history, fitted=fitted_groups(at.gamma)) | more
+        dict(kkt_violation=violation, history=fit.history, fitted=int(np.count_nonzero(at.gamma)))
+        | more
     )
     out = Result(
         solver=solver,

@@ -12,28 +12,21 @@ from typing import Any
 
 import numpy as np
 from fastcore.basics import patch
-from scipy.special import gammaln, softmax
+from scipy.special import softmax
 
 from ..core.checks import check_array, refuse
 from ..core.tables import html_table
 from ..core.warnings import PlausibilityWarning, warn
 from ..posterior.mixture import Mixture
-from ..posterior.result import Fitted, Result
+from ..posterior.result import Result
 
 # %% ../../nbs/api/solvers/35_compare.ipynb #2e5482ab
-def _log_choices(fitted: Fitted) -> float:
-    "log of the number of ways to choose what is on"
-    left = fitted.of - fitted.on
-    return float(gammaln(fitted.of + 1) - gammaln(fitted.on + 1) - gammaln(left + 1))
-
-
 def fitting_cost(
-    fitted: Fitted,  # How many variances were fitted, and out of how many they were chosen
+    fitted: int,  # How many variances were fitted
     n_times: int,  # Samples of the recording
 ) -> float:  # ≥ 0, in units of log evidence
     "By how much a maximised evidence is too high"
-    cost = fitted.variances / 2 * np.log(n_times)
-    return float(cost + _log_choices(fitted)) if fitted.of else float(cost)
+    return float(fitted / 2 * np.log(n_times))
 
 # %% ../../nbs/api/solvers/35_compare.ipynb #7d8f271b
 def stacking_weights(
@@ -59,7 +52,7 @@ class Comparison:
     names: tuple[str, ...]  # What they are called
     log_evidence: np.ndarray  # As it was maximised, `(n,)`; NaN: the solver has none
     fitting: np.ndarray  # What is to be taken off for what was fitted, `(n,)`; NaN: not known
-    fitted: tuple[Fitted | None, ...]  # … which is this
+    fitted: tuple[int | None, ...]  # … which is so many variances
     scores: np.ndarray | None = None  # Log densities of left-out sensors, `(n, n_groups, n_times)`
     notes: tuple[str, ...] = ()  # Why an answer has no probability, of each
 
@@ -176,7 +169,7 @@ def _check_scores(scores: Mapping | None, names: Sequence[str]) -> np.ndarray | 
     return np.array(arrays)
 
 # %% ../../nbs/api/solvers/35_compare.ipynb #1ed71e04
-FEWEST_SAMPLES = 10  # Below this the correction for what was fitted is not to be trusted
+FEWEST_SAMPLES = 20  # Below this the correction for what was fitted is not to be trusted
 
 
 def compare(
@@ -222,7 +215,7 @@ def rows(self: Comparison) -> list[dict]:  # As `pandas.DataFrame` takes it
         row: dict[str, Any] = {
             "solver": name,
             "log evidence": self.log_evidence[i],
-            "variances fitted": np.nan if fitted is None else fitted.variances,
+            "variances fitted": np.nan if fitted is None else fitted,
             "corrected": self.corrected[i],
             "difference": self.difference[i],
             "probability": self.probability[i],

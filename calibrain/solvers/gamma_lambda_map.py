@@ -15,7 +15,7 @@ from ..core.checks import check_choice, check_logger, check_number, refuse
 from ..head.basis import expand
 from ..head.leadfield import Leadfield
 from ..head.prepared import Prepared
-from ..posterior.result import Result, active_cov, fitted_groups
+from ..posterior.result import Result, active_cov
 from .amplitudes import announce_units
 from .analytic import takes_complex
 from calibrain.solvers.common import (
@@ -106,7 +106,7 @@ def _result(
         logger,
         kkt_violation=_certificate(found, noise.learned),
         noise_at_boundary=len(at_zero) > 0,
-        fitted=fitted_groups(at.gamma, len(at.noise) if noise.learned else 0),
+        fitted=np.count_nonzero(at.gamma) + noise.learned * len(at.noise),
         history=history if track else {},
     )
     if len(at_zero):

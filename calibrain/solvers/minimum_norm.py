@@ -23,7 +23,7 @@ from calibrain.core.checks import (
 from ..core.warnings import ConvergenceWarning, PlausibilityWarning, warn
 from ..head.leadfield import Leadfield
 from ..head.prepared import Eigenbasis, Prepared, prepare
-from ..posterior.result import Fitted, Result, shared_entries
+from ..posterior.result import Result, shared_entries
 from .amplitudes import announce_units
 from .analytic import takes_complex
 from .common import warn_nothing_found
@@ -148,7 +148,7 @@ def _result(
         n_iter=chosen.n_iter if weights is None else weights.n_iter,
         converged=converged,
         kkt_violation=chosen.violation,
-        fitted=Fitted(1 if isinstance(asked.lambda2, str) else 0),
+        fitted=1 if isinstance(asked.lambda2, str) else 0,
     )
     logger.info("%r", out)
     return out
