@@ -35,6 +35,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "head.parcellation": ["template_labels"],
     "recording.estimate": ["EvokedPosterior", "estimate_evoked"],
     "recording.contrast": ["contrast"],
+    "recording.sensitivity": ["sensitivity"],
     "recording.grand_average": ["grand_average"],
     "calibration.coverage": ["coverage_curve"],
     "calibration.recalibrate": ["IsotonicRecalibrator"],
