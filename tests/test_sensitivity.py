@@ -1,0 +1,83 @@
+"""One recording under other choices: what is varied, and what the verdict says of it."""
+
+import mne
+import numpy as np
+import pytest
+from test_nave import QUICK, forward, recording
+from test_together import cov
+
+from calibrain import estimate_evoked, sensitivity
+from calibrain.core.warnings import NothingFoundWarning
+from calibrain.head.leadfield import Leadfield
+from calibrain.recording.sensitivity import usual_variations
+
+BASE = dict(solver="gamma_map", orientation="fixed", tmin=0.0)
+
+
+def asked(variations=None, base=None, **more):
+    return sensitivity(
+        recording(), forward(), cov(), base or BASE, variations, progress=False, **more
+    )
+
+
+def test_a_choice_that_changes_nothing():
+    found = asked(dict(same={}))
+    assert found.place_survives and found.amplitude_survives
+    assert found.distances == {"as asked": 0.0, "same": 0.0}
+    alone = estimate_evoked(recording(), forward(), cov(), progress=False, **BASE)
+    assert str(found.peaks["same"]) == str(alone.peak())
+    np.testing.assert_allclose(found.evidence.difference, 0)
+
+
+def test_what_moves_is_told():
+    "Only sensors far from the source: another place, and data that evidence cannot compare"
+    names = recording().ch_names[::4]
+    found = asked(dict(few=dict(picks=names), nothing=dict(solver="BMN")), within=0.001)
+    assert list(found.evidence.names) == ["as asked", "nothing"]
+    row = {r["choice"]: r for r in found.rows}
+    assert np.isnan(row["few"]["evidence, difference"])
+    far = max(found.distances, key=found.distances.get)
+    assert not found.place_survives and far in found.verdict
+    assert "does not survive" in found._repr_html_()
+
+
+def test_nothing_found_survives_nothing():
+    loud = mne.make_ad_hoc_cov(recording().info, dict(eeg=7e-6), verbose="ERROR")
+    with pytest.warns(NothingFoundWarning):
+        found = sensitivity(recording(0.0), forward(), loud, BASE, dict(same={}), progress=False)
+    assert found.peaks["as asked"] is None and "Nothing was found by the estimate" in found.verdict
+    assert not found.place_survives and not found.amplitude_survives
+
+
+def test_the_usual_choices_can_all_be_made():
+    base = dict(tmin=0.0, solver="gamma_map_sflex")
+    usual = usual_variations(recording(), forward(), base)
+    assert {"orientation free", "gamma_map", "BMN", "spike_slab"} <= {*usual}
+    assert {"patches of 5 mm", "patches of 20 mm"} <= {*usual}
+    usual["spike_slab"]["solver_params"] = QUICK
+    found = asked(usual, base)
+    assert {*found.peaks} == {"as asked", *usual}
+    assert np.isnan(dict(zip(found.evidence.names, found.evidence.probability))["spike_slab"])
+    assert found._repr_html_().count("<tr>") == len(usual) + 2
+
+
+def test_a_head_of_fixed_orientation_leaves_none_to_choose():
+    lf = Leadfield.from_forward(forward(), "fixed")
+    assert not [name for name in usual_variations(recording(), lf) if "orientation" in name]
+
+
+@pytest.mark.parametrize(
+    "base, variations, error, words",
+    [
+        (3, None, TypeError, "base must be a dict"),
+        (dict(progress=True), None, ValueError, "without progress"),
+        (BASE, {}, TypeError, "one at least"),
+        (BASE, dict(a=3), TypeError, r"variations\['a'\]"),
+        (BASE, dict(a=dict(orientation="up")), ValueError, "orientation"),
+    ],
+)
+def test_bad_choices(base, variations, error, words):
+    with pytest.raises(error, match=words):
+        sensitivity(recording(), forward(), cov(), base, variations, progress=False)
+    with pytest.raises(ValueError, match="within"):
+        asked(dict(same={}), within=-1)
