@@ -210,14 +210,18 @@ def __repr__(self: Sensitivity) -> str:  # Text
     return f"<Sensitivity to {len(self.peaks) - 1} choices: {self.verdict}>"
 
 # %% ../../nbs/api/recording/33_sensitivity.ipynb #8d2ee6cc
-def _check(base: Any, variations: Any) -> None:
-    "Refuse arguments that are none"
+def _check_base(base: Any) -> None:
+    "Refuse arguments that are none, or not to be varied"
     if not isinstance(base, Mapping):
         refuse(TypeError, "base", "a dict of arguments of estimate_evoked", repr(base))
     taken = {"evoked", "forward", "noise_cov", "average", "shared", "calibration", "progress"}
     if bad := sorted(taken & {*base}):
         cure = "pass one condition, its head and its noise by themselves"
         refuse(ValueError, "base", f"without {', '.join(bad)}", repr(bad[0]), cure)
+
+
+def _check_variations(variations: Any) -> None:
+    "Refuse choices that are none"
     if not isinstance(variations, Mapping) or not variations:
         must = "a dict of name → arguments that differ, one at least"
         refuse(TypeError, "variations", must, repr(variations))
@@ -247,8 +251,9 @@ def sensitivity(
     within = check_number("within", within, above=0, most=1, cure="0.02 is 20 mm")
     level = check_level(level)
     base = {} if base is None else base
+    _check_base(base)
     variations = usual_variations(evoked, forward, base) if variations is None else variations
-    _check(base, variations)
+    _check_variations(variations)
     choices: dict[str, dict] = {"as asked": {}} | {k: dict(v) for k, v in variations.items()}
     estimates = {}
     for name in progress_bar(list(choices), progress, desc="sensitivity", unit="choice"):
