@@ -20,6 +20,7 @@ from ..core.units import check_metres
 from ..posterior.gaussian import Posterior
 from ..posterior.mixture import Mixture
 from ..posterior.moments import any_posterior, by_source, truth_like
+from ..posterior.result import active_sources
 
 # %% ../../nbs/api/evaluation/02_errors.ipynb #b9f23539
 class _Pair(NamedTuple):
@@ -192,7 +193,7 @@ def support(
         n = check_count("n", n, most=posterior.n_sources)
         found = _strongest(np.sqrt(_squares(_mean_of(posterior))), n)
     elif "active_indices" in getattr(result, "entries", ()):
-        found = np.asarray(result["active_indices"]) // posterior.n_orient
+        found = active_sources(result, posterior.n_orient)
     elif isinstance(posterior, Mixture):
         found = np.flatnonzero(posterior.inclusion > 0.5)
     else:

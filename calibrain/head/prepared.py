@@ -17,7 +17,7 @@ from scipy import linalg, sparse
 from ..core.checks import check_array, check_choice, check_leadfield, check_orient, refuse
 from ..core.threads import few_threads
 from ..core.units import check_metres
-from .basis import normalisation, sflex_basis, through_basis
+from .basis import check_widths, normalisation, sflex_basis, through_basis
 from .leadfield import Leadfield
 
 # %% ../../nbs/api/head/06_prepared.ipynb #fb3444d9
@@ -143,6 +143,8 @@ def patches(
 ) -> tuple[sparse.csr_array, np.ndarray]:  # Basis, and leadfield of the patches by columns
     "The sFLEX basis and the leadfield seen through it"
     coords = self._positions(src_coords)
+    if "sigma" in shape:
+        shape["sigma"] = check_widths(shape["sigma"])
 
     def compute():
         B = sflex_basis(coords, **shape)

@@ -18,12 +18,12 @@ from scipy import linalg, sparse
 
 from ..core.checks import check_number, few_names, refuse
 from ..core.tables import html_table
-from ..core.units import NAM_PER_AM
+from ..core.units import NAM_PER_AM, coefficients_of
 from ..core.warnings import NotCalibratedWarning, NothingFoundWarning, warn
 from ..posterior.below import below
 from ..posterior.gaussian import Posterior
 from ..posterior.mixture import Mixture, State
-from ..posterior.result import Result, shared_entries
+from ..posterior.result import Result, active_sources, shared_entries
 from .posterior import EvokedPosterior
 
 # %% ../../nbs/api/recording/17_contrast.ipynb #d7c0dc44
@@ -231,10 +231,12 @@ def _result(of: Mapping[str, EvokedPosterior], posterior: Posterior | Mixture) -
     "What there is to say of the sum"
     results = [e.result for e in of.values()]
     evidences = [of[names[0]].result.log_evidence for names in _groups(of)]
-    active = np.unique(np.concatenate([r["active_indices"] for r in results])).astype(int)
+    k = posterior.n_orient
+    sources = np.unique(np.concatenate([active_sources(r, k) for r in results])).astype(int)
+    active = coefficients_of(sources, k)
     noise_var = float(np.mean([r.noise_var for r in results]))
     gamma = float(np.mean([r["gamma"] for r in results]))
-    n_coeff = len(results[0]["coefficient_indices"])
+    n_coeff = posterior.n_sources * k
     return Result(
         " and ".join(dict.fromkeys(r.solver for r in results)),
         posterior,

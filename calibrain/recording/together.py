@@ -70,6 +70,7 @@ def join_conditions(
 
 # %% ../../nbs/api/recording/28_together.ipynb #53a968f2
 _VARIANCES = (
+    "component_scales",
     "gamma",
     "gammas_full",
     "lambda",

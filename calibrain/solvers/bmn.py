@@ -17,21 +17,20 @@ from calibrain.core.checks import (
     check_logger,
     check_number,
     check_recording,
-    refuse,
 )
 from ..head.leadfield import Leadfield
 from ..head.prepared import Eigenbasis, Prepared, prepare
 from ..posterior.gaussian import Posterior
 from ..posterior.result import Result, shared_entries
-from .amplitudes import announce_units
+from .amplitudes import announce_units, warn_nothing_found
 from .analytic import takes_complex
 from calibrain.solvers.common import (
     PUBLISHED,
     Noise,
     Search,
     boundary,
+    check_one_noise,
     warn_boundary,
-    warn_nothing_found,
 )
 from .components import Components, check_compression, on_components
 from .compressed import check_components
@@ -286,19 +285,10 @@ def BMN_joint(
 ) -> Result:  # Posterior, evidence and the familiar entries
     "Bayesian minimum norm with one noise variance for all sensors, learned"
     logger = check_logger(logger, __name__)
-    noise = _check_noise(noise_var, init_lambda, learn_noise)
+    start = _check_start("init_lambda", init_lambda)
+    noise = check_one_noise(noise_var, learn_noise)
+    if noise.learned and start is not None:
+        noise = replace(noise, variance=start)
     search = _check_search(max_iter, tol, init_gamma, rule, n_components, band)
     seen = _see(L, y, n_orient, normalization, search)
     return _bmn("BMN_joint", seen, noise, search, logger, track_history)
-
-
-def _check_noise(noise_var: float | None, init_lambda: float | None, learn: bool) -> Noise[float]:
-    "One variance, learned or given: not both"
-    start = _check_start("init_lambda", init_lambda)
-    if not check_choice("learn_noise", learn, {True: True, False: False}):
-        cure = "pass the noise variance, or set learn_noise=True"
-        return Noise(check_number("noise_var", noise_var, above=0, cure=cure))
-    if noise_var is not None:
-        must = "None where the noise is learned"
-        refuse(ValueError, "noise_var", must, noise_var, "leave it out, or set learn_noise=False")
-    return Noise(1.0 if start is None else start, learned=True)

@@ -7,6 +7,7 @@ __all__ = ['gamma_lambda_map', 'gamma_lambda_map_sflex']
 
 # %% ../../nbs/api/solvers/06_gamma_lambda_map.ipynb #1d886741
 import logging
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
@@ -20,7 +21,6 @@ from .amplitudes import announce_units
 from .analytic import takes_complex
 from calibrain.solvers.common import (
     Noise,
-    Patches,
     Setup,
     Solved,
     basis_entries,
@@ -33,6 +33,7 @@ from calibrain.solvers.common import (
 )
 from .newton import certificate
 from .search import NOISE_FLOOR, NOISE_UPDATES
+from .widths import Patches
 
 # %% ../../nbs/api/solvers/06_gamma_lambda_map.ipynb #f4481668
 def _check_noise(
@@ -90,7 +91,7 @@ def _result(
     of_noise = dict(
         lambdas=at.noise,
         lambda_mean=float(at.noise.mean()),
-        posterior_cov_active=partial(active_cov, found.posterior, found.active),
+        posterior_cov_active=partial(active_cov, found.posterior, found.active_sources),
     )
     lists = {}
     if track:
@@ -160,7 +161,7 @@ def gamma_lambda_map_sflex(
     tol: float = 1e-6,  # Stop at this relative change of γ ("fast": at this KKT violation)
     update_mode: int | str = 2,  # 1 or "mackay", 2 or "convex", 3 or "em", or "fast" (recommended)
     track_history: bool = True,  # Whether to return the course of the iterations
-    sigma: float = 0.01,  # Width of a patch, m
+    sigma: float | Sequence[float] = 0.01,  # Width of a patch, or several widths, m
     threshold_factor: float = 3.0,  # Patches end at this many `sigma`
     normalize: str | None = "sym",  # `"sym"`, `"row"` or `None`
     src_coords: np.ndarray | None = None,  # `(n_sources, 3)`, m; a `Leadfield` brings its own

@@ -7,6 +7,7 @@ __all__ = ['gamma_map', 'gamma_map_sflex']
 
 # %% ../../nbs/api/solvers/05_gamma_map.ipynb #9becee40
 import logging
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -18,7 +19,6 @@ from .amplitudes import announce_units
 from .analytic import takes_complex
 from calibrain.solvers.common import (
     Noise,
-    Patches,
     Search,
     Setup,
     Solved,
@@ -27,6 +27,7 @@ from calibrain.solvers.common import (
     setup,
     solve,
 )
+from .widths import Patches
 
 # %% ../../nbs/api/solvers/05_gamma_map.ipynb #c5bd097d
 def _given_noise(s: Setup, noise_var: float, search: Search) -> Solved:
@@ -42,7 +43,7 @@ def _given_noise(s: Setup, noise_var: float, search: Search) -> Solved:
 def _entries(found: Solved) -> dict:
     "What the solvers with given noise return besides"
     return dict(
-        active_source_indices=found.active,
+        active_source_indices=found.active_sources,
         n_iter=found.fit.n_iter,
         n_orient=found.posterior.n_orient,
     )
@@ -84,7 +85,7 @@ def gamma_map_sflex(
     tol: float = 1e-6,  # Stop at this relative change of γ ("fast": at this KKT violation)
     update_mode: int | str = 2,  # 1 or "mackay", 2 or "convex", 3 or "em", or "fast" (recommended)
     init_gamma: np.ndarray | float | None = None,  # Start of γ, nAm²; or by source or coefficient
-    sigma: float = 0.01,  # Width of a patch, m
+    sigma: float | Sequence[float] = 0.01,  # Width of a patch, or several widths, m
     threshold_factor: float = 3.0,  # Patches end at this many `sigma`
     normalize: str | None = "sym",  # `"sym"`, `"row"` or `None`
     src_coords: np.ndarray | None = None,  # `(n_sources, 3)`, m; a `Leadfield` brings its own

@@ -24,9 +24,8 @@ from ..core.warnings import ConvergenceWarning, PlausibilityWarning, warn
 from ..head.leadfield import Leadfield
 from ..head.prepared import Eigenbasis, Prepared, prepare
 from ..posterior.result import Result, shared_entries
-from .amplitudes import announce_units
+from .amplitudes import announce_units, warn_nothing_found
 from .analytic import takes_complex
-from .common import warn_nothing_found
 from .components import check_compression, on_components
 from .compressed import check_components
 from .eloreta import Weights, eloreta_weights
