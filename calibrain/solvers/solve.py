@@ -16,6 +16,7 @@ from ..posterior.result import Result
 from .amplitudes import announces_units, check_amplitudes
 from .analytic import as_samples
 from .bind import Bound
+from .noise_prior import NoisePrior
 
 # %% ../../nbs/api/solvers/22_solve.ipynb #5e52b73a
 @dataclass(frozen=True, eq=False)
@@ -30,6 +31,7 @@ class MatchedRecording:
     noise_var: float | None = 1.0  # Variance of the whitened noise; `None`: the solver learns it
     time_cov: np.ndarray | None = None  # Correlation of the noise in time, `(n_times, n_times)`
     times: np.ndarray | None = None  # Times of the samples, s, `(n_times,)`
+    noise_prior: NoisePrior | None = None  # What a baseline says of the whitened noise
 
     @property
     def n_times(self) -> int:
@@ -75,7 +77,7 @@ def solve_recording(
     w = recording.whitener
     if w is not None:
         bound = bound.with_white_noise(recording.noise_var)
-    bound = bound.with_time_cov(recording.time_cov)
+    bound = bound.with_time_cov(recording.time_cov).with_noise_prior(recording.noise_prior)
     result = bound(recording.leadfield, recording.data)
     if not isinstance(result, Result):
         return result
