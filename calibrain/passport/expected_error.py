@@ -59,7 +59,7 @@ class _Runs(NamedTuple):
         told = told_noise(bound, self.plan.noise, scene, then.before)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what solvers say of simulated runs is in the figures
-            result = solve(bound, then.y, scene, told)
+            result = solve(bound, then.y, scene, told, then.before)
             return _figures(result, then.x, self.passport.calibration(result), self.level)
 
 

@@ -34,6 +34,7 @@ from .scene import Scene
 from .shift import power_features, result_features
 from ..posterior.result import Result
 from ..solvers.bind import Bound
+from ..solvers.noise_prior import baseline_prior
 from ..solvers.solve import MatchedRecording, solve_recording
 
 # %% ../../nbs/api/passport/03_runs.ipynb #5b6824e8
@@ -83,11 +84,12 @@ def solve(
     y: np.ndarray,  # Data, whitened, `(n_rows, n_times)`
     scene: Scene,  # Head, noise and window
     noise_var: float | None,  # Its variance; `None`: learned
+    before: np.ndarray | None = None,  # Samples before the stimulus, `(n_rows, n_before)`
 ) -> Result:  # Of the sources, nAm
     "Solve data as a recording is solved"
-    recording = MatchedRecording(
-        scene.seen_by_solver(), y, scene.whitener, noise_var, scene.time_cov, scene.times
-    )
+    prior = None if before is None or noise_var is not None else baseline_prior(before)
+    seen = (scene.seen_by_solver(), y, scene.whitener, noise_var)
+    recording = MatchedRecording(*seen, scene.time_cov, scene.times, noise_prior=prior)
     if scene.whitener is None and noise_var is not None and not bound.learns_noise:
         bound = bound.with_noise(noise_var)
     return scene.in_sources(solve_recording(bound, recording))
@@ -164,7 +166,7 @@ def one_run(
         start = process_time()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what solvers say of simulated runs is in the figures
-            result = solve(bound, truth.y, scene, told)
+            result = solve(bound, truth.y, scene, told, truth.before)
             seconds = process_time() - start
             judged = judge(result, truth, scene, levels, seed)
             out[name] = judged._replace(seconds=seconds)
@@ -267,7 +269,7 @@ def runs_from_arrays(
     )
 
 # %% ../../nbs/api/passport/03_runs.ipynb #58c7ace3
-_KEPT = 2  # What is kept of a run; one more whenever that changes
+_KEPT = 3  # What is kept of a run; one more whenever that changes
 
 
 class Plan(NamedTuple):

@@ -31,7 +31,7 @@ from calibrain.recording import (  # noqa: F401 (methods of an EvokedPosterior)
     report,
     volumes,
 )
-from .bound import bind_to_recording, check_depth
+from .bound import bind_to_recording, check_depth, prior_from_baseline
 from .diagnosis import baseline_power
 from calibrain.recording.epochs import (
     Averages,
@@ -41,7 +41,13 @@ from calibrain.recording.epochs import (
     ready_epochs,
 )
 from .fit import Fit, fit_of
-from .input import as_conditions, baseline_samples, check_data, time_window
+from calibrain.recording.input import (
+    as_conditions,
+    baseline_samples,
+    before_stimulus,
+    check_data,
+    time_window,
+)
 from .leadfield import as_forward
 from .loose import loose_orientation
 from .methods import settings_of
@@ -50,6 +56,7 @@ from .time import baseline_factor, time_correlation
 from .together import check_together, join_conditions, shared_fields
 from .whitened import WhitenedForward, whitened_forward
 from ..solvers.bind import Bound
+from ..solvers.noise_prior import baseline_prior
 from ..solvers.solve import MatchedRecording, solve_recording
 
 # %% ../../nbs/api/recording/02_estimate.ipynb #8d8c7d5f
@@ -98,6 +105,7 @@ def _match(e: mne.Evoked, head: WhitenedForward, window: slice, noise: _Noise) -
     white = head.whiten(e)
     baseline = baseline_power(e, white, noise.mode, noise.cov, noise.one_of_many)
     size = 1.0 if noise.mode != "baseline" or baseline is None else baseline
+    before = baseline_samples(e, white)
     data = white[:, window]
     times = e.times[window]
     n = len(times)
@@ -109,8 +117,9 @@ def _match(e: mne.Evoked, head: WhitenedForward, window: slice, noise: _Noise) -
         time_cov=None if noise.time_cov is None else noise.time_cov[:n, :n],
         times=times,
         mark=data_mark(e.data[[e.ch_names.index(name) for name in head.names], window]),
+        noise_prior=baseline_prior(before) if noise.mode == "learn" else None,
     )
-    return _Condition(e, recording, float(times[0]), baseline_samples(e, white), baseline)
+    return _Condition(e, recording, float(times[0]), before, baseline)
 
 # %% ../../nbs/api/recording/02_estimate.ipynb #355fff09
 FACTOR_FAR = 3.0  # Noise factors beyond this many times the baseline's are no chance
@@ -151,10 +160,18 @@ def _check_learned(condition: _Condition, result: Result) -> None:
     )
     warn(
         f"{result.solver}: the noise that was learned is {ratio:.2g} times that of the baseline: "
-        f"{cause}. Use a solver that is told the noise, with noise='baseline' "
+        f"{cause}. {_cure(result)} a solver that is told the noise, with noise='baseline' "
         "(for BMN_joint: BMN; for gamma_lambda_map: gamma_map).",
         PlausibilityWarning,
     )
+
+
+def _cure(result: Result) -> str:
+    "What to do about learned noise, as the beginning of a sentence"
+    if "noise_prior_dof" in result:
+        dof = result["noise_prior_dof"]
+        return f"Its prior of {dof:.0f} independent samples could not hold it: use"
+    return "Take the baseline as a prior, noise_prior='baseline' in solver_params, or use"
 
 
 def _power(
@@ -321,6 +338,7 @@ def estimate_evoked(
     forward, fields = as_forward(forward, conditions)
     baselines = None if average else Averages(evoked)
     windows = [time_window(e, tmin, tmax) for e in conditions]
+    bound = prior_from_baseline(bound, min(len(before_stimulus(e)) for e in conditions))
     head = whitened_forward(
         conditions, forward, noise_cov, picks, orientation, depth, rank, loose, windows, baselines
     )

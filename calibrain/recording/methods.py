@@ -40,6 +40,16 @@ def _defaults(bound: Bound) -> str:
     free = {k: v for k, v in named.items() if k not in _NO_SETTING and k not in bound.arguments}
     return ", ".join(f"{name}={value!r}" for name, value in sorted(free.items()))
 
+# %% ../../nbs/api/recording/22_methods.ipynb #a1e83b42
+def _noise(bound: Bound, noise: str, cov: mne.Covariance | None) -> str:
+    "What the noise is"
+    said = "of the variance before the stimulus" if cov is None else _NOISE[noise]
+    if bound.arguments.get("noise_prior") is None:
+        return said
+    also = "the baseline" if isinstance(bound.arguments["noise_prior"], str) else "a prior"
+    size = "the variance before the stimulus" if cov is None else "the noise covariance"
+    return f"learned from the data and {also}, relative to {size}"
+
 # %% ../../nbs/api/recording/22_methods.ipynb #8d1c73b7
 def settings_of(
     bound: Bound,  # The solver and its parameters
@@ -56,7 +66,7 @@ def settings_of(
     said = {
         "channels": f"{sensors} (rank {head.whitener.rank})",
         "components": _COMPONENTS[lf.n_orient],
-        "noise": "of the variance before the stimulus" if cov is None else _NOISE[noise],
+        "noise": _noise(bound, noise, cov),
     }
     if bound.settings:
         said["parameters"] = bound.settings
@@ -101,6 +111,14 @@ def _of_solver(e: Any) -> str:
     return text + "."
 
 
+def _of_prior(e: Any) -> str:
+    "How much the prior on the noise says, where there is one"
+    if "noise_prior_dof" not in e.result:
+        return ""
+    dof = e.result["noise_prior_dof"]
+    return f" (a prior with {dof:.0f} degrees of freedom, against {e.posterior.n_times} samples)"
+
+
 def _of_errors(e: Any) -> str:
     "What error bars are"
     kind = (
@@ -130,5 +148,5 @@ def methods_paragraph(
     )
     if "channels" in e.settings:
         first += f", from {e.settings['channels']}"
-    noise = f"The noise was {e.settings['noise']}." if "noise" in e.settings else ""
+    noise = f"The noise was {e.settings['noise']}{_of_prior(e)}." if "noise" in e.settings else ""
     return " ".join(filter(None, [first + ".", _of_solver(e), noise, _of_errors(e)]))

@@ -22,6 +22,7 @@ from ..posterior.mixture import Mixture
 from ..posterior.result import Result, with_posterior
 from ..solvers.analytic import as_samples
 from ..solvers.bind import Bound
+from ..solvers.noise_prior import NoisePrior
 from ..solvers.solve import MatchedRecording
 
 # %% ../../nbs/api/recording/28_together.ipynb #615c52d5
@@ -34,6 +35,18 @@ def _time_cov(recordings: Sequence[MatchedRecording]) -> np.ndarray | None:
     "How noise goes together in time: within a condition as before, between them not at all"
     covs = [one.time_cov for one in recordings]
     return None if covs[0] is None else linalg.block_diag(*covs)
+
+# %% ../../nbs/api/recording/28_together.ipynb #7490d1db
+def _noise_prior(
+    recordings: Sequence[MatchedRecording], scales: Sequence[float]
+) -> NoisePrior | None:
+    "All baselines as one, each divided by its s"
+    priors = [one.noise_prior for one in recordings]
+    if any(prior is None for prior in priors):
+        return None
+    dof = [prior.dof for prior in priors]
+    power = [float(np.mean(prior.variance)) / s**2 for prior, s in zip(priors, scales)]
+    return NoisePrior(float(np.average(power, weights=dof)), float(np.sum(dof)))
 
 # %% ../../nbs/api/recording/28_together.ipynb #8f07fa56
 @dataclass(frozen=True, eq=False)
@@ -63,6 +76,7 @@ def join_conditions(
         time_cov=_time_cov(recordings),
         times=None,
         mark=" + ".join(one.mark for one in recordings),
+        noise_prior=_noise_prior(recordings, scales),
     )
     windows = tuple(slice(a, b) for a, b in pairwise(ends))
     times = tuple(one.times for one in recordings)
@@ -78,6 +92,7 @@ _VARIANCES = (
     "lambdas",
     "noise_var",
     "noise_var_learned",
+    "noise_prior_variance",
 )  # Entries that go with the square of amplitudes
 
 

@@ -18,6 +18,7 @@ from ..core.checks import check_number, refuse
 from ..head.prepared import Prepared
 from ..posterior.result import Result
 from .analytic import takes_complex
+from .noise_prior import NoisePrior
 from .registry import Solver, describe
 
 # %% ../../nbs/api/solvers/21_bind.ipynb #34a71afa
@@ -157,6 +158,18 @@ def with_white_noise(
     asks = "noise_var" in self.solver.takes() or self.solver.takes_anything
     argument = "noise_var" if asks else "init_lambda"
     return replace(self, arguments={argument: variance} | self.arguments)
+
+# %% ../../nbs/api/solvers/21_bind.ipynb #c93a4901
+@patch
+def with_noise_prior(
+    self: Bound,
+    prior: NoisePrior | None,  # What the baseline says of the noise; `None`: there is none
+) -> Bound:  # The same, told it if it was to be told
+    'Told what the baseline says, where `noise_prior` is "baseline"'
+    asked = self.arguments.get("noise_prior")
+    if not isinstance(asked, str) or asked != "baseline":
+        return self
+    return replace(self, arguments=self.arguments | dict(noise_prior=prior))
 
 # %% ../../nbs/api/solvers/21_bind.ipynb #5856deae
 @patch

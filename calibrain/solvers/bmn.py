@@ -35,6 +35,7 @@ from calibrain.solvers.common import (
 from .components import Components, check_compression, on_components
 from .compressed import check_components
 from .evidence import log_evidence, violation
+from .noise_prior import NoisePrior, NoisePull, check_noise_prior
 from calibrain.solvers.spectrum import (
     Minimum,
     Spectrum,
@@ -45,6 +46,7 @@ from calibrain.solvers.spectrum import (
     spectrum,
     statistics,
     warn_gamma_moves,
+    with_pull,
 )
 
 # %% ../../nbs/api/solvers/07_bmn.ipynb #61a9013b
@@ -105,8 +107,17 @@ def _find(seen: _Seen, noise: Noise[float], search: Search) -> tuple[np.ndarray,
     if search.published:
         return _published(seen, noise, search)
     if noise.learned:
-        return best_gamma_noise(seen.e, search.tol, search.max_iter)
+        pull = _pull(noise.prior, seen.y)
+        return best_gamma_noise(seen.e, search.tol, search.max_iter, pull)
     return best_gamma(seen.e, noise.variance, search.tol, search.max_iter)
+
+
+def _pull(prior: NoisePrior | None, y: np.ndarray) -> NoisePull | None:
+    "What a prior adds to the cost where one λ is shared by all sensors"
+    if prior is None:
+        return None
+    by_sensor = prior.pull(*y.shape)
+    return replace(by_sensor, variance=np.full(len(y), by_sensor.variance.mean()))
 
 
 def _published(seen: _Seen, noise: Noise[float], search: Search) -> tuple[np.ndarray, Minimum]:
@@ -168,7 +179,8 @@ def _bmn(
     found = _optimum(solver, seen, noise, search)
     gamma, variance, path = found.gamma, found.noise, found.path
     posterior = posterior_at_gamma(seen.e, seen.basis, seen.y, gamma, variance, seen.n_orient)
-    course = _course(found.e, path) if track else {}
+    pull = _pull(noise.prior, seen.y) if found.components is None else None
+    course = _course(found.e, path, pull) if track else {}
     cost = seen.e.cost(gamma, variance)
     q, d = statistics(found.e, path[-1:, 0], path[-1:, 1])
     at_boundary = noise.learned and (found.minima[0].at_end or _is_zero(variance, seen.y))
@@ -177,6 +189,8 @@ def _bmn(
     if not gamma > 0:
         warn_nothing_found(solver, seen.y, variance)
     entries = _entries(posterior, gamma, variance, noise.learned, course)
+    if noise.prior is not None:
+        entries |= noise.prior.entries()
     if found.components is not None:
         entries["n_components"] = found.components.n_components
     out = Result(
@@ -209,12 +223,12 @@ def _changes(path: np.ndarray) -> np.ndarray:
     return moved / np.maximum(gamma, np.finfo(float).tiny)
 
 
-def _course(e: Spectrum, path: np.ndarray) -> dict:
+def _course(e: Spectrum, path: np.ndarray, pull: NoisePull | None) -> dict:
     "The points tried, as a history"
     return dict(
         gamma=path[:, 0],
         noise=path[:, 1],
-        cost=np.array([e.cost(*point) for point in path]),
+        cost=np.array([with_pull(e.cost(*point), point[1], pull) for point in path]),
         err_gamma=_changes(path),
     )
 
@@ -282,13 +296,16 @@ def BMN_joint(
     n_components: int | str | None = None,  # Find γ on few time components: "auto" or a number
     *,
     band: float | None = None,  # … chosen below this frequency of the sources, cycles per sample
+    noise_prior: NoisePrior | tuple | None = None,  # What a baseline says: variance and dof
 ) -> Result:  # Posterior, evidence and the familiar entries
     "Bayesian minimum norm with one noise variance for all sensors, learned"
     logger = check_logger(logger, __name__)
+    search = _check_search(max_iter, tol, init_gamma, rule, n_components, band)
     start = _check_start("init_lambda", init_lambda)
     noise = check_one_noise(noise_var, learn_noise)
     if noise.learned and start is not None:
         noise = replace(noise, variance=start)
-    search = _check_search(max_iter, tol, init_gamma, rule, n_components, band)
+    prior = check_noise_prior(noise_prior, noise.learned, search.published)
+    noise = replace(noise, prior=prior)
     seen = _see(L, y, n_orient, normalization, search)
     return _bmn("BMN_joint", seen, noise, search, logger, track_history)

@@ -44,6 +44,7 @@ from calibrain.solvers.evidence import (
     posterior_at,
 )
 from .newton import newton_search
+from .noise_prior import NoisePrior
 from calibrain.solvers.search import (
     NOISE_FLOOR,
     UPDATES,
@@ -67,6 +68,7 @@ class Noise(Generic[_V]):
     learned: bool = False  # Whether it is learned
     update: Callable | None = None  # … by which rule, where it is learned step by step
     damping: float = 1.0  # … and which share of each step is taken, in (0, 1]
+    prior: NoisePrior | None = None  # What else is known of it, where it is learned
 
 
 def check_one_noise(
@@ -274,9 +276,10 @@ def _fit(s: Setup, start: np.ndarray, noise: Noise[np.ndarray], search: Search) 
     if c is not None:
         start = start / c.share if c.n_components else np.zeros_like(start)
     find = partial(_descend, s, noise, search)
+    problem = with_prior(s.searched, noise, s)
     if search.start is not None or search.published or len(s.widths) < 2:
-        return find(s.searched, start, noise.variance)
-    return lowest_of_widths(find, s.searched, start, noise.variance, len(s.widths))
+        return find(problem, start, noise.variance)
+    return lowest_of_widths(find, problem, start, noise.variance, len(s.widths))
 
 
 def _descend(
@@ -294,10 +297,15 @@ def _descend(
     return find(problem, start, variance, rule, search.max_iter, search.tol, search.progress)
 
 
-def _at_all_samples(s: Setup, found: Evidence) -> Evidence:
-    "What the hyperparameters that were found say of the whole recording"
+def with_prior(problem: Problem, noise: Noise, s: Setup) -> Problem:
+    "What is searched, with the prior on its noise"
+    return problem if noise.prior is None else replace(problem, pull=noise.prior.pull(*s.y.shape))
+
+
+def _at_all_samples(s: Setup, found: Evidence, noise: Noise) -> Evidence:
+    "What the hyperparameters that were found say of the whole recording, and of it alone"
     if s.components is None:
-        return found
+        return found if noise.prior is None else evidence_at(s.problem, found.gamma, found.noise)
     return evidence_at(s.problem, found.gamma * s.components.share, found.noise)
 
 # %% ../../nbs/api/solvers/04_common.ipynb #9b2f1109
@@ -318,7 +326,7 @@ def solve(
         c = on_components(s.y, noise.variance, search.n_components, search.band)
         s = replace(s, components=c)
     fit = _fit(s, start, noise, search)
-    at = _at_all_samples(s, fit.evidence)
+    at = _at_all_samples(s, fit.evidence, noise)
     per_coeff = np.repeat(at.gamma, k)
     to_all = selection(np.flatnonzero(per_coeff), s.n_coeff)
     coefficients = posterior_at(s.problem.G, s.y, per_coeff, at.noise, to_all, k)
@@ -403,6 +411,7 @@ def warn_boundary(
     warn(
         f"{solver}: the learned noise variance ran to zero {where}. "
         "There the data do not tell noise from sources; "
-        "give a noise variance (from a baseline, say) or use fewer sources than sensors.",
+        "pass noise_prior=(variance, dof) or give a noise variance (from a baseline, say), "
+        "or use fewer sources than sensors.",
         NoiseBoundaryWarning,
     )

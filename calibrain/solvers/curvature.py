@@ -14,6 +14,7 @@ from scipy import linalg
 
 from ..core.units import coefficients_of
 from .evidence import Problem, add_to_diagonal, solve_lower
+from .noise_prior import NoisePull
 
 # %% ../../nbs/api/solvers/23_curvature.ipynb #f0e5ce7a
 @dataclass(frozen=True, eq=False)
@@ -25,6 +26,7 @@ class Subproblem:
     starts: np.ndarray  # First column of each variance, `(n,)`
     base: float  # 1 with given noise, 0 where the noise is among the columns
     constant: float  # What whitening adds to ℒ
+    pull: NoisePull | None = None  # What a prior on learned noise adds to it
 
     @cached_property
     def sizes(self) -> np.ndarray:
@@ -49,7 +51,7 @@ def subproblem(
     n_sensors = len(problem.Y)
     starts = np.append(starts, C.shape[1] + np.arange(n_sensors))
     C = np.asfortranarray(np.hstack([C, np.eye(n_sensors)]))
-    return Subproblem(C, problem.Y, starts, base=0.0, constant=0.0)
+    return Subproblem(C, problem.Y, starts, base=0.0, constant=0.0, pull=problem.pull)
 
 # %% ../../nbs/api/solvers/23_curvature.ipynb #0744b894
 @dataclass(frozen=True, eq=False)
@@ -116,12 +118,23 @@ def curvature_at(
     route = _in_columns if sub.base and 2 * n_columns < n_sensors else _in_sensors
     cost, E, F = route(sub, scaled)
     rows = _by_variance(sub, (2 * F - E) * E)
-    return Curvature(
+    found = Curvature(
         cost=float(cost + sub.constant),
         d=_by_variance(sub, E.diagonal()),
         q=_by_variance(sub, F.diagonal()),
         hessian=_by_variance(sub, rows.T),
     )
+    return found if sub.pull is None else _pulled(found, sub.pull, variances[-n_sensors:])
+
+
+def _pulled(at: Curvature, pull: NoisePull, noise: np.ndarray) -> Curvature:
+    "With what a prior adds; the noise stands last among the variances"
+    of_noise = np.zeros((2, len(at.d)))
+    of_noise[:, -len(noise) :] = noise * pull.d(noise), noise * pull.q(noise)
+    d, q = of_noise
+    bent = at.hessian.copy()
+    add_to_diagonal(bent, 2 * q - d)
+    return Curvature(at.cost + pull.cost(noise), at.d + d, at.q + q, bent)
 
 
 def _by_variance(sub: Subproblem, by_column: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ import numpy as np
 from scipy import linalg, sparse
 
 from ..posterior.gaussian import Posterior
+from .noise_prior import NoisePull
 
 # %% ../../nbs/api/solvers/01_evidence.ipynb #7f4d11e3
 @dataclass(frozen=True, eq=False)
@@ -22,6 +23,7 @@ class Problem:
     G: np.ndarray  # Leadfield of the coefficients, `(n_sensors, n_groups * n_orient)`
     Y: np.ndarray  # Root of the data covariance, YYᵀ = mean of yyᵀ over time, `(n_sensors, r)`
     n_orient: int = 1  # Coefficients in a group, which share one γ
+    pull: NoisePull | None = None  # What a prior on learned noise adds to ℒ
 
     @property
     def n_groups(self) -> int:
@@ -53,7 +55,7 @@ class Evidence:
 
     gamma: np.ndarray  # Prior variance of each group, `(n_groups,)`, nAm²
     noise: np.ndarray  # Noise variance of each sensor, `(n_sensors,)`
-    cost: float  # ℒ
+    cost: float  # ℒ, and what a prior on the noise adds to it
     q: np.ndarray  # What there is to explain, by group, `(n_groups,)`
     d: np.ndarray  # What could be explained, by group, `(n_groups,)`
     q_coeff: np.ndarray  # The same by coefficient, `(n_groups * n_orient,)`
@@ -149,6 +151,8 @@ def evidence_at(
     R = factor(problem.G, np.repeat(gamma, problem.n_orient), noise)
     whitened = solve_lower(R, problem.Y)  # R⁻¹Y
     cost = 2 * np.log(R.diagonal()).sum() + np.vdot(whitened, whitened)
+    if problem.pull is not None:
+        cost += problem.pull.cost(noise)
     q, d = _statistics(problem.G, R, solve_lower(R, whitened, trans=1))
     return Evidence(
         gamma, noise, float(cost), problem.by_group(q), problem.by_group(d), q_coeff=q, R=R

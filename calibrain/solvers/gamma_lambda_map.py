@@ -8,6 +8,7 @@ __all__ = ['gamma_lambda_map', 'gamma_lambda_map_sflex']
 # %% ../../nbs/api/solvers/06_gamma_lambda_map.ipynb #1d886741
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -30,8 +31,10 @@ from calibrain.solvers.common import (
     setup,
     solve,
     warn_boundary,
+    with_prior,
 )
 from .newton import certificate
+from .noise_prior import NoisePrior, check_noise_prior
 from .search import NOISE_FLOOR, NOISE_UPDATES
 from .widths import Patches
 
@@ -41,6 +44,8 @@ def _check_noise(
     learn: bool,
     update: int | str,
     damping: float,
+    prior: NoisePrior | tuple | None,
+    published: bool,
 ) -> Noise:
     "What a solver was told of the noise, with the start as it was given"
     learn = check_choice("learn_lambda", learn, {True: True, False: False})
@@ -55,26 +60,31 @@ def _check_noise(
         damping=check_number(
             "lambda_damping", damping, above=0, most=1, cure="1 takes the whole step"
         ),
+        prior=check_noise_prior(prior, learn, published),
     )
 
 
 def _by_sensor(s: Setup, noise: Noise) -> Noise[np.ndarray]:
     "The same with one variance for each sensor"
-    start = check_start("init_lambda", noise.variance, s.noise, s.n_sensors)
+    prior = noise.prior
+    start = noise.variance
+    if start is None and prior is not None:
+        start = prior.pull(*s.y.shape).variance
+    start = check_start("init_lambda", start, s.noise, s.n_sensors)
     if noise.learned:
         start = np.maximum(start, NOISE_FLOOR * (s.y**2).mean())
     elif start.min() <= 0:
         must = "> 0 where the noise is not learned"
         refuse(ValueError, "init_lambda", must, f"{start.min():g}")
-    return Noise(start, noise.learned, noise.update, noise.damping)
+    return replace(noise, variance=start)
 
 # %% ../../nbs/api/solvers/06_gamma_lambda_map.ipynb #9972008e
-def _certificate(found: Solved, learned: bool) -> float:
+def _certificate(found: Solved, noise: Noise) -> float:
     "The largest violation over every γ, and over every λ where it was learned"
     s, fit = found.setup, found.fit
     if found.of_noise is None:
-        return certificate(s.searched, fit.evidence, learned)
-    of_noise = certificate(s.problem, found.of_noise.evidence, learn=True)
+        return certificate(with_prior(s.searched, noise, s), fit.evidence, noise.learned)
+    of_noise = certificate(with_prior(s.problem, noise, s), found.of_noise.evidence, learn=True)
     return max(of_noise, certificate(s.searched, fit.evidence, learn=False))
 
 
@@ -93,6 +103,8 @@ def _result(
         lambda_mean=float(at.noise.mean()),
         posterior_cov_active=partial(active_cov, found.posterior, found.active_sources),
     )
+    if noise.prior is not None:
+        of_noise |= noise.prior.entries()
     lists = {}
     if track:
         lists = dict(
@@ -105,7 +117,7 @@ def _result(
         solver,
         of_noise | (entries or {}) | lists,
         logger,
-        kkt_violation=_certificate(found, noise.learned),
+        kkt_violation=_certificate(found, noise),
         noise_at_boundary=len(at_zero) > 0,
         fitted=np.count_nonzero(at.gamma) + noise.learned * len(at.noise),
         history=history if track else {},
@@ -136,11 +148,13 @@ def gamma_lambda_map(
     n_components: int | str | None = None,  # Find γ on few time components: "auto" or a number
     *,
     band: float | None = None,  # … chosen below this frequency of the sources, cycles per sample
+    noise_prior: NoisePrior | tuple | None = None,  # What a baseline says: variance and dof
 ) -> Result:  # Posterior, evidence and the familiar entries
     "Sparse sources with learned noise"
     logger = check_logger(logger, __name__)
-    noise = _check_noise(init_lambda, learn_lambda, update_mode_noise, lambda_damping)
     search = check_search(max_iter, tol, init_gamma, update_mode, rule, verbose, n_components, band)
+    how = (learn_lambda, update_mode_noise, lambda_damping, noise_prior, search.published)
+    noise = _check_noise(init_lambda, *how)
     s = setup(L, y, n_orient)
     found = solve(s, _by_sensor(s, noise), search)
     return _result(found, "gamma_lambda_map", noise, track_history, logger)
@@ -171,11 +185,13 @@ def gamma_lambda_map_sflex(
     n_components: int | str | None = None,  # Find γ on few time components: "auto" or a number
     *,
     band: float | None = None,  # … chosen below this frequency of the sources, cycles per sample
+    noise_prior: NoisePrior | tuple | None = None,  # What a baseline says: variance and dof
 ) -> Result:  # Posterior, evidence and the familiar entries
     "Sparse patches with learned noise"
     logger = check_logger(logger, __name__)
-    noise = _check_noise(init_lambda, learn_lambda, update_mode_noise, lambda_damping)
     search = check_search(max_iter, tol, init_gamma, update_mode, rule, verbose, n_components, band)
+    how = (learn_lambda, update_mode_noise, lambda_damping, noise_prior, search.published)
+    noise = _check_noise(init_lambda, *how)
     patches = Patches(src_coords, sigma, threshold_factor, normalize)
     s = setup(L, y, n_orient, patches)
     found = solve(s, _by_sensor(s, noise), search)

@@ -29,9 +29,8 @@ from calibrain.solvers.search import (
     Rule,
     convex,
     cut,
-    precision_diagonal,
+    noise_statistics,
     relative_change,
-    weighted_data,
 )
 
 # %% ../../nbs/api/solvers/03_newton.ipynb #0bb67f1d
@@ -41,7 +40,8 @@ def _bolder_noise(
     "The noise after an over-relaxed step, and after convex bounding"
     if not rule.learns_noise:
         return point.noise, point.noise
-    ratio = (weighted_data(problem, point) ** 2).sum(1) / precision_diagonal(point)
+    q, d = noise_statistics(problem, point)
+    ratio = q / d
     quick = np.maximum(point.noise * ratio**0.8, rule.noise_floor)
     safe = np.maximum(point.noise * ratio**0.5, rule.noise_floor)
     return quick, safe
@@ -264,8 +264,7 @@ def certificate(
     worst = kkt_violation(point).max()
     if not learn:
         return float(worst)
-    q = (weighted_data(problem, point) ** 2).sum(1)
-    d = precision_diagonal(point)
+    q, d = noise_statistics(problem, point)
     floor = NOISE_FLOOR * (problem.Y**2).sum() / len(problem.Y)
     rightly_at_its_floor = (point.noise <= 1.01 * floor) & (q <= d)
     of_noise = np.where(rightly_at_its_floor, 0, violation(point.noise, q, d))

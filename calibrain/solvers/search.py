@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['UPDATES', 'NOISE_UPDATES', 'NOISE_FLOOR', 'mackay', 'convex', 'em', 'published', 'precision_diagonal',
-           'weighted_data', 'noise_convex', 'noise_em', 'Rule', 'step', 'cut', 'relative_change', 'Course', 'Fit',
-           'minimise', 'warn_unconverged']
+           'weighted_data', 'noise_statistics', 'noise_convex', 'noise_em', 'Rule', 'step', 'cut', 'relative_change',
+           'Course', 'Fit', 'minimise', 'warn_unconverged']
 
 # %% ../../nbs/api/solvers/02_search.ipynb #44cc5285
 from collections.abc import Callable, Iterator
@@ -24,6 +24,7 @@ from calibrain.solvers.evidence import (
     solve_lower,
     source_covariance,
 )
+from .noise_prior import NoisePull
 
 # %% ../../nbs/api/solvers/02_search.ipynb #332f2b9e
 def mackay(
@@ -82,21 +83,37 @@ def weighted_data(
     "Data weighted by the inverse of the model covariance; its squares are the q of the noise"
     return solve_lower(point.R, solve_lower(point.R, problem.Y), trans=1)
 
+
+def noise_statistics(
+    problem: Problem,  # Leadfield and data
+    point: Evidence,  # A point and its statistics
+) -> tuple[np.ndarray, np.ndarray]:  # q and d of the noise, each `(n_sensors,)`
+    "What there is to explain by noise, and what it could explain; with those of a prior"
+    q = (weighted_data(problem, point) ** 2).sum(1)
+    d = precision_diagonal(point)
+    if problem.pull is None:
+        return q, d
+    return q + problem.pull.q(point.noise), d + problem.pull.d(point.noise)
+
 # %% ../../nbs/api/solvers/02_search.ipynb #0f02c042
 def noise_convex(
     residual: np.ndarray,  # What the mean leaves of the data, `(n_sensors, r)`
     point: Evidence,  # A point and its statistics
+    pull: NoisePull | None = None,  # What a prior adds to ℒ
 ) -> np.ndarray:  # New noise variance of each sensor, `(n_sensors,)`
     "Convex bounding for the noise"
-    return np.sqrt((residual**2).sum(1) / precision_diagonal(point))
+    power, d = (residual**2).sum(1), precision_diagonal(point)
+    return np.sqrt(power / d) if pull is None else pull.bounded(power, d)
 
 
 def noise_em(
     residual: np.ndarray,  # What the mean leaves of the data, `(n_sensors, r)`
     point: Evidence,  # A point and its statistics
+    pull: NoisePull | None = None,  # What a prior adds to ℒ
 ) -> np.ndarray:  # New noise variance of each sensor, `(n_sensors,)`
     "Expectation maximisation for the noise"
-    return (residual**2).sum(1) + point.noise - point.noise**2 * precision_diagonal(point)
+    power = (residual**2).sum(1) + point.noise - point.noise**2 * precision_diagonal(point)
+    return power if pull is None else pull.pooled(power)
 
 
 NOISE_UPDATES = {1: noise_em, 2: noise_convex, "em": noise_em, "convex": noise_convex}
@@ -123,11 +140,11 @@ class Rule:
 
 # %% ../../nbs/api/solvers/02_search.ipynb #47bccc38
 def _learned(
-    rule: Rule, update: Callable, residual: np.ndarray, point: Evidence
+    problem: Problem, rule: Rule, update: Callable, residual: np.ndarray, point: Evidence
 ) -> np.ndarray:  # Noise
     "The noise after one update, damped and kept above its floor"
     floor = np.minimum(rule.noise_floor, point.noise)
-    whole_step = np.maximum(update(residual, point), floor) - point.noise
+    whole_step = np.maximum(update(residual, point, problem.pull), floor) - point.noise
     return point.noise + rule.damping * whole_step
 
 
@@ -150,9 +167,10 @@ def _moves(
     weighted = weighted_data(problem, point)
     covariance = source_covariance(problem.G, np.repeat(gamma, problem.n_orient))
     explained = linalg.blas.dsymm(1.0, covariance, weighted, lower=1)  # Gμ, with μ = ΓGᵀW
-    yield gamma, _learned(rule, rule.noise, problem.Y - explained, point)
+    yield gamma, _learned(problem, rule, rule.noise, problem.Y - explained, point)
     residual = point.noise[:, None] * weighted
-    yield _kept(rule, convex(point)), _learned(rule, noise_convex, residual, point)
+    noise = _learned(problem, rule, noise_convex, residual, point)
+    yield _kept(rule, convex(point)), noise
 
 # %% ../../nbs/api/solvers/02_search.ipynb #d52b2c18
 def step(
@@ -210,11 +228,13 @@ def _readmit(problem: Problem, point: Evidence, tol: float) -> Evidence:
 
 
 def _noise_alone(problem: Problem, point: Evidence, rule: Rule) -> Evidence:
-    "Where no source is left the best noise is known: the power of the data"
+    "Where no source is left the best noise is known: the power of the data, and of the prior"
     if not rule.learns_noise or point.gamma.any():
         return point
-    power = (problem.Y**2).sum(1)
-    return evidence_at(problem, point.gamma, np.maximum(power, rule.noise_floor))
+    best = (problem.Y**2).sum(1)
+    if problem.pull is not None:
+        best = problem.pull.pooled(best)
+    return evidence_at(problem, point.gamma, np.maximum(best, rule.noise_floor))
 
 # %% ../../nbs/api/solvers/02_search.ipynb #9500ec3c
 def relative_change(

@@ -16,6 +16,7 @@ from ..posterior.result import Result, data_mark
 from .amplitudes import announces_units, check_amplitudes
 from .analytic import as_samples
 from .bind import Bound
+from .noise_prior import NoisePrior
 
 # %% ../../nbs/api/solvers/22_solve.ipynb #5e52b73a
 @dataclass(frozen=True, eq=False)
@@ -31,6 +32,7 @@ class MatchedRecording:
     time_cov: np.ndarray | None = None  # Correlation of the noise in time, `(n_times, n_times)`
     times: np.ndarray | None = None  # Times of the samples, s, `(n_times,)`
     mark: str = ""  # Mark of the data before they were whitened; "": they are the data themselves
+    noise_prior: NoisePrior | None = None  # What a baseline says of the whitened noise
 
     @property
     def n_times(self) -> int:
@@ -85,7 +87,7 @@ def solve_recording(
     w = recording.whitener
     if w is not None:
         bound = bound.with_white_noise(recording.noise_var)
-    bound = bound.with_time_cov(recording.time_cov)
+    bound = bound.with_time_cov(recording.time_cov).with_noise_prior(recording.noise_prior)
     result = bound(recording.leadfield, recording.data)
     if not isinstance(result, Result):
         return result

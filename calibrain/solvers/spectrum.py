@@ -17,6 +17,7 @@ from ..core.warnings import ConvergenceWarning, warn
 from ..head.prepared import Eigenbasis
 from ..posterior.gaussian import Posterior
 from .evidence import data_root
+from .noise_prior import NoisePull
 from .search import NOISE_FLOOR
 
 # %% ../../nbs/api/solvers/08_spectrum.ipynb #9ccfb392
@@ -153,8 +154,17 @@ def best_gamma(
     return np.column_stack([gamma, np.full(len(gamma), noise)]), m
 
 # %% ../../nbs/api/solvers/08_spectrum.ipynb #df1f918f
+def with_pull(
+    cost: float,  # ℒ
+    noise: float,  # λ, one for all sensors
+    pull: NoisePull | None,  # What a prior adds
+) -> float:  # Their sum
+    "The cost with a prior on the noise"
+    return cost if pull is None else cost + pull.cost(noise)
+
+
 def _profile(
-    e: Spectrum, rho: np.ndarray
+    e: Spectrum, rho: np.ndarray, pull: NoisePull | None = None
 ) -> tuple[np.ndarray, np.ndarray]:  # λ(ρ), and the slope of the profile cost
     noise_share = 1 / (rho[:, None] * e.d + 1)
     source_share = rho[:, None] * e.d * noise_share
@@ -167,28 +177,35 @@ def _profile(
     by_noise = noise_share - mean_noise_share[:, None]
     mostly_noise = (mean_source_share < mean_noise_share)[:, None]
     spread = np.where(mostly_noise, by_source, by_noise)
+    slope = (residual_power * spread).mean(1)
+    if pull is not None:
+        pooled = (noise + pull.weight * pull.variance.mean()) / (1 + pull.weight)
+        slope += mean_source_share * (pooled - noise)
+        noise = pooled
     scale = noise * mean_source_share * mean_noise_share
-    return noise, (residual_power * spread).mean(1) / scale
+    return noise, slope / scale
 
 # %% ../../nbs/api/solvers/08_spectrum.ipynb #a908b5fd
 def best_gamma_noise(
     e: Spectrum,  # Leadfield and recording
     tol: float = 1e-6,  # Tolerance
     max_iter: int = 1000,  # Steps at most
+    pull: NoisePull | None = None,  # What a prior on the noise adds to ℒ
 ) -> tuple[np.ndarray, Minimum]:  # Points tried, rows of (γ, λ), the optimum last; the minimum
-    "The γ and λ of highest evidence"
+    "The γ and λ of highest evidence, or where the cost with a prior on λ is lowest"
     if e.silent is not None:
         e = replace(e, d=e.d[~e.silent], s=e.s[~e.silent])
+        pull = None if pull is None else replace(pull, variance=pull.variance[~e.silent])
 
     def noise_at(t):
-        return _profile(e, np.exp(np.atleast_1d(t)))[0]
+        return _profile(e, np.exp(np.atleast_1d(t)), pull)[0]
 
     def cost(t):
         noise = noise_at(t)[0]
-        return e.cost(np.exp(t) * noise, noise)
+        return with_pull(e.cost(np.exp(t) * noise, noise), noise, pull)
 
     def slope(t):
-        return _profile(e, np.exp(t))[1]
+        return _profile(e, np.exp(t), pull)[1]
 
     low, high = _ratios(e)
     m = lowest(cost, slope, low, high, tol, max_iter)

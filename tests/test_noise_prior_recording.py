@@ -1,0 +1,142 @@
+"The baseline of a recording as a prior on its noise: automatic, said, and able to be left out."
+
+import mne
+import numpy as np
+import pytest
+from problems import close
+
+from calibrain import baseline_prior, calibrate, estimate_evoked
+from calibrain.core.warnings import PlausibilityWarning
+from calibrain.passport.runs import solve as runs_solve
+from calibrain.passport.scene import recording_scene
+from calibrain.recording.bound import bind_to_recording
+from calibrain.recording.methods import methods_paragraph
+
+N_SENSORS, N_SOURCES, NAVE = 32, 25, 10
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::calibrain.core.warnings.NoiseWarning",
+    "ignore::calibrain.core.warnings.ConvergenceWarning",
+)
+
+
+@pytest.fixture(scope="module")
+def recorded():
+    "A response of one source in white noise, with 60 samples before it"
+    rng = np.random.default_rng(2)
+    montage = mne.channels.make_standard_montage("biosemi32")
+    info = mne.create_info(montage.ch_names, 200.0, "eeg").set_montage(montage)
+    nn = rng.normal(size=(N_SOURCES, 3))
+    nn[:, 2] = abs(nn[:, 2])
+    nn /= np.linalg.norm(nn, axis=1, keepdims=True)
+    src = mne.setup_volume_source_space(
+        pos=dict(rr=nn * rng.uniform(0.02, 0.07, (N_SOURCES, 1)), nn=nn), verbose="ERROR"
+    )
+    sphere = mne.make_sphere_model((0, 0, 0), 0.095, verbose="ERROR")
+    fwd = mne.make_forward_solution(info, None, src, sphere, verbose="ERROR")
+    cov = mne.Covariance(np.full(N_SENSORS, 9e-12), info["ch_names"], [], [], 0)
+    x = np.zeros((3 * N_SOURCES, 120))
+    x[9:12, 60:] = 60e-9 * rng.normal(size=(3, 1)) * np.sin(np.arange(60) / 8)
+    noise = 3e-6 / np.sqrt(NAVE) * rng.normal(size=(N_SENSORS, 120))
+    data = fwd["sol"]["data"] @ x + noise
+    evoked = mne.EvokedArray(data, info, tmin=-0.3, nave=NAVE, verbose="ERROR")
+    evoked.set_eeg_reference("average", projection=True, verbose="ERROR")
+    return evoked, fwd, cov
+
+
+def solve(recorded, solver="BMN_joint", **more):
+    evoked, fwd, cov = recorded
+    said = dict(tmin=0.0, noise="learn", progress=False) | more
+    return estimate_evoked(evoked, fwd, cov, solver, **said)
+
+
+@pytest.mark.parametrize("solver", ["BMN_joint", "gamma_lambda_map", "gamma_lambda_map_sflex"])
+def test_the_baseline_is_the_prior(recorded, solver):
+    est = solve(recorded, solver)
+    assert est.settings["parameters"].count("noise_prior='baseline'") == 1
+    assert "and the baseline" in est.settings["noise"]
+    close(est.result["noise_prior_variance"], 1 / NAVE, 0.15, "power before the stimulus")
+    assert 40 < est.result["noise_prior_dof"] < 60
+    assert "degrees of freedom, against 60 samples" in methods_paragraph(est)
+
+    same = (est.result["noise_prior_variance"], est.result["noise_prior_dof"])
+    by_hand = solve(recorded, solver, solver_params=dict(noise_prior=same))
+    close(by_hand.result.mean, est.result.mean, 1e-12, "mean")
+
+
+def test_it_can_be_left_out(recorded):
+    without = solve(recorded, solver_params=dict(noise_prior=None))
+    assert "noise_prior_dof" not in without.result
+    assert without.settings["parameters"] == "noise_prior=None"
+    assert "baseline" not in without.settings["noise"]
+    evoked, fwd, cov = recorded
+    cut = evoked.copy().crop(0, None)
+    before = solve((cut, fwd, cov))
+    assert "parameters" not in before.settings and "noise_prior_dof" not in before.result
+    close(before.result.mean, without.result.mean, 1e-12, "mean")
+    with pytest.raises(ValueError, match="noise_prior in solver_params must be None or"):
+        solve((cut, fwd, cov), solver_params=dict(noise_prior="baseline"))
+
+
+def test_others_are_not_asked(recorded):
+    "Solvers that are told the noise, and those that learn it in a way of their own"
+    told = solve(recorded, "BMN", noise="given")
+    assert "noise_prior" not in str(told.settings)
+
+
+def test_conditions_together_have_one_prior(recorded):
+    evoked, fwd, cov = recorded
+    other = evoked.copy()
+    other.nave = 4 * NAVE
+    other._data = other._data / 2
+    pair = solve(([evoked, other], fwd, cov), "gamma_lambda_map", shared=True)
+    alone = solve(recorded, "gamma_lambda_map")
+    close(pair[0].result["noise_prior_dof"], 2 * alone.result["noise_prior_dof"], 1e-9, "dof")
+    powers = [e.result["noise_prior_variance"] for e in pair]
+    close(powers, [1.0 * alone.result["noise_prior_variance"], powers[0] / 4], 1e-9, "power")
+
+
+def test_epochs_have_each_their_own(recorded):
+    evoked, fwd, cov = recorded
+    rng = np.random.default_rng(0)
+    data = evoked.data + 3e-6 * rng.normal(size=(3, N_SENSORS, 120))
+    epochs = mne.EpochsArray(data, evoked.info, tmin=-0.3, verbose="ERROR")
+    epochs.set_eeg_reference("average", projection=True, verbose="ERROR")
+    each = [e.result["noise_prior_variance"] for e in solve((epochs, fwd, cov), average=False)]
+    assert len(set(each)) == 3 and np.all(np.abs(np.array(each) - 1.1) < 0.3)
+
+
+def test_passports_know_it(recorded):
+    evoked, fwd, cov = recorded
+    said = dict(n_train=10, n_test=2, levels=(0.5, 0.9), progress=False, seed=0)
+    passport = calibrate(fwd, cov, evoked, "BMN_joint", noise="learn", tmin=0.0, **said)
+    est = solve(recorded, calibration=passport)
+    assert est.calibration is not None
+    with pytest.raises(ValueError, match="noise_prior=None, got noise_prior='baseline'"):
+        solve(recorded, calibration=passport, solver_params=dict(noise_prior=None))
+
+
+def test_runs_of_a_passport_have_the_prior_of_their_own_baseline(recorded):
+    evoked, fwd, cov = recorded
+    scene = recording_scene(evoked, fwd, cov, tmin=0.0)
+    rng = np.random.default_rng(0)
+    before = rng.normal(size=(len(scene.leadfield.L), scene.n_before))
+    y = rng.normal(size=(len(before), scene.n_times))
+    bound = bind_to_recording("BMN_joint", dict(noise_prior="baseline"), "learn").told(3)
+    result = runs_solve(bound, y, scene, None, before)
+    close(result["noise_prior_variance"], baseline_prior(before).variance, 1e-12, "power")
+
+
+def test_noise_that_is_far_off_names_the_prior(recorded):
+    "A sparse, strong signal: without a prior one variance for all calls it noise"
+    evoked, fwd, cov = recorded
+    rng = np.random.default_rng(5)
+    strong = evoked.copy()
+    outlier = rng.normal(size=(N_SENSORS, 1)) * np.sin(np.arange(60) / 8)
+    strong._data[:, 60:] += 3e-5 * (outlier - outlier.mean(0))  # a field that no source has
+    with pytest.warns(PlausibilityWarning, match="noise_prior='baseline' in solver_params, or"):
+        solve((strong, fwd, cov), solver_params=dict(noise_prior=None))
+
+
+def test_short_baselines_say_nothing():
+    assert baseline_prior(np.ones((4, 1))) is None
+    assert baseline_prior(np.ones((4, 0))) is None
