@@ -10,7 +10,7 @@ __all__ = ['PUBLISHED', 'Noise', 'Patches', 'Search', 'check_search', 'start_sca
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from fastcore.basics import patch
@@ -37,7 +37,6 @@ from calibrain.solvers.evidence import (
     Problem,
     data_root,
     evidence_at,
-    kkt_violation,
     log_evidence,
     posterior_at,
 )
@@ -243,7 +242,7 @@ class Solved:
     @property
     def gamma_by_coeff(self) -> np.ndarray:
         "Prior variance of each coefficient, `(n_coeff,)`, nAm²"
-        return np.repeat(self.at.gamma, self.posterior.n_orient)
+        return np.repeat(self.at.gamma, self.setup.problem.n_orient)
 
     @property
     def fits(self) -> list[Fit]:
@@ -320,8 +319,7 @@ def result(
     )
     if components is not None:
         shared["n_components"] = components.n_components
-    violation = kkt_violation(fit.evidence).max()
-    fields = dict(kkt_violation=violation, history=fit.history) | more
+    fields: dict[str, Any] = dict(kkt_violation=fit.violation, history=fit.history) | more
     out = Result(
         solver=solver,
         posterior=self.posterior,

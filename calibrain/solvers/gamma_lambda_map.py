@@ -21,18 +21,19 @@ from .analytic import takes_complex
 from calibrain.solvers.common import (
     Noise,
     Patches,
-    Setup,
     Solved,
     basis_entries,
-    boundary,
     check_search,
-    check_start,
     setup,
     solve,
-    warn_boundary,
 )
-from .newton import certificate
-from .search import NOISE_FLOOR, NOISE_UPDATES
+from calibrain.solvers.learned_noise import (
+    noise_by_sensor,
+    noise_certificate,
+    noise_result,
+    where_at_zero,
+)
+from .search import NOISE_UPDATES
 
 # %% ../../nbs/api/solvers/06_gamma_lambda_map.ipynb #f4481668
 def _check_noise(
@@ -56,27 +57,7 @@ def _check_noise(
         ),
     )
 
-
-def _by_sensor(s: Setup, noise: Noise) -> Noise[np.ndarray]:
-    "The same with one variance for each sensor"
-    start = check_start("init_lambda", noise.variance, s.noise, s.n_sensors)
-    if noise.learned:
-        start = np.maximum(start, NOISE_FLOOR * (s.y**2).mean())
-    elif start.min() <= 0:
-        must = "> 0 where the noise is not learned"
-        refuse(ValueError, "init_lambda", must, f"{start.min():g}")
-    return Noise(start, noise.learned, noise.update, noise.damping)
-
 # %% ../../nbs/api/solvers/06_gamma_lambda_map.ipynb #9972008e
-def _certificate(found: Solved, learned: bool) -> float:
-    "The largest violation over every γ, and over every λ where it was learned"
-    s, fit = found.setup, found.fit
-    if found.of_noise is None:
-        return certificate(s.searched, fit.evidence, learned)
-    of_noise = certificate(s.problem, found.of_noise.evidence, learn=True)
-    return max(of_noise, certificate(s.searched, fit.evidence, learn=False))
-
-
 def _result(
     found: Solved,
     solver: str,
@@ -99,18 +80,11 @@ def _result(
             n_active_hist=history["n_active"].tolist(),
             lambda_mean_hist=history["noise_mean"].tolist(),
         )
-    at_zero = boundary(at.noise, found.setup.y) if noise.learned else np.empty(0)
-    out = found.result(
-        solver,
-        of_noise | (entries or {}) | lists,
-        logger,
-        kkt_violation=_certificate(found, noise.learned),
-        noise_at_boundary=len(at_zero) > 0,
-        history=history if track else {},
-    )
-    if len(at_zero):
-        warn_boundary(solver, f"at {len(at_zero)} of {len(at.noise)} sensors")
-    return out
+    entries = of_noise | (entries or {}) | lists
+    course = history if track else {}
+    violation = noise_certificate(found, noise)
+    at_zero = where_at_zero(found, noise)
+    return noise_result(found, solver, violation, at_zero, entries, logger, history=course)
 
 # %% ../../nbs/api/solvers/06_gamma_lambda_map.ipynb #0a5173dd
 @announce_units
@@ -140,7 +114,7 @@ def gamma_lambda_map(
     noise = _check_noise(init_lambda, learn_lambda, update_mode_noise, lambda_damping)
     search = check_search(max_iter, tol, init_gamma, update_mode, rule, verbose, n_components, band)
     s = setup(L, y, n_orient)
-    found = solve(s, _by_sensor(s, noise), search)
+    found = solve(s, noise_by_sensor(s, noise, "init_lambda"), search)
     return _result(found, "gamma_lambda_map", noise, track_history, logger)
 
 # %% ../../nbs/api/solvers/06_gamma_lambda_map.ipynb #46af4e02
@@ -176,7 +150,7 @@ def gamma_lambda_map_sflex(
     search = check_search(max_iter, tol, init_gamma, update_mode, rule, verbose, n_components, band)
     patches = Patches(src_coords, sigma, threshold_factor, normalize)
     s = setup(L, y, n_orient, patches)
-    found = solve(s, _by_sensor(s, noise), search)
+    found = solve(s, noise_by_sensor(s, noise, "init_lambda"), search)
     entries = basis_entries(found) | dict(
         B_operator=partial(expand, s.B, s.problem.n_orient),
         posterior_cov_active_coeff=partial(active_cov, found.coefficients, found.active),
