@@ -22,6 +22,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     ],
     "solvers.gamma_map": ["gamma_map", "gamma_map_sflex"],
     "solvers.gamma_lambda_map": ["gamma_lambda_map", "gamma_lambda_map_sflex"],
+    "solvers.champagne": ["champagne"],
     "solvers.bmn": ["BMN", "BMN_joint"],
     "solvers.minimum_norm": ["MNE", "dSPM", "sLORETA", "eLORETA"],
     "solvers.compare": ["compare"],

@@ -56,6 +56,7 @@ MAY_IMPORT["explorers"] = {*MAY_IMPORT} - {"cli", "published", "utils"}
 SOLVER_FAMILIES = {
     "solvers.gamma_map",
     "solvers.gamma_lambda_map",
+    "solvers.champagne",
     "solvers.bmn",
     "solvers.spike_slab",
 }

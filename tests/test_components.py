@@ -55,7 +55,8 @@ def with_noise(name, L, y, k, noise):
     if "learn_lambda" in takes:
         return solved(name, L, y, k, learn_lambda=False, init_lambda=noise)
     if "learn_noise" in takes:
-        return solved(name, L, y, k, learn_noise=False, noise_var=float(noise[0]))
+        said = noise if name == "champagne" else float(noise[0])
+        return solved(name, L, y, k, learn_noise=False, noise_var=said)
     return solved(name, L, y, k, float(noise[0]))
 
 

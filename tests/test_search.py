@@ -10,8 +10,8 @@ from routine import some
 from calibrain import gamma_lambda_map, gamma_map
 from calibrain.core.warnings import NoiseBoundaryWarning
 from calibrain.head.basis import sflex_basis, through_basis
-from calibrain.solvers.common import boundary
 from calibrain.solvers.evidence import Problem, data_root, evidence_at, violation
+from calibrain.solvers.learned_noise import boundary
 from calibrain.solvers.search import (
     NOISE_FLOOR,
     Rule,

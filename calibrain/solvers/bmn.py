@@ -28,13 +28,12 @@ from calibrain.solvers.common import (
     PUBLISHED,
     Noise,
     Search,
-    boundary,
     check_one_noise,
-    warn_boundary,
 )
 from .components import Components, check_compression, on_components
 from .compressed import check_components
 from .evidence import log_evidence, violation
+from .learned_noise import boundary, warn_boundary
 from .noise_prior import NoisePrior, NoisePull, check_noise_prior
 from calibrain.solvers.spectrum import (
     Minimum,

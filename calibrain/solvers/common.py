@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['PUBLISHED', 'Noise', 'check_one_noise', 'Search', 'check_search', 'start_scale', 'check_start', 'Setup', 'setup',
-           'Solved', 'solve', 'basis_entries', 'boundary', 'warn_boundary']
+           'Solved', 'solve', 'basis_entries']
 
 # %% ../../nbs/api/solvers/04_common.ipynb #70810c35
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from fastcore.basics import patch
@@ -25,7 +25,6 @@ from calibrain.core.checks import (
     check_recording,
     refuse,
 )
-from ..core.warnings import NoiseBoundaryWarning, warn
 from ..head.basis import check_widths, expand
 from ..head.leadfield import Leadfield
 from ..head.prepared import Prepared, prepare
@@ -39,7 +38,6 @@ from calibrain.solvers.evidence import (
     Problem,
     data_root,
     evidence_at,
-    kkt_violation,
     log_evidence,
     posterior_at,
 )
@@ -262,7 +260,7 @@ class Solved:
     @property
     def gamma_by_coeff(self) -> np.ndarray:
         "Prior variance of each coefficient, `(n_coeff,)`, nAm²"
-        return np.repeat(self.at.gamma, self.posterior.n_orient)
+        return np.repeat(self.at.gamma, self.setup.problem.n_orient)
 
     @property
     def fits(self) -> list[Fit]:
@@ -358,11 +356,12 @@ def result(
     )
     if components is not None:
         shared["n_components"] = components.n_components
-    violation = kkt_violation(fit.evidence).max()
-    fields = (
-        dict(kkt_violation=violation, history=fit.history, fitted=int(np.count_nonzero(at.gamma)))
-        | more
+    fields: dict[str, Any] = dict(
+        kkt_violation=fit.violation,
+        history=fit.history,
+        fitted=int(np.count_nonzero(at.gamma)),
     )
+    fields |= more
     out = Result(
         solver=solver,
         posterior=self.posterior,
@@ -390,28 +389,4 @@ def basis_entries(
         active_source_indices=found.active_sources,
         patch_centre=np.tile(np.arange(n_sources), len(widths)),
         patch_width=np.repeat(widths, n_sources),
-    )
-
-# %% ../../nbs/api/solvers/04_common.ipynb #6ad13efe
-def boundary(
-    noise: np.ndarray,  # Learned noise variances, `(n_sensors,)`
-    y: np.ndarray,  # Recording, `(n_sensors, n_times)`
-) -> np.ndarray:  # Indices of sensors whose noise ran to zero
-    "Sensors whose noise the data do not determine"
-    power = (y**2).mean(1)
-    as_good_as_zero = np.maximum(1e-6 * power, 1.01 * NOISE_FLOOR * power.mean())
-    return np.flatnonzero(noise <= as_good_as_zero)
-
-
-def warn_boundary(
-    solver: str,  # Name of the solver
-    where: str,  # What ran to zero
-) -> None:
-    "Say that a learned noise variance is no estimate"
-    warn(
-        f"{solver}: the learned noise variance ran to zero {where}. "
-        "There the data do not tell noise from sources; "
-        "pass noise_prior=(variance, dof) or give a noise variance (from a baseline, say), "
-        "or use fewer sources than sensors.",
-        NoiseBoundaryWarning,
     )

@@ -9,6 +9,7 @@ __all__ = ['Components', 'on_components', 'check_compression']
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import linalg
 
 from ..core.checks import refuse
 from .compressed import check_band, compress
@@ -25,15 +26,16 @@ class Components:
 
 def on_components(
     y: np.ndarray,  # Recording, `(n_sensors, n_times)`, µV or fT
-    noise: np.ndarray,  # Noise variance of each sensor, `(n_sensors,)`, µV² or fT²
+    noise: np.ndarray,  # Noise variance of each sensor, `(n_sensors,)`, or its covariance
     n_components: int | str,  # How many to keep; "auto": those above the noise
     band: float | None = None,  # Highest frequency of the sources, cycles per sample, if known
 ) -> Components:  # The recording on them
     "A recording on its leading time components, with each sensor weighed by its noise"
     n_sensors, n_times = y.shape
-    std = np.sqrt(noise)[:, None]
-    c = compress(y / std, 1.0, n_components, band=band)
-    columns = c.y * std if c.n_components else np.zeros((n_sensors, 1))
+    root = np.linalg.cholesky(noise if noise.ndim == 2 else np.diag(noise))
+    whitened = linalg.solve_triangular(root, y, lower=True)
+    c = compress(whitened, 1.0, n_components, band=band)
+    columns = root @ c.y if c.n_components else np.zeros((n_sensors, 1))
     return Components(columns, c.n_components, c.n_components / n_times)
 
 # %% ../../nbs/api/solvers/18_components.ipynb #db25070e

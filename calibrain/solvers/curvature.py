@@ -39,6 +39,7 @@ def subproblem(
     groups: np.ndarray,  # The groups to be kept, `(n_groups,)`
     noise: np.ndarray,  # Noise variance of each sensor, `(n_sensors,)`
     learn: bool,  # Whether the noise is learned
+    one_noise: bool = False,  # … as one variance that all sensors share
 ) -> Subproblem:  # Columns of the groups, and of the noise where it is learned
     "The problem of a few groups"
     k = problem.n_orient
@@ -49,7 +50,8 @@ def subproblem(
         C = np.asfortranarray(C / root)
         return Subproblem(C, problem.Y / root, starts, base=1.0, constant=np.log(noise).sum())
     n_sensors = len(problem.Y)
-    starts = np.append(starts, C.shape[1] + np.arange(n_sensors))
+    of_noise = np.arange(1 if one_noise else n_sensors)
+    starts = np.append(starts, C.shape[1] + of_noise)
     C = np.asfortranarray(np.hstack([C, np.eye(n_sensors)]))
     return Subproblem(C, problem.Y, starts, base=0.0, constant=0.0, pull=problem.pull)
 

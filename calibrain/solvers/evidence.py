@@ -111,15 +111,19 @@ def add_to_diagonal(
 def factor(
     G: np.ndarray,  # Leadfield of the coefficients, `(n_sensors, n_coeff)`
     gamma: np.ndarray,  # Prior variance of each coefficient, `(n_coeff,)`
-    noise: np.ndarray,  # Noise variance of each sensor, `(n_sensors,)`
+    noise: np.ndarray,  # Noise variance of each sensor, `(n_sensors,)`, or its covariance
 ) -> np.ndarray:  # R, lower triangular, RRᵀ = Λ + GΓGᵀ
     "Cholesky factor of the model covariance"
     Sigma = source_covariance(G, gamma)
-    add_to_diagonal(Sigma, noise)
+    if noise.ndim == 2:
+        Sigma += noise
+    else:
+        add_to_diagonal(Sigma, noise)
     try:
         return linalg.cholesky(Sigma, lower=True, overwrite_a=True, check_finite=False)
     except linalg.LinAlgError as e:
-        raise ValueError(_singular(noise.min(), Sigma.diagonal().max())) from e
+        of_sensor = noise.diagonal() if noise.ndim == 2 else noise
+        raise ValueError(_singular(of_sensor.min(), Sigma.diagonal().max())) from e
 
 
 def _singular(noise: float, largest: float) -> str:
@@ -212,7 +216,7 @@ def posterior_at(
     G: np.ndarray,  # Leadfield of the coefficients, `(n_sensors, n_coeff)`
     y: np.ndarray,  # Recording, `(n_sensors, n_times)`
     gamma: np.ndarray,  # Prior variance of each coefficient, `(n_coeff,)`, nAm²
-    noise: np.ndarray,  # Noise variance of each sensor, `(n_sensors,)`
+    noise: np.ndarray,  # Noise variance of each sensor, `(n_sensors,)`, or its covariance
     S: sparse.csr_array,  # From the *active* coefficients to sources, `(n_sources * n_orient, n_active)`
     n_orient: int = 1,  # Orientations of a source
 ) -> Posterior:  # The posterior of the sources

@@ -8,7 +8,6 @@ __all__ = ['gamma_lambda_map', 'gamma_lambda_map_sflex']
 # %% ../../nbs/api/solvers/06_gamma_lambda_map.ipynb #1d886741
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -22,20 +21,20 @@ from .amplitudes import announce_units
 from .analytic import takes_complex
 from calibrain.solvers.common import (
     Noise,
-    Setup,
     Solved,
     basis_entries,
-    boundary,
     check_search,
-    check_start,
     setup,
     solve,
-    warn_boundary,
-    with_prior,
 )
-from .newton import certificate
+from calibrain.solvers.learned_noise import (
+    noise_by_sensor,
+    noise_certificate,
+    noise_result,
+    where_at_zero,
+)
 from .noise_prior import NoisePrior, check_noise_prior
-from .search import NOISE_FLOOR, NOISE_UPDATES
+from .search import NOISE_UPDATES
 from .widths import Patches
 
 # %% ../../nbs/api/solvers/06_gamma_lambda_map.ipynb #f4481668
@@ -63,31 +62,7 @@ def _check_noise(
         prior=check_noise_prior(prior, learn, published),
     )
 
-
-def _by_sensor(s: Setup, noise: Noise) -> Noise[np.ndarray]:
-    "The same with one variance for each sensor"
-    prior = noise.prior
-    start = noise.variance
-    if start is None and prior is not None:
-        start = prior.pull(*s.y.shape).variance
-    start = check_start("init_lambda", start, s.noise, s.n_sensors)
-    if noise.learned:
-        start = np.maximum(start, NOISE_FLOOR * (s.y**2).mean())
-    elif start.min() <= 0:
-        must = "> 0 where the noise is not learned"
-        refuse(ValueError, "init_lambda", must, f"{start.min():g}")
-    return replace(noise, variance=start)
-
 # %% ../../nbs/api/solvers/06_gamma_lambda_map.ipynb #9972008e
-def _certificate(found: Solved, noise: Noise) -> float:
-    "The largest violation over every γ, and over every λ where it was learned"
-    s, fit = found.setup, found.fit
-    if found.of_noise is None:
-        return certificate(with_prior(s.searched, noise, s), fit.evidence, noise.learned)
-    of_noise = certificate(with_prior(s.problem, noise, s), found.of_noise.evidence, learn=True)
-    return max(of_noise, certificate(s.searched, fit.evidence, learn=False))
-
-
 def _result(
     found: Solved,
     solver: str,
@@ -112,19 +87,14 @@ def _result(
             n_active_hist=history["n_active"].tolist(),
             lambda_mean_hist=history["noise_mean"].tolist(),
         )
-    at_zero = boundary(at.noise, found.setup.y) if noise.learned else np.empty(0)
-    out = found.result(
-        solver,
-        of_noise | (entries or {}) | lists,
-        logger,
-        kkt_violation=_certificate(found, noise),
-        noise_at_boundary=len(at_zero) > 0,
-        fitted=np.count_nonzero(at.gamma) + noise.learned * len(at.noise),
+    entries = of_noise | (entries or {}) | lists
+    more = dict(
         history=history if track else {},
+        fitted=np.count_nonzero(at.gamma) + noise.learned * len(at.noise),
     )
-    if len(at_zero):
-        warn_boundary(solver, f"at {len(at_zero)} of {len(at.noise)} sensors")
-    return out
+    violation = noise_certificate(found, noise)
+    at_zero = where_at_zero(found, noise)
+    return noise_result(found, solver, violation, at_zero, entries, logger, **more)
 
 # %% ../../nbs/api/solvers/06_gamma_lambda_map.ipynb #0a5173dd
 @announce_units
@@ -156,7 +126,7 @@ def gamma_lambda_map(
     how = (learn_lambda, update_mode_noise, lambda_damping, noise_prior, search.published)
     noise = _check_noise(init_lambda, *how)
     s = setup(L, y, n_orient)
-    found = solve(s, _by_sensor(s, noise), search)
+    found = solve(s, noise_by_sensor(s, noise, "init_lambda"), search)
     return _result(found, "gamma_lambda_map", noise, track_history, logger)
 
 # %% ../../nbs/api/solvers/06_gamma_lambda_map.ipynb #46af4e02
@@ -194,7 +164,7 @@ def gamma_lambda_map_sflex(
     noise = _check_noise(init_lambda, *how)
     patches = Patches(src_coords, sigma, threshold_factor, normalize)
     s = setup(L, y, n_orient, patches)
-    found = solve(s, _by_sensor(s, noise), search)
+    found = solve(s, noise_by_sensor(s, noise, "init_lambda"), search)
     entries = basis_entries(found) | dict(
         B_operator=partial(expand, s.B, s.problem.n_orient),
         posterior_cov_active_coeff=partial(active_cov, found.coefficients, found.active),

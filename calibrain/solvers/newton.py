@@ -41,7 +41,7 @@ def _bolder_noise(
     if not rule.learns_noise:
         return point.noise, point.noise
     q, d = noise_statistics(problem, point)
-    ratio = q / d
+    ratio = np.full(len(q), q.sum() / d.sum()) if rule.one_noise else q / d
     quick = np.maximum(point.noise * ratio**0.8, rule.noise_floor)
     safe = np.maximum(point.noise * ratio**0.5, rule.noise_floor)
     return quick, safe
@@ -106,8 +106,9 @@ class Polish:
         return self.variances[: len(self.groups)]
 
     @property
-    def noise(self) -> np.ndarray:  # Empty where the noise is given
-        return self.variances[len(self.groups) :]
+    def noise(self) -> np.ndarray:  # By sensor; empty where the noise is given
+        noise = self.variances[len(self.groups) :]
+        return noise if len(noise) != 1 else np.full(len(self.sub.Y), noise)
 
     @property
     def free(self) -> np.ndarray:  # Which variances may move: not those held at their floor
@@ -185,12 +186,13 @@ def _start_polish(
     problem: Problem, groups: np.ndarray, gamma: np.ndarray, noise: np.ndarray, rule: Rule
 ) -> Polish:
     "The second phase at its start"
-    sub = subproblem(problem, groups, noise, rule.learns_noise)
+    sub = subproblem(problem, groups, noise, rule.learns_noise, rule.one_noise)
     variances = gamma
     floor = np.zeros(len(groups))
     if rule.learns_noise:
-        variances = np.append(gamma, noise)
-        floor = np.append(floor, np.full(len(noise), rule.noise_floor))
+        sought = noise[:1] if rule.one_noise else noise
+        variances = np.append(gamma, sought)
+        floor = np.append(floor, np.full(len(sought), rule.noise_floor))
     return Polish(sub, variances, floor, groups, curvature_at(sub, variances))
 
 
@@ -237,7 +239,7 @@ def _wanted_back(problem: Problem, full: Evidence, n_left: int, tol: float) -> n
 
 
 def _readmit(
-    problem: Problem, full: Evidence, groups: np.ndarray, learn: bool, tol: float
+    problem: Problem, full: Evidence, groups: np.ndarray, rule: Rule, tol: float
 ) -> tuple[np.ndarray, np.ndarray]:  # Groups, and their γ
     "Let dropped groups back in, with variances that are small enough to lower ℒ"
     back = _wanted_back(problem, full, len(groups), tol)
@@ -245,8 +247,9 @@ def _readmit(
     if not len(back):
         return groups, here
     groups = np.append(groups, back)
-    sub = subproblem(problem, groups, full.noise, learn)
-    noise = full.noise if learn else np.empty(0)
+    sub = subproblem(problem, groups, full.noise, rule.learns_noise, rule.one_noise)
+    noise = full.noise[:1] if rule.one_noise else full.noise
+    noise = noise if rule.learns_noise else np.empty(0)
     start = problem.n_orient * (full.q - full.d)[back] / full.d[back] ** 2
     for _ in range(40):
         if curvature_at(sub, np.concatenate([here, start, noise])).cost <= full.cost:
@@ -259,15 +262,20 @@ def certificate(
     problem: Problem,  # Leadfield and data
     point: Evidence,  # A point and its statistics, over all groups
     learn: bool,  # Whether the noise was learned
+    one_noise: bool = False,  # … as one variance that all sensors share
 ) -> float:  # 0 at an optimum
     "The largest violation of the optimality conditions, over every γ and, if learned, every λ"
     worst = kkt_violation(point).max()
     if not learn:
         return float(worst)
     q, d = noise_statistics(problem, point)
+    noise = point.noise
+    size = 1
+    if one_noise:
+        q, d, noise, size = q.sum(keepdims=True), d.sum(keepdims=True), noise[:1], len(noise)
     floor = NOISE_FLOOR * (problem.Y**2).sum() / len(problem.Y)
-    rightly_at_its_floor = (point.noise <= 1.01 * floor) & (q <= d)
-    of_noise = np.where(rightly_at_its_floor, 0, violation(point.noise, q, d))
+    rightly_at_its_floor = (noise <= 1.01 * floor) & (q <= d)
+    of_noise = np.where(rightly_at_its_floor, 0, violation(noise, q, d, size))
     return float(max(worst, of_noise.max()))
 
 # %% ../../nbs/api/solvers/03_newton.ipynb #2db606c8
@@ -303,14 +311,15 @@ def newton_search(
             break
         lowest = full.cost if is_fine else np.inf
         n_before = len(groups)
-        groups, gamma = _readmit(problem, full, groups, rule.learns_noise, tol)
+        groups, gamma = _readmit(problem, full, groups, rule, tol)
         none_came_back = len(groups) == n_before
         if none_came_back and is_fine:
             break
         outside = full.ratio[full.gamma == 0].max(initial=1) - 1
         within = finest if none_came_back else max(finest, min(within, 0.1 * outside))
     course.bar.close()
-    converged = certificate(problem, full, rule.learns_noise) <= tol
+    worst = certificate(problem, full, rule.learns_noise, rule.one_noise)
+    converged = worst <= tol
     change = course.last_change if course.n_steps else 0.0
     return Fit(full, course.n_steps, converged, change, course.history())
 

@@ -15,6 +15,7 @@ from fastcore.basics import patch
 
 from ..core.checks import check_choice, refuse
 from .bmn import BMN, BMN_joint
+from .champagne import champagne
 from .gamma_lambda_map import gamma_lambda_map, gamma_lambda_map_sflex
 from .gamma_map import gamma_map, gamma_map_sflex
 from .minimum_norm import MNE, dSPM, eLORETA, sLORETA
@@ -67,6 +68,7 @@ _package = (
     Solver(gamma_map_sflex, False, "sparse patches"),
     Solver(gamma_lambda_map, True, "sparse sources, noise of each sensor"),
     Solver(gamma_lambda_map_sflex, True, "sparse patches, noise of each sensor"),
+    Solver(champagne, True, "sparse sources with a variance or a covariance, noise of any form"),
     Solver(
         BMN,
         False,

@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['UPDATES', 'NOISE_UPDATES', 'NOISE_FLOOR', 'mackay', 'convex', 'em', 'published', 'precision_diagonal',
-           'weighted_data', 'noise_statistics', 'noise_convex', 'noise_em', 'Rule', 'step', 'cut', 'relative_change',
-           'Course', 'Fit', 'minimise', 'warn_unconverged']
+           'weighted_data', 'noise_statistics', 'noise_convex', 'noise_em', 'noise_one', 'Rule', 'step', 'cut',
+           'relative_change', 'Course', 'Fit', 'minimise', 'warn_unconverged']
 
 # %% ../../nbs/api/solvers/02_search.ipynb #44cc5285
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 from scipy import linalg
@@ -118,6 +119,15 @@ def noise_em(
 
 NOISE_UPDATES = {1: noise_em, 2: noise_convex, "em": noise_em, "convex": noise_convex}
 
+
+def noise_one(
+    residual: np.ndarray,  # What the mean leaves of the data, `(n_sensors, r)`
+    point: Evidence,  # A point and its statistics
+) -> np.ndarray:  # New noise variance, the same for each sensor, `(n_sensors,)`
+    "Convex bounding for one noise variance that all sensors share"
+    variance = np.sqrt((residual**2).sum() / precision_diagonal(point).sum())
+    return np.full(len(residual), variance)
+
 # %% ../../nbs/api/solvers/02_search.ipynb #52f2d817
 NOISE_FLOOR = 1e-10  # Learned noise stays above this, relative to the mean power of the data
 
@@ -138,13 +148,19 @@ class Rule:
         "Whether the noise is learned"
         return self.noise is not None
 
+    @property
+    def one_noise(self) -> bool:
+        "Whether it is one variance that all sensors share"
+        return self.noise is noise_one
+
 # %% ../../nbs/api/solvers/02_search.ipynb #47bccc38
 def _learned(
     problem: Problem, rule: Rule, update: Callable, residual: np.ndarray, point: Evidence
 ) -> np.ndarray:  # Noise
     "The noise after one update, damped and kept above its floor"
     floor = np.minimum(rule.noise_floor, point.noise)
-    whole_step = np.maximum(update(residual, point, problem.pull), floor) - point.noise
+    prior = () if problem.pull is None else (problem.pull,)
+    whole_step = np.maximum(update(residual, point, *prior), floor) - point.noise
     return point.noise + rule.damping * whole_step
 
 
@@ -169,7 +185,8 @@ def _moves(
     explained = linalg.blas.dsymm(1.0, covariance, weighted, lower=1)  # Gμ, with μ = ΓGᵀW
     yield gamma, _learned(problem, rule, rule.noise, problem.Y - explained, point)
     residual = point.noise[:, None] * weighted
-    noise = _learned(problem, rule, noise_convex, residual, point)
+    update = noise_one if rule.one_noise else noise_convex
+    noise = _learned(problem, rule, update, residual, point)
     yield _kept(rule, convex(point)), noise
 
 # %% ../../nbs/api/solvers/02_search.ipynb #d52b2c18
@@ -187,11 +204,14 @@ def step(
     return point  # nothing is left but rounding
 
 # %% ../../nbs/api/solvers/02_search.ipynb #b427ed8c
+_Point = TypeVar("_Point", bound=Evidence)
+
+
 def cut(
     problem: Problem,  # Leadfield and data
-    point: Evidence,  # A point of that problem
+    point: _Point,  # A point of that problem
     keep: np.ndarray,  # Which groups stay, `(n_groups,)`
-) -> tuple[Problem, Evidence]:  # The same, smaller
+) -> tuple[Problem, _Point]:  # The same, smaller
     "The problem and the point with some groups only"
     columns = np.repeat(keep, problem.n_orient)
     smaller = replace(problem, G=np.asfortranarray(problem.G[:, columns]))
@@ -234,6 +254,8 @@ def _noise_alone(problem: Problem, point: Evidence, rule: Rule) -> Evidence:
     best = (problem.Y**2).sum(1)
     if problem.pull is not None:
         best = problem.pull.pooled(best)
+    if rule.one_noise:
+        best = np.full(len(best), best.mean())
     return evidence_at(problem, point.gamma, np.maximum(best, rule.noise_floor))
 
 # %% ../../nbs/api/solvers/02_search.ipynb #9500ec3c
@@ -304,6 +326,11 @@ class Fit:
     change: float  # Its last relative change
     history: dict  # `cost` (with the start); by step `err_gamma`, `n_active`, `noise_mean`
 
+    @property
+    def violation(self) -> float:
+        "The largest violation of the optimality conditions over γ"
+        return float(kkt_violation(self.evidence).max())
+
 # %% ../../nbs/api/solvers/02_search.ipynb #2895b427
 def minimise(
     problem: Problem,  # Leadfield and data
@@ -353,7 +380,6 @@ def warn_unconverged(
     crawls: bool = False,  # Whether it was a fixed point that Newton's search could replace
 ) -> None:
     "Say by how much a solver missed its tolerance, and what helps"
-    violation = kkt_violation(fit.evidence).max()
     cure = "Raise max_iter or tol"
     if crawls:
         cure = (
@@ -363,7 +389,7 @@ def warn_unconverged(
     warn(
         f"{solver} stopped after max_iter={fit.n_iter} iterations: "
         f"γ still changes by {fit.change:.1e} relative, "
-        f"the largest KKT violation is {violation:.1e} (tol {tol:.0e}). "
+        f"the largest KKT violation is {fit.violation:.1e} (tol {tol:.0e}). "
         f"{cure}; the result is exact for the hyperparameters reached.",
         ConvergenceWarning,
     )
