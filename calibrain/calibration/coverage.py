@@ -63,10 +63,10 @@ def _count(d2: np.ndarray, rank: np.ndarray, far: np.ndarray) -> _Count:
         here = rank == r
         if not here.any():
             continue
-        ordered = np.sort(d2 if here.all() else d2[np.broadcast_to(here, d2.shape)], axis=None)
-        covered += np.searchsorted(ordered, far[r], side="right")
+        points = d2 if here.all() else d2[np.broadcast_to(here, d2.shape)]
+        covered += np.array([np.count_nonzero(points <= end) for end in far[r]])
         if r == 0:
-            idle = int(np.searchsorted(ordered, 0, side="right"))
+            idle = np.count_nonzero(points <= 0)
     return _Count(covered, d2.size, idle)
 
 # %% ../../nbs/api/calibration/02_coverage.ipynb #9bd49942
