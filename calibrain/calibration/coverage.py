@@ -66,7 +66,7 @@ def _count(d2: np.ndarray, rank: np.ndarray, far: np.ndarray) -> _Count:
         points = d2 if here.all() else d2[np.broadcast_to(here, d2.shape)]
         covered += np.array([np.count_nonzero(points <= end) for end in far[r]])
         if r == 0:
-            idle = np.count_nonzero(points <= 0)
+            idle = int(np.count_nonzero(points <= 0))
     return _Count(covered, d2.size, idle)
 
 # %% ../../nbs/api/calibration/02_coverage.ipynb #9bd49942
