@@ -70,7 +70,7 @@ class _Asked:
 
 
 def _ask(
-    noise_var: float | np.ndarray | None,
+    noise_var: float | None,
     learn_noise: str | bool,
     source_cov: str,
     search: Search,
@@ -82,9 +82,9 @@ def _ask(
     if form and noise_var is not None:
         must = "None where the noise is learned"
         refuse(ValueError, "noise_var", must, noise_var, "leave it out, or set learn_noise=False")
-    if not form and np.ndim(noise_var) == 0:
+    if not form:
         cure = "pass the noise variance in squared data units, or learn it: learn_noise='diagonal'"
-        check_number("noise_var", noise_var, above=0, cure=cure)
+        noise_var = check_number("noise_var", noise_var, above=0, cure=cure)
     asked = _Asked(Noise(noise_var, bool(form), update), form, source_cov, search)
     _check_mode(asked)
     return asked
@@ -252,16 +252,13 @@ def _find(s: Setup, noise: Noise[np.ndarray], asked: _Asked) -> tuple[Solved, fl
 def champagne(
     L: np.ndarray | Leadfield | Prepared,  # `(n_sensors, n_sources * n_orient)`, µV/nAm or fT/nAm
     y: np.ndarray,  # Recording, `(n_sensors, n_times)` or `(n_sensors,)`, µV or fT
-    noise_var: float
-    | np.ndarray
-    | None = None,  # Noise variance where it is given, µV² or fT²; or one by sensor
+    noise_var: float | None = None,  # Noise variance, µV² or fT², where it is not to be learned
     n_orient: int = 1,  # Orientations of a source: 1, 2 or 3; a `Leadfield` brings its own
     learn_noise: str | bool = "diagonal",  # "scalar", "diagonal", "full", or `False`: given
     source_cov: str = "scalar",  # "scalar", "diagonal" or "full": what is learned of a source
     max_iter: int = 300,  # Iterations at most
-    tol: float = 1e-6,  # Stop at this relative change of γ ("fast" and no covariance: at this KKT violation)
-    update_mode: int
-    | str = 2,  # 2 or "convex", or "fast" (recommended); 1, 3 where no covariance is learned
+    tol: float = 1e-6,  # Stop at this relative change ("fast" for numbers: at this KKT violation)
+    update_mode: int | str = 2,  # 2 or "convex", or "fast" (recommended); for numbers also 1 and 3
     init_gamma: np.ndarray | float | None = None,  # Start of γ, nAm²; or by source or coefficient
     logger: logging.Logger | None = None,  # Where to leave a line about the outcome
     verbose: bool = False,  # Whether to show a progress bar
