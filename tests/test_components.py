@@ -51,12 +51,13 @@ def solved(name, L, y, k=1, noise=LAMBDA, **params):
 
 def with_noise(name, L, y, k, noise):
     "The plain solver with this noise, one value by sensor, also where it could learn it"
+    if name == "champagne":  # which takes one value for all sensors
+        name = "gamma_lambda_map"
     takes = SOLVERS[name].takes()
     if "learn_lambda" in takes:
         return solved(name, L, y, k, learn_lambda=False, init_lambda=noise)
     if "learn_noise" in takes:
-        said = noise if name == "champagne" else float(noise[0])
-        return solved(name, L, y, k, learn_noise=False, noise_var=said)
+        return solved(name, L, y, k, learn_noise=False, noise_var=float(noise[0]))
     return solved(name, L, y, k, float(noise[0]))
 
 

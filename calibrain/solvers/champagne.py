@@ -27,6 +27,7 @@ from calibrain.solvers.common import (
     Search,
     Setup,
     Solved,
+    boundary,
     check_search,
     check_start,
     setup,
@@ -70,7 +71,7 @@ class _Asked:
 
 
 def _ask(
-    noise_var: float | np.ndarray | None,
+    noise_var: float | None,
     learn_noise: str | bool,
     source_cov: str,
     search: Search,
@@ -82,9 +83,9 @@ def _ask(
     if form and noise_var is not None:
         must = "None where the noise is learned"
         refuse(ValueError, "noise_var", must, noise_var, "leave it out, or set learn_noise=False")
-    if not form and np.ndim(noise_var) == 0:
+    if not form:
         cure = "pass the noise variance in squared data units, or learn it: learn_noise='diagonal'"
-        check_number("noise_var", noise_var, above=0, cure=cure)
+        noise_var = check_number("noise_var", noise_var, above=0, cure=cure)
     asked = _Asked(Noise(noise_var, bool(form), update), form, source_cov, search)
     _check_mode(asked)
     return asked
@@ -126,6 +127,7 @@ class _BlockSolved(Solved):
 
     fit: BlockFit
     at: BlockEvidence
+    start_noise: np.ndarray | None = None  # Where learning the noise started, `(n_sensors,)`
 
     @property
     def gamma_by_coeff(self) -> np.ndarray:
@@ -199,13 +201,17 @@ def _solve_blocks(s: Setup, noise: Noise[np.ndarray], asked: _Asked, k: int) -> 
     posterior = block_posterior(s.problem.G, s.y, at.prior, noise_cov, k)
     active = np.flatnonzero(at.gamma)
     not_crawling = replace(search, update=None)
-    return _BlockSolved(s, not_crawling, fit, at, posterior, posterior, active, of_noise)
+    return _BlockSolved(s, not_crawling, fit, at, posterior, posterior, active, of_noise, start)
 
 
-def _directions_at_zero(at: BlockEvidence) -> str:
-    "In which share of its directions a noise covariance ran to zero, in words"
-    n = (noise_axes(at).size <= 1e-6).sum()
-    return f"in {n} of {len(at.R)} directions" if n else ""
+def _full_at_zero(found: _BlockSolved) -> str:
+    "Where a noise covariance, or the variances that it started from, ran to zero, in words"
+    n_start = len(boundary(found.start_noise, found.setup.y))
+    n_left = (noise_axes(found.at).size <= 1e-6).sum()
+    n_sensors = found.setup.n_sensors
+    if n_start:
+        return f"at {n_start} of {n_sensors} sensors, where the search for a covariance starts"
+    return f"in {n_left} of {n_sensors} directions" if n_left else ""
 
 # %% ../../nbs/api/solvers/28_champagne.ipynb #8f68b81a
 def _prior_of(posterior: Posterior) -> np.ndarray:  # `(n_sources, n_orient, n_orient)`, nAm²
@@ -253,7 +259,7 @@ def _find(s: Setup, noise: Noise[np.ndarray], asked: _Asked) -> tuple[Solved, fl
         return found, noise_certificate(found, noise), where_at_zero(found, noise)
     blocks = _solve_blocks(s, noise, asked, k)
     full = asked.form == "full"
-    where = _directions_at_zero(blocks.at) if full else where_at_zero(blocks, noise)
+    where = _full_at_zero(blocks) if full else where_at_zero(blocks, noise)
     return blocks, blocks.violation, where
 
 # %% ../../nbs/api/solvers/28_champagne.ipynb #b373d2af
@@ -262,16 +268,13 @@ def _find(s: Setup, noise: Noise[np.ndarray], asked: _Asked) -> tuple[Solved, fl
 def champagne(
     L: np.ndarray | Leadfield | Prepared,  # `(n_sensors, n_sources * n_orient)`, µV/nAm or fT/nAm
     y: np.ndarray,  # Recording, `(n_sensors, n_times)` or `(n_sensors,)`, µV or fT
-    noise_var: float
-    | np.ndarray
-    | None = None,  # Noise variance where it is given, µV² or fT²; or one by sensor
+    noise_var: float | None = None,  # Noise variance, µV² or fT², where it is not to be learned
     n_orient: int = 1,  # Orientations of a source: 1, 2 or 3; a `Leadfield` brings its own
     learn_noise: str | bool = "diagonal",  # "scalar", "diagonal", "full", or `False`: given
     source_cov: str = "scalar",  # "scalar", "diagonal" or "full": what is learned of a source
     max_iter: int = 300,  # Iterations at most
-    tol: float = 1e-6,  # Stop at this relative change of γ ("fast" and no covariance: at this KKT violation)
-    update_mode: int
-    | str = 2,  # 2 or "convex", or "fast" (recommended); 1, 3 where no covariance is learned
+    tol: float = 1e-6,  # Stop at this relative change ("fast" for numbers: at this KKT violation)
+    update_mode: int | str = 2,  # 2 or "convex", or "fast" (recommended); for numbers also 1 and 3
     init_gamma: np.ndarray | float | None = None,  # Start of γ, nAm²; or by source or coefficient
     logger: logging.Logger | None = None,  # Where to leave a line about the outcome
     verbose: bool = False,  # Whether to show a progress bar
