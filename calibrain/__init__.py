@@ -23,6 +23,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "solvers.gamma_map": ["gamma_map", "gamma_map_sflex"],
     "solvers.gamma_lambda_map": ["gamma_lambda_map", "gamma_lambda_map_sflex"],
     "solvers.bmn": ["BMN", "BMN_joint"],
+    "solvers.reml": ["reml"],
     "solvers.spike_slab": ["spike_slab"],
     "estimator": ["SourceEstimator"],
     "core.threads": ["blas_threads"],
