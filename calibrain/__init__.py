@@ -27,6 +27,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "solvers.minimum_norm": ["MNE", "dSPM", "sLORETA", "eLORETA"],
     "solvers.compare": ["compare"],
     "solvers.average": ["model_average"],
+    "solvers.reml": ["reml"],
     "solvers.spike_slab": ["spike_slab"],
     "solvers.noise_prior": ["NoisePrior", "baseline_prior"],
     "solvers.left_out_sensors": ["sensor_group_scores"],

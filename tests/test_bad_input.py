@@ -139,6 +139,8 @@ def cases():
         for kwargs, error, words in COMMON + [c for c in SOME if set(c[0]) <= set(s.takes())]:
             if s.learns_noise and "noise_var" in kwargs:
                 kwargs = kwargs | dict(learn_noise=False)
+            if "components" in s.takes() and {"src_coords", "sigma"} & set(kwargs):
+                kwargs = kwargs | dict(components="msp")  # what positions and widths are for
             yield pytest.param(
                 s, kwargs, error, words, id=f"{s.name}-{'-'.join(kwargs)}-{words[:24]}"
             )

@@ -172,7 +172,7 @@ def dense_prior(est, L, depth, coords):
     if "sflex" in est.result.solver:
         B = sflex_basis(coords).toarray()
     S = np.kron(w[:, None] * B, np.eye(k))
-    if est.result.solver == "eLORETA":
+    if est.result.solver in ("eLORETA", "reml"):
         S = S @ est.result["B_operator"].toarray()
     return TO_SI**2 * (S * dense_gamma(est)) @ S.T
 

@@ -106,7 +106,11 @@ def prepare(
 
 # %% ../../nbs/api/head/06_prepared.ipynb #992d97d7
 @patch
-def _cached(self: Prepared, key: tuple, compute: Callable) -> Any:
+def cached(
+    self: Prepared,
+    key: tuple,  # All that it depends on besides the leadfield
+    compute: Callable,  # What makes it, of no arguments
+) -> Any:  # What was made now or before
     "What is kept under a key, computed now if it was not before"
     if key not in self._cache:
         self._cache[key] = compute()
@@ -132,7 +136,7 @@ def columns(
     self: Prepared,
 ) -> np.ndarray:  # `(n_sensors, n_sources * n_orient)`, columns contiguous
     "The leadfield as the gamma solvers see it without a basis"
-    return self._cached(("columns",), lambda: np.asfortranarray(self.L, dtype=self.dtype))
+    return self.cached(("columns",), lambda: np.asfortranarray(self.L, dtype=self.dtype))
 
 # %% ../../nbs/api/head/06_prepared.ipynb #10b6e4ba
 @patch
@@ -151,7 +155,7 @@ def patches(
         G = through_basis(self.L, B, self.n_orient)
         return B, G.astype(self.dtype, copy=False)
 
-    return self._cached(("patches", coords.tobytes(), *sorted(shape.items())), compute)
+    return self.cached(("patches", coords.tobytes(), *sorted(shape.items())), compute)
 
 # %% ../../nbs/api/head/06_prepared.ipynb #80c1cb45
 @dataclass(frozen=True, eq=False)
@@ -190,4 +194,4 @@ def eigenbasis(
             G = self.L
         return eigenbasis_of(S, G)
 
-    return self._cached(("eigenbasis", normalization), compute)
+    return self.cached(("eigenbasis", normalization), compute)

@@ -19,6 +19,7 @@ from .champagne import champagne
 from .gamma_lambda_map import gamma_lambda_map, gamma_lambda_map_sflex
 from .gamma_map import gamma_map, gamma_map_sflex
 from .minimum_norm import MNE, dSPM, eLORETA, sLORETA
+from .reml import reml
 from .spike_slab import spike_slab
 
 # %% ../../nbs/api/solvers/20_registry.ipynb #07adcd94
@@ -94,6 +95,7 @@ _package = (
         sparse=False,
         own_depth=True,
     ),
+    Solver(reml, True, "covariance components, one noise variance", sparse=False),
 )
 _solvers = {s.name: s for s in _package}
 SOLVERS = MappingProxyType(_solvers)  # Name → `Solver`
