@@ -25,6 +25,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "solvers.bmn": ["BMN", "BMN_joint"],
     "solvers.spike_slab": ["spike_slab"],
     "solvers.noise_prior": ["NoisePrior", "baseline_prior"],
+    "solvers.cross_validated_noise": ["cross_validate_noise"],
     "solvers.left_out_sensors": ["sensor_group_scores"],
     "estimator": ["SourceEstimator"],
     "core.threads": ["blas_threads"],
