@@ -30,6 +30,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "estimator": ["SourceEstimator"],
     "core.threads": ["blas_threads"],
     "head.leadfield": ["Leadfield"],
+    "head.ar": ["fit_ar"],
     "head.template": ["template_leadfield"],
     "head.parcellation": ["template_labels"],
     "recording.estimate": ["EvokedPosterior", "estimate_evoked"],
