@@ -6,10 +6,14 @@ from problems import close
 from scipy import sparse
 from scipy.stats import multivariate_normal
 
-from calibrain import BMN, sensor_group_scores
+from calibrain import BMN, cross_validate_noise, sensor_group_scores
+from calibrain.core.warnings import ConvergenceWarning, NoiseBoundaryWarning
+from calibrain.posterior.mixture import Mixture, State
 from calibrain.posterior.result import Result
 from calibrain.solvers.bind import bind
+from calibrain.solvers.cross_validated_noise import sensor_folds
 from calibrain.solvers.evidence import posterior_at
+from calibrain.solvers.left_out_sensors import log_predictive
 from calibrain.solvers.registry import SAMPLERS, SOLVERS
 
 M, N, T = 8, 20, 6
@@ -98,3 +102,137 @@ def test_units_change_the_density_by_their_logarithm():
     one = sensor_group_scores(bind(BMN), L, y, C, [[1, 4]])
     other = sensor_group_scores(bind(BMN), 10 * L, 10 * y, 100 * C, [[1, 4]])
     close(one - other, np.full((1, T), 2 * np.log(10)), 1e-6, "log 10 a sensor")
+
+
+def test_a_mixture_predicts_a_mixture():
+    rng = np.random.default_rng(8)
+    H, y = rng.normal(size=(3, 4)), rng.normal(size=(3, 5))
+    root = rng.normal(size=(2, 2))
+    states = (
+        State(np.array([0, 3]), rng.normal(size=(2, 5)), root @ root.T),
+        State(np.empty(0, int), np.empty((0, 5)), np.empty((0, 0))),
+    )
+    posterior = Mixture(states, np.array([0.3, 0.7]), n_sources=4, n_orient=1, n_times=5)
+    on = H[:, [0, 3]]
+    said = []
+    for t in range(5):
+        first = multivariate_normal(
+            on @ states[0].mean[:, t], on @ states[0].cov @ on.T + np.eye(3)
+        )
+        off = multivariate_normal(np.zeros(3), np.eye(3))
+        said.append(np.log(0.3 * first.pdf(y[:, t]) + 0.7 * off.pdf(y[:, t])))
+    close(log_predictive(posterior, H, y), said, 1e-9, "density")
+
+
+# ---- the choice of a noise variance
+
+
+@pytest.mark.parametrize("with_cov", [False, True])
+def test_each_score_is_a_conditional_density(with_cov):
+    L, y, C = problem(9)
+    grid = np.array([0.3, 1.0, 4.0])
+    shape = C if with_cov else np.eye(M)
+    found = cross_validate_noise(
+        told_gamma, L, y, grid, 3, noise_cov=C if with_cov else None, progress=False
+    )
+    for i, noise_var in enumerate(grid):
+        S = 2 * L @ L.T + noise_var * shape
+        for j, fold in enumerate(found.folds):
+            close(found.scores[i, j], conditional(S, y, fold).mean() / len(fold), 1e-8, "score")
+    sizes = np.array([len(fold) for fold in found.folds])
+    close(found.mean, found.scores @ sizes / M, 1e-12, "mean over all values left out")
+    assert found.noise_var == grid[found.mean.argmax()] and found.below.min() == 0
+
+
+@pytest.mark.parametrize("seed", [None, 0])
+def test_every_sensor_is_left_out_once(seed):
+    L = np.random.default_rng(0).normal(size=(11, 30))
+    folds = sensor_folds(L, 4, seed)
+    assert sorted(np.concatenate(folds).tolist()) == list(range(11))
+    assert {len(fold) for fold in folds} == {2, 3}
+    assert all((a == b).all() for a, b in zip(folds, sensor_folds(L, 4, seed)))
+
+
+def test_folds_are_spread_over_the_head():
+    "Sensors on a sphere: each has its nearest neighbour in another fold, by far more than by chance"
+    rng = np.random.default_rng(1)
+    at = rng.normal(size=(64, 3))
+    at /= np.linalg.norm(at, axis=1, keepdims=True)
+    sources = 0.6 * rng.normal(size=(200, 3)) / np.sqrt(3)
+    L = 1 / np.linalg.norm(at[:, None] - sources, axis=2) ** 2
+    distance = np.linalg.norm(at[:, None] - at, axis=2) + 9 * np.eye(64)
+    nearest = distance.argmin(axis=1)
+
+    def together(folds):
+        fold_of = np.empty(64, int)
+        for i, fold in enumerate(folds):
+            fold_of[fold] = i
+        return (fold_of == fold_of[nearest]).mean()
+
+    by_chance = np.mean([together(sensor_folds(L, 5, seed)) for seed in range(20)])
+    assert together(sensor_folds(L, 5)) < 0.6 * by_chance
+
+
+@pytest.mark.parametrize("name", ["BMN", "gamma_map", "MNE"])
+@pytest.mark.filterwarnings("ignore::calibrain.core.warnings.ConvergenceWarning")
+def test_the_true_noise_is_found(name):
+    rng = np.random.default_rng(2)
+    L = rng.normal(size=(24, 50)) * np.geomspace(1, 0.05, 50)
+    x = np.zeros((50, 60))
+    x[[2, 9, 14]] = 3 * rng.normal(size=(3, 60))
+    y = L @ x + rng.normal(size=(24, 60))
+    params = dict(update_mode="fast") if name == "gamma_map" else {}
+    grid = np.geomspace(0.1, 10, 9)
+    found = cross_validate_noise(name, L, y, grid, 4, solver_params=params, progress=False)
+    assert 0.5 < found.noise_var < 2
+    in_other_units = cross_validate_noise(
+        name, 10 * L, 10 * y, 100 * grid, 4, solver_params=params, progress=False
+    )
+    close(in_other_units.mean, found.mean - np.log(10), 1e-5, "log 10 a value")
+
+
+def test_a_reference_of_data_and_leadfield_is_seen():
+    L, y, _ = problem(10)
+    P = np.eye(M) - 1 / M
+    said = dict(noise_vars=[0.5, 1, 2], n_folds=3, progress=False)
+    of_itself = cross_validate_noise(told_gamma, P @ L, P @ y, **said)
+    told = cross_validate_noise(told_gamma, P @ L, P @ y, noise_cov=P, **said)
+    close(of_itself.scores, told.scores, 1e-12, "score")
+    assert of_itself.unit == "squared data units" and told.unit == "of noise_cov"
+
+
+def test_warnings_of_many_runs_are_said_once():
+    L, y, _ = problem(11)
+    with pytest.warns(ConvergenceWarning, match=r"in \d+ of 9 runs: gamma_map") as caught:
+        cross_validate_noise(
+            *("gamma_map", L, y, [0.5, 1, 2], 3), solver_params=dict(max_iter=2), progress=False
+        )
+    assert sum(w.category is ConvergenceWarning for w in caught) == 1
+
+
+@pytest.mark.parametrize(
+    "change, error, says",
+    [
+        (dict(noise_vars=[]), ValueError, "noise_vars must be"),
+        (dict(noise_vars=[0.0, 1.0]), ValueError, "noise_vars must be > 0"),
+        (dict(noise_vars=[2.0, 2.0]), ValueError, "two values at least"),
+        (dict(n_folds=M + 1), ValueError, "n_folds must be"),
+        (dict(n_folds=1), ValueError, "n_folds must be"),
+        (dict(solver="BMN_joint"), ValueError, "which learns it"),
+        (dict(solver="gamma_lambda_map"), ValueError, "which learns it"),
+        (dict(noise_cov=np.eye(3)), ValueError, "noise_cov must be"),
+        (dict(noise_cov=dict(names=["a"], data=[1.0])), TypeError, "L must be a Leadfield"),
+    ],
+)
+def test_refused(change, error, says):
+    L, y, _ = problem(0)
+    with pytest.raises(error, match=says):
+        cross_validate_noise(**dict(solver="BMN", L=L, y=y) | change)
+
+
+def test_the_end_of_the_grid_is_said():
+    L, y, _ = problem(12)
+    for grid, side in (([50.0, 100.0], "smaller"), ([1e-6, 1e-5], "larger")):
+        with pytest.warns(NoiseBoundaryWarning, match=f"Pass noise_vars with {side} values"):
+            found = cross_validate_noise("BMN", L, y, grid, progress=False)
+        assert found.at_boundary and "at the end" in found._repr_html_()

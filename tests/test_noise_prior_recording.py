@@ -1,16 +1,21 @@
 "The baseline of a recording as a prior on its noise: automatic, said, and able to be left out."
 
+import warnings
+
 import mne
 import numpy as np
 import pytest
 from problems import close
 
 from calibrain import baseline_prior, calibrate, estimate_evoked
-from calibrain.core.warnings import PlausibilityWarning
+from calibrain.core.warnings import NoiseWarning, PlausibilityWarning
 from calibrain.passport.runs import solve as runs_solve
 from calibrain.passport.scene import recording_scene
 from calibrain.recording.bound import bind_to_recording
+from calibrain.recording.input import baseline_samples
 from calibrain.recording.methods import methods_paragraph
+from calibrain.recording.time import ar_correlation
+from calibrain.simulation.noise import TimeModel
 
 N_SENSORS, N_SOURCES, NAVE = 32, 25, 10
 pytestmark = pytest.mark.filterwarnings(
@@ -140,3 +145,64 @@ def test_noise_that_is_far_off_names_the_prior(recorded):
 def test_short_baselines_say_nothing():
     assert baseline_prior(np.ones((4, 1))) is None
     assert baseline_prior(np.ones((4, 0))) is None
+
+
+# ---- noise that goes on in time
+
+
+@pytest.fixture(scope="module")
+def slow(recorded):
+    "The same, with noise of which each sample is like the one before"
+    evoked, fwd, cov = recorded
+    noise = TimeModel([0.97]).draw(N_SENSORS, 120, 3) * 3e-6 / np.sqrt(NAVE)
+    noise[:, 60:] += 4 * (evoked.data[:, 60:] - evoked.data[:, 60:].mean(1, keepdims=True))
+    e = mne.EvokedArray(noise, evoked.info, tmin=-0.3, nave=NAVE, verbose="ERROR")
+    return e.set_eeg_reference("average", projection=True, verbose="ERROR"), fwd, cov
+
+
+def test_samples_that_are_not_independent_are_said(slow, recorded):
+    with pytest.warns(NoiseWarning, match="counts each of 60 samples as independent"):
+        solve(slow, "gamma_map", noise="given")
+    for more in (dict(n_components="auto"), {}):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            which = slow if more else recorded
+            solve(which, "gamma_map", noise="given", solver_params=more)
+        assert not any("as independent" in str(w.message) for w in caught)
+
+
+def test_a_sampler_may_be_told_an_autoregression(slow):
+    few = dict(n_sweeps=16, n_burn=4, n_chains=2, patches=None)
+    lags = solve(slow, "spike_slab", noise="given", solver_params=few)
+    ar = solve(slow, "spike_slab", noise="given", solver_params=few | dict(time_cov="ar"))
+    assert "time_cov='ar'" in ar.settings["parameters"]
+    assert "time_cov" not in lags.settings["parameters"]
+
+    evoked = slow[0]
+    head = recording_scene(*slow, tmin=0.0).head
+    before = np.sqrt(NAVE) * baseline_samples(evoked, head.whiten(evoked))
+    R = ar_correlation([before], 60)
+    by_hand = solve(slow, "spike_slab", noise="given", solver_params=few | dict(time_cov=R))
+    close(ar.result.mean, by_hand.result.mean, 1e-12, "mean")
+    assert np.abs(ar.result.mean - lags.result.mean).max() > 0
+
+    cut = slow[0].copy().crop(0, None), *slow[1:]
+    with pytest.raises(ValueError, match="time_cov in solver_params must be a matrix or None"):
+        solve(cut, "spike_slab", noise="given", solver_params=few | dict(time_cov="ar"))
+    with pytest.raises(ValueError, match="must be one of 'lags', 'ar', got 'burg'"):
+        solve(slow, "spike_slab", noise="given", solver_params=few | dict(time_cov="burg"))
+
+
+def test_runs_of_a_passport_are_told_the_autoregression_of_their_own_baseline(slow):
+    scene = recording_scene(*slow, tmin=0.0)
+    rng = np.random.default_rng(0)
+    rows = len(scene.leadfield.L)
+    before = TimeModel([0.9]).draw(rows, 60, 1)
+    y = rng.normal(size=(rows, scene.n_times))
+    few = dict(n_sweeps=16, n_burn=4, n_chains=2, patches=None)
+    told = [
+        bind_to_recording("spike_slab", few | dict(time_cov=way), "given").told(3, scene.coords)
+        for way in ("ar", ar_correlation([before], scene.n_times))
+    ]
+    one, other = (runs_solve(bound, y, scene, 1.0, before) for bound in told)
+    close(one.mean, other.mean, 1e-12, "mean")

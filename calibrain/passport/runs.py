@@ -33,6 +33,7 @@ from .scenario import Scenario, Truth, turned
 from .scene import Scene
 from .shift import power_features, result_features
 from ..posterior.result import Result
+from ..recording.time import told_time_cov
 from ..solvers.bind import Bound
 from ..solvers.noise_prior import baseline_prior
 from ..solvers.solve import MatchedRecording, solve_recording
@@ -89,7 +90,10 @@ def solve(
     "Solve data as a recording is solved"
     prior = None if before is None or noise_var is not None else baseline_prior(before)
     seen = (scene.seen_by_solver(), y, scene.whitener, noise_var)
-    recording = MatchedRecording(*seen, scene.time_cov, scene.times, noise_prior=prior)
+    time_cov = scene.time_cov
+    if isinstance(bound.arguments.get("time_cov"), str):
+        time_cov = told_time_cov(bound, [] if before is None else [before], scene.n_times)
+    recording = MatchedRecording(*seen, time_cov, scene.times, noise_prior=prior)
     if scene.whitener is None and noise_var is not None and not bound.learns_noise:
         bound = bound.with_noise(noise_var)
     return scene.in_sources(solve_recording(bound, recording))

@@ -224,9 +224,11 @@ def _sparse(x: np.ndarray) -> np.ndarray:
 def _noise(scene: Scene, rng: np.random.Generator, n: int) -> np.ndarray:  # `(n_rows, n)`
     "Noise as the scene has it"
     white = rng.standard_normal((scene.leadfield.n_sensors, n)) * np.sqrt(scene.noise_var)
-    if scene.time_cov is None or n > scene.n_times:
+    if scene.time_cov is None or not n:
         return white
-    return white @ np.linalg.cholesky(scene.time_cov[:n, :n]).T
+    root = np.linalg.cholesky(scene.time_cov)
+    pieces = np.split(white, range(scene.n_times, n, scene.n_times), axis=1)  # one, if n is small
+    return np.hstack([piece @ root[: (m := piece.shape[1]), :m].T for piece in pieces])
 
 
 def _sources(

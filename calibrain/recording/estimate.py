@@ -6,7 +6,7 @@
 __all__ = ['estimate_evoked']
 
 # %% ../../nbs/api/recording/02_estimate.ipynb #f5bb4d3e
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -17,7 +17,7 @@ import numpy as np
 from ..core.checks import check_choice, refuse
 from ..core.progress import progress_bar
 from ..core.threads import few_threads
-from ..core.warnings import NoiseWarning, PlausibilityWarning, warn
+from ..core.warnings import PlausibilityWarning, warn
 from ..head.leadfield import Leadfield
 from ..head.volumes import volume_parts
 from ..posterior.result import Result, data_mark
@@ -52,7 +52,7 @@ from .leadfield import as_forward
 from .loose import loose_orientation
 from .methods import settings_of
 from .posterior import EvokedPosterior
-from .time import baseline_factor, time_correlation
+from .time import baseline_factor, check_independent, told_time_cov
 from .together import check_together, join_conditions, shared_fields
 from .whitened import WhitenedForward, whitened_forward
 from ..solvers.bind import Bound
@@ -81,31 +81,16 @@ class _Condition:
     baseline: float | None  # Power of its baseline, in multiples of the noise of one epoch
 
 
-def _time_cov(
-    bound: Bound, conditions: Iterable, head: WhitenedForward, n_times: int
-) -> np.ndarray | None:  # `(n_times, n_times)`
-    "How the noise goes together in time, where the solver asks for it"
-    asks = "time_cov" in bound.solver.takes() and "time_cov" not in bound.arguments
-    if not asks:
-        return None
-    before = [np.sqrt(e.nave) * baseline_samples(e, head.whiten(e)) for e in conditions]
-    time_cov = time_correlation(before, n_times)
-    if time_cov is None:
-        warn(
-            f"{bound.name}: noise is taken to be white in time, as there is no baseline that "
-            "could say how it goes together. Slow noise then looks like sources: keep samples "
-            "before 0 s, or pass time_cov in solver_params.",
-            NoiseWarning,
-        )
-    return time_cov
-
-
-def _match(e: mne.Evoked, head: WhitenedForward, window: slice, noise: _Noise) -> _Condition:
+def _match(
+    e: mne.Evoked, head: WhitenedForward, window: slice, noise: _Noise, bound: Bound
+) -> _Condition:
     "A condition as the record that a solver takes"
     white = head.whiten(e)
     baseline = baseline_power(e, white, noise.mode, noise.cov, noise.one_of_many)
     size = 1.0 if noise.mode != "baseline" or baseline is None else baseline
     before = baseline_samples(e, white)
+    if not noise.one_of_many:
+        check_independent(bound, before, window.stop - window.start)
     data = white[:, window]
     times = e.times[window]
     n = len(times)
@@ -290,7 +275,7 @@ def _posterior_of(
     "One epoch, checked and solved with what all share"
     window = time_window(e, *times)
     check_data(e, head.names, window)
-    condition = _match(e, head, window, noise)
+    condition = _match(e, head, window, noise, bound)
     result = _solve(bound, condition.recording, head)
     return _calibrated(_posterior(bound, result, condition, head, where), of)
 
@@ -353,13 +338,14 @@ def estimate_evoked(
     where = _where(head, forward) | fields | dict(settings=settings)
     longest = max(window.stop - window.start for window in windows)
     quiet = conditions if average else first_epochs(evoked)
-    known = _Noise(noise, noise_cov, _time_cov(bound, quiet, head, longest), not average)
+    before = (np.sqrt(e.nave) * baseline_samples(e, head.whiten(e)) for e in quiet)
+    known = _Noise(noise, noise_cov, told_time_cov(bound, before, longest), not average)
     if not average:
         _check_usual(evoked, head, noise, noise_cov)
         said = dict(bound=bound, times=(tmin, tmax), noise=known, where=where, of=calibration)
         solve = partial(_posterior_of, head=head, **said)
         return EpochPosteriors(evoked, solve, bound.name, progress)  # type: ignore[return-value]
-    matched = [_match(e, head, window, known) for e, window in zip(conditions, windows)]
+    matched = [_match(e, head, window, known, bound) for e, window in zip(conditions, windows)]
     if shared:
         results = _solve_together(bound, matched, head)
         where |= shared_fields(results[0], conditions, settings)

@@ -14,6 +14,7 @@ from fastcore.basics import patch
 from scipy import fft, linalg
 
 from ..core.checks import check_array, check_count, check_number, generator, refuse
+from ..head.ar import autocorrelation, check_stationary, yule_walker
 from ..head.whitening import check_covariance
 from .sensors import alpha_from_db, noise_scale
 
@@ -26,7 +27,8 @@ class TimeModel:
     exponent: float = 0.0  # a of a power that falls as 1/fᵃ
 
     def __post_init__(self):
-        object.__setattr__(self, "ar", _check_ar(self.ar))
+        ar = check_stationary("ar", self.ar)
+        object.__setattr__(self, "ar", tuple(map(float, ar)))
         cure = "1 is pink noise, 2 that of a random walk"
         exponent = check_number("exponent", self.exponent, least=0, most=4, cure=cure)
         object.__setattr__(self, "exponent", exponent)
@@ -35,40 +37,8 @@ class TimeModel:
             refuse(ValueError, "exponent", must, f"{exponent:g}", "noise has one of the colours")
 
 
-def _check_ar(given: Sequence) -> tuple:  # Floats
-    "Coefficients of a process that is stationary"
-    if not np.size(given):
-        return ()
-    ar = check_array("ar", given, (None,), "pass the coefficients as [a1, …, ap]")
-    largest = np.abs(np.roots(np.r_[1, -ar])).max(initial=0)
-    if largest >= 1:
-        got = f"a root of size {largest:.6g}"
-        cure = "its roots must lie inside the unit circle; for one coefficient, |a1| < 1"
-        refuse(ValueError, "ar", "the coefficients of a stationary process", got, cure)
-    return tuple(map(float, ar))
-
-
 WHITE = TimeModel()
 PINK = TimeModel(exponent=1)
-
-# %% ../../nbs/api/simulation/03_noise.ipynb #e5f6a77f
-def _yule_walker(a: np.ndarray) -> np.ndarray:  # `(p + 1,)`, where the innovations have variance 1
-    "Autocovariances up to the order of the process"
-    p = len(a)
-    A = np.eye(p + 1)
-    for h in range(p + 1):
-        for i in range(1, p + 1):
-            A[h, abs(h - i)] -= a[i - 1]
-    return np.linalg.solve(A, np.eye(p + 1)[0])
-
-
-def _ar_correlation(a: np.ndarray, n_times: int) -> np.ndarray:  # `(n_times,)`
-    "Autocorrelation of an autoregressive process"
-    r = np.zeros(max(n_times, len(a) + 1))
-    r[: len(a) + 1] = _yule_walker(a)
-    for h in range(len(a) + 1, n_times):
-        r[h] = a @ r[h - len(a) : h][::-1]
-    return r[:n_times] / r[0]
 
 # %% ../../nbs/api/simulation/03_noise.ipynb #a9609b57
 def _spectrum(exponent: float, n_times: int) -> tuple:  # Power at the frequencies, and the period
@@ -87,7 +57,7 @@ def correlation(
     "The first row of the Toeplitz correlation matrix of a recording"
     n_times = check_count("n_times", n_times)
     if self.ar:
-        return _ar_correlation(np.array(self.ar), n_times)
+        return autocorrelation(np.array(self.ar), n_times)
     power, n = _spectrum(self.exponent, n_times)
     r = fft.irfft(power, n)[:n_times]
     return r / r[0]
@@ -98,7 +68,7 @@ def _draw_ar(a: np.ndarray, white: np.ndarray) -> np.ndarray:  # `(n_rows, n_tim
     from scipy.signal import lfilter  # late: importing scipy.signal takes about a second
 
     p = len(a)
-    autocovariance = _yule_walker(a)
+    autocovariance = yule_walker(a)
     r = autocovariance / autocovariance[0]
     first = white[:, :p]
     start = linalg.cholesky(linalg.toeplitz(r[:p]), lower=True)[: first.shape[1]]

@@ -180,7 +180,10 @@ def with_time_cov(
     "Told how the noise goes together in time"
     if time_cov is None or "time_cov" not in self.solver.takes():
         return self
-    return replace(self, arguments=dict(time_cov=time_cov) | self.arguments)
+    way_was_said = isinstance(self.arguments.get("time_cov"), str)
+    if "time_cov" in self.arguments and not way_was_said:
+        return self
+    return replace(self, arguments=self.arguments | dict(time_cov=time_cov))
 
 # %% ../../nbs/api/solvers/21_bind.ipynb #bc51616c
 _TOLD = ("src_coords", "n_orient", "noise_var", "time_cov", "verbose", "progress", "logger")
@@ -190,4 +193,5 @@ _TOLD = ("src_coords", "n_orient", "noise_var", "time_cov", "verbose", "progress
 def settings(self: Bound) -> str:  # "" if there are none
     "The parameters of the solver in words, without what it was told of a recording"
     named = sorted(self.arguments.items())
-    return ", ".join(f"{name}={value!r}" for name, value in named if name not in _TOLD)
+    chosen = [(k, v) for k, v in named if k not in _TOLD or isinstance(v, str)]
+    return ", ".join(f"{name}={value!r}" for name, value in chosen)

@@ -162,7 +162,8 @@ def sensor_group_scores(
 ) -> np.ndarray:  # `(n_groups, n_times)`, nats
     "Log predictive density of each group of sensors, given all others, at each sample"
     n_orient = bound.arguments.get("n_orient", 1)
-    prepared = prepare(L, n_orient, W=_identity(L, n_orient))
+    of_several_units = isinstance(L, Leadfield) and np.ndim(noise) > 0
+    prepared = prepare(L, n_orient, W=np.eye(L.n_sensors) if of_several_units else None)
     y = check_recording(y, prepared.n_sensors)
     left_out = _check_groups(groups, len(y))
     C = _covariance(noise, len(y), bound.solver.learns_noise)
@@ -170,8 +171,3 @@ def sensor_group_scores(
     bound = bound.told(prepared.n_orient, None if record is None else record.coords)
     bound = bound.with_white_noise(1.0)
     return np.array([_score(bound, prepared, y, C, group) for group in left_out])
-
-
-def _identity(L: Any, n_orient: int) -> np.ndarray | None:
-    "What leaves a `Leadfield` as it is, sensors of several units too"
-    return np.eye(L.n_sensors) if isinstance(L, Leadfield) else None
