@@ -27,7 +27,6 @@ from calibrain.solvers.common import (
     Search,
     Setup,
     Solved,
-    boundary,
     check_search,
     check_start,
     setup,
@@ -37,6 +36,7 @@ from calibrain.solvers.common import (
 from .components import on_components
 from .compressed import check_components
 from calibrain.solvers.learned_noise import (
+    boundary,
     noise_by_sensor,
     noise_certificate,
     noise_result,

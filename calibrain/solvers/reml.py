@@ -31,10 +31,11 @@ from ..posterior.gaussian import Posterior
 from ..posterior.result import Result, shared_entries
 from .amplitudes import announce_units, warn_nothing_found
 from .analytic import takes_complex
-from .common import Noise, boundary, check_one_noise, warn_boundary
+from .common import Noise, check_one_noise
 from .components import check_compression, on_components
 from .compressed import check_components
 from .evidence import Problem, data_root, evidence_at, log_evidence, posterior_at
+from .learned_noise import boundary, warn_boundary
 from .scales import Scales, find_scales
 from calibrain.solvers.source_components import (
     SourceComponents,
