@@ -188,7 +188,7 @@ def _polished(
     end = polish(state, np.array([np.nan]), max(1e-4 * tol, 1e-13), max_iter, course)
     whole = np.where(floor > 0, v, 0)
     whole[end.groups] = end.gamma
-    whole[floor > 0] = end.noise
+    whole[floor > 0] = end.variances[len(end.groups) :]
     return whole
 
 # %% ../../nbs/api/solvers/38_scales.ipynb #c0af9eca
