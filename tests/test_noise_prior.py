@@ -9,10 +9,12 @@ from calibrain import (
     BMN,
     BMN_joint,
     NoisePrior,
+    SourceSimulator,
     baseline_prior,
     gamma_lambda_map,
     gamma_lambda_map_sflex,
     gamma_map,
+    template_leadfield,
 )
 from calibrain.core.warnings import NoiseBoundaryWarning
 
@@ -240,3 +242,17 @@ def test_independent_samples_of_a_baseline(phi):
     scatter = 2 / (n_sensors * power.var())  # 2σ⁴/n of each sensor
     dof = np.mean([p.dof for p in priors])
     assert 0.75 < dof / scatter < 1.35
+
+
+def test_a_strong_source_is_not_taken_for_noise():
+    "One source, 40 dB above the noise, and a baseline of 50 samples, on a spherical head"
+    L = template_leadfield("eeg", conductor="sphere", progress=False).matrix()
+    x = SourceSimulator().simulate(1284, 1, "fixed", 1, seed=3)[0]
+    clean = L @ x
+    noise_var = 1e-4 * (clean**2).mean()
+    rng = np.random.default_rng(3)
+    y = clean + np.sqrt(noise_var) * rng.normal(size=clean.shape)
+    before = np.sqrt(noise_var) * rng.normal(size=(len(y), 50))
+    free = BMN_joint(L, y)["lambda"] / noise_var
+    held = BMN_joint(L, y, noise_prior=baseline_prior(before))["lambda"] / noise_var
+    assert free > 4 and 0.9 < held < 1.15
