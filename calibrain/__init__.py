@@ -24,6 +24,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "solvers.gamma_lambda_map": ["gamma_lambda_map", "gamma_lambda_map_sflex"],
     "solvers.champagne": ["champagne"],
     "solvers.bmn": ["BMN", "BMN_joint"],
+    "solvers.reference": ["lcmv", "mxne"],
     "solvers.spike_slab": ["spike_slab"],
     "estimator": ["SourceEstimator"],
     "core.threads": ["blas_threads"],
