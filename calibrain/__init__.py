@@ -28,6 +28,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "solvers.compare": ["compare"],
     "solvers.average": ["model_average"],
     "solvers.reml": ["reml"],
+    "solvers.reference": ["lcmv", "mxne"],
     "solvers.spike_slab": ["spike_slab"],
     "solvers.noise_prior": ["NoisePrior", "baseline_prior"],
     "solvers.cross_validated_noise": ["cross_validate_noise"],

@@ -424,6 +424,13 @@ def test_on_time_components(form, prior):
     close(few.cost, cost, 1e-8, "ℒ of all samples")
     close(few.mean, Gamma @ L.T @ P @ y, 1e-8, "mean")
     assert few["n_components"] == 2
+    if form is False:  # γ of a sample is that of a component, times their share
+        Phi = linalg.svd(y)[2][:2].T
+        said = dict(max_iter=3000, tol=1e-9)
+        few = solved(L, y, 2, form, prior, n_components=2, **said)
+        on_them = hyperparameters(solved(L, y @ Phi, 2, form, prior, **said), 2)[0]
+        Gamma = hyperparameters(few, 2)[0]
+        close(np.trace(Gamma), np.trace(on_them) * 2 / 300, 1e-3, "sum of prior variances")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         quiet = np.random.default_rng(0).normal(size=(M, 300))

@@ -19,7 +19,8 @@ from ..core.checks import check_array, check_count, refuse
 from ..core.units import check_metres
 from ..posterior.gaussian import Posterior
 from ..posterior.mixture import Mixture
-from ..posterior.moments import any_posterior, by_source, truth_like
+from ..posterior.moments import any_estimate, by_source, truth_like
+from ..posterior.point import PointEstimate
 from ..posterior.result import active_sources
 
 # %% ../../nbs/api/evaluation/02_errors.ipynb #b9f23539
@@ -71,8 +72,8 @@ def paired(
     if isinstance(estimate, Paired):
         return estimate
     posterior = getattr(estimate, "posterior", estimate)
-    is_posterior = isinstance(posterior, Posterior | Mixture)
-    mean = _mean_of(posterior) if is_posterior else _check_estimate(estimate)
+    has_mean = isinstance(posterior, Posterior | Mixture | PointEstimate)
+    mean = _mean_of(posterior) if has_mean else _check_estimate(estimate)
     return Paired(truth_like(x_true, mean), mean)
 
 
@@ -188,7 +189,7 @@ def support(
     n: int | None = None,  # So many strongest; `None`: those with γ > 0, or more likely on than off
 ) -> np.ndarray:  # Mask, `(n_sources,)`
     "The sources that an estimate says are active"
-    posterior: Any = any_posterior(result)
+    posterior: Any = any_estimate(result)
     if n is not None:
         n = check_count("n", n, most=posterior.n_sources)
         found = _strongest(np.sqrt(_squares(_mean_of(posterior))), n)
@@ -196,6 +197,8 @@ def support(
         found = active_sources(result, posterior.n_orient)
     elif isinstance(posterior, Mixture):
         found = np.flatnonzero(posterior.inclusion > 0.5)
+    elif isinstance(posterior, PointEstimate):
+        found = np.flatnonzero(_squares(_mean_of(posterior)))
     else:
         rows, columns = posterior.S.nonzero()
         found = rows[posterior.gamma[columns] > 0] // posterior.n_orient
@@ -217,14 +220,16 @@ def detection(
     pair: Paired | None = None,  # What `paired` made of the two, where it is there already
 ) -> dict:  # precision, recall, f1, n_found, rule
     "Precision, recall and F1 of the sources that an estimate says are active"
-    pair = paired(x_true, any_posterior(result) if pair is None else pair)
+    pair = paired(x_true, any_estimate(result) if pair is None else pair)
     true = np.zeros(len(pair.x), bool)
     true[_active(pair)] = True
     found = support(result)
     if rule not in ("auto", "evidence", "rank"):
         refuse(ValueError, "rule", "'auto', 'evidence' or 'rank'", repr(rule))
     if rule == "auto":
-        rule = "rank" if found.all() and not true.all() else "evidence"
+        is_point = isinstance(any_estimate(result), PointEstimate)
+        by_itself = "amplitude" if is_point else "evidence"
+        rule = "rank" if found.all() and not true.all() else by_itself
     if rule == "rank":
         found = np.zeros(len(true), bool)
         found[_strongest(pair.length, true.sum())] = True

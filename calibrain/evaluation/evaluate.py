@@ -46,7 +46,15 @@ from calibrain.evaluation.scores import (
 )
 from ..posterior.gaussian import Posterior
 from ..posterior.mixture import Mixture
-from ..posterior.moments import Moments, any_posterior, as_mixture, as_moments, variances_of
+from calibrain.posterior.moments import (
+    Moments,
+    any_estimate,
+    any_posterior,
+    as_mixture,
+    as_moments,
+    variances_of,
+)
+from ..posterior.point import PointEstimate
 
 # %% ../../nbs/api/evaluation/03_evaluate.ipynb #1f7777bf
 def source_variances(
@@ -321,6 +329,12 @@ def _name(measure: str, stratum: str) -> str:
     return measure if stratum == "all" else f"{measure}_{stratum}"
 
 # %% ../../nbs/api/evaluation/03_evaluate.ipynb #19e22b8e
+def _strata_of_truth(pair: Paired) -> dict[str, np.ndarray]:  # Name → mask, `(n_sources,)`
+    "Strata that need no posterior"
+    active = np.asarray(pair.x.any((1, 2)))
+    return dict(active=active, silent=~active)
+
+
 @few_threads
 def evaluate(
     x_true: np.ndarray,  # True sources, `(n_sources[, n_orient], n_times)` or flattened source-major, nAm
@@ -331,27 +345,33 @@ def evaluate(
     with_energy: bool = True,  # Whether to add the energy score of vectors, which takes longer than all else
 ) -> Record:  # Measures by name; scores by stratum as `crps`, `crps_active`, …
     "Everything that applies, in one flat record"
-    posterior = any_posterior(result)
+    posterior: Any = any_estimate(result)
+    has_posterior = not isinstance(posterior, PointEstimate)
     level = check_level(level)
     with_energy = check_choice("with_energy", with_energy, {True: True, False: False})
     in_space = np.ndim(x_true) == 3 and np.shape(x_true)[:2] == (posterior.n_sources, 3)
     if hasattr(leadfield, "project") and posterior.n_orient < 3 and in_space:
         x_true = leadfield.project(x_true)
-    known: Any = as_mixture(posterior) or as_moments(posterior)
+    known: Any = posterior
+    if has_posterior:
+        known = as_mixture(posterior) or as_moments(posterior)
     pair = paired(x_true, known.mean if isinstance(known, Moments) else known)
-    masks = strata_masks(pair.x, known)
+    masks = strata_masks(pair.x, known) if has_posterior else _strata_of_truth(pair)
 
     out = Record(
         n_sources=posterior.n_sources, n_orient=posterior.n_orient, n_times=posterior.n_times
     )
-    for stratum in _STRATA:
+    for stratum in [s for s in _STRATA if s in masks]:
         out[f"n_{stratum}"] = int(masks[stratum].sum())
-    out["n_pruned_active"] = int((masks["pruned"] & masks["active"]).sum())
-    out["level"] = level
+    if has_posterior:
+        out["n_pruned_active"] = int((masks["pruned"] & masks["active"]).sum())
+        out["level"] = level
     out.update(_of_the_mean(pair))
     out.update(_of_the_choice(pair, result))
     if leadfield is not None:
         out.update(_of_places(pair, leadfield, with_emd))
+    if not has_posterior:
+        return out
     for measure, values in _by_source(pair, known, level, with_energy).items():
         for stratum, mask in masks.items():
             out[_name(measure, stratum)] = _over(values, mask)

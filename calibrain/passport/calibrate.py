@@ -119,6 +119,7 @@ def bound_solvers(
 
 def _bound(solver: str | Callable, params: dict, noise: str, scene: Scene) -> Bound:
     "One solver, told what is known of the sources"
+    bind(solver, params).needs_posterior("a passport")
     if scene.head is None:
         own = bind(solver, params)
     else:

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ROUNDING', 'check_variance', 'by_source', 'Moments', 'variances_of', 'whole_covariances', 'as_posterior',
-           'as_mixture', 'any_posterior', 'as_moments', 'truth_like']
+           'as_mixture', 'any_posterior', 'any_estimate', 'as_moments', 'truth_like']
 
 # %% ../../nbs/api/posterior/04_moments.ipynb #31dffe34
 from dataclasses import dataclass
@@ -15,6 +15,7 @@ import numpy as np
 from ..core.checks import check_array, refuse
 from .gaussian import Posterior
 from .mixture import Mixture
+from .point import PointEstimate, refuse_point
 
 # %% ../../nbs/api/posterior/04_moments.ipynb #393db978
 ROUNDING = 1e-9  # How far below zero a variance may lie, as a share of the largest one
@@ -109,7 +110,9 @@ def whole_covariances(
 
 # %% ../../nbs/api/posterior/04_moments.ipynb #878b0ee0
 def _check_gaussian(posterior: Any) -> None:
-    "Refuse a mixture where one covariance must serve all samples"
+    "Refuse a mixture where one covariance must serve all samples, and what has none at all"
+    if isinstance(posterior, PointEstimate):
+        refuse_point("this")
     if isinstance(posterior, Mixture):
         cure = "ask its posterior: mean, std, interval, exceedance, read_out"
         got = "a mixture over supports, whose variance changes with time"
@@ -143,6 +146,14 @@ def any_posterior(
     "The posterior behind a result, of whichever kind"
     mixture = as_mixture(result)
     return as_posterior(result) if mixture is None else mixture
+
+
+def any_estimate(
+    result: Any,  # What a solver returned, or a posterior
+) -> Posterior | Mixture | PointEstimate:  # Amplitudes, with a posterior or without
+    "The posterior behind a result, or its amplitudes where that is all it has"
+    posterior = getattr(result, "posterior", result)
+    return posterior if isinstance(posterior, PointEstimate) else any_posterior(result)
 
 
 def as_moments(

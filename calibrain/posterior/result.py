@@ -21,6 +21,7 @@ from ..core.tables import html_table
 from .gaussian import Posterior, selection
 from .mixture import Mixture
 from .mixture_arrays import mixture_from_arrays, mixture_to_arrays
+from .point import PointEstimate
 
 # %% ../../nbs/api/posterior/02_result.ipynb #f180919f
 def _freeze(value: Any) -> Any:
@@ -45,7 +46,7 @@ class Result(Mapping):
     "A solver's answer: entries by name, and what is known about them"
 
     solver: str  # Name of the solver
-    posterior: Any  # Posterior of the sources: a `Posterior`, or a `Mixture` where sampled
+    posterior: Any  # Of the sources: a `Posterior`, a `Mixture` where sampled, or a `PointEstimate`
     entries: dict  # Key → value, or a function of no arguments that makes it when first read
     cost: float  # Type-II cost ℒ per time sample, lower is better
     log_evidence: float  # Log evidence of the recording, in its own units
@@ -120,11 +121,13 @@ def nothing_found(self: Result) -> bool:  # Whether the estimate is 0 ± 0 every
     "Whether no source was switched on: the data hold no more than noise explains"
     if isinstance(self.posterior, Mixture):
         return not any(len(state.atoms) for state in self.posterior.states)
+    if isinstance(self.posterior, PointEstimate):
+        return not self.posterior.coeff_mean.any()
     return not (self.posterior.gamma > 0).any()
 
 # %% ../../nbs/api/posterior/02_result.ipynb #a008c242
 def shared_entries(
-    posterior: Posterior | Mixture,  # Posterior of the sources
+    posterior: Posterior | Mixture | PointEstimate,  # Posterior of the sources
     active: np.ndarray,  # Indices of the active coefficients, `(n_active,)`
     n_coeff: int,  # Coefficients in all
     noise_var: float,  # Noise variance, given or learned
@@ -171,7 +174,7 @@ def active_sources(
 
 def with_posterior(
     result: Result,  # A solver's answer
-    posterior: Posterior | Mixture,  # The posterior seen through another map
+    posterior: Posterior | Mixture | PointEstimate,  # The posterior seen through another map
 ) -> Result:  # The same optimum with that posterior
     "A result with its posterior replaced"
     shared = shared_entries(
@@ -226,26 +229,28 @@ def _names_below(arrays: dict, folder: str) -> list[str]:
     return list(dict.fromkeys(name.split(":")[0] for name in inside))
 
 # %% ../../nbs/api/posterior/02_result.ipynb #a413b550
-def _posterior_to_arrays(posterior: Posterior | Mixture) -> dict:  # Name → array
+def _posterior_to_arrays(posterior: Posterior | Mixture | PointEstimate) -> dict:  # Name → array
     "A posterior of either kind as plain arrays"
     arrays = {}
     if isinstance(posterior, Mixture):
         for k, value in mixture_to_arrays(posterior).items():
             arrays[f"posterior/{k}"] = value
         return arrays
-    for k in ("gamma", "V", "coeff_mean", "S", "n_orient"):
+    is_point = isinstance(posterior, PointEstimate)
+    known = ("coeff_mean", "S", "n_orient") + (() if is_point else ("gamma", "V"))
+    for k in known:
         arrays |= _to_arrays(f"posterior/{k}", getattr(posterior, k))
     return arrays
 
 
-def _posterior_from_arrays(arrays: dict) -> Posterior | Mixture:
+def _posterior_from_arrays(arrays: dict) -> Posterior | Mixture | PointEstimate:
     "A posterior of either kind again"
     names = _names_below(arrays, "posterior/")
     if "weights" in names:
         return mixture_from_arrays({k: arrays[f"posterior/{k}"] for k in names})
     fields: dict[str, Any] = {k: _from_arrays(arrays, f"posterior/{k}") for k in names}
     fields["n_orient"] = int(fields["n_orient"])
-    return Posterior(**fields)
+    return Posterior(**fields) if "gamma" in names else PointEstimate(**fields)
 
 # %% ../../nbs/api/posterior/02_result.ipynb #e34f4b9b
 def result_to_arrays(
@@ -352,11 +357,23 @@ def _facts_of_mixture(result: Result) -> dict:  # Label → value
     }
 
 
+def _facts_of_point(result: Result) -> dict:  # Label → value
+    "What there is to say of a result without a posterior"
+    return {
+        "error bars": "none, as this method has no posterior",
+        "iterations": f"{result.n_iter}" + ("" if result.converged else " — not converged"),
+        "coefficients that are on": f"{len(result.active)} of {len(result['coefficient_indices'])}",
+        "entries": ", ".join(sorted(result)),
+    }
+
+
 @patch
 def _repr_html_(self: Result) -> str:  # HTML
     "A short table"
     if isinstance(self.posterior, Mixture):
         return html_table(self.solver, _facts_of_mixture(self))
+    if isinstance(self.posterior, PointEstimate):
+        return html_table(self.solver, _facts_of_point(self))
     noise = f"{self.noise_var:.4g}"
     if self.noise_at_boundary:
         noise += " — at the boundary: the data do not determine it"
@@ -386,4 +403,6 @@ def _repr_html_(self: Result) -> str:  # HTML
 def __repr__(self: Result) -> str:  # Text
     "One line"
     converged = "converged" if self.converged else "not converged"
+    if isinstance(self.posterior, PointEstimate):
+        return f"<{self.solver}: no posterior, {self.n_iter} iterations, {converged}>"
     return f"<{self.solver}: ℒ = {self.cost:.6g}, {self.n_iter} iterations, {converged}>"

@@ -42,7 +42,7 @@ def bind_to_recording(
 ) -> Bound:  # The solver with its parameters
     "A solver as it is run on recordings: with patches, and the fast search where it has one"
     own = ("n_orient", "src_coords", "verbose", "progress")
-    bound = bind(solver, params, own)
+    bound = bind(solver, params, own).needs_posterior("recordings")
     _check_noise(bound, noise)
     if bound.solver.samples:
         return replace(bound, arguments=dict(patches=PATCHES) | bound.arguments)

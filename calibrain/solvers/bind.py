@@ -19,7 +19,7 @@ from ..head.prepared import Prepared
 from ..posterior.result import Result
 from .analytic import takes_complex
 from .noise_prior import NoisePrior
-from .registry import Solver, describe
+from .registry import SAMPLERS, SOLVERS, Solver, describe
 
 # %% ../../nbs/api/solvers/21_bind.ipynb #34a71afa
 def _check_known(s: Solver, params: dict, not_the_users: set) -> None:
@@ -184,6 +184,24 @@ def with_time_cov(
     if "time_cov" in self.arguments and not way_was_said:
         return self
     return replace(self, arguments=self.arguments | dict(time_cov=time_cov))
+
+# %% ../../nbs/api/solvers/21_bind.ipynb #57ce96ac
+@patch
+def needs_posterior(
+    self: Bound,
+    what: str,  # What needs it, for the message
+) -> Bound:  # The same
+    "Refuse a solver without a posterior"
+    if not self.solver.posterior:
+        refuse(
+            ValueError,
+            "solver",
+            f"one with a posterior for {what}",
+            f"{self.name!r}, a reference without error bars",
+            "call it by itself or in SourceEstimator, or choose one of "
+            f"{', '.join([*SOLVERS, *SAMPLERS])}",
+        )
+    return self
 
 # %% ../../nbs/api/solvers/21_bind.ipynb #bc51616c
 _TOLD = ("src_coords", "n_orient", "noise_var", "time_cov", "verbose", "progress", "logger")

@@ -76,7 +76,7 @@ def _check_way(where: str, way: Way) -> None:
     "A solver that is known, with parameters that it takes and a noise that it can use"
     adaptive = way.noise == NOISE_MODES["adaptive"]
     try:
-        bound = way.bound()
+        bound = way.bound().needs_posterior("a study")
         bound.with_noise(None if adaptive else 1.0)
         if bound.learns_noise and not (adaptive or bound.solver.samples):
             must = f"'adaptive', as {way.solver} learns the noise"
