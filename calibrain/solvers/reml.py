@@ -223,7 +223,9 @@ def reml(
     coords = _positions(prepared, src_coords)
     seen = _see(prepared, y, components, coords, n_patches, _one_width(sigma))
     fits, n_found = _fits(seen, noise, fixed, max_iter, tol, n_components, band)
+    n_scales = 0 if fixed else int(np.count_nonzero(fits[-1].h))
     out = _result(seen, fits, noise.learned, tol, n_found)
+    out = replace(out, fitted=n_scales + noise.learned)
     logger.info("%r", out)
     return out
 
