@@ -185,6 +185,8 @@ def _start(
 def _solve_blocks(s: Setup, noise: Noise[np.ndarray], asked: _Asked, k: int) -> _BlockSolved:
     "Search for covariances, and make the posterior there"
     search = asked.search
+    if search.n_components is not None:
+        check_components(search.n_components, s.y.shape, search.band)
     root, start = _start(s, noise, asked)
     fit = _block_fit(s, root, start, asked, asked.form) if asked.form else None
     of_noise = None
@@ -192,7 +194,6 @@ def _solve_blocks(s: Setup, noise: Noise[np.ndarray], asked: _Asked, k: int) -> 
     share = 1.0
     if search.n_components is not None:
         of_noise, fit = fit, None
-        check_components(search.n_components, s.y.shape, search.band)
         c = on_components(s.y, noise_cov, search.n_components, search.band)
         s, share = replace(s, components=c), c.share
     if fit is None:
@@ -237,6 +238,8 @@ def _entries(found: Solved, asked: _Asked) -> dict:
 def _find(s: Setup, noise: Noise[np.ndarray], asked: _Asked) -> tuple[Solved, float, str]:
     "The search that was asked for, its certificate, and where its noise ran to zero"
     k = s.problem.n_orient
+    if asked.source_cov == "full" and k == 1:
+        asked = replace(asked, source_cov="scalar")
     if asked.source_cov == "diagonal":
         s = replace(s, problem=replace(s.problem, n_orient=1))
     if asked.source_cov == "full":
