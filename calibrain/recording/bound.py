@@ -33,7 +33,7 @@ def _check_noise(bound: Bound, noise: str) -> None:
         must = f"'learn' for {bound.name}"
         cure = f"solvers that take the noise as given are {', '.join(taking)}"
         if "learn_noise" in bound.solver.takes():
-            cure = f"learn_noise=False in solver_params, or another solver: {cure}"
+            cure += "; or pass learn_noise=False in solver_params"
         refuse(ValueError, "noise", must, repr(noise), cure)
 
 
