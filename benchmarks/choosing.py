@@ -1,12 +1,12 @@
 """Which solver for which recording? All registered solvers on the same recordings, by every figure.
 
-`python -m benchmarks.choosing`, from the root of the repository. Simulated: EEG (biosemi64) on the average head, 1,284 fixed sources.
-Three of them (`points`) or three Gaussian patches of 10, 20 or 30 mm (`patches`) respond with 10 to
-40 nAm each, with white noise whose power is that of the signal times (1 − α)/α, α = .3, .5, .7 (the
-share of the signal by standard deviation). Solvers that take the noise are told it. Figures are
-means over runs; *on* is where a source exceeds a tenth of the largest amplitude. A source is claimed
-where its 90 % interval leaves zero at some sample, and rightly so where a source within 10 mm exceeds
-a hundredth of the largest amplitude.
+`python -m benchmarks.choosing`, from the root of the repository. Simulated: EEG (biosemi64) on the
+average head, 1,284 fixed sources. Three of them (`points`) or three Gaussian patches of 10, 20 or
+30 mm (`patches`) respond with 10 to 40 nAm each, with white noise whose power is that of the signal
+times ((1 − α)/α)², α = .3, .5, .7. Solvers that take the noise are told it. Figures are means over
+runs; *on* is where a source exceeds a tenth of the largest amplitude. A source is claimed where its
+90 % interval leaves zero at some sample, and rightly so where a source within 10 mm exceeds a
+hundredth of the largest amplitude.
 
 Real: the tone of tutorial 08 where the recording is at hand, 306 coils, loose orientation.
 """

@@ -3840,6 +3840,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                           'calibrain/solvers/champagne.py'),
                                              'calibrain.solvers.champagne._BlockSolved.violation': ( 'api/solvers/champagne.html#_blocksolved.violation',
                                                                                                      'calibrain/solvers/champagne.py'),
+                                             'calibrain.solvers.champagne._announce_silent': ( 'api/solvers/champagne.html#_announce_silent',
+                                                                                               'calibrain/solvers/champagne.py'),
                                              'calibrain.solvers.champagne._ask': ( 'api/solvers/champagne.html#_ask',
                                                                                    'calibrain/solvers/champagne.py'),
                                              'calibrain.solvers.champagne._block_fit': ( 'api/solvers/champagne.html#_block_fit',

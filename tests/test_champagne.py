@@ -11,16 +11,19 @@ import numpy as np
 import pytest
 from problems import close
 from scipy import linalg
+from test_evoked import problem as mne_problem
 
-from calibrain import SourceEstimator, champagne, gamma_lambda_map, gamma_map
+from calibrain import SourceEstimator, champagne, estimate_evoked, gamma_lambda_map, gamma_map
 from calibrain.core.archive import read_arrays, write_arrays
 from calibrain.core.warnings import (
     ConvergenceWarning,
     NoiseBoundaryWarning,
     NoiseSamplesWarning,
     NothingFoundWarning,
+    PlausibilityWarning,
 )
 from calibrain.posterior.result import result_from_arrays, result_to_arrays
+from calibrain.recording.whitened import whitened_forward
 from calibrain.solvers.block_search import BlockRule, block_search
 from calibrain.solvers.blocks import block_evidence, sources_bounded
 from calibrain.solvers.evidence import Problem, data_root
@@ -318,7 +321,8 @@ def test_sources_that_started_at_zero_come_back():
 def test_a_direction_that_no_sensor_sees_is_silent():
     L, y, _ = problem(3)
     L.reshape(M, N, 3)[:, :, 1] = 0
-    r = solved(L, y, 3, "diagonal", "full")
+    with pytest.warns(PlausibilityWarning, match="14 of 14 sources have a direction that no sen"):
+        r = solved(L, y, 3, "diagonal", "full")
     assert np.abs(r.mean[1::3]).max() < 1e-12 and r.std[1::3].max() < 1e-6
     flat = solved(np.delete(L.reshape(M, N, 3), 1, axis=2).reshape(M, -1), y, 2, "diagonal", "full")
     close(r.cost, flat.cost, 1e-10, "ℒ")
@@ -397,6 +401,32 @@ def test_through_the_estimator_and_a_file(form, prior, tmp_path):
     assert set(back) == set(r) and np.array_equal(back.std, r.std)
     for key in {"noise_cov", "source_cov"} & set(r):
         assert np.array_equal(back[key], r[key])
+
+
+@pytest.mark.parametrize(
+    "noise, form", [("given", False), ("baseline", False), ("learn", "scalar"), ("learn", "full")]
+)
+@pytest.mark.filterwarnings("ignore::calibrain.core.warnings.NoiseSamplesWarning")
+def test_on_recordings(noise, form):
+    "From MNE's objects, by dense matrices in the whitened space; regions read the same posterior"
+    evoked, fwd, cov = mne_problem("eeg", 6)
+    params = dict(learn_noise=form, source_cov="full", max_iter=40)
+    said = dict(orientation="free", noise=noise, solver_params=params, progress=False)
+    est = estimate_evoked(evoked, fwd, cov, "champagne", tmin=0.0, tmax=0.39, **said)
+    r = est.result
+    head = whitened_forward([evoked], fwd, cov, None, "free")
+    W = head.whitener.W
+    L, y = W @ head.leadfield.matrix(), W @ (1e6 * evoked.copy().crop(0.0, 0.39).data)
+    Gamma = linalg.block_diag(*r["source_cov"])
+    Lambda = r["noise_cov"] if form == "full" else np.diag(r["lambdas"])
+    Lambda = Lambda * r.noise_var * len(Lambda) / np.trace(Lambda)  # of the average, not an epoch
+    Sigma = Lambda + L @ Gamma @ L.T
+    gain = Gamma @ L.T @ linalg.inv(Sigma)
+    close(r.mean, gain @ y, 1e-6, "mean")
+    assert est.n_orient == 3 and np.isfinite(est.std.data).all()
+    rows = np.arange(12, 15)
+    cov_of_one = (Gamma - gain @ L @ Gamma)[np.ix_(rows, rows)]
+    close(r.posterior.region([4]).cov, cov_of_one, 1e-6, "covariance of a source")
 
 
 @every_noise

@@ -32,6 +32,8 @@ def _check_noise(bound: Bound, noise: str) -> None:
     if noise != "learn" and bound.learns_noise:
         must = f"'learn' for {bound.name}"
         cure = f"solvers that take the noise as given are {', '.join(taking)}"
+        if "learn_noise" in bound.solver.takes():
+            cure += "; or pass learn_noise=False in solver_params"
         refuse(ValueError, "noise", must, repr(noise), cure)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..core.checks import check_choice, check_logger, check_number, refuse
-from ..core.warnings import NoiseSamplesWarning, warn
+from ..core.warnings import NoiseSamplesWarning, PlausibilityWarning, warn
 from ..head.leadfield import Leadfield
 from ..head.prepared import Prepared
 from ..head.samples import FEW
@@ -185,6 +185,8 @@ def _start(
 def _solve_blocks(s: Setup, noise: Noise[np.ndarray], asked: _Asked, k: int) -> _BlockSolved:
     "Search for covariances, and make the posterior there"
     search = asked.search
+    if search.n_components is not None:
+        check_components(search.n_components, s.y.shape, search.band)
     root, start = _start(s, noise, asked)
     fit = _block_fit(s, root, start, asked, asked.form) if asked.form else None
     of_noise = None
@@ -192,7 +194,6 @@ def _solve_blocks(s: Setup, noise: Noise[np.ndarray], asked: _Asked, k: int) -> 
     share = 1.0
     if search.n_components is not None:
         of_noise, fit = fit, None
-        check_components(search.n_components, s.y.shape, search.band)
         c = on_components(s.y, noise_cov, search.n_components, search.band)
         s, share = replace(s, components=c), c.share
     if fit is None:
@@ -244,9 +245,24 @@ def _n_fitted(entries: dict, asked: _Asked, k: int, n_sensors: int) -> int:
     )
 
 
+def _announce_silent(at: BlockEvidence) -> None:
+    "Say that a direction which no sensor sees is taken to be silent"
+    w = np.linalg.eigvalsh(at.D)
+    blind = w[:, 0] <= 1e-12 * w[:, -1]
+    if blind.any():
+        warn(
+            f"champagne: {blind.sum()} of {len(w)} sources have a direction that no sensor sees, "
+            "as the radial one has for MEG in a sphere. It is taken to be silent, so that its "
+            "0 ± 0 nAm is no finding. Two components (orientation='meg2') leave it out.",
+            PlausibilityWarning,
+        )
+
+
 def _find(s: Setup, noise: Noise[np.ndarray], asked: _Asked) -> tuple[Solved, float, str]:
     "The search that was asked for, its certificate, and where its noise ran to zero"
     k = s.problem.n_orient
+    if asked.source_cov == "full" and k == 1:
+        asked = replace(asked, source_cov="scalar")
     if asked.source_cov == "diagonal":
         s = replace(s, problem=replace(s.problem, n_orient=1))
     if asked.source_cov == "full":
@@ -258,6 +274,8 @@ def _find(s: Setup, noise: Noise[np.ndarray], asked: _Asked) -> tuple[Solved, fl
         found = replace(found, posterior=replace(found.posterior, n_orient=k))
         return found, noise_certificate(found, noise), where_at_zero(found, noise)
     blocks = _solve_blocks(s, noise, asked, k)
+    if asked.source_cov == "full":
+        _announce_silent(blocks.at)
     full = asked.form == "full"
     where = _full_at_zero(blocks) if full else where_at_zero(blocks, noise)
     return blocks, blocks.violation, where

@@ -71,7 +71,7 @@ def _gap(
     "How far at most the objective is above its lowest value"
     R = y - L @ X
     pull = _lengths(L.T @ R, k)
-    s = min(1.0, alpha / pull.max())
+    s = min(1.0, alpha / pull.max()) if pull.any() else 1.0
     objective = 0.5 * np.vdot(R, R) + alpha * _lengths(X, k).sum()
     bound = s * np.vdot(y, R) - 0.5 * s**2 * np.vdot(R, R)
     return float(objective - bound), pull
