@@ -9,6 +9,7 @@ __all__ = ['gamma_lambda_map', 'gamma_lambda_map_sflex']
 import logging
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -170,12 +171,14 @@ def gamma_lambda_map_sflex(
     n_components: int | str | None = None,  # Find γ on few time components: "auto" or a number
     *,
     band: float | None = None,  # … chosen below this frequency of the sources, cycles per sample
+    distance: str = "euclidean",  # "euclidean", or "geodesic": patches along the cortex
+    surface: Any = None,  # … the cortex: `forward["src"]`, a `Cortex` or (rr, tris); a template knows it
 ) -> Result:  # Posterior, evidence and the familiar entries
     "Sparse patches with learned noise"
     logger = check_logger(logger, __name__)
     noise = _check_noise(init_lambda, learn_lambda, update_mode_noise, lambda_damping)
     search = check_search(max_iter, tol, init_gamma, update_mode, rule, verbose, n_components, band)
-    patches = Patches(src_coords, sigma, threshold_factor, normalize)
+    patches = Patches(src_coords, sigma, threshold_factor, normalize, distance, surface)
     s = setup(L, y, n_orient, patches)
     found = solve(s, _by_sensor(s, noise), search)
     entries = basis_entries(found) | dict(

@@ -75,17 +75,20 @@ def _see(
     coords: np.ndarray | None,
     n_patches: int,
     sigma: float,
+    distance: str,
+    surface: Any,
 ) -> _Seen:
     "Components at the sensors; each must be seen"
     where = None if coords is None else coords.tobytes()
+    surface, which = L.along(distance, surface)
     said = (L.n_sources, L.n_orient, coords, n_patches, sigma)
 
     def compute():
-        c = source_components(components, *said)
+        c = source_components(components, *said, distance=distance, surface=surface)
         return c, np.asfortranarray(L.L @ c.F)
 
-    key = ("source components", fingerprint(components), where, n_patches, sigma)
-    c, G = L.cached(key, compute)
+    made_of = (fingerprint(components), where, n_patches, sigma, *which)
+    c, G = L.cached(("source components", *made_of), compute)
     power = np.add.reduceat(np.square(G).sum(0), c.starts)
     unseen = np.flatnonzero(power <= 1e-20 * power.max())
     if len(unseen):
@@ -207,6 +210,8 @@ def reml(
     n_components: int | str | None = None,  # Find scales on few time components: "auto" or a number
     *,
     band: float | None = None,  # … chosen below this frequency of the sources, cycles per sample
+    distance: str = "euclidean",  # "euclidean", or "geodesic": patches along the cortex
+    surface: Any = None,  # … the cortex: `forward["src"]`, a `Cortex` or (rr, tris); a template knows it
 ) -> Result:  # Posterior, evidence, `component_scales` and the familiar entries
     "Covariance components of the sources, with their scales found by evidence (ReML)"
     logger = check_logger(logger, __name__)
@@ -220,7 +225,8 @@ def reml(
     if n_components is not None:
         check_components(n_components, y.shape, band)
     coords = _positions(prepared, src_coords)
-    seen = _see(prepared, y, components, coords, n_patches, _one_width(sigma))
+    check_choice("distance", distance, dict(euclidean=0, geodesic=0))
+    seen = _see(prepared, y, components, coords, n_patches, _one_width(sigma), distance, surface)
     fits, n_found = _fits(seen, noise, fixed, max_iter, tol, n_components, band)
     out = _result(seen, fits, noise.learned, tol, n_found)
     logger.info("%r", out)

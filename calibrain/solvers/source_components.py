@@ -126,6 +126,7 @@ class _About:
     coords: np.ndarray | None  # m
     n_patches: int  # Of "msp"
     sigma: float  # Width of patches, m
+    along: dict  # `distance` and `surface` of patches
 
     def check_rows(self, name: str, n: int, got: str) -> None:
         "Refuse another number of rows than sources or coefficients"
@@ -144,7 +145,7 @@ def _preset(name: str, about: _About) -> list[sparse.csr_array]:  # One factor a
         must = f"an array of shape ({about.n_sources}, 3), in m"
         cure = f"patches of components={name!r} must know where the sources are"
         refuse(TypeError, "src_coords", must, "None", cure)
-    B = sflex_basis(about.coords, about.sigma)
+    B = sflex_basis(about.coords, about.sigma, **about.along)
     if name == "smooth":
         return [B]
     return [B[:, [n]] for n in evenly_spread(about.coords, about.n_patches)]
@@ -186,9 +187,10 @@ def source_components(
     coords: np.ndarray | None = None,  # Positions of the sources, `(n_sources, 3)`, m
     n_patches: int = 256,  # Patches of "msp"
     sigma: float = 0.01,  # Width of the patches of "msp" and "smooth", m
+    **along,  # `distance` and `surface` of `sflex_basis`, for patches along the cortex
 ) -> SourceComponents:  # Their factors
     "Covariance components of the sources, checked"
-    about = _About(n_sources, n_orient, coords, n_patches, sigma)
+    about = _About(n_sources, n_orient, coords, n_patches, sigma, along)
     given = components if isinstance(components, list) else [components]
     if not given:
         refuse(ValueError, "components", "one covariance component at least", "none")
