@@ -119,7 +119,10 @@ def cached(
 
 # %% ../../nbs/api/head/06_prepared.ipynb #8d4b0c80
 @patch
-def _positions(self: Prepared, src_coords: np.ndarray | None) -> np.ndarray:  # `(n_sources, 3)`
+def positions(
+    self: Prepared,
+    src_coords: np.ndarray | None = None,  # `(n_sources, 3)`, m; `None`: those of the `Leadfield`
+) -> np.ndarray:  # `(n_sources, 3)`, m
     "Positions of the sources: those that were passed, or those of the record"
     cure = "the basis must know where the sources are: one position in m for each source of L"
     if src_coords is None and self.record is not None:
@@ -164,7 +167,7 @@ def patches(
     **shape,  # `sigma`, `threshold_factor`, `normalize` and `distance` of `sflex_basis`
 ) -> tuple[sparse.csr_array, np.ndarray]:  # Basis, and leadfield of the patches by columns
     "The sFLEX basis and the leadfield seen through it"
-    coords = self._positions(src_coords)
+    coords = self.positions(src_coords)
     if "sigma" in shape:
         shape["sigma"] = check_widths(shape["sigma"])
     surface, where = self.along(shape.get("distance", "euclidean"), surface)

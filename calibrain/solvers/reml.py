@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from calibrain.core.checks import (
-    check_array,
     check_choice,
     check_count,
     check_logger,
@@ -22,7 +21,6 @@ from calibrain.core.checks import (
     check_recording,
     refuse,
 )
-from ..core.units import check_metres
 from ..core.warnings import ConvergenceWarning, warn
 from ..head.basis import check_widths
 from ..head.leadfield import Leadfield
@@ -39,6 +37,7 @@ from .scales import Scales, find_scales
 from calibrain.solvers.source_components import (
     SourceComponents,
     fingerprint,
+    needs_positions,
     source_components,
 )
 
@@ -55,17 +54,6 @@ class _Seen:
     def of(self, h: np.ndarray) -> np.ndarray:
         "The scale of each column's component, `(n_columns,)`"
         return h[self.components.component_of]
-
-
-def _positions(L: Prepared, src_coords: np.ndarray | None) -> np.ndarray | None:
-    "Positions of the sources, where they are known"
-    if src_coords is None and L.record is not None:
-        src_coords = L.record.coords
-    if src_coords is None:
-        return None
-    cure = "one position in m for each source of L"
-    coords = check_array("src_coords", src_coords, (L.n_sources, 3), cure)
-    return check_metres("src_coords", coords)
 
 
 def _see(
@@ -224,7 +212,8 @@ def reml(
     y = check_recording(y, prepared.n_sensors)
     if n_components is not None:
         check_components(n_components, y.shape, band)
-    coords = _positions(prepared, src_coords)
+    where = src_coords is not None or needs_positions(components)
+    coords = prepared.positions(src_coords) if where else None
     check_choice("distance", distance, dict(euclidean=0, geodesic=0))
     seen = _see(prepared, y, components, coords, n_patches, _one_width(sigma), distance, surface)
     fits, n_found = _fits(seen, noise, fixed, max_iter, tol, n_components, band)
