@@ -160,6 +160,8 @@ def test_a_leadfield_is_not_contradicted(solver):
     with pytest.raises(ValueError, match=words):
         solver.function(mixed, y, **params)
     if "src_coords" in solver.takes():
+        if "components" in solver.takes():
+            params["components"] = "msp"  # what needs positions
         words = f"of shape .{lf.n_sources}, 3., in m, got a Leadfield without coords"
         with pytest.raises(TypeError, match=f"src_coords must be an array {words}"):
             solver.function(replace(lf, coords=None), y, **params)

@@ -6,7 +6,9 @@
 __all__ = ['check_widths', 'sflex_basis', 'through_basis', 'expand', 'normalisation']
 
 # %% ../../nbs/api/head/05_basis.ipynb #f1b38aef
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
 from scipy import linalg, sparse
@@ -15,6 +17,7 @@ from scipy.sparse.csgraph import reverse_cuthill_mckee
 from ..core.checks import check_array, check_choice, check_number, refuse
 from ..core.units import check_metres
 from ..core.warnings import PlausibilityWarning, warn
+from .geodesic import Pairs, pairs_along
 
 # %% ../../nbs/api/head/05_basis.ipynb #2662ab30
 def _check_width(B: sparse.csr_array, sigma: float, reach: float) -> None:
@@ -37,7 +40,7 @@ def _bumps(
     sigma: float,  # Width of a bump, m
     reach: float,  # Where bumps end, m
 ) -> sparse.csr_array:  # `(n_sources, n_sources)`
-    "Gaussian weights of all pairs within reach"
+    "Gaussian weights of all pairs within reach through the air"
     from scipy.spatial import cKDTree  # a quarter of what importing a solver would take
 
     pairs = cKDTree(r).query_pairs(reach, output_type="ndarray").astype(np.int32)
@@ -46,8 +49,21 @@ def _bumps(
     for coordinate in r.T:
         apart = (coordinate[first] - coordinate[second]) / sigma
         squared += apart**2
-    n = len(r)
-    half = sparse.csr_array((np.exp(-squared / 2), (first, second)), shape=(n, n))
+    return _mirrored(len(r), first, second, np.exp(-squared / 2))
+
+
+def _bumps_along(n: int, pairs: Pairs, sigma: float, reach: float) -> sparse.csr_array:
+    "Gaussian weights of all pairs within reach along a surface"
+    near = pairs.distance <= reach
+    first, second, distance = (each[near] for each in pairs)
+    return _mirrored(n, first, second, np.exp(-((distance / sigma) ** 2) / 2))
+
+
+def _mirrored(
+    n: int, first: np.ndarray, second: np.ndarray, weight: np.ndarray
+) -> sparse.csr_array:  # `(n, n)`
+    "Weights of pairs that are there once, in both directions"
+    half = sparse.csr_array((weight, (first, second)), shape=(n, n))
     own = sparse.eye_array(n, format="csr")  # a source is at distance 0 from itself
     return sparse.csr_array(half + half.T + own)
 
@@ -71,6 +87,8 @@ def sflex_basis(
     sigma: float | Sequence[float] = 0.01,  # Width σ of a bump, or several widths, m
     threshold_factor: float = 3.0,  # Bumps end at this many σ
     normalize: str | None = "sym",  # `"sym"`, `"row"` or `None`
+    distance: str = "euclidean",  # "euclidean", through the air, or "geodesic", along the cortex
+    surface: Any = None,  # … of which the sources are vertices: `forward["src"]`, a `Cortex`, (rr, tris)
 ) -> sparse.csr_array:  # `(n_sources, n_widths * n_sources)`, one width after the other
     "A smooth bump around every source, of every width"
     r = check_array("src_coords", src_coords, (None, 3), "one row of x, y, z in m for each source")
@@ -79,13 +97,26 @@ def sflex_basis(
     factor = check_number("threshold_factor", threshold_factor, above=0)
     powers = {"sym": (-0.5, -0.5), "row": (-1, 0), None: (0, 0)}
     scaling = check_choice("normalize", normalize, powers)
-    bases = [_normalised(_bumps_of(r, one, factor * one), *scaling) for one in widths]
+    bumps = _ways(distance, surface, r, factor * max(widths))
+    bases = [_normalised(_bumps_of(bumps, one, factor * one), *scaling) for one in widths]
     return bases[0] if len(bases) == 1 else sparse.csr_array(sparse.hstack(bases, format="csr"))
 
 
-def _bumps_of(r: np.ndarray, sigma: float, reach: float) -> sparse.csr_array:
+def _ways(distance: str, surface: Any, r: np.ndarray, most: float) -> Callable:
+    "What makes bumps of a width and a reach"
+    along = check_choice("distance", distance, dict(euclidean=False, geodesic=True))
+    if along:
+        return partial(_bumps_along, len(r), pairs_along(surface, r, most))
+    if surface is not None:
+        must = "None where distance='euclidean', which does not use it"
+        got = f"a {type(surface).__name__}"
+        refuse(ValueError, "surface", must, got, "pass distance='geodesic' with it")
+    return partial(_bumps, r)
+
+
+def _bumps_of(bumps: Callable, sigma: float, reach: float) -> sparse.csr_array:
     "Bumps of one width, with a word where the width makes no sense"
-    B = _bumps(r, sigma, reach)
+    B = bumps(sigma, reach)
     _check_width(B, sigma, reach)
     return B
 

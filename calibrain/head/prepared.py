@@ -18,6 +18,7 @@ from ..core.checks import check_array, check_choice, check_leadfield, check_orie
 from ..core.threads import few_threads
 from ..core.units import check_metres
 from .basis import check_widths, normalisation, sflex_basis, through_basis
+from .geodesic import mesh_of
 from .leadfield import Leadfield
 
 # %% ../../nbs/api/head/06_prepared.ipynb #fb3444d9
@@ -118,7 +119,10 @@ def cached(
 
 # %% ../../nbs/api/head/06_prepared.ipynb #8d4b0c80
 @patch
-def _positions(self: Prepared, src_coords: np.ndarray | None) -> np.ndarray:  # `(n_sources, 3)`
+def positions(
+    self: Prepared,
+    src_coords: np.ndarray | None = None,  # `(n_sources, 3)`, m; `None`: those of the `Leadfield`
+) -> np.ndarray:  # `(n_sources, 3)`, m
     "Positions of the sources: those that were passed, or those of the record"
     cure = "the basis must know where the sources are: one position in m for each source of L"
     if src_coords is None and self.record is not None:
@@ -129,6 +133,22 @@ def _positions(self: Prepared, src_coords: np.ndarray | None) -> np.ndarray:  # 
         refuse(TypeError, "src_coords", must, got, cure)
     coords = check_array("src_coords", src_coords, (self.n_sources, 3), cure)
     return check_metres("src_coords", coords)
+
+# %% ../../nbs/api/head/06_prepared.ipynb #95da5bf8
+@patch
+def along(
+    self: Prepared,
+    distance: str,  # "euclidean" or "geodesic"
+    surface: Any = None,  # The surface that was passed; `None`: that of a template's `Leadfield`
+) -> tuple[Any, tuple]:  # The surface that patches go along, and what tells it from others
+    "The surface that sources sit on, where distances are taken along it"
+    if distance != "geodesic":
+        return surface, ()
+    if surface is None and self.record is not None:
+        from calibrain.head.template import template_mesh
+
+        surface = template_mesh(self.record)
+    return surface, tuple(part.tobytes() for part in mesh_of(surface))
 
 # %% ../../nbs/api/head/06_prepared.ipynb #df1718ae
 @patch
@@ -143,19 +163,22 @@ def columns(
 def patches(
     self: Prepared,
     src_coords: np.ndarray | None = None,  # `(n_sources, 3)`, m; `None`: those of the `Leadfield`
-    **shape,  # `sigma`, `threshold_factor` and `normalize` of `sflex_basis`
+    surface: Any = None,  # For patches along it; `None`: that of a template's `Leadfield`
+    **shape,  # `sigma`, `threshold_factor`, `normalize` and `distance` of `sflex_basis`
 ) -> tuple[sparse.csr_array, np.ndarray]:  # Basis, and leadfield of the patches by columns
     "The sFLEX basis and the leadfield seen through it"
-    coords = self._positions(src_coords)
+    coords = self.positions(src_coords)
     if "sigma" in shape:
         shape["sigma"] = check_widths(shape["sigma"])
+    surface, where = self.along(shape.get("distance", "euclidean"), surface)
 
     def compute():
-        B = sflex_basis(coords, **shape)
+        B = sflex_basis(coords, surface=surface, **shape)
         G = through_basis(self.L, B, self.n_orient)
         return B, G.astype(self.dtype, copy=False)
 
-    return self.cached(("patches", coords.tobytes(), *sorted(shape.items())), compute)
+    key = ("patches", coords.tobytes(), *sorted(shape.items()), *where)
+    return self.cached(key, compute)
 
 # %% ../../nbs/api/head/06_prepared.ipynb #80c1cb45
 @dataclass(frozen=True, eq=False)

@@ -48,7 +48,7 @@ from calibrain.recording.input import (
     check_data,
     time_window,
 )
-from .leadfield import as_forward
+from .leadfield import as_forward, surface_of
 from .loose import loose_orientation
 from .methods import settings_of
 from .posterior import EvokedPosterior
@@ -289,6 +289,11 @@ def _check_usual(
     usual = first[int(np.argsort(power)[len(power) // 2])]
     baseline_power(usual, head.whiten(usual), noise, noise_cov)
 
+# %% ../../nbs/api/recording/02_estimate.ipynb #339f4120
+def _surface(bound: Bound, forward: mne.Forward | Leadfield) -> Any:
+    "The surface of the sources, where the solver goes along it"
+    return surface_of(forward) if bound.arguments.get("distance") == "geodesic" else None
+
 # %% ../../nbs/api/recording/02_estimate.ipynb #486a5892
 @few_threads
 def estimate_evoked(
@@ -320,6 +325,7 @@ def estimate_evoked(
     conditions = as_conditions(evoked) if average else [one_epoch(evoked, 0)]
     if shared:
         check_together(conditions, average, calibration, bound)
+    as_given = forward
     forward, fields = as_forward(forward, conditions)
     baselines = None if average else Averages(evoked)
     windows = [time_window(e, tmin, tmax) for e in conditions]
@@ -331,7 +337,14 @@ def estimate_evoked(
     check_depth(bound, depth)
     lf = head.leadfield
     _check_calibration(calibration, conditions, head, bound, noise)
-    bound = bound.told(lf.n_orient, lf.coords, None, progress and not many, "orientation")
+    bound = bound.told(
+        lf.n_orient,
+        lf.coords,
+        None,
+        progress and not many,
+        "orientation",
+        _surface(bound, as_given),
+    )
     settings = settings_of(
         bound, head, noise, noise_cov, depth, loose_orientation(orientation, loose)[1]
     )

@@ -30,7 +30,10 @@ _NOISE = dict(
 _COMPONENTS = {1: "one component", 2: "two components", 3: "three components"}
 _SENSORS = dict(eeg="EEG electrodes", mag="magnetometers", grad="planar gradiometers")
 
-_NO_SETTING = ("verbose", "progress", "logger", "noise_var", "n_orient", "src_coords", "time_cov")
+_NO_SETTING = (
+    *("verbose", "progress", "logger", "noise_var", "n_orient", "src_coords", "surface"),
+    "time_cov",
+)
 
 
 def _defaults(bound: Bound) -> str:

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from typing import Any
 
 import numpy as np
 from fastcore.basics import patch
@@ -20,6 +21,7 @@ from ..posterior.result import Result
 from .analytic import takes_complex
 from .noise_prior import NoisePrior
 from .registry import SAMPLERS, SOLVERS, Solver, describe
+from .source_components import fingerprint
 
 # %% ../../nbs/api/solvers/21_bind.ipynb #34a71afa
 def _check_known(s: Solver, params: dict, not_the_users: set) -> None:
@@ -95,12 +97,15 @@ def told(
     logger: logging.Logger | None = None,  # Where to leave a line about the outcome
     progress: bool | None = None,  # Whether to show progress
     name: str = "n_orient",  # What the caller calls the components, for the message
+    surface: Any = None,  # The surface that sources sit on, where it is known
 ) -> Bound:  # The same, with these among its arguments
     "Told what is known of the sources, as far as the solver asks for it"
     _check_orientations(self.solver, n_orient, name)
     arguments = dict(self.arguments, n_orient=n_orient)
     if coords is not None:
         arguments.setdefault("src_coords", coords)
+    if surface is not None:
+        arguments.setdefault("surface", surface)
     if logger is not None:
         arguments["logger"] = logger
     if progress is not None:
@@ -204,7 +209,19 @@ def needs_posterior(
     return self
 
 # %% ../../nbs/api/solvers/21_bind.ipynb #bc51616c
-_TOLD = ("src_coords", "n_orient", "noise_var", "time_cov", "verbose", "progress", "logger")
+_TOLD = (
+    *("src_coords", "surface", "n_orient", "noise_var", "time_cov"),
+    *("verbose", "progress", "logger"),
+)
+
+
+def _in_words(value: Any) -> str:
+    "A parameter in words; an array by its shape and what tells it from others"
+    if isinstance(value, list | tuple) and any(hasattr(one, "shape") for one in value):
+        return f"[{', '.join(map(_in_words, value))}]"
+    if not hasattr(value, "shape") or not np.ndim(value):
+        return repr(value)
+    return f"<array {' × '.join(map(str, value.shape))}, {fingerprint(value)[:8]}>"
 
 
 @patch(as_prop=True)
@@ -212,4 +229,4 @@ def settings(self: Bound) -> str:  # "" if there are none
     "The parameters of the solver in words, without what it was told of a recording"
     named = sorted(self.arguments.items())
     chosen = [(k, v) for k, v in named if k not in _TOLD or isinstance(v, str)]
-    return ", ".join(f"{name}={value!r}" for name, value in chosen)
+    return ", ".join(f"{name}={_in_words(value)}" for name, value in chosen)

@@ -9,6 +9,7 @@ __all__ = ['gamma_lambda_map', 'gamma_lambda_map_sflex']
 import logging
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -156,13 +157,15 @@ def gamma_lambda_map_sflex(
     *,
     band: float | None = None,  # … chosen below this frequency of the sources, cycles per sample
     noise_prior: NoisePrior | tuple | None = None,  # What a baseline says: variance and dof
+    distance: str = "euclidean",  # "euclidean", or "geodesic": patches along the cortex
+    surface: Any = None,  # … the cortex: `forward["src"]`, a `Cortex` or (rr, tris); a template knows it
 ) -> Result:  # Posterior, evidence and the familiar entries
     "Sparse patches with learned noise"
     logger = check_logger(logger, __name__)
     search = check_search(max_iter, tol, init_gamma, update_mode, rule, verbose, n_components, band)
     how = (learn_lambda, update_mode_noise, lambda_damping, noise_prior, search.published)
     noise = _check_noise(init_lambda, *how)
-    patches = Patches(src_coords, sigma, threshold_factor, normalize)
+    patches = Patches(src_coords, sigma, threshold_factor, normalize, distance, surface)
     s = setup(L, y, n_orient, patches)
     found = solve(s, noise_by_sensor(s, noise, "init_lambda"), search)
     entries = basis_entries(found) | dict(

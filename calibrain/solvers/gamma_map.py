@@ -8,6 +8,7 @@ __all__ = ['gamma_map', 'gamma_map_sflex']
 # %% ../../nbs/api/solvers/05_gamma_map.ipynb #9becee40
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -95,11 +96,13 @@ def gamma_map_sflex(
     n_components: int | str | None = None,  # Find γ on few time components: "auto" or a number
     *,
     band: float | None = None,  # … chosen below this frequency of the sources, cycles per sample
+    distance: str = "euclidean",  # "euclidean", or "geodesic": patches along the cortex
+    surface: Any = None,  # … the cortex: `forward["src"]`, a `Cortex` or (rr, tris); a template knows it
 ) -> Result:  # Posterior, evidence and the familiar entries
     "Sparse patches with given noise"
     logger = check_logger(logger, __name__)
     search = check_search(max_iter, tol, init_gamma, update_mode, rule, verbose, n_components, band)
-    patches = Patches(src_coords, sigma, threshold_factor, normalize)
+    patches = Patches(src_coords, sigma, threshold_factor, normalize, distance, surface)
     s = setup(L, y, n_orient, patches)
     found = _given_noise(s, noise_var, search)
     entries = _entries(found) | basis_entries(found) | dict(B_spatial=s.B.copy)

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from calibrain.core.checks import (
-    check_array,
     check_choice,
     check_count,
     check_logger,
@@ -22,7 +21,6 @@ from calibrain.core.checks import (
     check_recording,
     refuse,
 )
-from ..core.units import check_metres
 from ..core.warnings import ConvergenceWarning, warn
 from ..head.basis import check_widths
 from ..head.leadfield import Leadfield
@@ -40,6 +38,7 @@ from .scales import Scales, find_scales
 from calibrain.solvers.source_components import (
     SourceComponents,
     fingerprint,
+    needs_positions,
     source_components,
 )
 
@@ -58,17 +57,6 @@ class _Seen:
         return h[self.components.component_of]
 
 
-def _positions(L: Prepared, src_coords: np.ndarray | None) -> np.ndarray | None:
-    "Positions of the sources, where they are known"
-    if src_coords is None and L.record is not None:
-        src_coords = L.record.coords
-    if src_coords is None:
-        return None
-    cure = "one position in m for each source of L"
-    coords = check_array("src_coords", src_coords, (L.n_sources, 3), cure)
-    return check_metres("src_coords", coords)
-
-
 def _see(
     L: Prepared,
     y: np.ndarray,
@@ -76,17 +64,20 @@ def _see(
     coords: np.ndarray | None,
     n_patches: int,
     sigma: float,
+    distance: str,
+    surface: Any,
 ) -> _Seen:
     "Components at the sensors; each must be seen"
     where = None if coords is None else coords.tobytes()
+    surface, which = L.along(distance, surface)
     said = (L.n_sources, L.n_orient, coords, n_patches, sigma)
 
     def compute():
-        c = source_components(components, *said)
+        c = source_components(components, *said, distance=distance, surface=surface)
         return c, np.asfortranarray(L.L @ c.F)
 
-    key = ("source components", fingerprint(components), where, n_patches, sigma)
-    c, G = L.cached(key, compute)
+    made_of = (fingerprint(components), where, n_patches, sigma, *which)
+    c, G = L.cached(("source components", *made_of), compute)
     power = np.add.reduceat(np.square(G).sum(0), c.starts)
     unseen = np.flatnonzero(power <= 1e-20 * power.max())
     if len(unseen):
@@ -208,6 +199,8 @@ def reml(
     n_components: int | str | None = None,  # Find scales on few time components: "auto" or a number
     *,
     band: float | None = None,  # … chosen below this frequency of the sources, cycles per sample
+    distance: str = "euclidean",  # "euclidean", or "geodesic": patches along the cortex
+    surface: Any = None,  # … the cortex: `forward["src"]`, a `Cortex` or (rr, tris); a template knows it
 ) -> Result:  # Posterior, evidence, `component_scales` and the familiar entries
     "Covariance components of the sources, with their scales found by evidence (ReML)"
     logger = check_logger(logger, __name__)
@@ -220,8 +213,10 @@ def reml(
     y = check_recording(y, prepared.n_sensors)
     if n_components is not None:
         check_components(n_components, y.shape, band)
-    coords = _positions(prepared, src_coords)
-    seen = _see(prepared, y, components, coords, n_patches, _one_width(sigma))
+    where = src_coords is not None or needs_positions(components)
+    coords = prepared.positions(src_coords) if where else None
+    check_choice("distance", distance, dict(euclidean=0, geodesic=0))
+    seen = _see(prepared, y, components, coords, n_patches, _one_width(sigma), distance, surface)
     fits, n_found = _fits(seen, noise, fixed, max_iter, tol, n_components, band)
     n_scales = 0 if fixed else int(np.count_nonzero(fits[-1].h))
     out = _result(seen, fits, noise.learned, tol, n_found)

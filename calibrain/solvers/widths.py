@@ -8,6 +8,7 @@ __all__ = ['Patches', 'lowest_of_widths']
 # %% ../../nbs/api/solvers/33_widths.ipynb #d9cbc079
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -24,6 +25,8 @@ class Patches:
     sigma: float | Sequence[float] = 0.01  # Width of a patch, or several widths, m
     threshold_factor: float = 3.0  # Patches end at this many `sigma`
     normalize: str | None = "sym"  # `"sym"`, `"row"` or `None`
+    distance: str = "euclidean"  # "euclidean" or "geodesic"
+    surface: Any = None  # Along which distances are taken, where they are geodesic
 
 # %% ../../nbs/api/solvers/33_widths.ipynb #0e6e9f56
 def lowest_of_widths(
