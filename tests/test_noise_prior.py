@@ -17,6 +17,7 @@ from calibrain import (
     template_leadfield,
 )
 from calibrain.core.warnings import NoiseBoundaryWarning
+from calibrain.simulation.noise import TimeModel
 
 LEARNING = (BMN_joint, gamma_lambda_map, gamma_lambda_map_sflex)
 TO_THE_END = dict(update_mode="fast", tol=1e-9)
@@ -256,3 +257,15 @@ def test_a_strong_source_is_not_taken_for_noise():
     free = BMN_joint(L, y)["lambda"] / noise_var
     held = BMN_joint(L, y, noise_prior=baseline_prior(before))["lambda"] / noise_var
     assert free > 4 and 0.9 < held < 1.15
+
+
+@pytest.mark.parametrize("phi, n, least", [(0.0, 40, 0.99), (0.5, 60, 0.97), (0.9, 200, 0.95)])
+def test_power_that_went_with_the_mean_is_put_back(phi, n, least):
+    draws = [TimeModel([phi] if phi else []).draw(40, n, seed) for seed in range(60)]
+    put_back = np.mean([baseline_prior(one).variance for one in draws])
+    about_the_mean = np.mean([one.var(axis=1, ddof=1).mean() for one in draws])
+    assert least < put_back < 1.02 and about_the_mean <= put_back
+    white = np.random.default_rng(0).normal(size=(40, n))
+    prior = baseline_prior(white)
+    close(prior.variance, white.var(axis=1, ddof=1).mean(), 1e-9, "as of white noise")
+    assert 0.95 * (n - 1) < prior.dof <= n - 1 + 1e-9
