@@ -79,7 +79,7 @@ def _ask(
     "Check what was said of noise and sources"
     update = check_choice("learn_noise", learn_noise, _OF_NOISE)
     source_cov = check_choice("source_cov", source_cov, _OF_SOURCES)
-    form = "diagonal" if learn_noise is True else learn_noise
+    form = "diagonal" if learn_noise in (True, "diagonal") else learn_noise
     if form and noise_var is not None:
         must = "None where the noise is learned"
         refuse(ValueError, "noise_var", must, noise_var, "leave it out, or set learn_noise=False")
