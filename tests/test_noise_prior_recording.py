@@ -112,7 +112,7 @@ def test_epochs_have_each_their_own(recorded):
 
 def test_passports_know_it(recorded):
     evoked, fwd, cov = recorded
-    said = dict(n_train=10, n_test=2, levels=(0.5, 0.9), progress=False, seed=0)
+    said = dict(n_train=2, n_test=2, levels=(0.3, 0.5), progress=False, seed=0)
     passport = calibrate(fwd, cov, evoked, "BMN_joint", noise="learn", tmin=0.0, **said)
     est = solve(recorded, calibration=passport)
     assert est.calibration is not None

@@ -125,7 +125,7 @@ def _bound(solver: str | Callable, params: dict, noise: str, scene: Scene) -> Bo
     else:
         learns = bind(solver, params).learns_noise
         own = bind_to_recording(solver, params, "learn" if learns else noise)
-        own = prior_from_baseline(own, scene.n_before)
+        own = prior_from_baseline(own, [scene.n_before])
     if noise == "learn" and not own.learns_noise and not own.solver.samples:
         cure = "use 'given' or 'baseline', or a solver that learns the noise"
         refuse(ValueError, "noise", f"'given' or 'baseline' for {own.name}", "'learn'", cure)

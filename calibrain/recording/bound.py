@@ -6,7 +6,7 @@
 __all__ = ['PATCHES', 'bind_to_recording', 'prior_from_baseline', 'check_depth']
 
 # %% ../../nbs/api/recording/11_bound.ipynb #2a642387
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from ..core.checks import check_choice, refuse
@@ -56,13 +56,13 @@ def bind_to_recording(
 # %% ../../nbs/api/recording/11_bound.ipynb #a71f6eb2
 def prior_from_baseline(
     bound: Bound,  # A solver with its parameters
-    n_before: int,  # Samples before the stimulus, of the shortest baseline
+    n_before: Iterable[int],  # Samples of the baseline of each condition; looked at if it learns
 ) -> Bound:  # The same, which takes the baseline as a prior on noise that it learns
     "Noise that is learned starts from what the baseline says, unless something else was asked for"
     if not bound.learns_noise or "noise_prior" not in bound.solver.takes():
         return bound
     said = bound.arguments.get("noise_prior")
-    if n_before < 2:
+    if min(n_before) < 2:
         if isinstance(said, str):
             must = "None or (variance, dof) where there is no baseline"
             cure = "keep samples before 0 s"

@@ -44,7 +44,6 @@ from .fit import Fit, fit_of
 from calibrain.recording.input import (
     as_conditions,
     baseline_samples,
-    before_stimulus,
     check_data,
     time_window,
 )
@@ -329,11 +328,12 @@ def estimate_evoked(
     forward, fields = as_forward(forward, conditions)
     baselines = None if average else Averages(evoked)
     windows = [time_window(e, tmin, tmax) for e in conditions]
-    bound = prior_from_baseline(bound, min(len(before_stimulus(e)) for e in conditions))
     head = whitened_forward(
         conditions, forward, noise_cov, picks, orientation, depth, rank, loose, windows, baselines
     )
     many = (len(conditions) > 1 and not shared) or not average
+    n_before = (baseline_samples(e, head.whiten(e)).shape[1] for e in conditions)
+    bound = prior_from_baseline(bound, n_before)
     check_depth(bound, depth)
     lf = head.leadfield
     _check_calibration(calibration, conditions, head, bound, noise)

@@ -16,6 +16,7 @@ import numpy as np
 from fastcore.basics import patch
 
 from ..core.checks import check_number, refuse
+from ..core.warnings import NoiseWarning, warn
 from ..head.prepared import Prepared
 from ..posterior.result import Result
 from .analytic import takes_complex
@@ -174,6 +175,12 @@ def with_noise_prior(
     asked = self.arguments.get("noise_prior")
     if not isinstance(asked, str) or asked != "baseline":
         return self
+    if prior is None:
+        warn(
+            f"{self.name}: there is no baseline that could say what the noise is, "
+            "so it is learned from the data alone.",
+            NoiseWarning,
+        )
     return replace(self, arguments=self.arguments | dict(noise_prior=prior))
 
 # %% ../../nbs/api/solvers/21_bind.ipynb #5856deae
