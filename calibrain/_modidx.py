@@ -4749,6 +4749,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                 'calibrain/solvers/widths.py'),
                                           'calibrain.solvers.widths._of_patches': ( 'api/solvers/widths.html#_of_patches',
                                                                                     'calibrain/solvers/widths.py'),
+                                          'calibrain.solvers.widths._one_after_the_other': ( 'api/solvers/widths.html#_one_after_the_other',
+                                                                                             'calibrain/solvers/widths.py'),
                                           'calibrain.solvers.widths.lowest_of_widths': ( 'api/solvers/widths.html#lowest_of_widths',
                                                                                          'calibrain/solvers/widths.py')},
             'calibrain.study.command': { 'calibrain.study.command._export': ( 'api/study/command.html#_export',

@@ -244,6 +244,23 @@ def test_a_component_more_never_costs_evidence():
             assert both >= max(alone[:2]) - 1e-6 and everything >= max(alone) - 1e-6
 
 
+def test_nor_where_equal_shares_lead_elsewhere():
+    "From equal shares this search ends 2.05 above what one of the components does alone"
+    rng = np.random.default_rng(95)
+    n_sensors, n, n_times = (
+        int(rng.integers(4, 12)),
+        int(rng.integers(2, 8)),
+        int(rng.integers(1, 4)),
+    )
+    L = rng.normal(size=(n_sensors, 20))
+    factors = [rng.normal(size=(20, int(rng.integers(1, 6)))) for _ in range(n)]
+    y = 2 * L @ factors[0] @ rng.normal(size=(factors[0].shape[1], n_times))
+    y += rng.normal(size=(n_sensors, n_times))
+    said = dict(noise_var=1.0, learn_noise=False)
+    alone = min(reml(L, y, components=F, **said).cost for F in factors)
+    assert reml(L, y, components=factors, **said).cost <= alone + 1e-7
+
+
 def test_the_wrong_prior_has_less_evidence():
     "Sources that are smooth: the smooth prior has the most evidence, in 6 of 6"
     for seed in range(6):

@@ -48,7 +48,19 @@ def lowest_of_widths(
     if not gamma.any():
         return everything
     from_best = find(problem, gamma, alone[best].evidence.noise)
-    return min(everything, from_best, key=lambda fit: fit.evidence.cost)
+    both_parts = _one_after_the_other(alone[best], from_best)
+    return min(everything, both_parts, key=lambda fit: fit.evidence.cost)
+
+
+def _one_after_the_other(first: Fit, second: Fit) -> Fit:
+    "Two searches, of which the second began where the first ended, as one"
+    if not second.converged:
+        return second  # it says that it ran out of `max_iter` with its own steps
+    history = {}
+    for name, course in second.history.items():
+        rest = course[1:] if name == "cost" else course
+        history[name] = np.append(first.history[name], rest)
+    return replace(second, n_iter=first.n_iter + second.n_iter, history=history)
 
 
 def _of_patches(problem: Problem, patches: np.ndarray) -> Problem:
