@@ -14,7 +14,6 @@ _drawing, _, _drawn = lazy_loader.attach(__name__, submod_attrs={
     "passport": ["draw_passport"],
     "regions": ["draw_regions"],
     "predictive": ["draw_predictive", "draw_residual", "draw_residual_power"],
-    "noise_scores": ["draw_noise_scores"],
     "nave": ["draw_expected_error", "draw_nave"],
     "noise_scores": ["draw_noise_scores"],
     "glass": ["draw_glass"],
