@@ -214,19 +214,19 @@ def rows(self: Comparison) -> list[dict]:  # As `pandas.DataFrame` takes it
         fitted = self.fitted[i]
         row: dict[str, Any] = {
             "solver": name,
-            "log evidence": self.log_evidence[i],
-            "variances fitted": np.nan if fitted is None else fitted,
-            "corrected": self.corrected[i],
-            "difference": self.difference[i],
-            "probability": self.probability[i],
+            "log evidence": float(self.log_evidence[i]),
+            "variances fitted": float("nan") if fitted is None else fitted,
+            "corrected": float(self.corrected[i]),
+            "difference": float(self.difference[i]),
+            "probability": float(self.probability[i]),
         }
         if self.scores is not None:
             apart, error = self.score_difference[:, i]
             row |= {
-                "score": self.score[i],
-                "score, difference": apart,
-                "… standard error": error,
-                "stacking weight": self.stacking[i],
+                "score": float(self.score[i]),
+                "score, difference": float(apart),
+                "… standard error": float(error),
+                "stacking weight": float(self.stacking[i]),
             }
         out.append(row | {"note": self.notes[i]})
     return out
