@@ -7,6 +7,7 @@ __all__ = ['kept_leadfield', 'template_leadfield', 'template_sensors', 'template
 
 # %% ../../nbs/api/head/03_template.ipynb #fc171d6a
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from pathlib import Path
 
 import mne
@@ -124,6 +125,12 @@ def template_mesh(
     "The cortex of a template, of which its sources are vertices"
     if lf.origin.split(", ")[0] != "fsaverage" or lf.coords is None:
         return None
+    return _average_mesh()
+
+
+@lru_cache(maxsize=1)
+def _average_mesh() -> Mesh:
+    "Both hemispheres of the average brain, read once"
     left, left_tris = hemisphere("left")
     right, right_tris = hemisphere("right")
     return Mesh(np.concatenate([left, right]), np.concatenate([left_tris, right_tris + len(left)]))

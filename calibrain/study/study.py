@@ -23,6 +23,7 @@ from typing import Any
 
 from ..core.checks import check_count, check_number, refuse
 from ..core.progress import progress_bar
+from ..solvers.source_components import needs_positions
 from .engine import Here, Pool, check_engine, check_jobs, open_pool
 from .grid import Run, Study
 from .heads import Pair, head_digest
@@ -102,7 +103,10 @@ def _needs_positions(study: Study, run: Run) -> bool:
     way = study.way(run)
     if way.entry is not None:
         return False
-    return "sigma" in way.bound().solver.takes() or bool(way.params.get("patches"))
+    takes = way.bound().solver.takes()
+    if "components" in takes:
+        return needs_positions(way.params.get("components"))
+    return "sigma" in takes or bool(way.params.get("patches"))
 
 
 def _check_fits(study: Study, run: Run, pair: Pair) -> None:
