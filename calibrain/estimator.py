@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from fastcore.basics import patch
 
+from .core.archive import data_mark
 from calibrain.core.checks import (
     check_count,
     check_leadfield,
@@ -27,7 +28,7 @@ from .head.leadfield import Leadfield
 from .head.measured import check_power, check_reached
 from .head.prepared import Prepared, prepare, record_of
 from .head.whitening import Whitener, noise_whitener
-from .posterior.result import Result, data_mark
+from .posterior.result import Result
 from .solvers.analytic import as_samples
 from .solvers.bind import Bound, bind
 from .solvers.left_out_sensors import sensor_group_scores

@@ -18,7 +18,8 @@ from calibrain import (
     model_average,
     spike_slab,
 )
-from calibrain.posterior.result import data_mark, result_from_arrays, result_to_arrays
+from calibrain.core.archive import data_mark
+from calibrain.posterior.result import result_from_arrays, result_to_arrays
 from calibrain.solvers.compare import fitting_cost, stacking_weights
 
 FAST = dict(update_mode="fast")

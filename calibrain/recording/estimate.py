@@ -14,13 +14,14 @@ from typing import Any
 import mne
 import numpy as np
 
+from ..core.archive import data_mark
 from ..core.checks import check_choice, refuse
 from ..core.progress import progress_bar
 from ..core.threads import few_threads
 from ..core.warnings import PlausibilityWarning, warn
 from ..head.leadfield import Leadfield
 from ..head.volumes import volume_parts
-from ..posterior.result import Result, data_mark
+from ..posterior.result import Result
 from calibrain.recording import (  # noqa: F401 (methods of an EvokedPosterior)
     arrays,
     contrast,

@@ -13,13 +13,14 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from ..core.archive import data_mark
 from ..core.threads import few_threads
 from ..core.warnings import NothingFoundWarning, PlausibilityWarning, warn
 from ..head.leadfield import Leadfield
 from ..head.prepared import Prepared, record_of
 from ..posterior.gaussian import Posterior
 from ..posterior.mixture import Mixture
-from ..posterior.result import Result, data_mark
+from ..posterior.result import Result
 
 # %% ../../nbs/api/solvers/19_amplitudes.ipynb #beeef783
 AMPLITUDES = (1e-4, 1e4)  # Largest amplitude of an estimate that may be a brain's, nAm

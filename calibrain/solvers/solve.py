@@ -10,9 +10,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ..core.archive import data_mark
 from ..head.prepared import Prepared
 from ..head.whitening import Whitener
-from ..posterior.result import Result, data_mark
+from ..posterior.result import Result
 from .amplitudes import announces_units, check_amplitudes
 from .analytic import as_samples
 from .bind import Bound
