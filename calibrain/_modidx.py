@@ -3961,6 +3961,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                'calibrain/solvers/compare.py'),
                                            'calibrain.solvers.compare.Comparison.difference': ( 'api/solvers/compare.html#comparison.difference',
                                                                                                 'calibrain/solvers/compare.py'),
+                                           'calibrain.solvers.compare.Comparison.known': ( 'api/solvers/compare.html#comparison.known',
+                                                                                           'calibrain/solvers/compare.py'),
                                            'calibrain.solvers.compare.Comparison.probability': ( 'api/solvers/compare.html#comparison.probability',
                                                                                                  'calibrain/solvers/compare.py'),
                                            'calibrain.solvers.compare.Comparison.rows': ( 'api/solvers/compare.html#comparison.rows',

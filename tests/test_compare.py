@@ -103,6 +103,18 @@ def test_a_sampler_has_no_evidence_to_compare():
     assert "sampled" in c._repr_html_()
 
 
+def test_samplers_alone_are_compared_by_scores():
+    L, y, noise_var = recording(3, 4)
+    short = dict(n_sweeps=20, n_burn=5)
+    one, two = (spike_slab(L, y, noise_var, seed=seed, **short) for seed in (0, 1))
+    with pytest.raises(ValueError, match="one answer with an evidence at least"):
+        compare([one, two])
+    scores = {"spike_slab": np.zeros((3, 4)), "spike_slab (2)": np.full((3, 4), 0.1)}
+    c = compare([one, two], scores)
+    assert c.best == "spike_slab (2)" and np.isnan(c.difference).all() and c._repr_html_()
+    assert "foretells best" in repr(c)
+
+
 def test_few_samples_are_announced():
     L, y, noise_var = recording(3, 4, n_times=3)
     with pytest.warns(UserWarning, match="3 samples, too few"):

@@ -62,22 +62,27 @@ class Comparison:
         return self.log_evidence - self.fitting
 
     @property
+    def known(self) -> np.ndarray:
+        "Which have an evidence that can be compared, `(n,)`"
+        return np.isfinite(self.corrected)
+
+    @property
     def difference(self) -> np.ndarray:
         "Corrected log evidence, from that of the best, `(n,)`"
-        return self.corrected - np.nanmax(self.corrected)
+        return self.corrected - self.corrected[self.known].max(initial=-np.inf)
 
     @property
     def probability(self) -> np.ndarray:
         "Posterior probability of each, where all were as probable before, `(n,)`"
-        known = ~np.isnan(self.corrected)
-        out = np.full(len(known), np.nan)
-        out[known] = softmax(self.corrected[known])
+        out = np.full(len(self.names), np.nan)
+        out[self.known] = softmax(self.corrected[self.known])
         return out
 
     @property
     def best(self) -> str:
-        "Name of the most probable"
-        return self.names[int(np.nanargmax(self.corrected))]
+        "Name of the most probable; of those that foretell best where none has an evidence"
+        figure = self.corrected if self.known.any() else self.score
+        return self.names[int(np.nanargmax(figure))]
 
 # %% ../../nbs/api/solvers/39_compare.ipynb #e2a0d49c
 @patch(as_prop=True)
@@ -196,6 +201,10 @@ def compare(
         has_none = isinstance(one.posterior, Mixture)
         evidence.append(np.nan if has_none else one.log_evidence)
         fitting.append(np.nan if one.fitted is None else fitting_cost(one.fitted, n_times))
+    if by_name is None and not np.isfinite(np.subtract(evidence, fitting)).any():
+        cure = "pass scores, as estimator.leave_sensors_out or leave_channels_out gives them"
+        must = "one answer with an evidence at least"
+        refuse(ValueError, "results", must, "; ".join(notes), cure)
     return Comparison(
         tuple(found),
         np.array(evidence),
@@ -256,5 +265,7 @@ def _repr_html_(self: Comparison) -> str:  # HTML
 @patch
 def __repr__(self: Comparison) -> str:  # Text
     "One line"
-    of_best = float(np.nanmax(self.probability))
-    return f"<Comparison of {len(self.names)}: {self.best} with probability {of_best:.3f}>"
+    how = "foretells best"
+    if self.known.any():
+        how = f"with probability {np.nanmax(self.probability):.3f}"
+    return f"<Comparison of {len(self.names)}: {self.best} {how}>"
