@@ -75,7 +75,8 @@ class Comparison:
     def probability(self) -> np.ndarray:
         "Posterior probability of each, where all were as probable before, `(n,)`"
         out = np.full(len(self.names), np.nan)
-        out[self.known] = softmax(self.corrected[self.known])
+        if self.known.any():
+            out[self.known] = softmax(self.corrected[self.known])
         return out
 
     @property
