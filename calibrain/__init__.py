@@ -44,6 +44,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "recording.contrast": ["contrast"],
     "recording.sensitivity": ["sensitivity"],
     "recording.left_out": ["leave_channels_out"],
+    "recording.recommend": ["recommend"],
     "recording.grand_average": ["grand_average"],
     "calibration.coverage": ["coverage_curve"],
     "calibration.recalibrate": ["IsotonicRecalibrator"],

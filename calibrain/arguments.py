@@ -78,6 +78,7 @@ def parser() -> argparse.ArgumentParser:  # The parser
         default=41,
         help="seed of the simulated problem (default: 41, the tutorial's)",
     )
+    _add_choose(commands)
     _add_estimate(commands)
     _add_calibrate(commands)
     _add_study(commands)
@@ -135,6 +136,35 @@ def _add_calibrate(commands) -> None:
     one.add_argument("--seed", metavar="N", type=_seed, default=0, help="seed (default: 0)")
 
 # %% ../nbs/api/commands/04_arguments.ipynb #8e5aac0b
+def _add_window(command) -> None:
+    "Which conditions, and which part of them"
+    command.add_argument(
+        "--condition",
+        metavar="NAME",
+        action="append",
+        help="conditions of AVE, by name, pattern or number; may be repeated (default: all)",
+    )
+    command.add_argument("--tmin", metavar="S", type=float, help="start of the window, s")
+    command.add_argument("--tmax", metavar="S", type=float, help="end of the window, s")
+    command.add_argument("--depth", metavar="X", type=float, help="depth weighting, 0 to 1")
+
+
+def _add_choose(commands) -> None:
+    "What can be said to `calibrain choose`"
+    one = commands.add_parser(
+        "choose",
+        help="which solver for a response, and why",
+        description="Look at a response, its head and its noise, try a few solvers, and print "
+        "which one to take, why, and the line that estimates. Nothing is written.",
+    )
+    one.add_argument("evoked", metavar="AVE", type=Path, help="the response, -ave.fif")
+    _add_head(one)
+    one.set_defaults(orientation=None, noise=None)  # not said: to be chosen
+    _add_window(one)
+    one.add_argument("--sampler", action="store_true", help="try spike_slab as well, which is slow")
+    one.add_argument("--quick", action="store_true", help="look only, and try nothing")
+
+
 def _add_estimate(commands) -> None:
     "What can be said to `calibrain estimate`"
     one = commands.add_parser(
@@ -149,16 +179,8 @@ def _add_estimate(commands) -> None:
     one.add_argument("evoked", metavar="AVE", type=Path, help="the response, -ave.fif")
     _add_head(one)
     _add_out(one)
-    one.add_argument(
-        "--condition",
-        metavar="NAME",
-        action="append",
-        help="conditions of AVE, by name, pattern or number; may be repeated (default: all)",
-    )
-    one.add_argument("--tmin", metavar="S", type=float, help="start of the window, s")
-    one.add_argument("--tmax", metavar="S", type=float, help="end of the window, s")
+    _add_window(one)
     one.add_argument("--solver", metavar="NAME", default="gamma_map_sflex", help="a solver")
-    one.add_argument("--depth", metavar="X", type=float, help="depth weighting, 0 to 1")
     one.add_argument(
         "--labels",
         metavar="PATH",

@@ -368,6 +368,10 @@ def main(
             from calibrain.study.command import study_command
 
             return study_command(args, _say, _complain)
+        if args.command == "choose":
+            from calibrain.passport.choose_command import choose_command
+
+            return choose_command(args, _say, _complain)
         if args.command == "estimate":
             from calibrain.passport.estimate_command import estimate_command
 

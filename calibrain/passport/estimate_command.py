@@ -60,7 +60,7 @@ def _chosen(comments: Sequence[str], wanted: Sequence[str] | None) -> set[int]:
     return chosen
 
 
-def _conditions(path: Path, wanted: Sequence[str] | None) -> dict[str, int]:
+def conditions_of(path: Path, wanted: Sequence[str] | None) -> dict[str, int]:
     "The responses of a file that are asked for: name of a folder → number in the file"
     found = read_mne(path, "an evoked response", mne.read_evokeds)
     chosen = _chosen([e.comment or "" for e in found], wanted)
@@ -115,7 +115,7 @@ def _brain(who: SubjectFiles, args: argparse.Namespace) -> Brain:
 
 def _todo(who: SubjectFiles, args: argparse.Namespace) -> _Todo:
     "What is to be done for a subject whose files are complete"
-    conditions = _conditions(who.files["AVE"], args.condition)
+    conditions = conditions_of(who.files["AVE"], args.condition)
     labels: Sequence[Path | str] = []
     if args.labels:
         brain = _brain(who, args)

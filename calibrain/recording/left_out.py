@@ -58,7 +58,7 @@ def _told(bound: Bound, head: WhitenedForward, before: np.ndarray, n_times: int)
     lf = head.leadfield
     bound = bound.told(lf.n_orient, lf.coords, None, False, "orientation")
     bound = bound.with_time_cov(told_time_cov(bound, [before], n_times))
-    bound = prior_from_baseline(bound, before.shape[1])
+    bound = prior_from_baseline(bound, [before.shape[1]])
     if bound.arguments.get("noise_prior") != "baseline":
         return bound
     arguments = bound.arguments | dict(noise_prior=baseline_prior(before))

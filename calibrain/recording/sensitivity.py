@@ -30,7 +30,7 @@ _SOLVERS = ("gamma_map_sflex", "gamma_map", "BMN", "spike_slab")
 _WIDTHS = (0.005, 0.02)  # m, of patches; 0.01 is the default
 
 
-def _orientations_of(fwd: mne.Forward) -> tuple[str, ...]:
+def orientations_of(fwd: mne.Forward) -> tuple[str, ...]:
     "What a forward solution leaves to choose"
     is_fixed = fwd["source_ori"] == mne.io.constants.FIFF.FIFFV_MNE_FIXED_ORI
     on_surface = all(s["type"] == "surf" for s in fwd["src"])
@@ -57,7 +57,7 @@ def usual_variations(
     fwd, _ = as_forward(forward, [evoked])
     solver = base.get("solver", "gamma_map_sflex")
     out: dict[str, dict] = {}
-    for orientation in _orientations_of(fwd):
+    for orientation in orientations_of(fwd):
         if orientation != base.get("orientation", "auto"):
             out[f"orientation {orientation}"] = dict(orientation=orientation)
     for other in _SOLVERS:
