@@ -6,6 +6,7 @@
 __all__ = ['FEWEST_SAMPLES', 'fitting_cost', 'stacking_weights', 'Comparison', 'compare']
 
 # %% ../../nbs/api/solvers/39_compare.ipynb #35d2da35
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -64,20 +65,22 @@ class Comparison:
     @property
     def difference(self) -> np.ndarray:
         "Corrected log evidence, from that of the best, `(n,)`"
-        return self.corrected - np.nanmax(self.corrected)
+        return self.corrected - np.max(self.corrected, where=self._known, initial=-np.inf)
 
     @property
     def probability(self) -> np.ndarray:
         "Posterior probability of each, where all were as probable before, `(n,)`"
-        known = ~np.isnan(self.corrected)
-        out = np.full(len(known), np.nan)
-        out[known] = softmax(self.corrected[known])
-        return out
+        odds = softmax(np.where(self._known, self.difference, -np.inf)) if self._known.any() else 0
+        return np.where(self._known, odds, np.nan)
 
     @property
-    def best(self) -> str:
-        "Name of the most probable"
-        return self.names[int(np.nanargmax(self.corrected))]
+    def _known(self) -> np.ndarray:
+        return ~np.isnan(self.corrected)
+
+    @property
+    def best(self) -> str | None:
+        "Name of the most probable; `None` where no answer has an evidence"
+        return self.names[int(np.nanargmax(self.corrected))] if self._known.any() else None
 
 # %% ../../nbs/api/solvers/39_compare.ipynb #e2a0d49c
 @patch(as_prop=True)
@@ -169,6 +172,13 @@ def _check_scores(scores: Mapping | None, names: Sequence[str]) -> np.ndarray | 
     return np.array(arrays)
 
 # %% ../../nbs/api/solvers/39_compare.ipynb #1ed71e04
+def _n_samples(result: Result) -> int:
+    "Samples that the evidence counts: of conditions estimated together all, a complex one twice"
+    lengths = [int(n) for n in re.findall(r"\d+ × (\d+), ", result.data)]
+    parts = 2 if np.iscomplexobj(result.mean) else 1
+    return parts * (sum(lengths) or result.mean.shape[1])
+
+
 FEWEST_SAMPLES = 20  # Below this the correction for what was fitted is not to be trusted
 
 
@@ -182,7 +192,7 @@ def compare(
     _check_same_data(found)
     by_name = _check_scores(scores, list(found))
     notes = tuple(_note(one) for one in found.values())
-    n_times = next(iter(found.values())).mean.shape[1]
+    n_times = _n_samples(next(iter(found.values())))
     if n_times < FEWEST_SAMPLES and any(one.fitted for one in found.values()):
         warn(
             f"compare: the recording has {n_times} samples, too few to say what fitted variances "
@@ -256,5 +266,7 @@ def _repr_html_(self: Comparison) -> str:  # HTML
 @patch
 def __repr__(self: Comparison) -> str:  # Text
     "One line"
-    of_best = float(np.nanmax(self.probability))
+    if self.best is None:
+        return f"<Comparison of {len(self.names)}: none has an evidence that can be compared>"
+    of_best = self.probability[self.names.index(self.best)]
     return f"<Comparison of {len(self.names)}: {self.best} with probability {of_best:.3f}>"
