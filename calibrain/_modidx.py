@@ -4089,6 +4089,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                            'calibrain/solvers/compare.py'),
                                            'calibrain.solvers.compare._check_scores': ( 'api/solvers/compare.html#_check_scores',
                                                                                         'calibrain/solvers/compare.py'),
+                                           'calibrain.solvers.compare._n_samples': ( 'api/solvers/compare.html#_n_samples',
+                                                                                     'calibrain/solvers/compare.py'),
                                            'calibrain.solvers.compare._named': ( 'api/solvers/compare.html#_named',
                                                                                  'calibrain/solvers/compare.py'),
                                            'calibrain.solvers.compare._note': ( 'api/solvers/compare.html#_note',

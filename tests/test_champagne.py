@@ -468,3 +468,24 @@ def test_on_time_components(form, prior):
             L, quiet, 2, form, prior, n_components="auto", noise_var=None if form else 1.2
         )
     assert none["n_components"] == 0 and none.nothing_found
+
+
+@every_noise
+@every_prior
+@orientations
+def test_numbers_that_are_fitted_are_counted(form, prior, k):
+    "Variances above zero; of a covariance those that one of its rank has"
+    L, y, _ = problem(k)
+    r = solved(L, y, k, form, prior, max_iter=300)
+    Gamma, _ = hyperparameters(r, k)
+    of_noise = {False: 0, "scalar": 1, "diagonal": M, "full": M * (M + 1) // 2}[form]
+    each = Gamma.reshape(N, k, N, k)[np.arange(N), :, np.arange(N)]
+    if prior == "scalar":
+        of_sources = each.any((1, 2)).sum()
+    elif prior == "diagonal":
+        of_sources = np.count_nonzero(each)
+    else:
+        tol = 1e-6 * np.linalg.norm(each, 2, axis=(1, 2))
+        ranks = np.linalg.matrix_rank(each, tol=tol, hermitian=True)
+        of_sources = sum({0: 0, 1: k, 2: 2 * k - 1, 3: 6}[rank] for rank in ranks)
+    assert r.fitted == of_sources + of_noise

@@ -260,3 +260,39 @@ def test_what_cannot_be_averaged():
     wide = np.random.default_rng(0).normal(size=(4, 5100))
     with pytest.raises(ValueError, match="5000 at the most"):
         model_average([BMN(wide, 9 * wide[:, :3], 1.0)], [1.0])
+
+
+def test_every_sample_that_the_evidence_counts_costs():
+    "A complex sample is two; of conditions that were estimated together all count"
+    L, y, noise_var = recording(2, 4)
+    whole = SourceEstimator("gamma_map", FAST, noise_var)
+    fields = (y[:, :25] + 1j * y[:, 25:], y)
+    spectra, real = (whole.fit(L, one).predict() for one in fields)
+    norms = [SourceEstimator("BMN", noise_var=noise_var).fit(L, one).predict() for one in fields]
+    found = [compare(both) for both in zip((spectra, real), norms)]
+    np.testing.assert_allclose(found[0].corrected, found[1].corrected)
+
+    both = [
+        estimate_evoked(responses(), forward(), cov(), solver, shared=True, **WINDOW)[0]
+        for solver in ("BMN", "gamma_map")
+    ]
+    n_times = 2 * len(both[0].times)
+    fitted = [one.result.fitted for one in both]
+    np.testing.assert_allclose(compare(both).fitting, [fitting_cost(n, n_times) for n in fitted])
+
+
+def test_answers_without_any_evidence():
+    L, y, _ = recording(2, 4)
+    both = [SourceEstimator(name).fit(L, y).predict() for name in ("mxne", "lcmv")]
+    with pytest.raises(ValueError, match="one answer with an evidence at least"):
+        compare(both)
+
+
+def test_what_has_no_posterior_is_not_averaged():
+    L, y, _ = recording(2, 4)
+    both = [SourceEstimator(n).fit(L, y).predict() for n in ("reml", "mxne")]
+    of_a_recording = estimate_evoked(responses()[0], forward(), cov(), "BMN", **WINDOW)
+    with pytest.raises(TypeError, match=r"with a posterior, got one of mxne"):
+        model_average(both, [0.5, 0.5])
+    with pytest.raises(TypeError, match=r"results must .* pass its \.result"):
+        model_average([of_a_recording], [1.0])

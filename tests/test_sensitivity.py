@@ -81,3 +81,8 @@ def test_bad_choices(base, variations, error, words):
         sensitivity(recording(), forward(), cov(), base, variations, progress=False)
     with pytest.raises(ValueError, match="within"):
         asked(dict(same={}), within=-1)
+
+
+def test_names_are_text():
+    found = asked({"<b>few</b> & far": dict(picks=recording().ch_names[::4])}, within=0.001)
+    assert "<b>" not in found._repr_html_() and "<b>" in found.verdict

@@ -303,3 +303,13 @@ def test_what_cannot_have_one_support():
     with pytest.raises(ValueError, match="all real or all complex"):
         estimates("gamma_map", [one, turning])
     assert EpochPosteriors.__module__ == "calibrain.recording.epochs"
+
+
+def test_a_learned_noise_covariance_is_in_the_units_of_each_condition():
+    tone, click = estimates(
+        "champagne", noise="learn", solver_params=dict(learn_noise="full", max_iter=20)
+    )
+    for one in (tone, click):
+        np.testing.assert_allclose(
+            one.result["noise_cov"].trace() / len(one.result["noise_cov"]), one.result.noise_var
+        )

@@ -220,14 +220,10 @@ def _names_below(arrays: dict, folder: str) -> list[str]:
 # %% ../../nbs/api/posterior/02_result.ipynb #a413b550
 def _posterior_to_arrays(posterior: Posterior | Mixture | PointEstimate) -> dict:  # Name → array
     "A posterior of either kind as plain arrays"
-    arrays = {}
     if isinstance(posterior, Mixture):
-        for k, value in mixture_to_arrays(posterior).items():
-            arrays[f"posterior/{k}"] = value
-        return arrays
-    is_point = isinstance(posterior, PointEstimate)
-    known = ("coeff_mean", "S", "n_orient") + (() if is_point else ("gamma", "V"))
-    for k in known:
+        return {f"posterior/{k}": a for k, a in mixture_to_arrays(posterior).items()}
+    arrays: dict = {}
+    for k in posterior.__dataclass_fields__:
         arrays |= _to_arrays(f"posterior/{k}", getattr(posterior, k))
     return arrays
 
@@ -246,11 +242,10 @@ def result_to_arrays(
     result: Result,  # A solver's answer
 ) -> dict:  # Name → array
     "A result as plain arrays"
-    arrays = {f"fact/{k}": getattr(result, k) for k in (*_FACTS, "unit")}
+    arrays = {f"fact/{k}": getattr(result, k) for k in (*_FACTS, "unit", "data")}
     for k in ("coords", "times"):
         if getattr(result, k) is not None:
             arrays[f"where/{k}"] = getattr(result, k)
-    arrays["fact/data"] = result.data
     if result.fitted is not None:
         arrays["fact/fitted"] = result.fitted
     arrays |= _posterior_to_arrays(result.posterior)

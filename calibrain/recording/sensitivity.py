@@ -8,6 +8,7 @@ __all__ = ['usual_variations', 'Sensitivity', 'sensitivity']
 # %% ../../nbs/api/recording/33_sensitivity.ipynb #1e87dc09
 from collections.abc import Mapping
 from dataclasses import dataclass
+from html import escape
 from typing import Any
 
 import mne
@@ -201,7 +202,7 @@ def _repr_html_(self: Sensitivity) -> str:  # HTML
         lines[row["choice"]] = [
             one if isinstance(one, str) else "—" if np.isnan(one) else f"{one:.3g}" for one in said
         ]
-    return html_table("Under other choices", lines, head) + f"<p>{self.verdict}</p>"
+    return html_table("Under other choices", lines, head) + f"<p>{escape(self.verdict)}</p>"
 
 
 @patch

@@ -90,6 +90,7 @@ _VARIANCES = (
     "lambda",
     "lambda_mean",
     "lambdas",
+    "noise_cov",
     "noise_var",
     "noise_var_learned",
     "noise_prior_variance",

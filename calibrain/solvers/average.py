@@ -14,6 +14,7 @@ from scipy import sparse
 from ..core.checks import check_array, refuse
 from ..posterior.gaussian import Posterior
 from ..posterior.mixture import Mixture, State
+from ..posterior.point import PointEstimate
 from ..posterior.result import Result, shared_entries
 
 # %% ../../nbs/api/solvers/40_average.ipynb #24e05544
@@ -46,7 +47,13 @@ def _dictionary(p: Posterior | Mixture) -> sparse.csc_array:
 def _check(results: Sequence, weights: np.ndarray) -> np.ndarray:
     "Weights of answers that can be averaged"
     if not all(isinstance(one, Result) for one in results) or not len(results):
-        refuse(TypeError, "results", "a list of what solvers returned", repr(results)[:80])
+        cure = "of an estimate of a recording, pass its .result"
+        refuse(TypeError, "results", "a list of what solvers returned", repr(results)[:80], cure)
+    for one in results:
+        if isinstance(one.posterior, PointEstimate):
+            must = "of solvers with a posterior"
+            cure = "leave it out: it has no error bars that could be averaged"
+            refuse(TypeError, "results", must, f"one of {one.solver}, a reference", cure)
     weights = check_array("weights", np.asarray(weights, float), (len(results),))
     if weights.min() < 0 or not np.isclose(weights.sum(), 1):
         got = f"a smallest of {weights.min():.3g} and a sum of {weights.sum():.6g}"

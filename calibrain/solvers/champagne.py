@@ -235,13 +235,17 @@ def _entries(found: Solved, asked: _Asked) -> dict:
     return entries
 
 
-def _n_fitted(entries: dict, asked: _Asked, k: int, n_sensors: int) -> int:
-    "Variances and covariances that are fitted"
-    of_source = {"scalar": 1, "diagonal": k, "full": k * (k + 1) // 2}
+def _n_fitted(found: Solved, entries: dict, asked: _Asked) -> int:
+    "Numbers that are fitted: variances above zero, and those that covariances of their rank have"
+    n_sensors = found.setup.n_sensors
     of_noise = {False: 0, "scalar": 1, "diagonal": n_sensors}
     of_noise["full"] = n_sensors * (n_sensors + 1) // 2
+    if asked.source_cov != "full":
+        return int(np.count_nonzero(found.at.gamma)) + of_noise[asked.form]
+    w = np.linalg.eigvalsh(entries["source_cov"]())
+    rank = (w > 1e-6 * w[:, -1:]).sum(1)
     return (
-        len(entries["active_source_indices"]) * of_source[asked.source_cov] + of_noise[asked.form]
+        int((rank * found.posterior.n_orient - rank * (rank - 1) // 2).sum()) + of_noise[asked.form]
     )
 
 
@@ -308,5 +312,5 @@ def champagne(
     noise = noise_by_sensor(s, asked.noise, "noise_var")
     found, violation, at_zero = _find(s, noise, asked)
     entries = _entries(found, asked)
-    fitted = _n_fitted(entries, asked, found.posterior.n_orient, len(s.y))
+    fitted = _n_fitted(found, entries, asked)
     return noise_result(found, "champagne", violation, at_zero, entries, logger, fitted=fitted)

@@ -6,6 +6,7 @@
 __all__ = ['FEWEST_SAMPLES', 'fitting_cost', 'stacking_weights', 'Comparison', 'compare']
 
 # %% ../../nbs/api/solvers/39_compare.ipynb #35d2da35
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -175,6 +176,13 @@ def _check_scores(scores: Mapping | None, names: Sequence[str]) -> np.ndarray | 
     return np.array(arrays)
 
 # %% ../../nbs/api/solvers/39_compare.ipynb #1ed71e04
+def _n_samples(result: Result) -> int:
+    "Samples that the evidence counts: of conditions estimated together all, a complex one twice"
+    lengths = [int(n) for n in re.findall(r"\d+ × (\d+), ", result.data)]
+    parts = 2 if np.iscomplexobj(result.mean) else 1
+    return parts * (sum(lengths) or result.mean.shape[1])
+
+
 FEWEST_SAMPLES = 20  # Below this the correction for what was fitted is not to be trusted
 
 
@@ -188,7 +196,7 @@ def compare(
     _check_same_data(found)
     by_name = _check_scores(scores, list(found))
     notes = tuple(_note(one) for one in found.values())
-    n_times = next(iter(found.values())).mean.shape[1]
+    n_times = _n_samples(next(iter(found.values())))
     if n_times < FEWEST_SAMPLES and any(one.fitted for one in found.values()):
         warn(
             f"compare: the recording has {n_times} samples, too few to say what fitted variances "
