@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FEW_EPOCHS', 'Reason', 'Verdict', 'judge', 'Recommendation', 'recommend']
 
-# %% ../../nbs/api/recording/35_recommend.ipynb #76f9085c
+# %% ../../nbs/api/recording/35_recommend.ipynb #117aba82
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ from .left_out import leave_channels_out
 from .situation import Situation, look_at
 from ..solvers.compare import FEWEST_SAMPLES, Comparison, compare
 
-# %% ../../nbs/api/recording/35_recommend.ipynb #7a2a0be5
+# %% ../../nbs/api/recording/35_recommend.ipynb #93572d1f
 class Reason(NamedTuple):
     "One choice, and what it goes by"
 
@@ -41,7 +41,7 @@ class Reason(NamedTuple):
     seen: dict  # Name of a figure → its value
     says: str  # The sentence
 
-# %% ../../nbs/api/recording/35_recommend.ipynb #cdd1cefb
+# %% ../../nbs/api/recording/35_recommend.ipynb #0e94ad53
 def _noise_by(s: Situation) -> tuple[str, str]:
     "The mode, and why"
     factor = "" if s.before is None else f"{s.before:.2g} times what noise_cov and nave say"
@@ -83,7 +83,7 @@ def _of_noise(s: Situation, base: Mapping) -> tuple[str, Reason]:
     seen = dict(covariance=s.covariance, before=s.before, n_before=s.n_before)
     return mode, Reason("noise", seen | dict(unknown_pattern=s.unknown_pattern), says)
 
-# %% ../../nbs/api/recording/35_recommend.ipynb #0a1c586d
+# %% ../../nbs/api/recording/35_recommend.ipynb #245107df
 FEW_EPOCHS = 50  # Below this EEG leaves the places of sources open
 
 
@@ -117,7 +117,7 @@ def _places_are_open(s: Situation) -> bool:
     "Whether places will be uncertain"
     return s.is_eeg and (s.nave < FEW_EPOCHS or s.response < 1)
 
-# %% ../../nbs/api/recording/35_recommend.ipynb #c873605a
+# %% ../../nbs/api/recording/35_recommend.ipynb #77659cc5
 _NEAR = 2.0  # Standard errors within which two scores are not told apart
 _LEAST = 3.0  # Nats in all, odds of twenty, below which nothing is told
 _USUAL = patches_of(0.01)  # Who is taken where nothing tells
@@ -129,9 +129,7 @@ class Verdict:
 
     best: str  # By score
     near: tuple[str, ...]  # Those that the score does not tell from it, itself among them
-    by_evidence: (
-        str | None
-    )  # By evidence, of all; `None`: it is not to be trusted, or there is none
+    by_evidence: str | None  # By evidence, of all; `None`: it is not to be trusted, or there is none
     choice: str  # Who is taken
 
     @property
@@ -166,7 +164,7 @@ def judge(
     choice = _USUAL if _USUAL in mine else first
     return Verdict(names[best], tuple(near), max(known, key=known.__getitem__), choice)
 
-# %% ../../nbs/api/recording/35_recommend.ipynb #562998d0
+# %% ../../nbs/api/recording/35_recommend.ipynb #79a80c7c
 def _apart(c: Comparison, better: str, worse: str) -> tuple[float, float]:  # nats, standard error
     "By how much one foretells better than another, a group of sensors and a sample"
     rows = [c.names.index(name) for name in (better, worse)]
@@ -205,7 +203,7 @@ def _of_comparison(c: Comparison, v: Verdict, about: str, s: Situation) -> Reaso
     seen = dict(best=v.best, near=v.near, by_evidence=v.by_evidence, choice=v.choice)
     return Reason(about, seen, says)
 
-# %% ../../nbs/api/recording/35_recommend.ipynb #877a4453
+# %% ../../nbs/api/recording/35_recommend.ipynb #03ab9a8f
 @dataclass(frozen=True, eq=False, repr=False)
 class Recommendation:
     "A solver for a recording, how to call it, and why"
@@ -243,7 +241,7 @@ def _said(arguments: Mapping) -> str:
     "Arguments as they are typed"
     return ", ".join(f"{name}={value!r}" for name, value in arguments.items())
 
-# %% ../../nbs/api/recording/35_recommend.ipynb #2c410271
+# %% ../../nbs/api/recording/35_recommend.ipynb #c98570cf
 @patch
 def __str__(self: Recommendation) -> str:  # Lines
     "The call, the reasons, and how to calibrate"
@@ -262,11 +260,11 @@ def _repr_html_(self: Recommendation) -> str:  # HTML
     "The call, the reasons, and what was compared"
     rows = {reason.about: reason.says for reason in self.because}
     title = "Nothing to choose by" if self.nothing else f"Recommended: {self.solver}"
-    call = f"<pre>{self.call}</pre>"
+    call = f"<pre style='white-space: pre-wrap'>{self.call}</pre>"
     compared = "" if self.comparison is None else self.comparison._repr_html_()
     return html_table(title, rows) + call + compared
 
-# %% ../../nbs/api/recording/35_recommend.ipynb #5e92cf7c
+# %% ../../nbs/api/recording/35_recommend.ipynb #8126a119
 def _of_solver(name: str, mode: str) -> dict:
     "Arguments of a candidate"
     return candidates_of(mode, True)[name]
@@ -310,7 +308,7 @@ def _error_bars(call: str) -> Reason:
     )
     return Reason("error bars", dict(call=call), says)
 
-# %% ../../nbs/api/recording/35_recommend.ipynb #feb967f0
+# %% ../../nbs/api/recording/35_recommend.ipynb #29758c56
 @dataclass(frozen=True, eq=False)
 class _Data:
     "What is estimated from"
@@ -344,7 +342,7 @@ def _try(tried: _Tried, data: _Data, candidates: Mapping, base: Mapping, progres
             tried.estimates[name] = estimate_evoked(*given, progress=False, **said)
             tried.scores[name] = leave_channels_out(*given, said)
 
-# %% ../../nbs/api/recording/35_recommend.ipynb #17e3e5d0
+# %% ../../nbs/api/recording/35_recommend.ipynb #fdef2385
 def _fixed_orientation(s: Situation, base: Mapping) -> str | None:
     "Why there is no orientation to choose; `None`: there is"
     if "orientation" in base or base.get("loose") is not None:
@@ -384,7 +382,7 @@ def _orientations_tried(
     chosen = v.choice.removeprefix(name).removeprefix(", ")
     return (dict(orientation=chosen) if chosen else {}), reason
 
-# %% ../../nbs/api/recording/35_recommend.ipynb #2f224b6e
+# %% ../../nbs/api/recording/35_recommend.ipynb #2ac4d486
 def _is_nothing(c: Comparison, best: str, s: Situation) -> bool:
     "Whether noise alone does as well as the best"
     gain, error = _apart(c, best, NOISE_ALONE)
@@ -411,14 +409,12 @@ def _nothing(s: Situation, c: Comparison | None, best: str = "") -> Reason:
 def _unseen(s: Situation, mode: str) -> tuple[dict, Reason]:
     "The solver by what was looked at alone"
     if _places_are_open(s):
-        return _sampled(()), Reason(
-            "solver", {}, "Nothing was compared; see below for the sampler."
-        )
+        return _sampled(()), Reason("solver", {}, "Nothing was compared; see below for the sampler.")
     name = patches_of(0.01)
     says = f"Nothing was compared: {name} are the default. Without quick=True others are tried."
     return _of_solver(name, mode), Reason("solver", dict(quick=True), says)
 
-# %% ../../nbs/api/recording/35_recommend.ipynb #e0deb8d3
+# %% ../../nbs/api/recording/35_recommend.ipynb #54d924ad
 def _by_trial(
     data: _Data, s: Situation, base: Mapping, sampler: bool, progress: bool
 ) -> tuple[dict, list[Reason], Comparison, bool]:
@@ -453,7 +449,7 @@ def _by_looks(s: Situation, base: Mapping) -> tuple[dict, list[Reason], None, bo
     found, reason = _unseen(s, base["noise"])
     return found, [reason, oriented], None, False
 
-# %% ../../nbs/api/recording/35_recommend.ipynb #eada5cbb
+# %% ../../nbs/api/recording/35_recommend.ipynb #bbc46807
 def recommend(
     evoked: mne.Evoked,  # The response, V and T; `mne.Epochs` are averaged
     forward: mne.Forward | Leadfield,  # The head; with free orientation, that it can be compared
