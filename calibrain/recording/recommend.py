@@ -129,7 +129,9 @@ class Verdict:
 
     best: str  # By score
     near: tuple[str, ...]  # Those that the score does not tell from it, itself among them
-    by_evidence: str | None  # By evidence, of all; `None`: it is not to be trusted, or there is none
+    by_evidence: (
+        str | None
+    )  # By evidence, of all; `None`: it is not to be trusted, or there is none
     choice: str  # Who is taken
 
     @property
@@ -409,7 +411,9 @@ def _nothing(s: Situation, c: Comparison | None, best: str = "") -> Reason:
 def _unseen(s: Situation, mode: str) -> tuple[dict, Reason]:
     "The solver by what was looked at alone"
     if _places_are_open(s):
-        return _sampled(()), Reason("solver", {}, "Nothing was compared; see below for the sampler.")
+        return _sampled(()), Reason(
+            "solver", {}, "Nothing was compared; see below for the sampler."
+        )
     name = patches_of(0.01)
     says = f"Nothing was compared: {name} are the default. Without quick=True others are tried."
     return _of_solver(name, mode), Reason("solver", dict(quick=True), says)
