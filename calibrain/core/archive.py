@@ -167,7 +167,7 @@ def data_mark(
     y: np.ndarray,  # A recording, `(n_sensors, n_times)` or `(n_sensors,)`
 ) -> str:  # Its shape and a checksum
     "The same for the same numbers, whoever holds them"
-    y = np.asarray(y)
+    y = np.atleast_1d(y)
     y = np.ascontiguousarray(y.reshape(len(y), -1), complex if np.iscomplexobj(y) else float)
     checksum = blake2b(y.view(np.uint8).data, digest_size=8).hexdigest()
     return f"{y.shape[0]} × {y.shape[1]}, {checksum}"

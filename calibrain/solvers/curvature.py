@@ -170,6 +170,11 @@ def slope_at(
     columns = solve_lower(R, sub.C)
     data = solve_lower(R, sub.Y)
     cost = 2 * np.log(R.diagonal()).sum() + np.vdot(data, data) + sub.constant
-    d = np.square(columns).sum(0)
-    q = np.square(columns.T @ data).sum(1)
-    return Slope(float(cost), _by_variance(sub, d), _by_variance(sub, q))
+    d = _by_variance(sub, np.square(columns).sum(0))
+    q = _by_variance(sub, np.square(columns.T @ data).sum(1))
+    if sub.pull is not None:
+        noise = variances[-len(sub.Y) :]
+        cost += sub.pull.cost(noise)
+        d[-len(noise) :] += sub.pull.d(noise)
+        q[-len(noise) :] += sub.pull.q(noise)
+    return Slope(float(cost), d, q)
