@@ -194,7 +194,8 @@ def test_reasons_say_what_was_seen():
     assert s == rec.situation and s.channels == dict(eeg=64) and s.rank == 63
     assert f"{s.response:.2g} times" in reason(rec, "response").says
     assert f"{s.before:.2g} times" in reason(rec, "noise").says
-    v = judge(rec.comparison, [n for n in rec.comparison.names if n != NOISE_ALONE])
+    tried = [n for n in rec.comparison.names if n != NOISE_ALONE]
+    v = judge(rec.comparison, tried, s.n_independent)
     assert solved("bump") == dict(
         best=v.best, near=v.near, by_evidence=v.by_evidence, choice=v.choice
     )
@@ -223,7 +224,9 @@ def test_where_neither_tells():
     assert same.near == ("patches of 10 mm", "points") and same.choice == "patches of 10 mm"
     told = judge(compared([0.0, 0.0, -9.0], [0.0, 9.0, 99.0], error=1e-4))
     assert told.choice == "points"
-    few = judge(compared([0.0, 0.0, -9.0], [0.0, 9.0, 99.0], error=1e-4), n_times=5)
+    few = judge(compared([0.0, 0.0, -9.0], [0.0, 9.0, 99.0], error=1e-4), n_independent=5)
+    slow = judge(compared([0.0, 0.0, -9.0], [0.0, 9.0, 99.0], 1e-4, 100), n_independent=25)
+    assert slow.by_evidence == "minimum norm" and slow.choice == "patches of 10 mm"
     assert few.by_evidence is None and few.choice == "patches of 10 mm"
 
 

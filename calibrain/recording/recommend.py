@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FEW_EPOCHS', 'Reason', 'Verdict', 'judge', 'Recommendation', 'recommend']
 
-# %% ../../nbs/api/recording/35_recommend.ipynb #117aba82
+# %% ../../nbs/api/recording/35_recommend.ipynb #38dff3f0
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ from .left_out import leave_channels_out
 from .situation import Situation, look_at
 from ..solvers.compare import FEWEST_SAMPLES, Comparison, compare
 
-# %% ../../nbs/api/recording/35_recommend.ipynb #93572d1f
+# %% ../../nbs/api/recording/35_recommend.ipynb #2c408798
 class Reason(NamedTuple):
     "One choice, and what it goes by"
 
@@ -41,7 +41,7 @@ class Reason(NamedTuple):
     seen: dict  # Name of a figure → its value
     says: str  # The sentence
 
-# %% ../../nbs/api/recording/35_recommend.ipynb #0e94ad53
+# %% ../../nbs/api/recording/35_recommend.ipynb #6aad6601
 def _noise_by(s: Situation) -> tuple[str, str]:
     "The mode, and why"
     factor = "" if s.before is None else f"{s.before:.2g} times what noise_cov and nave say"
@@ -83,7 +83,7 @@ def _of_noise(s: Situation, base: Mapping) -> tuple[str, Reason]:
     seen = dict(covariance=s.covariance, before=s.before, n_before=s.n_before)
     return mode, Reason("noise", seen | dict(unknown_pattern=s.unknown_pattern), says)
 
-# %% ../../nbs/api/recording/35_recommend.ipynb #245107df
+# %% ../../nbs/api/recording/35_recommend.ipynb #c24ea235
 FEW_EPOCHS = 50  # Below this EEG leaves the places of sources open
 
 
@@ -117,7 +117,7 @@ def _places_are_open(s: Situation) -> bool:
     "Whether places will be uncertain"
     return s.is_eeg and (s.nave < FEW_EPOCHS or s.response < 1)
 
-# %% ../../nbs/api/recording/35_recommend.ipynb #77659cc5
+# %% ../../nbs/api/recording/35_recommend.ipynb #b6448546
 _NEAR = 2.0  # Standard errors within which two scores are not told apart
 _LEAST = 3.0  # Nats in all, odds of twenty, below which nothing is told
 _USUAL = patches_of(0.01)  # Who is taken where nothing tells
@@ -143,7 +143,8 @@ class Verdict:
 def judge(
     c: Comparison,  # With scores
     names: list[str] | None = None,  # Who may be chosen; `None`: all
-    n_times: int = FEWEST_SAMPLES,  # Samples of the window
+    n_independent: float | None = None,  # Independent samples of the window; `None`: all are
+    usual: str = _USUAL,  # Who is taken where nothing tells
 ) -> Verdict:  # Who is best, and by what
     "Choose by score, and by evidence among those that the score does not tell apart"
     names = list(c.names) if names is None else names
@@ -152,21 +153,22 @@ def judge(
     best = int(by_group.mean(axis=1).argmax())
     behind = by_group[best] - by_group
     error = behind.std(axis=1, ddof=1) / np.sqrt(by_group.shape[1])
-    n_scores = c.scores[0].size
-    is_near = behind.mean(axis=1) <= np.maximum(_NEAR * error, _LEAST / n_scores)
+    n_groups, n_times = c.scores[0].shape
+    n = n_times if n_independent is None else n_independent
+    is_near = behind.mean(axis=1) <= np.maximum(_NEAR * error, _LEAST / (n_groups * n))
     near = [name for name, one in zip(names, is_near) if one]
     evidence = dict(zip(names, c.corrected[rows]))
     known = {name: e for name, e in evidence.items() if np.isfinite(e)}
-    if n_times < FEWEST_SAMPLES or not known:
-        choice = _USUAL if _USUAL in near else names[best]
+    if n < FEWEST_SAMPLES or not known:
+        choice = usual if usual in near else names[best]
         return Verdict(names[best], tuple(near), None, choice)
     most = max((known[name] for name in near if name in known), default=-np.inf)
-    mine = [name for name in near if known.get(name, -np.inf) >= most - _LEAST]
+    mine = [name for name in near if known.get(name, -np.inf) >= most - _LEAST * n_times / n]
     first = max(mine, key=lambda name: known.get(name, -np.inf)) if most > -np.inf else names[best]
-    choice = _USUAL if _USUAL in mine else first
+    choice = usual if usual in mine else first
     return Verdict(names[best], tuple(near), max(known, key=known.__getitem__), choice)
 
-# %% ../../nbs/api/recording/35_recommend.ipynb #79a80c7c
+# %% ../../nbs/api/recording/35_recommend.ipynb #89dd6a95
 def _apart(c: Comparison, better: str, worse: str) -> tuple[float, float]:  # nats, standard error
     "By how much one foretells better than another, a group of sensors and a sample"
     rows = [c.names.index(name) for name in (better, worse)]
@@ -185,8 +187,9 @@ def _of_comparison(c: Comparison, v: Verdict, about: str, s: Situation) -> Reaso
         says = f"{first}; not told apart from it: {', '.join(n for n in v.near if n != v.best)}."
     if v.by_evidence is None:
         says += (
-            f" With {s.n_times} samples the evidence is not to be trusted, or there is none."
-            if s.n_times < FEWEST_SAMPLES
+            f" The evidence is not asked: it takes {s.n_times} samples for independent, and they "
+            f"are worth {s.n_independent:.0f}, where it needs {FEWEST_SAMPLES}."
+            if s.n_independent < FEWEST_SAMPLES
             else " None of them has an evidence."
         )
     elif v.disagrees:
@@ -201,11 +204,11 @@ def _of_comparison(c: Comparison, v: Verdict, about: str, s: Situation) -> Reaso
     else:
         says += f" The evidence prefers {v.by_evidence}, and not by enough."
     if others and v.choice not in (v.best, v.by_evidence):
-        says += f" {v.choice.capitalize()} are taken, as the usual ones among them."
+        says += f" Taken, as the usual choice among them: {v.choice}."
     seen = dict(best=v.best, near=v.near, by_evidence=v.by_evidence, choice=v.choice)
     return Reason(about, seen, says)
 
-# %% ../../nbs/api/recording/35_recommend.ipynb #03ab9a8f
+# %% ../../nbs/api/recording/35_recommend.ipynb #35a04327
 @dataclass(frozen=True, eq=False, repr=False)
 class Recommendation:
     "A solver for a recording, how to call it, and why"
@@ -243,7 +246,7 @@ def _said(arguments: Mapping) -> str:
     "Arguments as they are typed"
     return ", ".join(f"{name}={value!r}" for name, value in arguments.items())
 
-# %% ../../nbs/api/recording/35_recommend.ipynb #c98570cf
+# %% ../../nbs/api/recording/35_recommend.ipynb #3ad683ba
 @patch
 def __str__(self: Recommendation) -> str:  # Lines
     "The call, the reasons, and how to calibrate"
@@ -266,7 +269,7 @@ def _repr_html_(self: Recommendation) -> str:  # HTML
     compared = "" if self.comparison is None else self.comparison._repr_html_()
     return html_table(title, rows) + call + compared
 
-# %% ../../nbs/api/recording/35_recommend.ipynb #8126a119
+# %% ../../nbs/api/recording/35_recommend.ipynb #29d6958e
 def _of_solver(name: str, mode: str) -> dict:
     "Arguments of a candidate"
     return candidates_of(mode, True)[name]
@@ -299,6 +302,8 @@ def _places(s: Situation, solver: str) -> Reason:
             f"{solver} settles for one set of places, and its error bars are of amplitudes only. "
             "Where a sentence with an error bar is wanted, solver='spike_slab' samples the places."
         )
+        if s.response < 1:
+            says += " With less response than noise that certainty is not to be believed."
     return Reason("places", seen, says)
 
 
@@ -310,7 +315,7 @@ def _error_bars(call: str) -> Reason:
     )
     return Reason("error bars", dict(call=call), says)
 
-# %% ../../nbs/api/recording/35_recommend.ipynb #29758c56
+# %% ../../nbs/api/recording/35_recommend.ipynb #b90cce64
 @dataclass(frozen=True, eq=False)
 class _Data:
     "What is estimated from"
@@ -344,7 +349,7 @@ def _try(tried: _Tried, data: _Data, candidates: Mapping, base: Mapping, progres
             tried.estimates[name] = estimate_evoked(*given, progress=False, **said)
             tried.scores[name] = leave_channels_out(*given, said)
 
-# %% ../../nbs/api/recording/35_recommend.ipynb #fdef2385
+# %% ../../nbs/api/recording/35_recommend.ipynb #eca1f3e9
 def _fixed_orientation(s: Situation, base: Mapping) -> str | None:
     "Why there is no orientation to choose; `None`: there is"
     if "orientation" in base or base.get("loose") is not None:
@@ -379,12 +384,12 @@ def _orientations_tried(
     }
     _try(tried, data, others, base, progress)
     c = tried.compared()
-    v = judge(c, [name, *others], s.n_times)
+    v = judge(c, [name, *others], s.n_independent, usual=name)
     reason = _of_comparison(c, v, "orientation", s)
     chosen = v.choice.removeprefix(name).removeprefix(", ")
     return (dict(orientation=chosen) if chosen else {}), reason
 
-# %% ../../nbs/api/recording/35_recommend.ipynb #2ac4d486
+# %% ../../nbs/api/recording/35_recommend.ipynb #e02bebec
 def _is_nothing(c: Comparison, best: str, s: Situation) -> bool:
     "Whether noise alone does as well as the best"
     gain, error = _apart(c, best, NOISE_ALONE)
@@ -418,7 +423,7 @@ def _unseen(s: Situation, mode: str) -> tuple[dict, Reason]:
     says = f"Nothing was compared: {name} are the default. Without quick=True others are tried."
     return _of_solver(name, mode), Reason("solver", dict(quick=True), says)
 
-# %% ../../nbs/api/recording/35_recommend.ipynb #54d924ad
+# %% ../../nbs/api/recording/35_recommend.ipynb #8ad1e743
 def _by_trial(
     data: _Data, s: Situation, base: Mapping, sampler: bool, progress: bool
 ) -> tuple[dict, list[Reason], Comparison, bool]:
@@ -426,7 +431,7 @@ def _by_trial(
     tried = _Tried({}, {})
     _try(tried, data, candidates_of(base["noise"], sampler), base, progress)
     c = tried.compared()
-    v = judge(c, [name for name in c.names if name != NOISE_ALONE], s.n_times)
+    v = judge(c, [name for name in c.names if name != NOISE_ALONE], s.n_independent)
     if _is_nothing(c, v.best, s):
         return _sampled(()), [_nothing(s, c, v.best), _orientation_unseen(s, base)], c, True
     gain, error = _apart(c, v.best, NOISE_ALONE)
@@ -453,7 +458,7 @@ def _by_looks(s: Situation, base: Mapping) -> tuple[dict, list[Reason], None, bo
     found, reason = _unseen(s, base["noise"])
     return found, [reason, oriented], None, False
 
-# %% ../../nbs/api/recording/35_recommend.ipynb #bbc46807
+# %% ../../nbs/api/recording/35_recommend.ipynb #2aff5c0e
 def recommend(
     evoked: mne.Evoked,  # The response, V and T; `mne.Epochs` are averaged
     forward: mne.Forward | Leadfield,  # The head; with free orientation, that it can be compared
