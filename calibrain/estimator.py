@@ -244,13 +244,17 @@ def leave_sensors_out(
 ) -> np.ndarray:  # Log densities of what was left out, `(n_groups, n_times)`, nats
     "Scores of each group of sensors, foretold from all others"
     n_orient = _orientations(self.n_orient, L)
+    self._bind(record_of(L), n_orient)  # refuses what fit refuses
     w = self._whitener(L, n_orient)
+    n_sensors = _n_sensors(L, n_orient)
+    groups = sensor_groups(n_sensors, n_groups)
     noise: Any = self.noise_var
     if w is not None:
         root = np.linalg.pinv(w.W)
         noise = root @ root.T
+        L = prepare(L, n_orient, W=root @ w.W)
+        y = root @ w.W @ check_recording(y, n_sensors)
     bound = bind(self.solver, self.solver_params).told(n_orient)
-    groups = sensor_groups(_n_sensors(L, n_orient), n_groups)
     return sensor_group_scores(bound, L, y, noise, groups)
 
 # %% ../nbs/api/estimator/01_estimator.ipynb #acbb7af4

@@ -296,3 +296,29 @@ def test_what_has_no_posterior_is_not_averaged():
         model_average(both, [0.5, 0.5])
     with pytest.raises(TypeError, match=r"results must .* pass its \.result"):
         model_average([of_a_recording], [1.0])
+
+
+@pytest.mark.parametrize(
+    "name, said, words",
+    [
+        ("mxne", {}, "solver must be one with a posterior for scores"),
+        ("BMN", {}, "noise_var must be given"),
+        ("BMN", dict(noise_var=1.0, noise_cov=np.eye(32)), "noise_var must be None"),
+        ("BMN_joint", dict(noise_var=1.0), "noise_var must be None where the noise is learned"),
+        ("champagne", dict(solver_params=dict(learn_noise=False)), "noise_var must be given"),
+    ],
+)
+def test_what_fit_refuses_is_not_scored(name, said, words):
+    L, y, _ = recording(0, 3)
+    with pytest.raises(ValueError, match=words):
+        SourceEstimator(name, **said).leave_sensors_out(L, y)
+
+
+def test_what_noise_never_takes_is_not_scored():
+    "An estimate is of data without it, too"
+    L, y, noise_var = recording(0, 3)
+    P = np.eye(32) - 1 / 32
+    est = SourceEstimator("BMN", noise_cov=noise_var * P)
+    np.testing.assert_allclose(
+        est.leave_sensors_out(L, y + 50), est.leave_sensors_out(P @ L, P @ y), rtol=1e-6
+    )

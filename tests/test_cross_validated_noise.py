@@ -201,6 +201,26 @@ def test_a_reference_of_data_and_leadfield_is_seen():
     assert of_itself.unit == "squared data units" and told.unit == "of noise_cov"
 
 
+@pytest.mark.parametrize("lost", ["projections", "a flat channel"])
+def test_projections_of_data_and_leadfield_are_seen(lost):
+    "Else the noise seems to be as small as the smallest that was tried"
+    rng = np.random.default_rng(3)
+    L, y = rng.normal(size=(20, 40)), 0.5 * rng.normal(size=(20, 60))
+    y += L[:, [3]] @ rng.normal(size=(1, 60))
+    U = np.eye(20)[:, [4]]
+    if lost == "projections":
+        U = np.linalg.qr(rng.normal(size=(20, 4)))[0]
+    P = np.eye(20) - U @ U.T
+    said = dict(n_folds=3, progress=False)
+    of_itself = cross_validate_noise("BMN", P @ L, P @ y, **said)
+    assert 0.1 < of_itself.noise_var < 0.6
+    told = cross_validate_noise("BMN", P @ L, P @ y, of_itself.noise_vars, noise_cov=P, **said)
+    close(of_itself.scores, told.scores, 1e-6, "score")
+    if lost == "projections":
+        with pytest.raises(ValueError, match="of more sensors than the directions"):
+            cross_validate_noise("BMN", P @ L, P @ y, n_folds=10, progress=False)
+
+
 def test_warnings_of_many_runs_are_said_once():
     L, y, _ = problem(11)
     with pytest.warns(ConvergenceWarning, match=r"in \d+ of 9 runs: gamma_map") as caught:
@@ -220,6 +240,8 @@ def test_warnings_of_many_runs_are_said_once():
         (dict(n_folds=1), ValueError, "n_folds must be"),
         (dict(solver="BMN_joint"), ValueError, "which learns it"),
         (dict(solver="gamma_lambda_map"), ValueError, "which learns it"),
+        (dict(solver="champagne"), ValueError, "pass learn_noise=False in solver_params"),
+        (dict(solver="mxne"), ValueError, "one with a posterior for scores of left-out"),
         (dict(noise_cov=np.eye(3)), ValueError, "noise_cov must be"),
         (dict(noise_cov=dict(names=["a"], data=[1.0])), TypeError, "L must be a Leadfield"),
     ],

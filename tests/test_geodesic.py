@@ -11,6 +11,7 @@ from calibrain import (
     estimate_evoked,
     gamma_lambda_map_sflex,
     gamma_map_sflex,
+    leave_channels_out,
     reml,
     template_leadfield,
 )
@@ -232,3 +233,9 @@ def test_a_template_in_place_of_a_forward_solution():
         B = sflex_basis(lf.coords, distance="geodesic", surface=template_mesh(lf))
         kept = est.result["B_spatial"] if "B_spatial" in est.result else est.result["B_operator"]
         assert abs(kept - B).max() < 1e-12
+    base = dict(tmin=0.0, tmax=0.05, orientation="fixed")
+    scores = [
+        leave_channels_out(evoked, lf, cov, base | dict(solver_params=params), n_groups=2)
+        for params in (dict(distance="geodesic"), dict(distance="euclidean"))
+    ]
+    assert np.isfinite(scores).all() and not np.array_equal(*scores)

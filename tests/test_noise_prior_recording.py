@@ -8,7 +8,7 @@ import pytest
 from problems import close
 
 from calibrain import baseline_prior, calibrate, estimate_evoked
-from calibrain.core.warnings import NoiseWarning, PlausibilityWarning
+from calibrain.core.warnings import NoiseBoundaryWarning, NoiseWarning, PlausibilityWarning
 from calibrain.passport.runs import solve as runs_solve
 from calibrain.passport.scene import recording_scene
 from calibrain.recording.bound import bind_to_recording
@@ -16,6 +16,7 @@ from calibrain.recording.input import baseline_samples
 from calibrain.recording.methods import methods_paragraph
 from calibrain.recording.time import ar_correlation
 from calibrain.simulation.noise import TimeModel
+from calibrain.solvers.registry import SOLVERS
 
 N_SENSORS, N_SOURCES, NAVE = 32, 25, 10
 pytestmark = pytest.mark.filterwarnings(
@@ -27,6 +28,17 @@ pytestmark = pytest.mark.filterwarnings(
 @pytest.fixture(scope="module")
 def recorded():
     "A response of one source in white noise, with 60 samples before it"
+    return recording()
+
+
+def recorded_quietly():
+    "The same, with next to no noise before the stimulus"
+    evoked, fwd, cov = recording()
+    evoked.data[:, :60] *= 1e-2
+    return evoked, fwd, cov
+
+
+def recording():
     rng = np.random.default_rng(2)
     montage = mne.channels.make_standard_montage("biosemi32")
     info = mne.create_info(montage.ch_names, 200.0, "eeg").set_montage(montage)
@@ -206,3 +218,22 @@ def test_runs_of_a_passport_are_told_the_autoregression_of_their_own_baseline(sl
     ]
     one, other = (runs_solve(bound, y, scene, 1.0, before) for bound in told)
     close(one.mean, other.mean, 1e-12, "mean")
+
+
+@pytest.mark.parametrize("solver", ["champagne", "reml", "BMN_joint", "gamma_lambda_map"])
+def test_a_cure_that_is_named_is_one_that_the_solver_takes(solver):
+    "Of noise that ran to zero, and of noise that is not what the baseline has"
+    takes = "noise_prior" in SOLVERS[solver].takes()
+    rng = np.random.default_rng(0)
+    L, y = rng.normal(size=(6, 80)), rng.normal(size=(6, 2))
+    with pytest.warns(NoiseBoundaryWarning, match="ran to zero") as caught:
+        SOLVERS[solver].function(L, y)
+    words = [str(w.message) for w in caught if w.category is NoiseBoundaryWarning]
+    assert takes == ("noise_prior" in words[0]) and takes != ("learn_noise=False" in words[0])
+
+    evoked, fwd, cov = recorded_quietly()
+    params = dict(noise_prior=None) if takes else {}
+    with pytest.warns(PlausibilityWarning, match="noise that was learned") as caught:
+        solve((evoked, fwd, cov), solver, solver_params=params)
+    words = [str(w.message) for w in caught if "that was learned" in str(w.message)]
+    assert takes == ("noise_prior='baseline' in solver_params" in words[0])

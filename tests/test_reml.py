@@ -412,3 +412,12 @@ def test_a_covariance_that_is_singular_by_rounding_is_one():
     mean, _, _ = dense(L, y, kernel, 1.0)
     found = reml(L, y, 1.0, components=kernel, learn_noise=False, learn_scale=False)
     close(found.mean, mean, 1e-7)
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_noise_far_too_large_leaves_nothing():
+    rng = np.random.default_rng(0)
+    L, y = rng.normal(size=(8, 20)), rng.normal(size=(8, 12))
+    with pytest.warns(NothingFoundWarning):
+        r = reml(L, y, 1e9, learn_noise=False, components=[np.eye(20), np.ones(20)])
+    assert r.nothing_found and r.fitted == 0 and r.converged

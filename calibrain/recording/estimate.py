@@ -57,6 +57,7 @@ from .together import check_together, join_conditions, shared_fields
 from .whitened import WhitenedForward, whitened_forward
 from ..solvers.bind import Bound
 from ..solvers.noise_prior import baseline_prior
+from ..solvers.registry import SOLVERS
 from ..solvers.solve import MatchedRecording, solve_recording
 
 # %% ../../nbs/api/recording/02_estimate.ipynb #8d8c7d5f
@@ -146,7 +147,8 @@ def _check_learned(condition: _Condition, result: Result) -> None:
     warn(
         f"{result.solver}: the noise that was learned is {ratio:.2g} times that of the baseline: "
         f"{cause}. {_cure(result)} a solver that is told the noise, with noise='baseline' "
-        "(for BMN_joint: BMN; for gamma_lambda_map: gamma_map).",
+        "(for BMN_joint: BMN; for gamma_lambda_map: gamma_map; for champagne and reml: "
+        "learn_noise=False in solver_params).",
         PlausibilityWarning,
     )
 
@@ -156,6 +158,9 @@ def _cure(result: Result) -> str:
     if "noise_prior_dof" in result:
         dof = result["noise_prior_dof"]
         return f"Its prior of {dof:.0f} independent samples could not hold it: use"
+    known = SOLVERS.get(result.solver)
+    if known is None or "noise_prior" not in known.takes():
+        return "Use"
     return "Take the baseline as a prior, noise_prior='baseline' in solver_params, or use"
 
 

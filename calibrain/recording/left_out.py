@@ -19,7 +19,7 @@ from ..head.leadfield import Leadfield
 from .bound import bind_to_recording, prior_from_baseline
 from .diagnosis import baseline_power
 from .input import as_conditions, baseline_samples, time_window
-from .leadfield import as_forward
+from .leadfield import as_forward, surface_of
 from .time import told_time_cov
 from .whitened import WhitenedForward, whitened_forward
 from ..solvers.bind import Bound
@@ -53,10 +53,12 @@ def _ask(base: Any) -> _Asked:
     return _Asked(**base)
 
 
-def _told(bound: Bound, head: WhitenedForward, before: np.ndarray, n_times: int) -> Bound:
+def _told(
+    bound: Bound, head: WhitenedForward, before: np.ndarray, n_times: int, surface: Any
+) -> Bound:
     "The solver, told what is known of sources and noise"
     lf = head.leadfield
-    bound = bound.told(lf.n_orient, lf.coords, None, False, "orientation")
+    bound = bound.told(lf.n_orient, lf.coords, None, False, "orientation", surface)
     bound = bound.with_time_cov(told_time_cov(bound, [before], n_times))
     bound = prior_from_baseline(bound, [before.shape[1]])
     if bound.arguments.get("noise_prior") != "baseline":
@@ -82,6 +84,7 @@ def leave_channels_out(
     if len(conditions) > 1:
         refuse(TypeError, "evoked", "one condition", f"{len(conditions)}", "score each by itself")
     e = conditions[0]
+    as_given = forward
     forward, _ = as_forward(forward, conditions)
     window = time_window(e, asked.tmin, asked.tmax)
     how = (asked.picks, asked.orientation, asked.depth, asked.rank, asked.loose, [window])
@@ -92,7 +95,8 @@ def leave_channels_out(
     power = baseline_power(e, white, asked.noise, noise_cov)
     size = 1.0 if asked.noise != "baseline" or power is None else power
     before = np.sqrt(e.nave) * baseline_samples(e, white)
-    bound = _told(bound, head, before, window.stop - window.start)
+    surface = surface_of(as_given) if bound.arguments.get("distance") == "geodesic" else None
+    bound = _told(bound, head, before, window.stop - window.start, surface)
     P = np.linalg.pinv(head.whitener.W)
     noise = size / e.nave * P @ P.T
     return sensor_group_scores(bound, P @ head.weighted.L, P @ white[:, window], noise, groups)

@@ -146,6 +146,15 @@ def with_noise(
 ) -> Bound:  # The same, told the noise
     "Told the variance of the noise, or left to learn it"
     _check_noise_is_said(self.solver, noise_var)
+    chooses = "learn_noise" in self.solver.takes() and not self.solver.samples
+    if noise_var is not None and chooses and self.learns_noise:
+        cure = "leave it out, or pass learn_noise=False in solver_params"
+        refuse(ValueError, "noise_var", "None where the noise is learned", noise_var, cure)
+    if noise_var is None and chooses and not self.learns_noise:
+        cure = (
+            "pass the noise variance in squared data units, or noise_cov; or leave it to be learned"
+        )
+        refuse(ValueError, "noise_var", "given where learn_noise is False", "None", cure)
     if noise_var is None:
         return self
     noise_var = check_number("noise_var", noise_var, above=0)

@@ -313,4 +313,5 @@ def champagne(
     found, violation, at_zero = _find(s, noise, asked)
     entries = _entries(found, asked)
     fitted = _n_fitted(found, entries, asked)
-    return noise_result(found, "champagne", violation, at_zero, entries, logger, fitted=fitted)
+    said = dict(takes_prior=False, fitted=fitted)
+    return noise_result(found, "champagne", violation, at_zero, entries, logger, **said)

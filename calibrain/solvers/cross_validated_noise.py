@@ -141,16 +141,23 @@ def _repr_html_(self: NoiseScores) -> str:  # HTML
     return html_table("Noise by cross-validation", rows)
 
 # %% ../../nbs/api/solvers/34_cross_validated_noise.ipynb #6dba3271
-def _has_reference(L: np.ndarray, y: np.ndarray) -> bool:
-    "Whether data and leadfield sum to zero over sensors"
-    return all(np.abs(a.sum(axis=0)).max() < 1e-6 * np.abs(a).max() for a in (L, y))
+def _taken_out(L: np.ndarray, y: np.ndarray) -> np.ndarray:  # `(n_sensors, n)`
+    "Directions that data and leadfield have lost: a reference, or projections"
+    n = len(y)
+    out = np.full((n, 1), n**-0.5)
+    if y.shape[1] >= n and any(np.abs(out.T @ a).max() >= 1e-6 * np.abs(a).max() for a in (L, y)):
+        d, U = np.linalg.eigh(y @ y.T)
+        out = U[:, d < 1e-12 * d[-1]]
+    gone = all(np.abs(out.T @ a).max(initial=0) < 1e-6 * np.abs(a).max() for a in (L, y))
+    return out if gone else np.zeros((n, 0))
 
 
 def _shape(L: Prepared, y: np.ndarray, noise_cov: Any) -> np.ndarray:  # `(n_sensors, n_sensors)`
     "The noise but for its size"
     n = len(y)
     if noise_cov is None:
-        return np.eye(n) - 1 / n if _has_reference(L.L, y) else np.eye(n)
+        out = _taken_out(L.L, y)
+        return np.eye(n) - out @ out.T
     if isinstance(noise_cov, Mapping):
         if L.record is None:
             cure = "pass a Leadfield, or noise_cov as an array in squared data units"
@@ -182,10 +189,12 @@ def _unit(L: Prepared, has_cov: bool) -> str:
 
 def _told(solver: str | Callable, params: dict | None, n_orient: int) -> Bound:
     "The solver with its parameters, if it is told the noise"
-    bound = bind(solver, params)
+    bound = bind(solver, params).needs_posterior("scores of left-out sensors")
     if bound.learns_noise and not bound.solver.samples:
         must = "a solver that is told the noise"
         cure = "BMN instead of BMN_joint, gamma_map instead of gamma_lambda_map"
+        if "learn_noise" in bound.solver.takes():
+            cure += "; or pass learn_noise=False in solver_params"
         refuse(ValueError, "solver", must, f"{bound.name}, which learns it", cure)
     return bound.told(n_orient)
 

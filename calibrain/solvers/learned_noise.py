@@ -64,13 +64,15 @@ def boundary(
 def warn_boundary(
     solver: str,  # Name of the solver
     where: str,  # What ran to zero
+    takes_prior: bool = True,  # Whether the solver takes a prior on the noise
 ) -> None:
     "Say that a learned noise variance is no estimate"
+    cure = "pass noise_prior=(variance, dof) or give a noise variance (from a baseline, say)"
+    if not takes_prior:
+        cure = "give a noise variance (from a baseline, say) with learn_noise=False"
     warn(
-        f"{solver}: the learned noise variance ran to zero {where}. "
-        "There the data do not tell noise from sources; "
-        "pass noise_prior=(variance, dof) or give a noise variance (from a baseline, say), "
-        "or use fewer sources than sensors.",
+        f"{solver}: the learned noise variance ran to zero {where}. There the data do not tell "
+        f"noise from sources; {cure}, or use fewer sources than sensors.",
         NoiseBoundaryWarning,
     )
 
@@ -96,6 +98,7 @@ def noise_result(
     at_zero: str,  # Where the noise ran to zero; "": nowhere
     entries: dict,  # Entries beyond those that all solvers share
     logger: logging.Logger,  # Where to leave a line
+    takes_prior: bool = True,  # Whether the solver takes a prior on the noise
     **more,  # Fields of `Result`
 ) -> Result:  # The solver's answer
     "A result with its certificate, and a warning where the noise ran to zero"
@@ -108,5 +111,5 @@ def noise_result(
         **more,
     )
     if at_zero:
-        warn_boundary(solver, at_zero)
+        warn_boundary(solver, at_zero, takes_prior)
     return out

@@ -38,12 +38,15 @@ def _conditional(C: np.ndarray, group: np.ndarray) -> LeftOut:
     across = C[np.ix_(group, seen)] @ W.T
     A = across @ W
     unsaid = C[np.ix_(group, group)] - across @ across.T
-    size = np.sqrt(C.diagonal()[group])
+    variance = C.diagonal()
+    is_there = variance > 1e-12 * variance.max()  # what was projected away has none
+    size = np.sqrt(np.where(is_there, variance, 1)[group])
     d, U = linalg.eigh(unsaid / np.outer(size, size))
     open_ = d > 1e-8
     if not open_.any():
         must = "of sensors that the others do not determine"
-        cure = "with an average reference, leave out groups of two sensors or more"
+        cure = "with an average reference, leave out groups of two sensors or more; "
+        cure += "with projections, of more sensors than the directions that they took out"
         refuse(ValueError, "groups", must, f"{few_names([str(i) for i in group])}", cure)
     return LeftOut(seen, W, A, (U[:, open_] / np.sqrt(d[open_])).T / size)
 
@@ -161,12 +164,13 @@ def sensor_group_scores(
     groups: Sequence,  # Of sensors that are left out together, each by number from 0
 ) -> np.ndarray:  # `(n_groups, n_times)`, nats
     "Log predictive density of each group of sensors, given all others, at each sample"
+    bound = bound.needs_posterior("scores of left-out sensors")
     n_orient = bound.arguments.get("n_orient", 1)
     of_several_units = isinstance(L, Leadfield) and np.ndim(noise) > 0
     prepared = prepare(L, n_orient, W=np.eye(L.n_sensors) if of_several_units else None)
     y = check_recording(y, prepared.n_sensors)
     left_out = _check_groups(groups, len(y))
-    C = _covariance(noise, len(y), bound.solver.learns_noise)
+    C = _covariance(noise, len(y), bound.learns_noise)
     record = prepared.record
     bound = bound.told(prepared.n_orient, None if record is None else record.coords)
     bound = bound.with_white_noise(1.0)

@@ -115,7 +115,7 @@ def _announce(solver: str, seen: _Seen, found: Scales, learned: bool, tol: float
         )
     at_zero = learned and len(boundary(np.array([found.noise]), seen.y.reshape(1, -1))) > 0
     if at_zero:
-        warn_boundary(solver, "everywhere")
+        warn_boundary(solver, "everywhere", takes_prior=False)
     if not found.h.any():
         warn_nothing_found(solver, seen.y, found.noise)
     return at_zero

@@ -145,6 +145,8 @@ def _shrunk(
     sub: Subproblem, start: np.ndarray, floor: np.ndarray, max_iter: int, course: Course
 ) -> np.ndarray:  # Variances
     "Convex bounding, ten steps and until Newton's method can take over"
+    if not start.any():
+        return start
     point = _Point(start, slope_at(sub, start))
     carried = np.arange(len(start))
     while course.n_steps < max_iter:
