@@ -11,8 +11,8 @@ from calibrain import estimate_evoked, recommend
 from calibrain.cli import main
 from calibrain.head.leadfield import Leadfield
 from calibrain.recording.candidates import NOISE_ALONE, NoSource, candidates_of
-from calibrain.recording.recommend import judge
 from calibrain.recording.situation import look_at
+from calibrain.recording.verdict import judge
 from calibrain.solvers.compare import Comparison
 
 NAVE = 100
