@@ -6,7 +6,7 @@
 __all__ = ['FEW_EPOCHS', 'Reason', 'of_noise', 'of_sensors', 'of_response', 'places_are_open', 'of_comparison', 'of_places',
            'of_error_bars']
 
-# %% ../../nbs/api/recording/35_reasons.ipynb #afcbeac7
+# %% ../../nbs/api/recording/35_reasons.ipynb #ebf25b01
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ from .situation import Situation
 from .verdict import Verdict, foretold_better
 from ..solvers.compare import FEWEST_SAMPLES, Comparison
 
-# %% ../../nbs/api/recording/35_reasons.ipynb #24b1cdda
+# %% ../../nbs/api/recording/35_reasons.ipynb #a38c360a
 class Reason(NamedTuple):
     "One choice, and what it goes by"
 
@@ -22,7 +22,7 @@ class Reason(NamedTuple):
     seen: dict  # Name of a figure → its value
     says: str  # The sentence
 
-# %% ../../nbs/api/recording/35_reasons.ipynb #c34b7cdf
+# %% ../../nbs/api/recording/35_reasons.ipynb #6ab1b40c
 def _noise_by(s: Situation) -> tuple[str, str]:
     "The mode, and why"
     factor = "" if s.before is None else f"{s.before:.2g} times what noise_cov and nave say"
@@ -49,7 +49,10 @@ def _noise_by(s: Situation) -> tuple[str, str]:
     )
 
 
-def of_noise(s: Situation, base: Mapping) -> tuple[str, Reason]:
+def of_noise(
+    s: Situation,  # What was looked at
+    base: Mapping,  # Arguments that stand, `noise` perhaps among them
+) -> tuple[str, Reason]:  # "given", "baseline" or "learn", and why
     "How the noise is known"
     mode, says = _noise_by(s)
     if "noise" in base:
@@ -64,18 +67,22 @@ def of_noise(s: Situation, base: Mapping) -> tuple[str, Reason]:
     seen = dict(covariance=s.covariance, before=s.before, n_before=s.n_before)
     return mode, Reason("noise", seen | dict(unknown_pattern=s.unknown_pattern), says)
 
-# %% ../../nbs/api/recording/35_reasons.ipynb #e6a48ca6
+# %% ../../nbs/api/recording/35_reasons.ipynb #28d3dd12
 FEW_EPOCHS = 50  # Below this EEG leaves the places of sources open
 
 
-def of_sensors(s: Situation) -> Reason:
+def of_sensors(
+    s: Situation,  # What was looked at
+) -> Reason:
     "What was recorded, and from how many epochs"
     kinds = " and ".join(f"{n} {kind}" for kind, n in s.channels.items())
     says = f"{kinds} channels, {s.rank} directions, average of {s.nave:g} epochs."
     return Reason("sensors", dict(channels=s.channels, rank=s.rank, nave=s.nave), says)
 
 
-def of_response(s: Situation) -> Reason:
+def of_response(
+    s: Situation,  # What was looked at
+) -> Reason:
     "How much response there is"
     n = s.n_independent
     says = f"{s.n_times} samples in the window are worth {n:.0f} independent ones. "
@@ -94,12 +101,19 @@ def of_response(s: Situation) -> Reason:
     return Reason("response", seen, says)
 
 
-def places_are_open(s: Situation) -> bool:
+def places_are_open(
+    s: Situation,  # What was looked at
+) -> bool:
     "Whether places will be uncertain"
     return s.is_eeg and (s.nave < FEW_EPOCHS or s.response < 1)
 
-# %% ../../nbs/api/recording/35_reasons.ipynb #a2ece8e4
-def of_comparison(c: Comparison, v: Verdict, about: str, s: Situation) -> Reason:
+# %% ../../nbs/api/recording/35_reasons.ipynb #6956fedd
+def of_comparison(
+    c: Comparison,  # What was tried
+    v: Verdict,  # Who is best
+    about: str,  # What is chosen: "solver" or "orientation"
+    s: Situation,  # What was looked at
+) -> Reason:
     "Who is taken, and how sure that is"
     others = [name for name in v.near if name != v.choice]
     first = f"Channels that were left out are foretold best by {v.best}"
@@ -130,8 +144,11 @@ def of_comparison(c: Comparison, v: Verdict, about: str, s: Situation) -> Reason
     seen = dict(best=v.best, near=v.near, by_evidence=v.by_evidence, choice=v.choice)
     return Reason(about, seen, says)
 
-# %% ../../nbs/api/recording/35_reasons.ipynb #ccdbd882
-def of_places(s: Situation, solver: str) -> Reason:
+# %% ../../nbs/api/recording/35_reasons.ipynb #73f7a4db
+def of_places(
+    s: Situation,  # What was looked at
+    solver: str,  # Who is recommended
+) -> Reason:
     "How certain places are, and in whose eyes"
     seen = dict(is_eeg=s.is_eeg, nave=s.nave, response=s.response)
     if places_are_open(s):
@@ -155,7 +172,9 @@ def of_places(s: Situation, solver: str) -> Reason:
     return Reason("places", seen, says)
 
 
-def of_error_bars(call: str) -> Reason:
+def of_error_bars(
+    call: str,  # The line that makes a passport
+) -> Reason:
     "What makes error bars hold"
     says = (
         "None of this promises that error bars hold. Only a passport of this head says how often "

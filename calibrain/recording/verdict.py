@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['NEAR', 'LEAST', 'USUAL', 'Verdict', 'judge', 'foretold_better']
 
-# %% ../../nbs/api/recording/35_verdict.ipynb #ddc26ee0
+# %% ../../nbs/api/recording/35_verdict.ipynb #f99d6ca9
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,7 @@ import numpy as np
 from .candidates import patches_of
 from ..solvers.compare import FEWEST_SAMPLES, Comparison
 
-# %% ../../nbs/api/recording/35_verdict.ipynb #28d78eef
+# %% ../../nbs/api/recording/35_verdict.ipynb #fc4070f4
 NEAR = 2.0  # Standard errors within which two scores are not told apart
 LEAST = 3.0  # Nats in all, odds of twenty, below which nothing is told
 USUAL = patches_of(0.01)  # Who is taken where nothing tells
@@ -64,10 +64,12 @@ def judge(
     choice = usual if usual in mine else first
     return Verdict(names[best], tuple(near), max(known, key=known.__getitem__), choice)
 
-# %% ../../nbs/api/recording/35_verdict.ipynb #5dfccdee
+# %% ../../nbs/api/recording/35_verdict.ipynb #c0eea876
 def foretold_better(
-    c: Comparison, better: str, worse: str
-) -> tuple[float, float]:  # nats, standard error
+    c: Comparison,  # With scores
+    better: str,  # Name of one
+    worse: str,  # … and of the other
+) -> tuple[float, float]:  # Mean over groups and samples, and its standard error, nats
     "By how much one foretells better than another, a group of sensors and a sample"
     rows = [c.names.index(name) for name in (better, worse)]
     first, second = c.scores[rows].mean(axis=2)
