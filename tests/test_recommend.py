@@ -11,8 +11,8 @@ from calibrain import estimate_evoked, recommend
 from calibrain.cli import main
 from calibrain.head.leadfield import Leadfield
 from calibrain.recording.candidates import NOISE_ALONE, NoSource, candidates_of
-from calibrain.recording.recommend import judge
 from calibrain.recording.situation import look_at
+from calibrain.recording.verdict import judge
 from calibrain.solvers.compare import Comparison
 
 NAVE = 100
@@ -274,6 +274,7 @@ def test_orientation_is_compared_where_the_head_has_normals():
         (3, {}, "base must be a dict"),
         (dict(solver="BMN"), {}, "got solver"),
         (dict(tmin=9.0), {}, "tmin"),
+        (dict(noise="oracle"), {}, "noise"),
         (BASE, dict(quick="yes"), "quick"),
         (BASE, dict(sampler="yes"), "sampler"),
     ],

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Situation', 'look_at']
 
-# %% ../../nbs/api/recording/35_situation.ipynb #36457dd5
+# %% ../../nbs/api/recording/35_situation.ipynb #f74f6224
 import warnings
 from collections import Counter
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ import mne
 import numpy as np
 from fastcore.basics import patch
 
-from ..core.checks import refuse
+from ..core.checks import check_choice, refuse
 from ..core.warnings import NoiseShapeWarning
 from ..head.leadfield import Leadfield
 from ..head.samples import samples_per_independent
@@ -32,7 +32,7 @@ from .leadfield import as_forward
 from .sensitivity import orientations_of
 from .whitened import whitened_forward
 
-# %% ../../nbs/api/recording/35_situation.ipynb #07c5e4ca
+# %% ../../nbs/api/recording/35_situation.ipynb #964dc99e
 @dataclass(frozen=True)
 class Situation:
     "What a recording, its head and its covariance offer"
@@ -53,7 +53,7 @@ class Situation:
     by_chance: float  # … which noise has at most
     unknown_pattern: bool = False  # Whether the noise goes together in a way not in the covariance
 
-# %% ../../nbs/api/recording/35_situation.ipynb #cf861185
+# %% ../../nbs/api/recording/35_situation.ipynb #421ac948
 @patch(as_prop=True)
 def is_eeg(self: Situation) -> bool:
     "Whether there are electrodes only"
@@ -81,7 +81,7 @@ def above_noise(self: Situation) -> bool:
     is_stronger = self.power - 1 > 4 * self.power_error
     return bool(is_stronger or self.pattern > self.by_chance)
 
-# %% ../../nbs/api/recording/35_situation.ipynb #3194f583
+# %% ../../nbs/api/recording/35_situation.ipynb #a771cb4a
 _KEPT = ("tmin", "tmax", "picks", "orientation", "loose", "depth", "noise", "rank")
 
 
@@ -100,6 +100,8 @@ def _checked_base(base: Any) -> dict:
     if odd := sorted({*base} - {*_KEPT}):
         cure = "solver and solver_params are what is recommended"
         refuse(ValueError, "base", f"of {', '.join(_KEPT)}", odd[0], cure)
+    modes = {mode: mode for mode in ("given", "baseline", "learn")}
+    check_choice("noise", base.get("noise", "given"), modes)
     return dict(base)
 
 
@@ -121,7 +123,7 @@ def _before(e: mne.Evoked, white: np.ndarray, cov: mne.Covariance | None) -> tup
         power = baseline_power(e, white, "learn", cov)
     return power, any(issubclass(w.category, NoiseShapeWarning) for w in heard)
 
-# %% ../../nbs/api/recording/35_situation.ipynb #ff657e9d
+# %% ../../nbs/api/recording/35_situation.ipynb #ef263624
 def look_at(
     evoked: mne.Evoked,  # The response, V and T; `mne.Epochs` are averaged
     forward: mne.Forward | Leadfield,  # The head

@@ -89,7 +89,7 @@ def _result(
             lambda_mean_hist=history["noise_mean"].tolist(),
         )
     entries = of_noise | (entries or {}) | lists
-    more = dict(
+    more: dict[str, Any] = dict(
         history=history if track else {},
         fitted=int(np.count_nonzero(at.gamma)) + noise.learned * len(at.noise),
     )
