@@ -13,6 +13,7 @@ from scipy import linalg, sparse
 
 from calibrain import BMN, BMN_joint, SourceEstimator, estimate_evoked, gamma_map, reml
 from calibrain.core.archive import read_arrays, write_arrays
+from calibrain.core.warnings import NothingFoundWarning
 from calibrain.evaluation.errors import support
 from calibrain.head.basis import sflex_basis
 from calibrain.head.leadfield import Leadfield

@@ -313,5 +313,8 @@ def champagne(
     found, violation, at_zero = _find(s, noise, asked)
     entries = _entries(found, asked)
     fitted = _n_fitted(found, entries, asked)
-    said = dict(takes_prior=False, fitted=fitted)
-    return noise_result(found, "champagne", violation, at_zero, entries, logger, **said)
+    return noise_result(
+        *(found, "champagne", violation, at_zero, entries, logger),
+        takes_prior=False,
+        fitted=fitted,
+    )

@@ -89,9 +89,9 @@ def _result(
             lambda_mean_hist=history["noise_mean"].tolist(),
         )
     entries = of_noise | (entries or {}) | lists
-    more = dict(
+    more: dict[str, Any] = dict(
         history=history if track else {},
-        fitted=int(np.count_nonzero(at.gamma)) + noise.learned * len(at.noise),
+        fitted=int(np.count_nonzero(at.gamma) + noise.learned * len(at.noise)),
     )
     violation = noise_certificate(found, noise)
     at_zero = where_at_zero(found, noise)
