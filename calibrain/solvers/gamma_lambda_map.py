@@ -91,7 +91,7 @@ def _result(
     entries = of_noise | (entries or {}) | lists
     more: dict[str, Any] = dict(
         history=history if track else {},
-        fitted=int(np.count_nonzero(at.gamma)) + noise.learned * len(at.noise),
+        fitted=int(np.count_nonzero(at.gamma) + noise.learned * len(at.noise)),
     )
     violation = noise_certificate(found, noise)
     at_zero = where_at_zero(found, noise)
