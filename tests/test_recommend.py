@@ -235,6 +235,15 @@ def test_solvers_without_an_evidence():
     assert v.choice == v.best == "points"
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_the_sampler_is_tried_where_it_is_asked_for():
+    strong = recording("point", 12.0)
+    rec = recommend(strong, forward(8), cov(), BASE, sampler=True, progress=False)
+    rows = {row["solver"]: row for row in rec.comparison.rows}
+    assert np.isnan(rows["spike_slab"]["log evidence"]) and rows["spike_slab"]["score"] > -30
+    assert reason(rec, "solver").seen["choice"] == "points" and rec.solver == "gamma_map"
+
+
 def test_who_is_tried():
     both = [candidates_of(mode, True) for mode in ("given", "learn")]
     assert [*both[0]] == [*both[1]] and "spike_slab" in both[0]
