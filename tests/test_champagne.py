@@ -328,6 +328,20 @@ def test_a_direction_that_no_sensor_sees_is_silent():
     close(r.cost, flat.cost, 1e-10, "ℒ")
 
 
+@pytest.mark.parametrize("form", [False, "full"])
+def test_a_direction_that_no_sensor_sees_is_no_finding(form):
+    "Of any axes, whichever way variances are sought"
+    L, y, _ = problem(3)
+    turned = linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))[0]
+    flat = np.diag([1, 0, 1]) @ turned
+    L = (L.reshape(M, N, 3) @ flat).reshape(M, -1)
+    with pytest.warns(PlausibilityWarning, match="14 of 14 sources have .* are no finding"):
+        solved(L, y, 3, form, "diagonal", max_iter=3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", PlausibilityWarning)
+        solved(L, y, 3, form, "scalar", max_iter=3)
+
+
 # ---- what is said
 
 

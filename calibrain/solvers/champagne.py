@@ -249,15 +249,23 @@ def _n_fitted(found: Solved, entries: dict, asked: _Asked) -> int:
     )
 
 
-def _announce_silent(at: BlockEvidence) -> None:
-    "Say that a direction which no sensor sees is taken to be silent"
-    w = np.linalg.eigvalsh(at.D)
+_OF_BLIND = {
+    "full": "It is taken to be silent, so that its 0 ± 0 nAm is no finding",
+    "diagonal": "A variance for each axis says of it what the other directions say, surely and "
+    "without reason, so that its amplitude and error bar are no finding",
+}
+
+
+def _announce_blind(G: np.ndarray, k: int, source_cov: str) -> None:
+    "Say what becomes of a direction that no sensor sees"
+    by_source = np.asarray(G, dtype=float).reshape(len(G), -1, k).transpose(1, 0, 2)
+    w = np.linalg.eigvalsh(by_source.transpose(0, 2, 1) @ by_source)
     blind = w[:, 0] <= 1e-12 * w[:, -1]
     if blind.any():
         warn(
             f"champagne: {blind.sum()} of {len(w)} sources have a direction that no sensor sees, "
-            "as the radial one has for MEG in a sphere. It is taken to be silent, so that its "
-            "0 ± 0 nAm is no finding. Two components (orientation='meg2') leave it out.",
+            f"as the radial one has for MEG in a sphere. {_OF_BLIND[source_cov]}. "
+            "Two components (orientation='meg2') leave it out.",
             PlausibilityWarning,
         )
 
@@ -267,6 +275,8 @@ def _find(s: Setup, noise: Noise[np.ndarray], asked: _Asked) -> tuple[Solved, fl
     k = s.problem.n_orient
     if asked.source_cov == "full" and k == 1:
         asked = replace(asked, source_cov="scalar")
+    if k > 1 and asked.source_cov != "scalar":
+        _announce_blind(s.problem.G, k, asked.source_cov)
     if asked.source_cov == "diagonal":
         s = replace(s, problem=replace(s.problem, n_orient=1))
     if asked.source_cov == "full":
@@ -278,8 +288,6 @@ def _find(s: Setup, noise: Noise[np.ndarray], asked: _Asked) -> tuple[Solved, fl
         found = replace(found, posterior=replace(found.posterior, n_orient=k))
         return found, noise_certificate(found, noise), where_at_zero(found, noise)
     blocks = _solve_blocks(s, noise, asked, k)
-    if asked.source_cov == "full":
-        _announce_silent(blocks.at)
     full = asked.form == "full"
     where = _full_at_zero(blocks) if full else where_at_zero(blocks, noise)
     return blocks, blocks.violation, where
