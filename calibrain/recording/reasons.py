@@ -132,7 +132,8 @@ def of_comparison(
         gain, error = foretold_better(c, v.best, v.by_evidence)
         says += (
             f" Score and evidence disagree: the evidence prefers {v.by_evidence}, which foretells "
-            f"worse by {gain:.2g} ± {error:.2g} nats. The evidence believes that samples are "
+            f"worse by {gain:.2g} ± {error:.2g} nats a group of channels and sample. "
+            "The evidence believes that samples are "
             "independent and that the shape is right, so the score is followed; look at both."
         )
     elif v.choice == v.by_evidence:

@@ -220,7 +220,7 @@ def _unseen(s: Situation, mode: str) -> tuple[dict, Reason]:
     "The solver by what was looked at alone"
     if places_are_open(s):
         return _sampled(()), Reason(
-            "solver", {}, "Nothing was compared; see below for the sampler."
+            "solver", dict(quick=True), "Nothing was compared; see below for the sampler."
         )
     name = patches_of(0.01)
     says = f"Nothing was compared: {name} are the default. Without quick=True others are tried."
