@@ -145,3 +145,18 @@ def test_not_stationary():
     with pytest.raises(ValueError, match=r"the process must be stationary.*yule-walker"):
         fit_ar(growing, 1, "least-squares")
     assert abs(fit_ar(growing, 1).coefficients[0]) < 1
+
+
+def test_parts_of_complex_noise_are_rows_of_their_own():
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=(3, 20)) + 1j * rng.normal(size=(3, 20))
+    a = Autoregression([0.5, -0.2], 0.7)
+    np.testing.assert_allclose(
+        a.log_likelihood(z), a.log_likelihood(np.vstack([z.real, z.imag])), rtol=1e-12
+    )
+
+
+@pytest.mark.parametrize("variance", [0, -1.0, np.nan, "1"])
+def test_a_variance_that_is_none(variance):
+    with pytest.raises((ValueError, TypeError), match="variance must be"):
+        Autoregression([0.5], variance)

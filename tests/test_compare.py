@@ -322,3 +322,11 @@ def test_what_noise_never_takes_is_not_scored():
     np.testing.assert_allclose(
         est.leave_sensors_out(L, y + 50), est.leave_sensors_out(P @ L, P @ y), rtol=1e-6
     )
+
+
+def test_conditions_that_were_estimated_together_are_not_the_same_recording():
+    tone, click = estimate_evoked(responses(), forward(), cov(), "BMN", shared=True, **WINDOW)
+    with pytest.raises(ValueError, match=r"condition 1 of these; .* condition 2 of these"):
+        compare([tone, click])
+    with pytest.raises(ValueError, match="answers to one recording"):
+        model_average([tone.result, click.result], [0.5, 0.5])

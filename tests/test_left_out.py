@@ -93,3 +93,18 @@ def test_bad_arguments(base, words):
         leave_channels_out(recording(), forward(), cov(), base)
     with pytest.raises(ValueError, match="noise_cov"):
         leave_channels_out(recording(), forward(), None, BASE)
+
+
+def test_a_spectrum_is_refused_by_its_name():
+    e = recording()
+    spectrum = mne.EvokedArray((1 + 1j) * e.data, e.info, tmin=-0.3, nave=20, verbose="ERROR")
+    with pytest.raises(TypeError, match="evoked must be real, got complex data"):
+        leave_channels_out(spectrum, forward(), cov(), BASE)
+
+
+@pytest.mark.parametrize("noise", ["baseline", "learn"])
+def test_noise_that_nobody_passed(noise):
+    base = dict(BASE, solver="BMN" if noise == "baseline" else "champagne", noise=noise)
+    scores = leave_channels_out(recording(), forward(), None, base)
+    told = leave_channels_out(recording(), forward(), cov(), BASE)
+    assert abs(scores.mean() - told.mean()) < 2

@@ -86,3 +86,12 @@ def test_bad_choices(base, variations, error, words):
 def test_names_are_text():
     found = asked({"<b>few</b> & far": dict(picks=recording().ch_names[::4])}, within=0.001)
     assert "<b>" not in found._repr_html_() and "<b>" in found.verdict
+
+
+def test_the_usual_choices_learn_the_noise_where_it_is_learned():
+    base = dict(tmin=0.0, solver="champagne", noise="learn", orientation="fixed")
+    usual = usual_variations(recording(), forward(), base)
+    assert {"gamma_lambda_map_sflex", "BMN_joint", "spike_slab"} <= {*usual}
+    usual["spike_slab"]["solver_params"] = QUICK
+    few = {name: said for name, said in usual.items() if "solver" in said}
+    assert {*asked(few, base).peaks} == {"as asked", *few}

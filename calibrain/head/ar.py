@@ -14,7 +14,7 @@ import numpy as np
 from fastcore.basics import patch
 from scipy import linalg, sparse
 
-from ..core.checks import check_array, check_choice, check_count, refuse
+from ..core.checks import check_array, check_choice, check_count, check_number, refuse
 from ..core.tables import html_table
 
 # %% ../../nbs/api/head/15_ar.ipynb #b06286a4
@@ -68,6 +68,7 @@ class Autoregression:
     bic: np.ndarray | None = None  # Of each order from 0 where it was chosen, less that of the best
 
     def __post_init__(self):
+        check_number("variance", self.variance, above=0, cure="1 is right for whitened data")
         a = check_stationary("coefficients", self.coefficients)
         object.__setattr__(self, "coefficients", a)
 
@@ -161,10 +162,11 @@ def whiten(
 @patch
 def log_likelihood(
     self: Autoregression,
-    data: np.ndarray,  # Noise of independent sensors, `(n_sensors, n_times)`
+    data: np.ndarray,  # Noise of independent sensors, `(n_sensors, n_times)`, real or complex
 ) -> float:  # nats
     "Log density of noise under the model, exactly"
     white = self.whiten(data) / np.sqrt(self.variance)
+    white = np.vstack([white.real, white.imag]) if np.iscomplexobj(white) else white
     log_det = np.log(self.whitener(white.shape[1]).diagonal()).sum()
     per_sensor = log_det - white.shape[1] / 2 * np.log(2 * np.pi * self.variance)
     return float(len(white) * per_sensor - 0.5 * (white**2).sum())

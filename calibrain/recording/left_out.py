@@ -84,6 +84,9 @@ def leave_channels_out(
     if len(conditions) > 1:
         refuse(TypeError, "evoked", "one condition", f"{len(conditions)}", "score each by itself")
     e = conditions[0]
+    if np.iscomplexobj(e.data):
+        cure = "score the real recording that it is the spectrum of"
+        refuse(TypeError, "evoked", "real", "complex data", cure)
     as_given = forward
     forward, _ = as_forward(forward, conditions)
     window = time_window(e, asked.tmin, asked.tmax)

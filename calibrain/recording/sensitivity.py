@@ -28,6 +28,7 @@ from ..solvers.compare import Comparison, compare
 # %% ../../nbs/api/recording/33_sensitivity.ipynb #00b7dc64
 _ORIENTATIONS = ("fixed", "loose", "free")
 _SOLVERS = ("gamma_map_sflex", "gamma_map", "BMN", "spike_slab")
+_LEARNING = ("gamma_lambda_map_sflex", "champagne", "BMN_joint", "spike_slab")  # noise="learn"
 _WIDTHS = (0.005, 0.02)  # m, of patches; 0.01 is the default
 
 
@@ -61,7 +62,7 @@ def usual_variations(
     for orientation in orientations_of(fwd):
         if orientation != base.get("orientation", "auto"):
             out[f"orientation {orientation}"] = dict(orientation=orientation)
-    for other in _SOLVERS:
+    for other in _LEARNING if base.get("noise") == "learn" else _SOLVERS:
         if other != solver:
             out[other] = dict(solver=other, solver_params=None)
     if solver == "gamma_map_sflex":

@@ -148,11 +148,13 @@ def split(
     result = _in_units_of_conditions(self, result)
     n_times = self.recording.n_times
     found = []
-    for window, scale, times in zip(self.windows, self.scales, self.times):
+    each = zip(self.windows, self.scales, self.times)
+    for i, (window, scale, times) in enumerate(each):
         share = (window.stop - window.start) / n_times
         entries = _entries(result, share, scale**2)
         noise_var = scale**2 * result.noise_var
-        of_one = replace(result, entries=entries, noise_var=noise_var, times=times)
+        mark = result.data and f"{result.data}, condition {i + 1} of these"
+        of_one = replace(result, entries=entries, noise_var=noise_var, times=times, data=mark)
         found.append(with_posterior(of_one, _posterior_of(result.posterior, window, scale)))
     return found
 
