@@ -294,6 +294,7 @@ def test_what_has_no_posterior_is_not_averaged():
     of_a_recording = estimate_evoked(responses()[0], forward(), cov(), "BMN", **WINDOW)
     with pytest.raises(TypeError, match=r"with a posterior, got one of mxne"):
         model_average(both, [0.5, 0.5])
+    np.testing.assert_allclose(model_average(both, [1, 0]).mean, both[0].mean)
     with pytest.raises(TypeError, match=r"results must .* pass its \.result"):
         model_average([of_a_recording], [1.0])
 

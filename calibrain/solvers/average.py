@@ -49,15 +49,15 @@ def _check(results: Sequence, weights: np.ndarray) -> np.ndarray:
     if not all(isinstance(one, Result) for one in results) or not len(results):
         cure = "of an estimate of a recording, pass its .result"
         refuse(TypeError, "results", "a list of what solvers returned", repr(results)[:80], cure)
-    for one in results:
-        if isinstance(one.posterior, PointEstimate):
-            must = "of solvers with a posterior"
-            cure = "leave it out: it has no error bars that could be averaged"
-            refuse(TypeError, "results", must, f"one of {one.solver}, a reference", cure)
     weights = check_array("weights", np.asarray(weights, float), (len(results),))
     if weights.min() < 0 or not np.isclose(weights.sum(), 1):
         got = f"a smallest of {weights.min():.3g} and a sum of {weights.sum():.6g}"
         refuse(ValueError, "weights", "probabilities that sum to 1", got)
+    for weight, one in zip(weights, results):
+        if weight and isinstance(one.posterior, PointEstimate):
+            must = "of solvers with a posterior"
+            cure = "leave it out, or give it a weight of 0: it has no error bars to be averaged"
+            refuse(TypeError, "results", must, f"one of {one.solver}, a reference", cure)
     marks = {one.data for one in results}
     if len(marks) > 1 or "" in marks:
         refuse(ValueError, "results", "answers to one recording", f"{sorted(marks)}")
