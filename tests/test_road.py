@@ -60,6 +60,9 @@ def test_both_ends_of_the_road_meet(recording, solver, orientation):
     epochs = 1 if learned else NAVE  # learned in multiples of one epoch's covariance
     w = Whitener(np.sqrt(epochs) * head.whitener.W)
     y = 1e6 * evoked.copy().crop(0.0, 0.2).data
+    if "noise_prior" in SOLVERS[solver].takes():  # which a recording has from its baseline
+        prior = [est.result[f"noise_prior_{part}"] for part in ("variance", "dof")]
+        params = params | dict(noise_prior=tuple(prior))
     there = SourceEstimator(solver, params, noise_cov=w).fit(head.leadfield, y).predict()
 
     size = np.abs(there.mean).max()

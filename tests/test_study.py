@@ -455,7 +455,11 @@ def test_a_solver_that_takes_its_process_with_it(small, tmp_path, registered):
         ('name = "small"\n', "", "no name"),
         ("BMN_joint", "BMN_together", "one of 'gamma_map', 'gamma_map_sflex'"),
         ('"BMN_joint"\n', '"BMN"\n', r"solvers\[1\] \(BMN with noise 'adaptive_joint_learning'\)"),
-        ('noise = "adaptive"', 'noise = "oracle"', "BMN_joint learns the noise"),
+        (
+            'noise = "adaptive"',
+            'noise = "oracle"',
+            r"\(BMN_joint with noise 'oracle'\): noise_var must be None",
+        ),
         ('noise = "adaptive"', 'noise = "known"', "one of 'oracle', 'baseline', 'adaptive'"),
         ("update_mode", "update_mod", "did you mean update_mode"),
         ('file = "head.npz"', 'file = "none-fwd.fif"', "which is not there"),
