@@ -77,10 +77,10 @@ def _check_way(where: str, way: Way) -> None:
     adaptive = way.noise == NOISE_MODES["adaptive"]
     try:
         bound = way.bound().needs_posterior("a study")
-        bound.with_noise(None if adaptive else 1.0)
         if bound.learns_noise and not (adaptive or bound.solver.samples):
             must = f"'adaptive', as {way.solver} learns the noise"
             refuse(ValueError, "noise", must, repr(way.noise))
+        bound.with_noise(None if adaptive else 1.0)
     except (ValueError, TypeError) as e:
         raise ValueError(f"{where} ({way.solver} with noise {way.noise!r}): {e}") from e
 
