@@ -458,7 +458,7 @@ def test_a_solver_that_takes_its_process_with_it(small, tmp_path, registered):
         (
             'noise = "adaptive"',
             'noise = "oracle"',
-            r"\(BMN_joint with noise 'oracle'\): noise_var must be None",
+            "BMN_joint learns the noise",
         ),
         ('noise = "adaptive"', 'noise = "known"', "one of 'oracle', 'baseline', 'adaptive'"),
         ("update_mode", "update_mod", "did you mean update_mode"),
