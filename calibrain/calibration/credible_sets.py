@@ -72,7 +72,9 @@ def _distance(
         blocks, axes = np.nonzero(~wide)
         is_none = abs(along[blocks, axes]) <= no_more[blocks]
         z[blocks, axes] = np.where(is_none, 0, np.inf)
-    return np.square(z, out=z).sum(1), wide.sum(1)
+    squares = np.square(z, out=z)
+    d2 = squares.sum(1) if squares.shape[1] > 1 else squares[:, 0]  # a sum over one is a pass more
+    return d2, wide.sum(1)
 
 # %% ../../nbs/api/calibration/01_credible_sets.ipynb #b7dac427
 @dataclass(frozen=True, eq=False)
