@@ -70,10 +70,18 @@ def test_a_head_of_fixed_orientation_leaves_none_to_choose():
     "base, variations, error, words",
     [
         (3, None, TypeError, "base must be a dict"),
-        (dict(progress=True), None, ValueError, "without progress"),
+        (dict(progress=True), None, ValueError, "got 'progress'"),
         (BASE, {}, TypeError, "one at least"),
         (BASE, dict(a=3), TypeError, r"variations\['a'\]"),
         (BASE, dict(a=dict(orientation="up")), ValueError, "orientation"),
+        (
+            BASE,
+            dict(a={}, b=dict(sigma=0.01)),
+            ValueError,
+            r"variations\['b'\] must be of .* got 'sigma'",
+        ),
+        (BASE, dict(a={}, b=dict(solver="gamma")), ValueError, "solver"),
+        (BASE, dict(a={}, b=dict(solver_params=dict(sigmas=1))), TypeError, "no parameter sigmas"),
     ],
 )
 def test_bad_choices(base, variations, error, words):

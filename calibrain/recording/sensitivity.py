@@ -9,6 +9,7 @@ __all__ = ['usual_variations', 'Sensitivity', 'sensitivity']
 from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
+from inspect import signature
 from typing import Any
 
 import mne
@@ -19,6 +20,7 @@ from ..core.checks import check_level, check_number, refuse
 from ..core.progress import progress_bar
 from ..core.tables import html_table
 from ..head.leadfield import Leadfield
+from .bound import bind_to_recording
 from .estimate import estimate_evoked
 from .leadfield import as_forward
 from .peak import SourcePeak, place_in_words
@@ -212,24 +214,29 @@ def __repr__(self: Sensitivity) -> str:  # Text
     return f"<Sensitivity to {len(self.peaks) - 1} choices: {self.verdict}>"
 
 # %% ../../nbs/api/recording/33_sensitivity.ipynb #8d2ee6cc
-def _check_base(base: Any) -> None:
-    "Refuse arguments that are none, or not to be varied"
-    if not isinstance(base, Mapping):
-        refuse(TypeError, "base", "a dict of arguments of estimate_evoked", repr(base))
-    taken = {"evoked", "forward", "noise_cov", "average", "shared", "calibration", "progress"}
-    if bad := sorted(taken & {*base}):
+_OF_ONE = ("evoked", "forward", "noise_cov", "average", "shared", "calibration", "progress")
+
+
+def _check_arguments(name: str, said: Any) -> None:
+    "Refuse what is no argument of an estimate of one condition"
+    if not isinstance(said, Mapping):
+        refuse(TypeError, name, "a dict of arguments of estimate_evoked", repr(said))
+    known = [one for one in signature(estimate_evoked).parameters if one not in _OF_ONE]
+    if unknown := [one for one in said if one not in known]:
         cure = "pass one condition, its head and its noise by themselves"
-        refuse(ValueError, "base", f"without {', '.join(bad)}", repr(bad[0]), cure)
+        refuse(ValueError, name, f"of {', '.join(known)}", repr(unknown[0]), cure)
 
 
-def _check_variations(variations: Any) -> None:
-    "Refuse choices that are none"
+def _check_variations(variations: Any, base: Mapping) -> None:
+    "Refuse choices that cannot be made, before the first of them is"
     if not isinstance(variations, Mapping) or not variations:
         must = "a dict of name → arguments that differ, one at least"
         refuse(TypeError, "variations", must, repr(variations))
     for name, changed in variations.items():
-        if not isinstance(changed, Mapping):
-            refuse(TypeError, f"variations[{name!r}]", "a dict of arguments", repr(changed))
+        _check_arguments(f"variations[{name!r}]", changed)
+        said = {**base, **changed}
+        solver = said.get("solver", "gamma_map_sflex")
+        bind_to_recording(solver, said.get("solver_params"), said.get("noise", "given"))
 
 
 def _evidence(estimates: dict[str, EvokedPosterior]) -> Comparison | None:
@@ -253,9 +260,9 @@ def sensitivity(
     within = check_number("within", within, above=0, most=1, cure="0.02 is 20 mm")
     level = check_level(level)
     base = {} if base is None else base
-    _check_base(base)
+    _check_arguments("base", base)
     variations = usual_variations(evoked, forward, base) if variations is None else variations
-    _check_variations(variations)
+    _check_variations(variations, base)
     choices: dict[str, dict] = {"as asked": {}} | {k: dict(v) for k, v in variations.items()}
     estimates = {}
     for name in progress_bar(list(choices), progress, desc="sensitivity", unit="choice"):
