@@ -60,7 +60,10 @@ def _chosen(comments: Sequence[str], wanted: Sequence[str] | None) -> set[int]:
     return chosen
 
 
-def conditions_of(path: Path, wanted: Sequence[str] | None) -> dict[str, int]:
+def conditions_of(
+    path: Path,  # The file of responses
+    wanted: Sequence[str] | None,  # Names, patterns or numbers; `None`: all
+) -> dict[str, int]:
     "The responses of a file that are asked for: name of a folder → number in the file"
     found = read_mne(path, "an evoked response", mne.read_evokeds)
     chosen = _chosen([e.comment or "" for e in found], wanted)

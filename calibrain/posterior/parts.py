@@ -37,11 +37,11 @@ class Part(NamedTuple):
 
 # %% ../../nbs/api/posterior/11_parts.ipynb #71305546
 def root_of_state(
-    cov: np.ndarray,  # Of the amplitudes of a state, `(n, n)`
+    cov: np.ndarray,  # Of the amplitudes of a state, `(n, n)`, or of several, `(…, n, n)`
 ) -> np.ndarray:  # A with A Aᵀ = cov, which may be singular
     "A root of a covariance"
     w, U = np.linalg.eigh(cov)
-    return U * np.sqrt(np.maximum(w, 0))
+    return U * np.sqrt(np.maximum(w, 0))[..., None, :]
 
 
 def columns_in_full(

@@ -32,7 +32,12 @@ from calibrain.recording import (  # noqa: F401 (methods of an EvokedPosterior)
     report,
     volumes,
 )
-from .bound import bind_to_recording, check_depth, prior_from_baseline
+from calibrain.recording.bound import (
+    bind_to_recording,
+    check_depth,
+    check_noise_is_known,
+    prior_from_baseline,
+)
 from .diagnosis import baseline_power
 from calibrain.recording.epochs import (
     Averages,
@@ -48,7 +53,7 @@ from calibrain.recording.input import (
     check_data,
     time_window,
 )
-from .leadfield import as_forward, surface_of
+from .leadfield import as_forward, surface_for
 from .loose import loose_orientation
 from .methods import settings_of
 from .posterior import EvokedPosterior
@@ -259,14 +264,6 @@ def _calibrated(posterior: EvokedPosterior, calibration: Any) -> EvokedPosterior
     "A posterior whose error bars go through the maps of a passport, where there is one"
     return posterior if calibration is None else calibration.apply(posterior)
 
-
-def _check_noise_is_known(noise: str, noise_cov: mne.Covariance | None) -> None:
-    "Refuse noise that is said to be given, and is not"
-    if noise == "given" and noise_cov is None:
-        must = "an mne.Covariance where the noise is given"
-        cure = "pass noise='baseline' or 'learn' to do without"
-        refuse(ValueError, "noise_cov", must, "None", cure)
-
 # %% ../../nbs/api/recording/02_estimate.ipynb #78eb9e29
 def _posterior_of(
     e: mne.Evoked,
@@ -293,11 +290,6 @@ def _check_usual(
     power = [np.nanmean(np.abs(head.whiten(e)) ** 2) for e in first]
     usual = first[int(np.argsort(power)[len(power) // 2])]
     baseline_power(usual, head.whiten(usual), noise, noise_cov)
-
-# %% ../../nbs/api/recording/02_estimate.ipynb #339f4120
-def _surface(bound: Bound, forward: mne.Forward | Leadfield) -> Any:
-    "The surface of the sources, where the solver goes along it"
-    return surface_of(forward) if bound.arguments.get("distance") == "geodesic" else None
 
 # %% ../../nbs/api/recording/02_estimate.ipynb #486a5892
 @few_threads
@@ -326,7 +318,7 @@ def estimate_evoked(
     shared = check_choice("shared", shared, {True: True, False: False})
     evoked = evoked if average else ready_epochs(evoked)
     bound = bind_to_recording(solver, solver_params, noise)
-    _check_noise_is_known(noise, noise_cov)
+    check_noise_is_known(noise, noise_cov)
     conditions = as_conditions(evoked) if average else [one_epoch(evoked, 0)]
     if shared:
         check_together(conditions, average, calibration, bound)
@@ -349,7 +341,7 @@ def estimate_evoked(
         None,
         progress and not many,
         "orientation",
-        _surface(bound, as_given),
+        surface_for(bound, as_given),
     )
     settings = settings_of(
         bound, head, noise, noise_cov, depth, loose_orientation(orientation, loose)[1]

@@ -9,7 +9,6 @@ __all__ = ['usual_variations', 'Sensitivity', 'sensitivity']
 from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
-from inspect import signature
 from typing import Any
 
 import mne
@@ -21,8 +20,10 @@ from ..core.progress import progress_bar
 from ..core.tables import html_table
 from ..head.leadfield import Leadfield
 from .bound import bind_to_recording
+from .candidates import patches_of
 from .estimate import estimate_evoked
 from .leadfield import as_forward
+from .left_out import arguments_of_one
 from .peak import SourcePeak, place_in_words
 from .posterior import EvokedPosterior
 from ..solvers.compare import Comparison, compare
@@ -34,7 +35,9 @@ _LEARNING = ("gamma_lambda_map_sflex", "champagne", "BMN_joint", "spike_slab")  
 _WIDTHS = (0.005, 0.02)  # m, of patches; 0.01 is the default
 
 
-def orientations_of(fwd: mne.Forward) -> tuple[str, ...]:
+def orientations_of(
+    fwd: mne.Forward,  # The forward solution
+) -> tuple[str, ...]:  # None where it has fixed orientations
     "What a forward solution leaves to choose"
     is_fixed = fwd["source_ori"] == mne.io.constants.FIFF.FIFFV_MNE_FIXED_ORI
     on_surface = all(s["type"] == "surf" for s in fwd["src"])
@@ -70,8 +73,7 @@ def usual_variations(
     if solver == "gamma_map_sflex":
         params = dict(base.get("solver_params") or {})
         for sigma in _WIDTHS:
-            name = f"patches of {1e3 * sigma:g} mm"
-            out[name] = dict(solver_params=params | dict(sigma=sigma))
+            out[patches_of(sigma)] = dict(solver_params=params | dict(sigma=sigma))
     kinds = _kinds_of(evoked, fwd)
     if len(kinds) > 1 and base.get("picks") is None:
         for kind in kinds:
@@ -181,6 +183,7 @@ def rows(self: Sensitivity) -> list[dict]:  # As `pandas.DataFrame` takes it
     of_evidence: dict[str, Any] = {}
     if self.evidence is not None:
         of_evidence = dict(zip(self.evidence.names, self.evidence.difference))
+    distances = self.distances
     out = []
     for name, peak in self.peaks.items():
         row: dict[str, Any] = {"choice": name, "place": "nothing found", "distance, mm": np.nan}
@@ -188,7 +191,7 @@ def rows(self: Sensitivity) -> list[dict]:  # As `pandas.DataFrame` takes it
         if peak is not None:
             low, high = peak.interval
             row["place"] = place_in_words(peak.position)
-            row["distance, mm"] = 1e3 * self.distances[name]
+            row["distance, mm"] = 1e3 * distances[name]
             row |= {"time, ms": 1e3 * peak.time, "amplitude, nAm": peak.amplitude}
             row |= {"low": low, "high": high}
         out.append(row | {"evidence, difference": of_evidence.get(name, np.nan)})
@@ -198,9 +201,10 @@ def rows(self: Sensitivity) -> list[dict]:  # As `pandas.DataFrame` takes it
 @patch
 def _repr_html_(self: Sensitivity) -> str:  # HTML
     "A table, and the verdict"
-    head = list(self.rows[0])
+    rows = self.rows
+    head = list(rows[0])
     lines = {}
-    for row in self.rows:
+    for row in rows:
         said = [row[column] for column in head[1:]]
         lines[row["choice"]] = [
             one if isinstance(one, str) else "—" if np.isnan(one) else f"{one:.3g}" for one in said
@@ -214,14 +218,11 @@ def __repr__(self: Sensitivity) -> str:  # Text
     return f"<Sensitivity to {len(self.peaks) - 1} choices: {self.verdict}>"
 
 # %% ../../nbs/api/recording/33_sensitivity.ipynb #8d2ee6cc
-_OF_ONE = ("evoked", "forward", "noise_cov", "average", "shared", "calibration", "progress")
-
-
 def _check_arguments(name: str, said: Any) -> None:
     "Refuse what is no argument of an estimate of one condition"
     if not isinstance(said, Mapping):
         refuse(TypeError, name, "a dict of arguments of estimate_evoked", repr(said))
-    known = [one for one in signature(estimate_evoked).parameters if one not in _OF_ONE]
+    known = arguments_of_one()
     if unknown := [one for one in said if one not in known]:
         cure = "pass one condition, its head and its noise by themselves"
         refuse(ValueError, name, f"of {', '.join(known)}", repr(unknown[0]), cure)
@@ -234,9 +235,8 @@ def _check_variations(variations: Any, base: Mapping) -> None:
         refuse(TypeError, "variations", must, repr(variations))
     for name, changed in variations.items():
         _check_arguments(f"variations[{name!r}]", changed)
-        said = {**base, **changed}
-        solver = said.get("solver", "gamma_map_sflex")
-        bind_to_recording(solver, said.get("solver_params"), said.get("noise", "given"))
+        said = arguments_of_one() | {**base, **changed}
+        bind_to_recording(said["solver"], said["solver_params"], said["noise"])
 
 
 def _evidence(estimates: dict[str, EvokedPosterior]) -> Comparison | None:

@@ -45,13 +45,11 @@ def judge(
     "Choose by score, and by evidence among those that the score does not tell apart"
     names = list(c.names) if names is None else names
     rows = np.array([c.names.index(name) for name in names])
-    by_group = c.scores[rows].mean(axis=2)
-    best = int(by_group.mean(axis=1).argmax())
-    behind = by_group[best] - by_group
-    error = behind.std(axis=1, ddof=1) / np.sqrt(by_group.shape[1])
+    best = int(c.score[rows].argmax())
+    ahead, error = c.score_apart(names[best])[:, rows]
     n_groups, n_times = c.scores[0].shape
     n = n_times if n_independent is None else n_independent
-    is_near = behind.mean(axis=1) <= np.maximum(NEAR * error, LEAST / (n_groups * n))
+    is_near = -ahead <= np.maximum(NEAR * error, LEAST / (n_groups * n))
     near = [name for name, one in zip(names, is_near) if one]
     evidence = dict(zip(names, c.corrected[rows]))
     known = {name: e for name, e in evidence.items() if np.isfinite(e)}
@@ -71,7 +69,5 @@ def foretold_better(
     worse: str,  # … and of the other
 ) -> tuple[float, float]:  # Mean over groups and samples, and its standard error, nats
     "By how much one foretells better than another, a group of sensors and a sample"
-    rows = [c.names.index(name) for name in (better, worse)]
-    first, second = c.scores[rows].mean(axis=2)
-    apart = first - second
-    return float(apart.mean()), float(apart.std(ddof=1) / np.sqrt(len(apart)))
+    ahead, error = c.score_apart(worse)[:, c.names.index(better)]
+    return float(ahead), float(error)

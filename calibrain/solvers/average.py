@@ -11,9 +11,9 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import sparse
 
-from ..core.checks import check_array, refuse
+from ..core.checks import refuse
 from ..posterior.gaussian import Posterior
-from ..posterior.mixture import Mixture, State
+from ..posterior.mixture import Mixture, State, check_probabilities
 from ..posterior.point import PointEstimate
 from ..posterior.result import Result, shared_entries
 
@@ -49,10 +49,7 @@ def _check(results: Sequence, weights: np.ndarray) -> np.ndarray:
     if not all(isinstance(one, Result) for one in results) or not len(results):
         cure = "of an estimate of a recording, pass its .result"
         refuse(TypeError, "results", "a list of what solvers returned", repr(results)[:80], cure)
-    weights = check_array("weights", np.asarray(weights, float), (len(results),))
-    if weights.min() < 0 or not np.isclose(weights.sum(), 1):
-        got = f"a smallest of {weights.min():.3g} and a sum of {weights.sum():.6g}"
-        refuse(ValueError, "weights", "probabilities that sum to 1", got)
+    weights = check_probabilities(np.asarray(weights, float), len(results))
     for weight, one in zip(weights, results):
         if weight and isinstance(one.posterior, PointEstimate):
             must = "of solvers with a posterior"

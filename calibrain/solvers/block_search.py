@@ -13,6 +13,7 @@ import numpy as np
 from scipy import sparse
 
 from ..posterior.gaussian import Posterior
+from ..posterior.parts import root_of_state
 from calibrain.solvers.blocks import (
     BlockEvidence,
     axes_of,
@@ -74,12 +75,6 @@ def block_step(
     return point  # nothing is left but rounding
 
 # %% ../../nbs/api/solvers/30_block_search.ipynb #8ce4a4fc
-def _root_of(cov: np.ndarray) -> np.ndarray:
-    "Roots of covariances that may be singular"
-    w, U = np.linalg.eigh(cov)
-    return U * np.sqrt(np.maximum(w, 0))[:, None]
-
-
 def _readmit(problem: Problem, point: BlockEvidence, rule: BlockRule, tol: float) -> BlockEvidence:
     "Let in again what the certificate misses, by a step that is small enough to lower ℒ"
     missing = axes_of(point, rule.shared).missing(tol)
@@ -89,7 +84,7 @@ def _readmit(problem: Problem, point: BlockEvidence, rule: BlockRule, tol: float
     if not (missing.any() or of_noise.any()):
         return point
     for share in 4.0 ** -np.arange(20):
-        root = _root_of(point.prior + share * missing)
+        root = root_of_state(point.prior + share * missing)
         new = block_evidence(problem, root, point.noise_cov + share * of_noise)
         if new.cost < point.cost:
             return new

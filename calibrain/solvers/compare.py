@@ -93,15 +93,24 @@ def score(self: Comparison) -> np.ndarray | None:  # `(n,)`
     return None if self.scores is None else self.scores.mean(axis=(1, 2))
 
 
+@patch
+def score_apart(
+    self: Comparison,  # With scores
+    of: str,  # Name of the answer that the others are seen from
+) -> np.ndarray:  # `(2, n)`: mean, standard error
+    "Score of each answer from that of one, and its standard error over groups of sensors"
+    by_group = self.scores.mean(axis=2)
+    apart = by_group - by_group[self.names.index(of)]
+    n_groups = apart.shape[1]
+    return np.stack([apart.mean(axis=1), apart.std(axis=1, ddof=1) / np.sqrt(n_groups)])
+
+
 @patch(as_prop=True)
 def score_difference(self: Comparison) -> np.ndarray | None:  # `(2, n)`: mean, standard error
     "Score from that of the best, and its standard error over groups of sensors"
     if self.scores is None:
         return None
-    by_group = self.scores.mean(axis=2)
-    apart = by_group - by_group[self.score.argmax()]
-    n_groups = apart.shape[1]
-    return np.stack([apart.mean(axis=1), apart.std(axis=1, ddof=1) / np.sqrt(n_groups)])
+    return self.score_apart(self.names[int(self.score.argmax())])
 
 
 @patch(as_prop=True)
@@ -227,27 +236,24 @@ def compare(
 @patch(as_prop=True)
 def rows(self: Comparison) -> list[dict]:  # As `pandas.DataFrame` takes it
     "What is compared, a dict for each answer"
-    out = []
-    for i, name in enumerate(self.names):
-        fitted = self.fitted[i]
-        row: dict[str, Any] = {
-            "solver": name,
-            "log evidence": float(self.log_evidence[i]),
-            "variances fitted": float("nan") if fitted is None else fitted,
-            "corrected": float(self.corrected[i]),
-            "difference": float(self.difference[i]),
-            "probability": float(self.probability[i]),
+    columns: dict[str, Sequence] = {
+        "solver": self.names,
+        "log evidence": self.log_evidence.tolist(),
+        "variances fitted": [float("nan") if n is None else n for n in self.fitted],
+        "corrected": self.corrected.tolist(),
+        "difference": self.difference.tolist(),
+        "probability": self.probability.tolist(),
+    }
+    if self.scores is not None:
+        apart, error = self.score_difference.tolist()
+        columns |= {
+            "score": self.score.tolist(),
+            "score, difference": apart,
+            "… standard error": error,
+            "stacking weight": self.stacking.tolist(),
         }
-        if self.scores is not None:
-            apart, error = self.score_difference[:, i]
-            row |= {
-                "score": float(self.score[i]),
-                "score, difference": float(apart),
-                "… standard error": float(error),
-                "stacking weight": float(self.stacking[i]),
-            }
-        out.append(row | {"note": self.notes[i]})
-    return out
+    columns["note"] = self.notes
+    return [dict(zip(columns, values)) for values in zip(*columns.values())]
 
 
 _FORMATS = {"variances fitted": "{:.0f}", "probability": "{:.3f}", "stacking weight": "{:.3f}"}

@@ -197,8 +197,13 @@ def _start_polish(
 
 
 def polish(
-    state: Polish, given_noise: np.ndarray, tol: float, max_iter: int, course: Course, k: int = 1
-) -> Polish:
+    state: Polish,  # Where the phase begins
+    given_noise: np.ndarray,  # Noise where it is not learned, for the course, `(n_sensors,)`
+    tol: float,  # Violation of the optimality conditions at which to stop
+    max_iter: int,  # Steps of the course at most
+    course: Course,  # Notes each step
+    k: int = 1,  # Coefficients that share a variance
+) -> Polish:  # Where it ends
     "Phase 2: Newton steps until the few variances are optimal"
     while course.n_steps < max_iter and state.worst > tol:
         moved = _descend(state)
