@@ -44,10 +44,8 @@ def dense_optimum(cost, n):
     "The lowest point by a general optimiser, from several starts"
     rng = np.random.default_rng(0)
     options = dict(maxiter=5000, maxfun=10**6, ftol=1e-15, gtol=1e-9)
-    runs = [
-        optimize.minimize(cost, rng.normal(size=n), method="L-BFGS-B", options=options)
-        for _ in range(4)
-    ]
+    how = dict(method="L-BFGS-B", bounds=n * [(-25, 25)], options=options)
+    runs = [optimize.minimize(cost, rng.normal(size=n), **how) for _ in range(4)]
     return min(runs, key=lambda run: run.fun)
 
 

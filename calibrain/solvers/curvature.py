@@ -96,18 +96,60 @@ def _factor(sub: Subproblem, scaled: np.ndarray) -> np.ndarray:
 
 
 def _in_columns(
-    sub: Subproblem, scaled: np.ndarray
-) -> tuple[float, np.ndarray, np.ndarray]:  # Cost, E and F
-    "By a matrix of the size of the columns; only with given noise"
-    identity = np.eye(scaled.shape[1])
-    B = identity + scaled.T @ scaled
+    W: np.ndarray, Y: np.ndarray
+) -> tuple[float, np.ndarray, np.ndarray]:  # Cost, B⁻¹ and B⁻¹WᵀY
+    "By a matrix of the size of the columns, with noise of variance one"
+    identity = np.eye(W.shape[1])
+    B = identity + W.T @ W
     R = linalg.cholesky(B, lower=True, check_finite=False)
     B_inverse = linalg.cho_solve((R, True), identity, check_finite=False)
-    products = scaled.T @ sub.Y
+    products = W.T @ Y
     shrunk = B_inverse @ products
-    explained = np.vdot(products, shrunk)
-    cost = 2 * np.log(R.diagonal()).sum() + np.vdot(sub.Y, sub.Y) - explained
-    return cost, identity - B_inverse, shrunk @ shrunk.T
+    cost = 2 * np.log(R.diagonal()).sum() + np.vdot(Y, Y) - np.vdot(products, shrunk)
+    return cost, B_inverse, shrunk
+
+
+def _noise_given(
+    sub: Subproblem, scaled: np.ndarray
+) -> tuple[float, np.ndarray, np.ndarray]:  # Cost, E and F
+    "By a matrix of the size of the columns, where the noise is none of them"
+    cost, B_inverse, shrunk = _in_columns(scaled, sub.Y)
+    return cost, np.eye(len(B_inverse)) - B_inverse, shrunk @ shrunk.T
+
+# %% ../../nbs/api/solvers/23_curvature.ipynb #aaed916b
+LEAST_SHARE = 1e-3  # Share of a sensor's variance that its noise must have
+
+
+def _noise_learned(
+    sub: Subproblem, scaled: np.ndarray
+) -> tuple[float, np.ndarray, np.ndarray] | None:  # Cost, E and F
+    "The same with learned noise; `None` where too few digits would be left"
+    n_sensors = len(sub.Y)
+    root = scaled[:, -n_sensors:].diagonal()  # the columns of the noise are those of a diagonal
+    W = scaled[:, :-n_sensors] / root[:, None]
+    Y = sub.Y / root[:, None]
+    cost, B_inverse, shrunk = _in_columns(W, Y)
+    across = W @ B_inverse
+    of_noise = np.eye(n_sensors) - across @ W.T
+    if of_noise.diagonal().min() < LEAST_SHARE:
+        return None
+    E = np.block([[np.eye(len(B_inverse)) - B_inverse, across.T], [across, of_noise]])
+    P = np.concatenate([shrunk, Y - W @ shrunk])
+    return cost + 2 * np.log(root).sum(), E, P @ P.T
+
+
+def _cost_and_products(
+    sub: Subproblem, scaled: np.ndarray
+) -> tuple[float, np.ndarray, np.ndarray]:  # Cost, E and F
+    "By the smaller of the two matrices, where its digits are enough"
+    n_sensors, n_columns = scaled.shape
+    if sub.base and 2 * n_columns < n_sensors:
+        return _noise_given(sub, scaled)
+    beside_noise = n_columns - n_sensors
+    few = None
+    if not sub.base and 2 * beside_noise < n_sensors:
+        few = _noise_learned(sub, scaled)
+    return _in_sensors(sub, scaled) if few is None else few
 
 # %% ../../nbs/api/solvers/23_curvature.ipynb #588fbbf1
 def curvature_at(
@@ -116,9 +158,7 @@ def curvature_at(
 ) -> Curvature:  # The cost and its derivatives there
     "Cost, gradient and Hessian at a few variances"
     scaled = _scaled(sub, variances)
-    n_sensors, n_columns = scaled.shape
-    route = _in_columns if sub.base and 2 * n_columns < n_sensors else _in_sensors
-    cost, E, F = route(sub, scaled)
+    cost, E, F = _cost_and_products(sub, scaled)
     rows = _by_variance(sub, (2 * F - E) * E)
     found = Curvature(
         cost=float(cost + sub.constant),
@@ -126,7 +166,7 @@ def curvature_at(
         q=_by_variance(sub, F.diagonal()),
         hessian=_by_variance(sub, rows.T),
     )
-    return found if sub.pull is None else _pulled(found, sub.pull, variances[-n_sensors:])
+    return found if sub.pull is None else _pulled(found, sub.pull, variances[-len(sub.Y) :])
 
 
 def _pulled(at: Curvature, pull: NoisePull, noise: np.ndarray) -> Curvature:

@@ -7,7 +7,9 @@ __all__ = ['Problem', 'data_root', 'Evidence', 'source_covariance', 'add_to_diag
            'log_evidence', 'violation', 'kkt_violation', 'posterior_at']
 
 # %% ../../nbs/api/solvers/01_evidence.ipynb #3d630b19
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from scipy import linalg, sparse
@@ -36,6 +38,16 @@ class Problem:
     ) -> np.ndarray:  # Their sums over each group
         "From coefficients to groups"
         return per_coeff.reshape(-1, self.n_orient).sum(1)
+
+    @cached_property
+    def powers(self) -> np.ndarray:
+        "Power of each column of G, `(n_coeff,)`"
+        return _in_blocks(self.G, lambda columns: _row_powers(columns.T))
+
+    @cached_property
+    def matched(self) -> np.ndarray:
+        "GᵀY, `(n_coeff, r)`"
+        return _in_blocks(self.G, lambda columns: columns.T @ self.Y)
 
 # %% ../../nbs/api/solvers/01_evidence.ipynb #5099fb2b
 def data_root(
@@ -81,6 +93,12 @@ def _blocks(G: np.ndarray, floats: int = 2**21) -> list[slice]:
     "Runs of columns, small enough that one holds some `floats` numbers"
     step = max(1, floats // len(G))
     return [slice(first, first + step) for first in range(0, G.shape[1], step)]
+
+
+def _in_blocks(G: np.ndarray, of_columns: Callable) -> np.ndarray:
+    "What is computed from columns, of all columns, block by block in double precision"
+    parts = [of_columns(G[:, block].astype(float, copy=False)) for block in _blocks(G)]
+    return np.concatenate(parts)
 
 # %% ../../nbs/api/solvers/01_evidence.ipynb #65174d3f
 def source_covariance(
@@ -157,31 +175,79 @@ def evidence_at(
     cost = 2 * np.log(R.diagonal()).sum() + np.vdot(whitened, whitened)
     if problem.pull is not None:
         cost += problem.pull.cost(noise)
-    q, d = _statistics(problem.G, R, solve_lower(R, whitened, trans=1))
+    weighted = solve_lower(R, whitened, trans=1)  # Σ⁻¹Y
+    q, d = _statistics(problem, gamma, noise, R, weighted)
     return Evidence(
         gamma, noise, float(cost), problem.by_group(q), problem.by_group(d), q_coeff=q, R=R
     )
 
 
 def _statistics(
+    problem: Problem, gamma: np.ndarray, noise: np.ndarray, R: np.ndarray, weighted: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    "q and d of each coefficient, by what the sources add where few are on, else by Σ itself"
+    on = np.flatnonzero(np.repeat(gamma, problem.n_orient))
+    if 2 * len(on) > len(R) or np.ptp(noise) > 0:
+        return _by_sensors(problem.G, R, weighted)
+    return _by_sources(problem, on, gamma, noise[0], R, weighted)
+
+
+def _by_sensors(
     G: np.ndarray, R: np.ndarray, weighted: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    "q and d of each coefficient, from R and Σ⁻¹Y"
-    n_sensors, n_coeff = G.shape
+    "q and d from R and Σ⁻¹Y"
+    n_sensors = len(R)
     inverse = linalg.lapack.dtrtri(R, lower=1)[0]
     both = np.hstack([inverse.T, weighted])
-    q = np.empty(n_coeff)
-    d = np.empty(n_coeff)
-    for block in _blocks(G):
-        products = G[:, block].T.astype(float, copy=False) @ both
-        d[block] = _row_powers(products[:, :n_sensors])
-        q[block] = _row_powers(products[:, n_sensors:])
+
+    def powers(columns):
+        products = columns.T @ both
+        d = _row_powers(products[:, :n_sensors])
+        return np.column_stack([_row_powers(products[:, n_sensors:]), d])
+
+    q, d = _in_blocks(G, powers).T
     return q, d
 
 
 def _row_powers(A: np.ndarray) -> np.ndarray:
     "Sum of the squares of each row"
     return np.einsum("jm,jm->j", A, A)
+
+# %% ../../nbs/api/solvers/01_evidence.ipynb #10cb098a
+LEAST_LEFT = 1e-6  # Share of a column's power that sources must leave for a difference to be right
+
+
+def _by_sources(
+    problem: Problem,
+    on: np.ndarray,
+    gamma: np.ndarray,
+    noise: float,
+    R: np.ndarray,
+    weighted: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    "q and d from what few coefficients take off those of noise alone"
+    A = problem.G[:, on] * np.sqrt(np.repeat(gamma, problem.n_orient)[on])
+    Z = _with_root(A, noise) if len(on) else A
+    taken = _in_blocks(problem.G, lambda columns: columns.T @ Z)  # GᵀZ
+    explained = Z.T @ problem.Y
+    d = problem.powers - _row_powers(taken)
+    q = np.empty(len(d))
+    for block in _blocks(problem.matched.T):
+        q[block] = _row_powers(problem.matched[block] - taken[block] @ explained)
+    d /= noise
+    q /= noise**2
+    lost = np.flatnonzero(d * noise < LEAST_LEFT * problem.powers)
+    if len(lost):
+        q[lost], d[lost] = _by_sensors(problem.G[:, lost], R, weighted)
+    return q, d
+
+
+def _with_root(A: np.ndarray, noise: float) -> np.ndarray:  # Z, `(n_sensors, n)`
+    "A B^{-1/2}, of which Z Zᵀ is what sources take off the identity"
+    B = A.T @ A
+    add_to_diagonal(B, noise)
+    root = linalg.cholesky(B, lower=True, check_finite=False)
+    return solve_lower(root, A.T).T
 
 # %% ../../nbs/api/solvers/01_evidence.ipynb #f482d2ba
 def log_evidence(

@@ -42,7 +42,7 @@ def _bolder_noise(
         return point.noise, point.noise
     q, d = noise_statistics(problem, point)
     ratio = np.full(len(q), q.sum() / d.sum()) if rule.one_noise else q / d
-    quick = np.maximum(point.noise * ratio**0.8, rule.noise_floor)
+    quick = np.maximum(point.noise * ratio, rule.noise_floor)
     safe = np.maximum(point.noise * ratio**0.5, rule.noise_floor)
     return quick, safe
 
@@ -52,8 +52,8 @@ def _shrinking_moves(
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:  # New γ and noise
     "Moves of the first phase, from bold to safe"
     quick_noise, safe_noise = _bolder_noise(problem, point, rule)
-    bold = point.gamma * point.ratio**1.6
-    irrelevant = point.gamma * point.d < 1e-3 * point.n_orient
+    bold = point.gamma * point.ratio**2
+    irrelevant = point.gamma * point.d < 1e-2 * point.n_orient
     fades = irrelevant & (point.ratio <= 1)
     yield np.where(fades, 0, bold), quick_noise
     yield bold, quick_noise
