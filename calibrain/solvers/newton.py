@@ -52,7 +52,7 @@ def _shrinking_moves(
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:  # New γ and noise
     "Moves of the first phase, from bold to safe"
     quick_noise, safe_noise = _bolder_noise(problem, point, rule)
-    bold = point.gamma * point.ratio**2
+    bold = point.gamma * point.ratio**1.6
     irrelevant = point.gamma * point.d < 1e-2 * point.n_orient
     fades = irrelevant & (point.ratio <= 1)
     yield np.where(fades, 0, bold), quick_noise
@@ -72,9 +72,10 @@ def _shrink_once(problem: Problem, point: Evidence, rule: Rule) -> Evidence | No
 def _shrink(
     problem: Problem, point: Evidence, rule: Rule, few: int, max_iter: int, course: Course
 ) -> tuple[Evidence, np.ndarray]:  # The point, and which groups it has
-    "Phase 1: lower ℒ until at most `few` groups are left, or nothing moves; ten steps at least"
+    "Phase 1: lower ℒ until at most `few` groups are left, or nothing moves; in 10 to 40 steps"
     carried = np.arange(problem.n_groups)
-    while (len(carried) > few or course.n_steps < 10) and course.n_steps < max_iter:
+    most = min(40, max_iter)
+    while (len(carried) > few or course.n_steps < 10) and course.n_steps < most:
         new = _shrink_once(problem, point, rule)
         if new is None:
             break
