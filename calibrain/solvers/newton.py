@@ -29,6 +29,7 @@ from calibrain.solvers.search import (
     Rule,
     convex,
     cut,
+    noise_alone,
     noise_statistics,
     relative_change,
 )
@@ -300,7 +301,7 @@ def newton_search(
     course = Course(full.cost, "step", progress)
     point, groups = _shrink(problem, full, rule, few, max_iter, course)
     gamma = point.gamma[point.gamma > 0]
-    noise = point.noise
+    noise = noise_alone(problem, rule) if rule.learns_noise and not len(groups) else point.noise
     lowest = np.inf
     finest = 0.1 * tol
     within = max(1e-2, finest)  # violation that the few may keep until all are looked at

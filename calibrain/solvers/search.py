@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['UPDATES', 'NOISE_UPDATES', 'NOISE_FLOOR', 'mackay', 'convex', 'em', 'published', 'precision_diagonal',
            'weighted_data', 'noise_statistics', 'noise_convex', 'noise_em', 'noise_one', 'Rule', 'step', 'cut',
-           'relative_change', 'Course', 'Fit', 'minimise', 'warn_unconverged']
+           'noise_alone', 'relative_change', 'Course', 'Fit', 'minimise', 'warn_unconverged']
 
 # %% ../../nbs/api/solvers/02_search.ipynb #44cc5285
 from collections.abc import Callable, Iterator
@@ -246,17 +246,18 @@ def _readmit(problem: Problem, point: Evidence, tol: float) -> Evidence:
         new = evidence_at(problem, point.gamma + start, point.noise)
     return new
 
-
-def _noise_alone(problem: Problem, point: Evidence, rule: Rule) -> Evidence:
-    "Where no source is left the best noise is known: the power of the data, and of the prior"
-    if not rule.learns_noise or point.gamma.any():
-        return point
+# %% ../../nbs/api/solvers/02_search.ipynb #fb674d3f
+def noise_alone(
+    problem: Problem,  # Leadfield and data
+    rule: Rule,  # Whether the sensors share one variance, and the floor
+) -> np.ndarray:  # Noise variance of each sensor, `(n_sensors,)`
+    "The best noise where no source is left: the power of the data, and of the prior"
     best = (problem.Y**2).sum(1)
     if problem.pull is not None:
         best = problem.pull.pooled(best)
     if rule.one_noise:
         best = np.full(len(best), best.mean())
-    return evidence_at(problem, point.gamma, np.maximum(best, rule.noise_floor))
+    return np.maximum(best, rule.noise_floor)
 
 # %% ../../nbs/api/solvers/02_search.ipynb #9500ec3c
 def relative_change(
@@ -361,7 +362,9 @@ def minimise(
             small, point = cut(small, point, alive)
             carried = carried[alive]
         if stood_still:
-            whole = _noise_alone(problem, _whole(problem, point, carried), rule)
+            whole = _whole(problem, point, carried)
+            if rule.learns_noise and not whole.gamma.any():
+                whole = evidence_at(problem, whole.gamma, noise_alone(problem, rule))
             point = _readmit(problem, whole, max(tol, 1e-9)) if rule.safe else whole
             converged = point is whole
             stuck = no_step_was_taken
