@@ -4,6 +4,7 @@ A line of sources through smooth fields, and random leadfields with several orie
 """
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -123,8 +124,9 @@ def test_scaling_the_patches_of_a_width_changes_nothing(mode):
     a = np.repeat([1.0, 1000.0], 60)
     G = s.problem.G * a
     gamma = np.repeat([start_scale(G[:, :60], y)[0], start_scale(G[:, 60:], y)[0]], 60)
-    B = s.B.multiply(a).tocsr()
-    scaled = replace(s, B=B, gamma=gamma, problem=replace(s.problem, G=G))
+    B = s.basis.matrix().multiply(a).tocsr()
+    columns = SimpleNamespace(columns=lambda some: B[:, some])
+    scaled = replace(s, basis=columns, gamma=gamma, problem=replace(s.problem, G=G))
     search = check_search(40, 0.0, None, mode, None, False)
     plain, other = (solve(one, Noise(np.ones(24)), search) for one in (s, scaled))
     assert other.at.cost == pytest.approx(plain.at.cost, rel=1e-9 if mode == "fast" else 1e-7)

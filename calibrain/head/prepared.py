@@ -17,7 +17,8 @@ from scipy import linalg, sparse
 from ..core.checks import check_array, check_choice, check_leadfield, check_orient, refuse
 from ..core.threads import few_threads
 from ..core.units import check_metres
-from .basis import check_widths, normalisation, sflex_basis, through_basis
+from .basis import check_widths, normalisation, patch_basis
+from .bumps import Basis
 from .geodesic import mesh_of
 from .leadfield import Leadfield
 
@@ -164,8 +165,8 @@ def patches(
     self: Prepared,
     src_coords: np.ndarray | None = None,  # `(n_sources, 3)`, m; `None`: those of the `Leadfield`
     surface: Any = None,  # For patches along it; `None`: that of a template's `Leadfield`
-    **shape,  # `sigma`, `threshold_factor`, `normalize` and `distance` of `sflex_basis`
-) -> tuple[sparse.csr_array, np.ndarray]:  # Basis, and leadfield of the patches by columns
+    **shape,  # `sigma`, `threshold_factor`, `normalize` and `distance` of `patch_basis`
+) -> tuple[Basis, np.ndarray]:  # Basis, and leadfield of the patches by columns
     "The sFLEX basis and the leadfield seen through it"
     coords = self.positions(src_coords)
     if "sigma" in shape:
@@ -173,9 +174,8 @@ def patches(
     surface, where = self.along(shape.get("distance", "euclidean"), surface)
 
     def compute():
-        B = sflex_basis(coords, surface=surface, **shape)
-        G = through_basis(self.L, B, self.n_orient)
-        return B, G.astype(self.dtype, copy=False)
+        basis = patch_basis(coords, surface=surface, **shape)
+        return basis, basis.leadfield(self.L, self.n_orient, self.dtype)
 
     key = ("patches", coords.tobytes(), *sorted(shape.items()), *where)
     return self.cached(key, compute)

@@ -15,7 +15,6 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 from fastcore.basics import patch
-from scipy import sparse
 
 from calibrain.core.checks import (
     check_array,
@@ -26,6 +25,7 @@ from calibrain.core.checks import (
     refuse,
 )
 from ..head.basis import check_widths, expand
+from ..head.bumps import Basis
 from ..head.leadfield import Leadfield
 from ..head.prepared import Prepared, prepare
 from ..posterior.gaussian import Posterior, selection
@@ -180,7 +180,7 @@ class Setup:
     "A checked problem, with the scales at which its search starts"
 
     y: np.ndarray  # Recording, `(n_sensors, n_times)`
-    B: sparse.csr_array | None  # Basis, `(n_sources, n_widths * n_sources)`, or `None`
+    basis: Basis | None  # Patches about the sources, or `None` to do without
     problem: Problem  # What the search sees
     gamma: np.ndarray | float  # Where γ starts, one or by patch, nAm²
     noise: float  # Where learned noise starts, µV² or fT²
@@ -218,13 +218,13 @@ def setup(
     if patches is None:
         G = prepared.columns()
         return Setup(y, None, Problem(G, data_root(y), k), *start_scale(G, y))
-    B, G = prepared.patches(**vars(patches))
+    basis, G = prepared.patches(**vars(patches))
     problem = Problem(G, data_root(y), k)
     widths = check_widths(patches.sigma)
     starts = [start_scale(one, y) for one in np.split(G, len(widths), axis=1)]
     gamma, noise = zip(*starts)
     of_patch = gamma[0] if len(widths) == 1 else np.repeat(gamma, prepared.n_sources)
-    return Setup(y, B, problem, of_patch, noise[0], widths)
+    return Setup(y, basis, problem, of_patch, noise[0], widths)
 
 # %% ../../nbs/api/solvers/04_common.ipynb #723cd587
 def _rule(s: Setup, gamma: np.ndarray, noise: Noise[np.ndarray], search: Search) -> Rule:
@@ -330,8 +330,8 @@ def solve(
     coefficients = posterior_at(s.problem.G, s.y, per_coeff, at.noise, to_all, k)
     active = np.flatnonzero(at.gamma)
     posterior = coefficients
-    if s.B is not None:
-        posterior = replace(coefficients, S=expand(s.B[:, active], k))
+    if s.basis is not None:
+        posterior = replace(coefficients, S=expand(s.basis.columns(active), k))
     return Solved(s, search, fit, at, posterior, coefficients, active, of_noise)
 
 # %% ../../nbs/api/solvers/04_common.ipynb #371f903c

@@ -12,9 +12,11 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from scipy import sparse
 
 from ..core.checks import check_choice, check_logger, check_number, refuse
 from ..head.basis import expand
+from ..head.bumps import Basis
 from ..head.leadfield import Leadfield
 from ..head.prepared import Prepared
 from ..posterior.result import Result, active_cov
@@ -169,7 +171,12 @@ def gamma_lambda_map_sflex(
     s = setup(L, y, n_orient, patches)
     found = solve(s, noise_by_sensor(s, noise, "init_lambda"), search)
     entries = basis_entries(found) | dict(
-        B_operator=partial(expand, s.B, s.problem.n_orient),
+        B_operator=partial(_operator, s.basis, s.problem.n_orient),
         posterior_cov_active_coeff=partial(active_cov, found.coefficients, found.active),
     )
     return _result(found, "gamma_lambda_map_sflex", noise, track_history, logger, entries)
+
+
+def _operator(basis: Basis, n_orient: int) -> sparse.csr_array:
+    "From all coefficients to the sources"
+    return expand(basis.matrix(), n_orient)

@@ -105,5 +105,5 @@ def gamma_map_sflex(
     patches = Patches(src_coords, sigma, threshold_factor, normalize, distance, surface)
     s = setup(L, y, n_orient, patches)
     found = _given_noise(s, noise_var, search)
-    entries = _entries(found) | basis_entries(found) | dict(B_spatial=s.B.copy)
+    entries = _entries(found) | basis_entries(found) | dict(B_spatial=s.basis.matrix)
     return found.result("gamma_map_sflex", entries, logger)

@@ -54,9 +54,10 @@ def _shrinking_moves(
     "Moves of the first phase, from bold to safe"
     quick_noise, safe_noise = _bolder_noise(problem, point, rule)
     bold = point.gamma * point.ratio**1.6
-    irrelevant = point.gamma * point.d < 1e-2 * point.n_orient
-    fades = irrelevant & (point.ratio <= 1)
-    yield np.where(fades, 0, bold), quick_noise
+    relevance = point.gamma * point.d / point.n_orient
+    for least in (1e-2, 1e-3):
+        fades = (relevance < least) & (point.ratio <= 1)
+        yield np.where(fades, 0, bold), quick_noise
     yield bold, quick_noise
     yield convex(point), safe_noise
 
@@ -285,50 +286,44 @@ def certificate(
     of_noise = np.where(rightly_at_its_floor, 0, violation(noise, q, d, size))
     return float(max(worst, of_noise.max()))
 
-# %% ../../nbs/api/solvers/03_newton.ipynb #2db606c8
-def newton_search(
-    problem: Problem,  # Leadfield and data
-    gamma: np.ndarray,  # Start, `(n_groups,)`
-    noise: np.ndarray,  # Noise variance of each sensor, or where learning it starts, `(n_sensors,)`
-    rule: Rule,  # Whether the noise is learned, and the floors
-    max_iter: int = 300,  # Steps at most, of both phases together
-    tol: float = 1e-6,  # Violation of the optimality conditions at which to stop
-    progress: bool = False,  # Whether to show a progress bar
-    few: int = 200,  # Groups at which Newton's method takes over
-) -> Fit:  # The last point and how it was reached
-    "Lower ℒ over γ, and over the noise where the rule learns it, and certify the result"
-    full = evidence_at(problem, gamma, noise)
-    course = Course(full.cost, "step", progress)
-    point, groups = _shrink(problem, full, rule, few, max_iter, course)
-    gamma = point.gamma[point.gamma > 0]
-    noise = noise_alone(problem, rule) if rule.learns_noise and not len(groups) else point.noise
+# %% ../../nbs/api/solvers/03_newton.ipynb #1acd6863
+@dataclass(frozen=True, eq=False)
+class _Way:
+    "How few groups are settled"
+
+    rule: Rule  # Whether the noise is learned, and the floors
+    tol: float  # Violation of the optimality conditions at which to stop
+    max_iter: int  # Steps of the course at most
+    course: Course  # Notes each step
+
+
+def _settle(
+    problem: Problem, groups: np.ndarray, gamma: np.ndarray, noise: np.ndarray, way: _Way
+) -> Evidence:  # The last point, over all groups
+    "Polish the few, and let others in, until nobody waits"
+    rule, tol, course = way.rule, way.tol, way.course
     lowest = np.inf
     finest = 0.1 * tol
     within = max(1e-2, finest)  # violation that the few may keep until all are looked at
     while True:
         if len(groups) or rule.learns_noise:
             start = _start_polish(problem, groups, gamma, noise, rule)
-            end = polish(start, noise, within, max_iter, course, problem.n_orient)
+            end = polish(start, noise, within, way.max_iter, course, problem.n_orient)
             groups, gamma = end.groups, end.gamma
             noise = end.noise if rule.learns_noise else noise
         full = _everywhere(problem, groups, gamma, noise)
         fell = full.cost < lowest - 1e-13 * abs(full.cost)
         is_fine = within <= finest
-        if course.n_steps >= max_iter or (is_fine and not fell):
-            break
+        if course.n_steps >= way.max_iter or (is_fine and not fell):
+            return full
         lowest = full.cost if is_fine else np.inf
         n_before = len(groups)
         groups, gamma = _readmit(problem, full, groups, rule, tol)
         none_came_back = len(groups) == n_before
         if none_came_back and is_fine:
-            break
+            return full
         outside = full.ratio[full.gamma == 0].max(initial=1) - 1
         within = finest if none_came_back else max(finest, min(within, 0.1 * outside))
-    course.bar.close()
-    worst = certificate(problem, full, rule.learns_noise, rule.one_noise)
-    converged = worst <= tol
-    change = course.last_change if course.n_steps else 0.0
-    return Fit(full, course.n_steps, converged, change, course.history())
 
 
 def _everywhere(
@@ -338,3 +333,53 @@ def _everywhere(
     all_gamma = np.zeros(problem.n_groups)
     all_gamma[groups] = gamma
     return evidence_at(problem, all_gamma, noise)
+
+# %% ../../nbs/api/solvers/03_newton.ipynb #8241426c
+WORKING = 2000  # Groups that are looked at before all are
+
+
+def _settle_in_parts(
+    problem: Problem, groups: np.ndarray, gamma: np.ndarray, noise: np.ndarray, way: _Way
+) -> Evidence:  # The last point, over all groups
+    "The same by working sets, where groups are many"
+    if problem.n_groups <= 2 * WORKING:
+        return _settle(problem, groups, gamma, noise, way)
+    full = _everywhere(problem, groups, gamma, noise)
+    while True:
+        wanted = full.gamma > 0
+        wanted[np.argsort(-full.ratio)[:WORKING]] = True
+        part, there = cut(problem, full, wanted)
+        on = np.flatnonzero(there.gamma)
+        inside = _settle(part, on, there.gamma[on], full.noise, way)
+        on = np.flatnonzero(inside.gamma)
+        new = _everywhere(problem, np.flatnonzero(wanted)[on], inside.gamma[on], inside.noise)
+        waiting = (new.q > new.d * (1 + way.tol)) & ~wanted
+        fell = new.cost < full.cost - 1e-13 * abs(full.cost)
+        if not waiting.any() or not fell or way.course.n_steps >= way.max_iter:
+            return new
+        full = new
+
+# %% ../../nbs/api/solvers/03_newton.ipynb #2db606c8
+def newton_search(
+    problem: Problem,  # Leadfield and data
+    gamma: np.ndarray,  # Start, `(n_groups,)`
+    noise: np.ndarray,  # Noise variance of each sensor, or where learning it starts, `(n_sensors,)`
+    rule: Rule,  # Whether the noise is learned, and the floors
+    max_iter: int = 300,  # Steps at most, of both phases together
+    tol: float = 1e-6,  # Violation of the optimality conditions at which to stop
+    progress: bool = False,  # Whether to show a progress bar
+    few: int = 400,  # Groups at which Newton's method takes over
+) -> Fit:  # The last point and how it was reached
+    "Lower ℒ over γ, and over the noise where the rule learns it, and certify the result"
+    full = evidence_at(problem, gamma, noise)
+    course = Course(full.cost, "step", progress)
+    point, groups = _shrink(problem, full, rule, few, max_iter, course)
+    gamma = point.gamma[point.gamma > 0]
+    noise = noise_alone(problem, rule) if rule.learns_noise and not len(groups) else point.noise
+    way = _Way(rule, tol, max_iter, course)
+    full = _settle_in_parts(problem, groups, gamma, noise, way)
+    course.bar.close()
+    worst = certificate(problem, full, rule.learns_noise, rule.one_noise)
+    converged = worst <= tol
+    change = course.last_change if course.n_steps else 0.0
+    return Fit(full, course.n_steps, converged, change, course.history())
