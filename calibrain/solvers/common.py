@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PUBLISHED', 'Noise', 'check_one_noise', 'Search', 'check_search', 'start_scale', 'check_start', 'Setup', 'setup',
-           'Solved', 'solve', 'basis_entries']
+           'Solved', 'solve', 'solved_at', 'basis_entries']
 
 # %% ../../nbs/api/solvers/04_common.ipynb #70810c35
 import logging
@@ -324,6 +324,18 @@ def solve(
         c = on_components(s.y, noise.variance, search.n_components, search.band)
         s = replace(s, components=c)
     fit = _fit(s, start, noise, search)
+    return solved_at(s, noise, search, fit, of_noise)
+
+
+def solved_at(
+    s: Setup,  # The problem
+    noise: Noise[np.ndarray],  # Its variance by sensor, `(n_sensors,)`
+    search: Search,  # How it was searched
+    fit: Fit,  # Where the search ended
+    of_noise: Fit | None = None,  # … and that of the noise, if it was one of its own
+) -> Solved:  # The posteriors there
+    "The posteriors at the hyperparameters that a search found"
+    k = s.problem.n_orient
     at = _at_all_samples(s, fit.evidence, noise)
     per_coeff = np.repeat(at.gamma, k)
     to_all = selection(np.flatnonzero(per_coeff), s.n_coeff)
@@ -343,13 +355,26 @@ def result(
     logger: logging.Logger,  # Where to leave a line
     **more,  # Fields of `Result` that only some solvers have
 ) -> Result:  # The solver's answer
-    "What a solver returns"
-    at, fit, components = self.at, self.fit, self.setup.components
+    "What a solver returns, with its warnings"
     for each in self.fits:
         if not each.converged:
             warn_unconverged(solver, each, self.search.tol, self.search.crawls)
-    if not (at.gamma > 0).any():
-        warn_nothing_found(solver, self.setup.y, at.noise)
+    if not (self.at.gamma > 0).any():
+        warn_nothing_found(solver, self.setup.y, self.at.noise)
+    out = self.as_result(solver, entries, **more)
+    logger.info("%r", out)
+    return out
+
+
+@patch
+def as_result(
+    self: Solved,
+    solver: str,  # Name of the solver
+    entries: dict,  # Entries beyond those that all solvers share
+    **more,  # Fields of `Result` that only some solvers have
+) -> Result:  # The solver's answer
+    "What a solver returns, without a word"
+    at, fit, components = self.at, self.fit, self.setup.components
     active = np.flatnonzero(self.gamma_by_coeff)
     shared = shared_entries(
         self.posterior, active, self.setup.n_coeff, at.noise.mean(), at.gamma.mean()
@@ -362,7 +387,7 @@ def result(
         fitted=int(np.count_nonzero(at.gamma)),
     )
     fields |= more
-    out = Result(
+    return Result(
         solver=solver,
         posterior=self.posterior,
         entries=shared | dict(gammas_full=self.gamma_by_coeff) | entries,
@@ -373,8 +398,6 @@ def result(
         converged=all(each.converged for each in self.fits),
         **fields,
     )
-    logger.info("%r", out)
-    return out
 
 # %% ../../nbs/api/solvers/04_common.ipynb #0b0d49c4
 def basis_entries(

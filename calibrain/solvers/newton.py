@@ -47,22 +47,24 @@ def _bolder_noise(
     return quick, safe
 
 
-def _shrinking_moves(
-    problem: Problem, point: Evidence, rule: Rule
+def shrinking_moves(
+    problem: Problem,  # Leadfield and data
+    point: Evidence,  # A point and its statistics, of one recording or of many
+    rule: Rule,  # Whether the noise is learned
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:  # New γ and noise
     "Moves of the first phase, from bold to safe"
     quick_noise, safe_noise = _bolder_noise(problem, point, rule)
     bold = point.gamma * point.ratio**1.6
     irrelevant = point.gamma * point.d < 1e-3 * point.n_orient
     fades = irrelevant & (point.ratio <= 1)
-    yield np.where(fades, 0, bold), quick_noise
+    yield bold * ~fades, quick_noise
     yield bold, quick_noise
     yield convex(point), safe_noise
 
 # %% ../../nbs/api/solvers/03_newton.ipynb #98eb6913
 def _shrink_once(problem: Problem, point: Evidence, rule: Rule) -> Evidence | None:
     "The first move that does not raise ℒ, or `None` where each of them would"
-    for gamma, noise in _shrinking_moves(problem, point, rule):
+    for gamma, noise in shrinking_moves(problem, point, rule):
         new = evidence_at(problem, gamma, noise)
         if new.cost <= point.cost:
             return new
@@ -228,7 +230,12 @@ def _likeness(problem: Problem, groups: np.ndarray, noise: np.ndarray) -> np.nda
     return inner / np.outer(size, size)
 
 
-def _wanted_back(problem: Problem, full: Evidence, n_left: int, tol: float) -> np.ndarray:
+def wanted_back(
+    problem: Problem,  # Leadfield and data
+    full: Evidence,  # A point and its statistics, over all groups
+    n_left: int,  # Groups that it has
+    tol: float,  # Violation that is let pass
+) -> np.ndarray:  # Indices of groups
     "Dropped groups that violate their optimality condition: promising ones, no two alike"
     back = np.flatnonzero((full.gamma == 0) & (full.q > full.d * (1 + tol)))
     gain = full.ratio[back] - np.log(full.ratio[back])  # what each alone would take off ℒ, plus 1
@@ -247,7 +254,7 @@ def _readmit(
     problem: Problem, full: Evidence, groups: np.ndarray, rule: Rule, tol: float
 ) -> tuple[np.ndarray, np.ndarray]:  # Groups, and their γ
     "Let dropped groups back in, with variances that are small enough to lower ℒ"
-    back = _wanted_back(problem, full, len(groups), tol)
+    back = wanted_back(problem, full, len(groups), tol)
     here = full.gamma[groups]
     if not len(back):
         return groups, here
