@@ -331,10 +331,10 @@ def solved_at(
     s: Setup,  # The problem
     noise: Noise[np.ndarray],  # Its variance by sensor, `(n_sensors,)`
     search: Search,  # How it was searched
-    fit: Fit,  # Where the search ended
-    of_noise: Fit | None = None,  # … and that of the noise, if it was one of its own
+    fit: Fit,  # Where it ended
+    of_noise: Fit | None = None,  # … and that of the noise, if any
 ) -> Solved:  # The posteriors there
-    "The posteriors at the hyperparameters that a search found"
+    "The posteriors where a search ended"
     k = s.problem.n_orient
     at = _at_all_samples(s, fit.evidence, noise)
     per_coeff = np.repeat(at.gamma, k)
@@ -352,28 +352,10 @@ def result(
     self: Solved,
     solver: str,  # Name of the solver
     entries: dict,  # Entries beyond those that all solvers share
-    logger: logging.Logger,  # Where to leave a line
+    logger: logging.Logger | None,  # Where to leave a line; `None`: silent
     **more,  # Fields of `Result` that only some solvers have
 ) -> Result:  # The solver's answer
-    "What a solver returns, with its warnings"
-    for each in self.fits:
-        if not each.converged:
-            warn_unconverged(solver, each, self.search.tol, self.search.crawls)
-    if not (self.at.gamma > 0).any():
-        warn_nothing_found(solver, self.setup.y, self.at.noise)
-    out = self.as_result(solver, entries, **more)
-    logger.info("%r", out)
-    return out
-
-
-@patch
-def as_result(
-    self: Solved,
-    solver: str,  # Name of the solver
-    entries: dict,  # Entries beyond those that all solvers share
-    **more,  # Fields of `Result` that only some solvers have
-) -> Result:  # The solver's answer
-    "What a solver returns, without a word"
+    "What a solver returns"
     at, fit, components = self.at, self.fit, self.setup.components
     active = np.flatnonzero(self.gamma_by_coeff)
     shared = shared_entries(
@@ -387,7 +369,7 @@ def as_result(
         fitted=int(np.count_nonzero(at.gamma)),
     )
     fields |= more
-    return Result(
+    out = Result(
         solver=solver,
         posterior=self.posterior,
         entries=shared | dict(gammas_full=self.gamma_by_coeff) | entries,
@@ -398,6 +380,19 @@ def as_result(
         converged=all(each.converged for each in self.fits),
         **fields,
     )
+    if logger is not None:
+        _announce(self, out)
+        logger.info("%r", out)
+    return out
+
+
+def _announce(found: Solved, out: Result) -> None:
+    "Warn of what the user should know"
+    for each in found.fits:
+        if not each.converged:
+            warn_unconverged(out.solver, each, found.search.tol, found.search.crawls)
+    if out.nothing_found:
+        warn_nothing_found(out.solver, found.setup.y, found.at.noise)
 
 # %% ../../nbs/api/solvers/04_common.ipynb #0b0d49c4
 def basis_entries(
