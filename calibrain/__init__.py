@@ -31,6 +31,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "solvers.reference": ["lcmv", "mxne"],
     "solvers.spike_slab": ["spike_slab"],
     "solvers.registry": ["list_solvers"],
+    "solvers.batch": ["solve_batch"],
     "solvers.noise_prior": ["NoisePrior", "baseline_prior"],
     "solvers.cross_validated_noise": ["cross_validate_noise"],
     "solvers.left_out_sensors": ["sensor_group_scores"],

@@ -101,6 +101,7 @@ MAY_USE_LATE = {  # imported inside a function only
     "study.store": {"pandas"},
     "study.export": {"xarray"},
     "core.threads": {"threadpoolctl"},
+    "solvers.device": {"torch"},
     "study.worker": {"joblib"},
     "study.engine": {"joblib", "distributed"},
     "study.entries": {"joblib"},

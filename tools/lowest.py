@@ -28,7 +28,7 @@ EXTRAS = (
     "study",
     "dask",
     "published",
-)
+)  # "torch" is not among them: but for a processor's build it takes several gigabytes
 TESTERS = ("pytest", "pytest-xdist", "packaging", "scoringrules>=0.7")
 
 CONTRACT = ["tests/test_solvers.py", "tests/test_road.py"]

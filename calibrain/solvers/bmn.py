@@ -50,7 +50,7 @@ from calibrain.solvers.spectrum import (
 
 # %% ../../nbs/api/solvers/07_bmn.ipynb #61a9013b
 @dataclass(frozen=True, eq=False)
-class _Seen:
+class Seen:
     "A recording in the eigenbasis of its leadfield"
 
     y: np.ndarray  # Recording, `(n_sensors, n_times)`
@@ -65,7 +65,7 @@ def _see(
     n_orient: int,
     normalization: bool,
     search: Search,
-) -> _Seen:
+) -> Seen:
     "Check leadfield and recording, and bring them into the eigenbasis"
     prepared = prepare(L, n_orient)
     y = check_recording(y, prepared.n_sensors)
@@ -73,7 +73,7 @@ def _see(
         check_components(search.n_components, y.shape, search.band)
     even = check_choice("normalization", normalization, {True: True, False: False})
     basis = prepared.eigenbasis(even)
-    return _Seen(y, prepared.n_orient, basis, spectrum(basis, y))
+    return Seen(y, prepared.n_orient, basis, spectrum(basis, y))
 
 
 def _check_search(
@@ -101,7 +101,7 @@ def _check_start(name: str, value: float | None) -> float | None:
     return None if value is None else check_number(name, value, above=0)
 
 # %% ../../nbs/api/solvers/07_bmn.ipynb #99284a29
-def _find(seen: _Seen, noise: Noise[float], search: Search) -> tuple[np.ndarray, Minimum]:
+def _find(seen: Seen, noise: Noise[float], search: Search) -> tuple[np.ndarray, Minimum]:
     "Points tried, rows of (γ, λ), the last one is the optimum; and the minimum"
     if search.published:
         return _published(seen, noise, search)
@@ -119,7 +119,7 @@ def _pull(prior: NoisePrior | None, y: np.ndarray) -> NoisePull | None:
     return replace(by_sensor, variance=np.full(len(y), by_sensor.variance.mean()))
 
 
-def _published(seen: _Seen, noise: Noise[float], search: Search) -> tuple[np.ndarray, Minimum]:
+def _published(seen: Seen, noise: Noise[float], search: Search) -> tuple[np.ndarray, Minimum]:
     "The published rule from its own start"
     e = seen.e
     unit = (seen.y**2).sum() / e.d.max()
@@ -131,7 +131,7 @@ def _published(seen: _Seen, noise: Noise[float], search: Search) -> tuple[np.nda
 
 # %% ../../nbs/api/solvers/07_bmn.ipynb #21500f2a
 @dataclass(frozen=True, eq=False)
-class _Found:
+class Found:
     "The optimum, and the way to it"
 
     gamma: float  # γ of a sample
@@ -142,15 +142,15 @@ class _Found:
     components: Components | None = None  # `None`: all samples
 
 
-def _search(solver: str, seen: _Seen, noise: Noise[float], search: Search) -> _Found:
+def _search(solver: str, seen: Seen, noise: Noise[float], search: Search) -> Found:
     "The optimum of one spectrum"
     path, m = _find(seen, noise, search)
     if not m.converged:
         warn_gamma_moves(solver, m.n_iter, _changes(path)[-1])
-    return _Found(*path[-1], seen.e, path, (m,))
+    return Found(*path[-1], seen.e, path, (m,))
 
 
-def _optimum(solver: str, seen: _Seen, noise: Noise[float], search: Search) -> _Found:
+def _optimum(solver: str, seen: Seen, noise: Noise[float], search: Search) -> Found:
     "The optimum, over all samples or on the components that were asked for"
     if search.n_components is None:
         return _search(solver, seen, noise, search)
@@ -168,7 +168,7 @@ def _optimum(solver: str, seen: _Seen, noise: Noise[float], search: Search) -> _
 # %% ../../nbs/api/solvers/07_bmn.ipynb #3a55b497
 def _bmn(
     solver: str,
-    seen: _Seen,
+    seen: Seen,
     noise: Noise[float],
     search: Search,
     logger: logging.Logger,
@@ -176,6 +176,23 @@ def _bmn(
 ) -> Result:
     "The optimum as a result, with its warnings"
     found = _optimum(solver, seen, noise, search)
+    out = bmn_result(solver, seen, noise, found, track)
+    if out.noise_at_boundary:
+        warn_boundary(solver, "everywhere")
+    if not found.gamma > 0:
+        warn_nothing_found(solver, seen.y, found.noise)
+    logger.info("%r", out)
+    return out
+
+
+def bmn_result(
+    solver: str,  # Name of the solver
+    seen: Seen,  # Leadfield and recording
+    noise: Noise[float],  # How the noise was given or learned
+    found: Found,  # The optimum
+    track: bool = False,  # Whether to return the points tried
+) -> Result:  # The solver's answer
+    "The optimum as a result, without a word"
     gamma, variance, path = found.gamma, found.noise, found.path
     posterior = posterior_at_gamma(seen.e, seen.basis, seen.y, gamma, variance, seen.n_orient)
     pull = _pull(noise.prior, seen.y) if found.components is None else None
@@ -183,16 +200,12 @@ def _bmn(
     cost = seen.e.cost(gamma, variance)
     q, d = statistics(found.e, path[-1:, 0], path[-1:, 1])
     at_boundary = noise.learned and (found.minima[0].at_end or _is_zero(variance, seen.y))
-    if at_boundary:
-        warn_boundary(solver, "everywhere")
-    if not gamma > 0:
-        warn_nothing_found(solver, seen.y, variance)
     entries = _entries(posterior, gamma, variance, noise.learned, course)
     if noise.prior is not None:
         entries |= noise.prior.entries()
     if found.components is not None:
         entries["n_components"] = found.components.n_components
-    out = Result(
+    return Result(
         solver=solver,
         posterior=posterior,
         entries=entries,
@@ -206,8 +219,6 @@ def _bmn(
         history=course,
         fitted=2 if noise.learned else 1,
     )
-    logger.info("%r", out)
-    return out
 
 # %% ../../nbs/api/solvers/07_bmn.ipynb #edbb5b28
 def _is_zero(noise: float, y: np.ndarray) -> bool:

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PUBLISHED', 'Noise', 'check_one_noise', 'Search', 'check_search', 'start_scale', 'check_start', 'Setup', 'setup',
-           'Solved', 'solve', 'basis_entries']
+           'Solved', 'solve', 'solved_at', 'basis_entries']
 
 # %% ../../nbs/api/solvers/04_common.ipynb #70810c35
 import logging
@@ -324,6 +324,18 @@ def solve(
         c = on_components(s.y, noise.variance, search.n_components, search.band)
         s = replace(s, components=c)
     fit = _fit(s, start, noise, search)
+    return solved_at(s, noise, search, fit, of_noise)
+
+
+def solved_at(
+    s: Setup,  # The problem
+    noise: Noise[np.ndarray],  # Its variance by sensor, `(n_sensors,)`
+    search: Search,  # How it was searched
+    fit: Fit,  # Where it ended
+    of_noise: Fit | None = None,  # … and that of the noise, if any
+) -> Solved:  # The posteriors there
+    "The posteriors where a search ended"
+    k = s.problem.n_orient
     at = _at_all_samples(s, fit.evidence, noise)
     per_coeff = np.repeat(at.gamma, k)
     to_all = selection(np.flatnonzero(per_coeff), s.n_coeff)
@@ -340,16 +352,11 @@ def result(
     self: Solved,
     solver: str,  # Name of the solver
     entries: dict,  # Entries beyond those that all solvers share
-    logger: logging.Logger,  # Where to leave a line
+    logger: logging.Logger | None,  # Where to leave a line; `None`: silent
     **more,  # Fields of `Result` that only some solvers have
 ) -> Result:  # The solver's answer
     "What a solver returns"
     at, fit, components = self.at, self.fit, self.setup.components
-    for each in self.fits:
-        if not each.converged:
-            warn_unconverged(solver, each, self.search.tol, self.search.crawls)
-    if not (at.gamma > 0).any():
-        warn_nothing_found(solver, self.setup.y, at.noise)
     active = np.flatnonzero(self.gamma_by_coeff)
     shared = shared_entries(
         self.posterior, active, self.setup.n_coeff, at.noise.mean(), at.gamma.mean()
@@ -373,8 +380,19 @@ def result(
         converged=all(each.converged for each in self.fits),
         **fields,
     )
-    logger.info("%r", out)
+    if logger is not None:
+        _announce(self, out)
+        logger.info("%r", out)
     return out
+
+
+def _announce(found: Solved, out: Result) -> None:
+    "Warn of what the user should know"
+    for each in found.fits:
+        if not each.converged:
+            warn_unconverged(out.solver, each, found.search.tol, found.search.crawls)
+    if out.nothing_found:
+        warn_nothing_found(out.solver, found.setup.y, found.at.noise)
 
 # %% ../../nbs/api/solvers/04_common.ipynb #0b0d49c4
 def basis_entries(

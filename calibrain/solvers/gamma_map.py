@@ -41,13 +41,19 @@ def _given_noise(s: Setup, noise_var: float, search: Search) -> Solved:
     return solve(s, Noise(np.full(s.n_sensors, noise_var)), search)
 
 
-def _entries(found: Solved) -> dict:
+def gamma_entries(
+    found: Solved,  # A search that has ended, through a basis or not
+) -> dict:  # Entries of a `Result`
     "What the solvers with given noise return besides"
-    return dict(
+    entries = dict(
         active_source_indices=found.active_sources,
         n_iter=found.fit.n_iter,
         n_orient=found.posterior.n_orient,
     )
+    basis = found.setup.basis
+    if basis is None:
+        return entries
+    return entries | basis_entries(found) | dict(B_spatial=basis.matrix)
 
 # %% ../../nbs/api/solvers/05_gamma_map.ipynb #f92dec62
 @announce_units
@@ -72,7 +78,7 @@ def gamma_map(
     logger = check_logger(logger, __name__)
     search = check_search(max_iter, tol, init_gamma, update_mode, rule, verbose, n_components, band)
     found = _given_noise(setup(L, y, n_orient), noise_var, search)
-    return found.result("gamma_map", _entries(found), logger)
+    return found.result("gamma_map", gamma_entries(found), logger)
 
 # %% ../../nbs/api/solvers/05_gamma_map.ipynb #39166040
 @announce_units
@@ -105,5 +111,4 @@ def gamma_map_sflex(
     patches = Patches(src_coords, sigma, threshold_factor, normalize, distance, surface)
     s = setup(L, y, n_orient, patches)
     found = _given_noise(s, noise_var, search)
-    entries = _entries(found) | basis_entries(found) | dict(B_spatial=s.basis.matrix)
-    return found.result("gamma_map_sflex", entries, logger)
+    return found.result("gamma_map_sflex", gamma_entries(found), logger)

@@ -6,7 +6,6 @@
 __all__ = ['Polish', 'certificate', 'newton_search']
 
 # %% ../../nbs/api/solvers/03_newton.ipynb #65d6dd6d
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -27,70 +26,11 @@ from calibrain.solvers.search import (
     Course,
     Fit,
     Rule,
-    convex,
     cut,
     noise_alone,
     noise_statistics,
-    relative_change,
 )
-
-# %% ../../nbs/api/solvers/03_newton.ipynb #0bb67f1d
-def _bolder_noise(
-    problem: Problem, point: Evidence, rule: Rule
-) -> tuple[np.ndarray, np.ndarray]:  # Quick, and safe
-    "The noise after an over-relaxed step, and after convex bounding"
-    if not rule.learns_noise:
-        return point.noise, point.noise
-    q, d = noise_statistics(problem, point)
-    ratio = np.full(len(q), q.sum() / d.sum()) if rule.one_noise else q / d
-    quick = np.maximum(point.noise * ratio, rule.noise_floor)
-    safe = np.maximum(point.noise * ratio**0.5, rule.noise_floor)
-    return quick, safe
-
-
-def _shrinking_moves(
-    problem: Problem, point: Evidence, rule: Rule
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:  # New γ and noise
-    "Moves of the first phase, from bold to safe"
-    quick_noise, safe_noise = _bolder_noise(problem, point, rule)
-    bold = point.gamma * point.ratio**1.6
-    relevance = point.gamma * point.d / point.n_orient
-    for least in (1e-2, 1e-3):
-        fades = (relevance < least) & (point.ratio <= 1)
-        yield np.where(fades, 0, bold), quick_noise
-    yield bold, quick_noise
-    yield convex(point), safe_noise
-
-# %% ../../nbs/api/solvers/03_newton.ipynb #98eb6913
-def _shrink_once(problem: Problem, point: Evidence, rule: Rule) -> Evidence | None:
-    "The first move that does not raise ℒ, or `None` where each of them would"
-    for gamma, noise in _shrinking_moves(problem, point, rule):
-        new = evidence_at(problem, gamma, noise)
-        if new.cost <= point.cost:
-            return new
-    return None
-
-
-def _shrink(
-    problem: Problem, point: Evidence, rule: Rule, few: int, max_iter: int, course: Course
-) -> tuple[Evidence, np.ndarray]:  # The point, and which groups it has
-    "Phase 1: lower ℒ until at most `few` groups are left, or nothing moves; in 10 to 40 steps"
-    carried = np.arange(problem.n_groups)
-    most = min(40, max_iter)
-    while (len(carried) > few or course.n_steps < 10) and course.n_steps < most:
-        new = _shrink_once(problem, point, rule)
-        if new is None:
-            break
-        change = relative_change(new.gamma, point.gamma)
-        point = new
-        alive = point.gamma > 0
-        course.note(point.cost, change, problem.n_orient * alive.sum(), point.noise.mean())
-        if not alive.any() or change < 1e-9:
-            break
-        if alive.mean() < 0.9:
-            problem, point = cut(problem, point, alive)
-            carried = carried[alive]
-    return point, carried[point.gamma > 0]
+from .shrink import shrink
 
 # %% ../../nbs/api/solvers/03_newton.ipynb #5711c131
 @dataclass(frozen=True, eq=False)
@@ -231,7 +171,12 @@ def _likeness(problem: Problem, groups: np.ndarray, noise: np.ndarray) -> np.nda
     return inner / np.outer(size, size)
 
 
-def _wanted_back(problem: Problem, full: Evidence, n_left: int, tol: float) -> np.ndarray:
+def wanted_back(
+    problem: Problem,  # Leadfield and data
+    full: Evidence,  # A point and its statistics, over all groups
+    n_left: int,  # Groups that it has
+    tol: float,  # Violation that is let pass
+) -> np.ndarray:  # Indices of groups
     "Dropped groups that violate their optimality condition: promising ones, no two alike"
     back = np.flatnonzero((full.gamma == 0) & (full.q > full.d * (1 + tol)))
     gain = full.ratio[back] - np.log(full.ratio[back])  # what each alone would take off ℒ, plus 1
@@ -250,7 +195,7 @@ def _readmit(
     problem: Problem, full: Evidence, groups: np.ndarray, rule: Rule, tol: float
 ) -> tuple[np.ndarray, np.ndarray]:  # Groups, and their γ
     "Let dropped groups back in, with variances that are small enough to lower ℒ"
-    back = _wanted_back(problem, full, len(groups), tol)
+    back = wanted_back(problem, full, len(groups), tol)
     here = full.gamma[groups]
     if not len(back):
         return groups, here
@@ -373,7 +318,7 @@ def newton_search(
     "Lower ℒ over γ, and over the noise where the rule learns it, and certify the result"
     full = evidence_at(problem, gamma, noise)
     course = Course(full.cost, "step", progress)
-    point, groups = _shrink(problem, full, rule, few, max_iter, course)
+    point, groups = shrink(problem, full, rule, few, max_iter, course)
     gamma = point.gamma[point.gamma > 0]
     noise = noise_alone(problem, rule) if rule.learns_noise and not len(groups) else point.noise
     way = _Way(rule, tol, max_iter, course)

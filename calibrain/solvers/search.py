@@ -39,7 +39,7 @@ def convex(
     point: Evidence,  # A point and its statistics
 ) -> np.ndarray:  # New γ, `(n_groups,)`
     "Convex bounding"
-    return point.gamma * np.sqrt(point.ratio)
+    return point.gamma * point.ratio**0.5
 
 
 def em(

@@ -1,7 +1,9 @@
 "The oldest versions that are promised are the ones that are tested"
 
+import re
 import subprocess
 import sys
+from configparser import ConfigParser
 from importlib.metadata import version
 from pathlib import Path
 
@@ -41,6 +43,17 @@ def test_the_package_asks_for_the_version_itself_where_an_extra_asks_for_more():
 def test_what_is_installed_is_allowed():
     for name, oldest in lowest.lowest().items():
         assert Requirement(f"{name}>={oldest}").specifier.contains(version(name), prereleases=True)
+
+
+def test_torch_is_an_extra_of_its_own():
+    "Too large for the environment of the oldest versions: the version that is tested is promised"
+    parser = ConfigParser(delimiters=["="])
+    parser.read(ROOT / "settings.ini", encoding="utf-8")
+    promised = Requirement(parser["DEFAULT"]["torch_requirements"])
+    tested = re.search(r"torch==([\d.]+)", (ROOT / ".ci/run").read_text())[1]
+    assert "torch" not in lowest.EXTRAS and str(promised.specifier) == f">={tested[:-2]}"
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    assert promised.specifier.contains(Version(torch.__version__).public, prereleases=True)
 
 
 def test_the_whole_suite_is_that_of_the_package():
