@@ -302,9 +302,11 @@ def with_prior(problem: Problem, noise: Noise, s: Setup) -> Problem:
 
 def _at_all_samples(s: Setup, found: Evidence, noise: Noise) -> Evidence:
     "What the hyperparameters that were found say of the whole recording, and of it alone"
-    if s.components is None:
-        return found if noise.prior is None else evidence_at(s.problem, found.gamma, found.noise)
-    return evidence_at(s.problem, found.gamma * s.components.share, found.noise)
+    c = s.components
+    if c is None and noise.prior is None:
+        return found
+    share = 1 if c is None else c.share
+    return evidence_at(s.problem, found.gamma * share, found.noise)
 
 # %% ../../nbs/api/solvers/04_common.ipynb #9b2f1109
 def solve(
