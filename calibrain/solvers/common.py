@@ -290,8 +290,7 @@ def _descend(
 ) -> Fit:
     "One way down, with some or all of the patches"
     rule = _rule(s, start, noise, search)
-    newton = search.update is None and start.any()
-    find = newton_search if newton else minimise
+    find = newton_search if search.update is None and start.any() else minimise
     return find(problem, start, variance, rule, search.max_iter, search.tol, search.progress)
 
 
