@@ -8,8 +8,9 @@ import pytest
 from test_nave import forward, info, recording
 from test_together import cov, responses
 
-from calibrain import EvokedPosterior, calibrate, estimate_evoked
+from calibrain import EvokedPosterior, calibrate, estimate_evoked, template_leadfield
 from calibrain.head.leadfield import Leadfield
+from calibrain.recording.bound import bind_to_recording
 
 FEW = dict(n_train=20, n_test=6, scenario=dict(nnz=2, from_recording=0), progress=False)
 SOME = recording().ch_names[:20]
@@ -100,3 +101,22 @@ def test_sensitivity_of_its_own():
     )
     found = est.sensitivity(dict(same={}), progress=False)
     assert str(found.peaks["as asked"]) == str(est.peak()) == str(found.peaks["same"])
+
+
+def test_patches_along_the_cortex():
+    "Of a template, whose surface the solver is told again in every run"
+    lf = template_leadfield("eeg", 1284, conductor="sphere", progress=False)
+    names = list(lf.ch_names)
+    cap = mne.create_info(names, 100.0, "eeg").set_montage("biosemi64")
+    noise = 1e-6 * np.random.default_rng(0).normal(size=(64, 60))
+    data = lf.data.reshape(64, -1)[:, [700]] * 50e-6 * np.sin(np.arange(60) / 5)
+    data[:, :30] = 0
+    e = mne.EvokedArray(data + noise, cap, tmin=-0.3, nave=20, verbose="ERROR")
+    e = e.set_eeg_reference(projection=True, verbose="ERROR")
+    loud = mne.make_ad_hoc_cov(cap, dict(eeg=20**0.5 * 1e-6), verbose="ERROR")
+    est = estimate_evoked(
+        e, lf, loud, tmin=0.0, solver_params=dict(distance="geodesic"), progress=False
+    )
+    passport = est.calibrate(**FEW | dict(n_test=2))
+    assert "distance=geodesic" in passport.params["gamma_map_sflex"].replace("'", "")
+    passport.check_use(bind_to_recording("gamma_map_sflex", dict(distance="geodesic")), "given")
