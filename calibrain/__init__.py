@@ -3,9 +3,11 @@ __version__ = "0.1.0"
 
 import lazy_loader
 
+from .core.help import tell_parameters
 from .core.moved import find_moved
 
 find_moved()  # `calibrain.basis`, of before the package had wings, is `calibrain.head.basis`
+tell_parameters()  # `help()`, `?` and shift-tab say what the comments beside parameters say
 
 # Public names and the modules that hold them. Each is imported when it is first asked for, so
 # `import calibrain` does no work.

@@ -49,6 +49,7 @@ MAY_IMPORT = {
 }
 for record in ("regions", "predictive", "nave", "report", "group"):  # records that draw themselves
     MAY_IMPORT[f"recording.{record}"] = MAY_IMPORT["recording"] | {"viz"}
+MAY_IMPORT["recording.made"] = MAY_IMPORT["recording"] | {"passport"}  # one of its own
 MAY_IMPORT["demo"] = {*MAY_IMPORT} - {"recording", "published", "utils"}
 MAY_IMPORT["cli"] = {*MAY_IMPORT} - {"published", "utils"}
 MAY_IMPORT["explorers"] = {*MAY_IMPORT} - {"cli", "published", "utils"}

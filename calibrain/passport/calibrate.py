@@ -34,6 +34,7 @@ from calibrain.passport.scene import (
     stand_in,
 )
 from ..recording.bound import bind_to_recording, prior_from_baseline
+from ..recording.leadfield import surface_for
 from ..solvers.bind import Bound, bind
 
 # %% ../../nbs/api/passport/06_calibrate.ipynb #a70c76a3
@@ -96,6 +97,7 @@ def bound_solvers(
     params: Mapping | None,  # Arguments of the solver; of several by name
     noise: str,  # What solvers are told of it: "given", "baseline" or "learn"
     scene: Scene,  # Head, noise and window
+    head: Any = None,  # The head as it was passed, for patches along its surface
 ) -> dict[str, Bound]:  # By name
     "The solvers, with their parameters"
     check_choice("noise", noise, {mode: mode for mode in ("given", "baseline", "learn")})
@@ -109,7 +111,7 @@ def bound_solvers(
         own = params.get(name, {}) if isinstance(solver, list | tuple) else params
         if name in bound:
             refuse(ValueError, "solver", "a list of different ones", f"{name} twice")
-        bound[name] = _bound(one, own, noise, scene)
+        bound[name] = _bound(one, own, noise, scene, head)
     unknown = [name for name in params if isinstance(solver, list | tuple) and name not in bound]
     if unknown:
         must = f"a dict of solver → parameters, for {', '.join(bound)}"
@@ -117,7 +119,7 @@ def bound_solvers(
     return bound
 
 
-def _bound(solver: str | Callable, params: dict, noise: str, scene: Scene) -> Bound:
+def _bound(solver: str | Callable, params: dict, noise: str, scene: Scene, head: Any) -> Bound:
     "One solver, told what is known of the sources"
     bind(solver, params).needs_posterior("a passport")
     if scene.head is None:
@@ -129,7 +131,9 @@ def _bound(solver: str | Callable, params: dict, noise: str, scene: Scene) -> Bo
     if noise == "learn" and not own.learns_noise and not own.solver.samples:
         cure = "use 'given' or 'baseline', or a solver that learns the noise"
         refuse(ValueError, "noise", f"'given' or 'baseline' for {own.name}", "'learn'", cure)
-    return own.told(scene.n_orient, scene.coords, None, False, "orientation")
+    has_surface = isinstance(head, mne.Forward | Leadfield)
+    surface = surface_for(own, head) if has_surface else None
+    return own.told(scene.n_orient, scene.coords, None, False, "orientation", surface)
 
 
 def _check_baseline(noise: str, scene: Scene) -> None:
@@ -206,7 +210,7 @@ def calibrate(
     n_jobs = check_jobs(n_jobs)
     scene = as_scene(forward, noise_cov, evoked, scenario, matching)
     drawn = as_scenario(scenario, scene)
-    bound = bound_solvers(solver, solver_params, noise, scene)
+    bound = bound_solvers(solver, solver_params, noise, scene, forward)
     _check_baseline(noise, scene)
     recorded = recorded_posterior(scene, drawn)
     plan = Plan(scene, drawn, degrees, bound, noise, wanted, seed, recorded)

@@ -300,7 +300,7 @@ def expected_error(
     data_unit = L.L if L.record is None else L.record.matrix()
     self.check_head(data_unit, scene.ch_names, "forward")
     _check_noise(self, scene)
-    bound = bound_solvers(name, solver_params, self.noise, scene)
+    bound = bound_solvers(name, solver_params, self.noise, scene, forward)
     self.check_use(bound[name], self.noise)
     now = 1.0 if evoked is None else float(as_conditions(evoked)[0].nave)
     naves = _naves(nave, now)

@@ -268,7 +268,7 @@ class Count(NamedTuple):
 
     expected: np.ndarray  # `(n, n_times)`
     low: np.ndarray  # Of the interval, whole numbers, `(n, n_times)`
-    high: np.ndarray
+    high: np.ndarray  # The same, its other end
 
 
 def _counts(

@@ -55,6 +55,7 @@ from calibrain.recording.input import (
 )
 from .leadfield import as_forward, surface_for
 from .loose import loose_orientation
+from .made import Made
 from .methods import settings_of
 from .posterior import EvokedPosterior
 from .time import baseline_factor, check_independent, told_time_cov
@@ -223,7 +224,12 @@ def _solve_together(bound: Bound, conditions: Sequence, head: WhitenedForward) -
 
 
 def _posterior(
-    bound: Bound, result: Result, condition: _Condition, head: WhitenedForward, where: dict
+    bound: Bound,
+    result: Result,
+    condition: _Condition,
+    head: WhitenedForward,
+    made: Made,
+    where: dict,
 ) -> EvokedPosterior:
     "What was found of one condition, and of its data"
     e = condition.evoked
@@ -240,6 +246,7 @@ def _posterior(
         nave=e.nave,
         power=_power(condition, fit, result, bound.arguments.get("band")),
         fit=fit,
+        made=made.of(e),
         **where,
     )
 
@@ -271,6 +278,7 @@ def _posterior_of(
     bound: Bound,
     times: tuple,
     noise: _Noise,
+    made: Made,
     where: dict,
     of: Any = None,
 ) -> EvokedPosterior:
@@ -279,7 +287,7 @@ def _posterior_of(
     check_data(e, head.names, window)
     condition = _match(e, head, window, noise, bound)
     result = _solve(bound, condition.recording, head)
-    return _calibrated(_posterior(bound, result, condition, head, where), of)
+    return _calibrated(_posterior(bound, result, condition, head, made, where), of)
 
 
 def _check_usual(
@@ -322,7 +330,9 @@ def estimate_evoked(
     conditions = as_conditions(evoked) if average else [one_epoch(evoked, 0)]
     if shared:
         check_together(conditions, average, calibration, bound)
-    as_given = forward
+    said = dict(solver=solver, solver_params=solver_params, tmin=tmin, tmax=tmax, picks=picks)
+    how = dict(orientation=orientation, loose=loose, depth=depth, noise=noise, rank=rank)
+    made = Made(forward, noise_cov, {**said, **how})
     forward, fields = as_forward(forward, conditions)
     baselines = None if average else Averages(evoked)
     windows = [time_window(e, tmin, tmax) for e in conditions]
@@ -341,7 +351,7 @@ def estimate_evoked(
         None,
         progress and not many,
         "orientation",
-        surface_for(bound, as_given),
+        surface_for(bound, made.forward),
     )
     settings = settings_of(
         bound, head, noise, noise_cov, depth, loose_orientation(orientation, loose)[1]
@@ -353,8 +363,8 @@ def estimate_evoked(
     known = _Noise(noise, noise_cov, told_time_cov(bound, before, longest), not average)
     if not average:
         _check_usual(evoked, head, noise, noise_cov)
-        said = dict(bound=bound, times=(tmin, tmax), noise=known, where=where, of=calibration)
-        solve = partial(_posterior_of, head=head, **said)
+        same = dict(bound=bound, times=(tmin, tmax), noise=known, made=made, where=where)
+        solve = partial(_posterior_of, head=head, of=calibration, **same)
         return EpochPosteriors(evoked, solve, bound.name, progress)  # type: ignore[return-value]
     matched = [_match(e, head, window, known, bound) for e, window in zip(conditions, windows)]
     if shared:
@@ -362,7 +372,7 @@ def estimate_evoked(
         where |= shared_fields(results[0], conditions, settings)
     else:
         results = _solve_each(bound, matched, head, progress and many)
-    found = [_posterior(bound, r, one, head, where) for r, one in zip(results, matched)]
+    found = [_posterior(bound, r, one, head, made, where) for r, one in zip(results, matched)]
     found = [_calibrated(one, calibration) for one in found]
     alone = isinstance(evoked, mne.Evoked | mne.BaseEpochs)
     return found[0] if alone else found  # type: ignore[return-value]

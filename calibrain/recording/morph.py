@@ -207,6 +207,6 @@ def morph(
         subject=morph.subject_to,
         subject_from=self.subject or morph.subject_from,
         volumes=_volumes(morph),
-        **dict.fromkeys(("coords", "basis", "normals", "calibration")),
+        **dict.fromkeys(("coords", "basis", "normals", "calibration", "made")),
     )
     return MorphedPosterior(**kept | changed)

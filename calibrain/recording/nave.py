@@ -128,7 +128,9 @@ def _quieter(e: EvokedPosterior, c: float) -> EvokedPosterior:
     new = _quieter_gaussian(p, c) if gaussian else _quieter_mixture(p, e.fit.information, c)
     entries = {k: v for k, v in e.result.entries.items() if k not in _OF_THIS_NOISE}
     result = with_posterior(replace(e.result, entries=entries, data=""), new)
-    return replace(e, result=result, nave=c * e.nave, fit=None, power={}, calibration=None)
+    return replace(
+        e, result=result, nave=c * e.nave, fit=None, power={}, calibration=None, made=None
+    )
 
 # %% ../../nbs/api/recording/20_nave.ipynb #40a4b88e
 @patch

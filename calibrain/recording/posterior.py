@@ -58,6 +58,7 @@ class EvokedPosterior:
     fit: Fit | None = None  # The data it was made from, and what is left of them, where known
     together: str = ""  # A mark that estimates with one support have in common
     volumes: VolumeParts | None = None  # Where volumes lie in the MRI; `None`: none, or not known
+    made: Any = None  # Recording, head and arguments it was made from; in memory, not in files
 
     @property
     def posterior(self) -> Any:  # A `Posterior` or a `Mixture`
@@ -78,6 +79,9 @@ class EvokedPosterior:
     def times(self) -> np.ndarray:
         "Times of the samples, s"
         return self.tmin + self.tstep * np.arange(self.posterior.n_times)
+
+    def __getstate__(self) -> dict:  # Without the recording and the head, which may be large
+        return vars(self) | dict(made=None)
 
 # %% ../../nbs/api/recording/03_posterior.ipynb #e2fabb57
 def _estimate(e: EvokedPosterior, data: np.ndarray, scale: float = 1 / NAM_PER_AM):

@@ -16,7 +16,7 @@ from scipy import fft, linalg
 from ..core.checks import check_array, check_count, check_number, generator, refuse
 from ..head.ar import autocorrelation, check_stationary, yule_walker
 from ..head.whitening import check_covariance
-from .sensors import alpha_from_db, noise_scale
+from .sensors import alpha_from_db, noise_scales
 
 # %% ../../nbs/api/simulation/03_noise.ipynb #7012b986
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ class SensorNoise:
     noise: np.ndarray  # `(n_sensors, n_times)`, unit of the data
     covariance: np.ndarray  # Of one sample, `(n_sensors, n_sensors)`, in squared data units
     correlation: np.ndarray  # From sample to sample, at lags of 0, 1, … samples, `(n_times,)`
-    eta: float  # Factor that the noise was scaled by
+    eta: float | np.ndarray  # Factor that the noise was scaled by; of several units by sensor
 
     @property
     def variance(self) -> float:
@@ -168,6 +168,7 @@ def sensor_noise(
     covariance: np.ndarray | None = None,  # Matrix or variances, squared data units; `None`: 1
     in_time: TimeModel = WHITE,  # White, autoregressive or 1/f
     since: int = 0,  # First sample that the ratio is taken over, such as that of the stimulus
+    units: Sequence | None = None,  # Unit of each sensor: each has the ratio by itself; `None`: one
     seed: int | np.random.Generator = 42,  # Seed of the draw
 ) -> SensorNoise:  # The noise, its covariance and its autocorrelation
     "Noise of any colour at an exact ratio to the signal"
@@ -181,7 +182,9 @@ def sensor_noise(
     cure = f"the recording has {n_times} samples"
     since = check_count("since", since, least=0, most=n_times - 1, cure=cure)
     noise = _root(C) @ in_time.draw(n_sensors, n_times, generator(seed))
-    eta = 1.0
+    eta: float | np.ndarray = 1.0
     if alpha is not None:
-        eta = noise_scale(y_clean[:, since:], noise[:, since:], alpha)
-    return SensorNoise(eta * noise + 0.0, eta**2 * C, in_time.correlation(n_times), eta)
+        eta = noise_scales(y_clean[:, since:], noise[:, since:], alpha, units)
+    by_row = np.reshape(eta, (-1, 1)) if np.ndim(eta) else eta
+    size = np.outer(eta, eta) if np.ndim(eta) else eta**2
+    return SensorNoise(by_row * noise + 0.0, size * C, in_time.correlation(n_times), eta)

@@ -28,12 +28,12 @@ from .store import Store
 class Condition(NamedTuple):
     "What runs of one curve have in common"
 
-    head: str
-    orientation: str
-    sources: str
-    sensor_noise: str
-    solver: str
-    noise_mode: str
+    head: str  # Its name
+    orientation: str  # "fixed" or "free"
+    sources: str  # Name of the kind of sources
+    sensor_noise: str  # Name of the kind of noise
+    solver: str  # Its name
+    noise_mode: str  # What the solver is told of the noise
     nnz: int | None  # Active sources; `None`: all there are
     alpha_SNR: float | None  # Share of the signal; `None`: all there are
 
@@ -199,7 +199,7 @@ class Outcome(NamedTuple):
 
     experiment: str  # One of `EXPERIMENTS`
     calibrator: str  # "isotonic", "scale" or "conformal"; "none" before calibration
-    condition: Condition
+    condition: Condition  # What its runs have in common
     n_train: int  # Runs that were learned from
     curve: CoverageCurve  # Of test runs, at the levels of the study
     infinite: Mapping = {}  # Stratum → share of test runs with infinite sets, `(n_levels,)`; none: 0

@@ -200,7 +200,7 @@ class Run(NamedTuple):
 
     id: str  # Hash of its own parameters, 32 hexadecimal digits
     data: str  # Hash of what makes its data
-    head: str
+    head: str  # Name of the head
     orientation: str  # "fixed" or "free"
     nnz: int  # Active sources
     alpha_SNR: float  # Share of the signal
