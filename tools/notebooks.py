@@ -163,19 +163,30 @@ def longest_first(paths, target):
     return sorted(paths, key=rank)
 
 
-def execute(source, target, draft=False):
-    "Copy the notebooks of a folder, run the copies, two at a time, and note what each took"
-    paths = [p.relative_to(source) for p in source.rglob("*.ipynb")]
-    order = longest_first([p for p in paths if ".ipynb_checkpoints" not in p.parts], target)
+def below(folder):
+    "The notebooks of a folder"
+    paths = [p.relative_to(folder) for p in folder.rglob("*.ipynb")]
+    return [p for p in paths if ".ipynb_checkpoints" not in p.parts]
+
+
+def keep(source, target):
+    "Copy the notebooks of a folder as they are committed"
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(source, target, ignore=IGNORED)  # a symlinked _quarto.yml becomes a file
+    for path in below(target):
+        join_options(target / path)
+
+
+def execute(source, target, draft=False):
+    "Copy the notebooks of a folder, run the copies, two at a time, and note what each took"
+    order = longest_first(below(source), target)
+    keep(source, target)
     os.environ.update(environment(draft))
     times = {}
     failed = {}
 
     def one(path):
         name = path.as_posix()
-        join_options(target / path)
         as_committed = (target / path).read_bytes()
         try:
             times[name] = run(target / path, source / path.parent)
