@@ -244,6 +244,8 @@ def build(cfg, quarto):
     process(cfg, quarto)
     rewrite(cfg, rename=not quarto)
     broken = render(quarto)
+    thumbnails = "images/gallery"  # named in HTML, where a renderer does not look for files
+    shutil.copytree(EXEC / thumbnails, OUT / thumbnails, dirs_exist_ok=True)
     edit("*.html", mended)
     findable(cfg)
     offline(JS)

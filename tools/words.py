@@ -12,7 +12,7 @@ TERM = re.compile(r"(?m)^### (.+)\n+(?:\(([^)]*)\))?")
 # Where a word is no prose: formulas, code, links, tags, headings, front matter
 NO_PROSE = re.compile(
     r"""(?mx)
-    ^\#{1,6}\ .*$
+    ^\#{1,6}\ [^\n]*
     | `+[^`]*`+
     | \$\$.*?\$\$ | \$[^$\n]+\$
     | !?\[(?:[^\[\]]|\[[^\[\]]*\])*\]\([^)\n]*\)
