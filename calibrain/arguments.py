@@ -61,8 +61,8 @@ def parser() -> argparse.ArgumentParser:  # The parser
     demo = commands.add_parser(
         "demo",
         help="solve the tutorial's problem and show what comes out",
-        description="Solve the tutorial's problem with nine pairs of solver and noise mode; "
-        "print a table, and write four pictures and a page.",
+        description="Solve the tutorial's problem with nine pairs of solver and noise mode, and "
+        "three times as one would today; print a table, and write five pictures and a page.",
     )
     demo.add_argument(
         "--out",

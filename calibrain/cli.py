@@ -21,13 +21,13 @@ from .arguments import parser
 
 # %% ../nbs/api/commands/01_cli.ipynb #e0882d12
 def text_table(
-    demo,  # The nine runs, as run_demo returns them
+    demo,  # The runs, as run_demo returns them
 ) -> str:  # Lines of text
     "The runs as aligned text, a block for each orientation"
-    from calibrain.demo import COLUMNS, KINDS, footnotes, row
+    from calibrain.demo import COLUMNS, footnotes, row
 
     heads = list(zip(*(column.head for column in COLUMNS)))
-    cells_by_column = zip(*heads, *map(row, demo.runs))
+    cells_by_column = zip(*heads, *map(row, (*demo.runs, *demo.beside)))
     widths = [max(map(len, cells)) for cells in cells_by_column]
     rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
 
@@ -37,9 +37,8 @@ def text_table(
         return "  ".join(words + numbers).rstrip()
 
     lines = []
-    for kind in KINDS:
-        runs = demo.of(kind)
-        lines += [str(runs[0].problem).capitalize(), rule]
+    for heading, runs in demo.blocks():
+        lines += [heading, rule]
         lines += [*map(line, heads), rule]
         lines += [line(row(run)) for run in runs]
         lines += [""]
@@ -57,13 +56,13 @@ class Panel:
 
 
 _DPI = 150
-FILES = ("waveforms.png", "variances.png", "vector-norms.png", "source-norms.png")
+FILES = ("waveforms.png", "today.png", "variances.png", "vector-norms.png", "source-norms.png")
 
 # %% ../nbs/api/commands/01_cli.ipynb #8e3590d8
 def panels(
-    demo,  # The nine runs, as run_demo returns them
-) -> list[Panel]:  # Four of them
-    "The tutorial's four pictures"
+    demo,  # The runs, as run_demo returns them
+) -> list[Panel]:  # Five of them
+    "The tutorial's four pictures, and one of what one would do today"
     from calibrain import viz
 
     fixed = demo.of("fixed")[0].problem
@@ -78,6 +77,14 @@ def panels(
             "estimate. Grey: truth. Blue: posterior mean, with the band that should hold the "
             "truth at 95 % of the samples.",
             lambda: viz.draw_waveforms(demo.results("fixed"), fixed.x, fixed.times, one_fixed),
+        ),
+        Panel(
+            "today.png",
+            "The same source, as one would estimate it today",
+            f"Source {one_fixed} once more: sparse patches at their optimum, with noise that is "
+            "given and that is learned, and full Bayes, which samples the sets of sources that "
+            "may be on. Grey: truth. Blue: posterior mean with its 95 % band.",
+            lambda: viz.draw_waveforms(demo.results("beside"), fixed.x, fixed.times, one_fixed),
         ),
         Panel(
             "variances.png",
@@ -125,6 +132,9 @@ th { vertical-align: bottom; }
 td { white-space: nowrap; }
 th:nth-child(-n+2), td:nth-child(-n+2) { text-align: left; }
 
+dt { font-weight: bold; }
+dd { margin: 0 0 .4rem 1rem; }
+code { overflow-wrap: anywhere; }
 figure { margin: 1rem 0; }
 img { display: block; max-width: 100%; height: auto; }
 figcaption, .note { color: #444; font-size: .9rem; }
@@ -157,7 +167,10 @@ _PAGE = """<!DOCTYPE html>
 <body>
 <h1>CaliBrain demo</h1>
 <p>One simulated recording with fixed source orientation and one with free (seed {seed}), \
-and what six and three pairs of solver and noise mode make of them.</p>
+what six and three pairs of solver and noise mode make of them, as in the published tutorial, and \
+what one would do today: sparse solvers that converge, and full Bayes.</p>
+<p><strong>In short:</strong> look at the first two pictures. An error bar is right if it holds the \
+grey line about as often as it promises.</p>
 {parts}
 <footer><p class="note">Made by calibrain {version}.</p></footer>
 </body>
@@ -176,8 +189,8 @@ _TABLE = """<div class="wide">
 </div>"""
 
 
-def _html_table(runs) -> str:
-    "The runs of one problem as an HTML table"
+def _html_table(heading, runs) -> str:
+    "A block of runs as an HTML table"
     from calibrain.demo import COLUMNS, row
 
     names = [html.escape(column.name) for column in COLUMNS]
@@ -187,7 +200,7 @@ def _html_table(runs) -> str:
         tags = [f'<td data-label="{name}">{cell}</td>' for name, cell in cells]
         rows.append("<tr>" + "".join(tags) + "</tr>")
     return _TABLE.format(
-        caption=html.escape(str(runs[0].problem).capitalize()),
+        caption=html.escape(heading),
         head="".join(f'<th scope="col">{name}</th>' for name in names),
         body="\n".join(rows),
     )
@@ -205,7 +218,7 @@ def _html_notes(demo) -> str:
     "What the solvers said, as a list that can be opened"
     notes = [
         f"{run.mode}, {run.problem.kind} orientation. {note}"
-        for run in demo.runs
+        for run in (*demo.runs, *demo.beside)
         for note in run.notes
     ]
     if not notes:
@@ -229,19 +242,56 @@ def _html_figure(panel, size) -> str:
     image = _IMAGE.format(file=panel.file, w=width, h=height, **words)
     return _FIGURE.format(image=image, **words)
 
+# %% ../nbs/api/commands/01_cli.ipynb #668bf418
+WORDS = {
+    "gamma_map_sflex": "Few patches of sources; each may have a variance γ of its own, and most "
+    "become zero. Told how strong the noise is.",
+    "gamma_lambda_map_sflex": "The same, and learns the noise of each sensor.",
+    "BMN, BMN_joint": "Minimum norm: one variance for all sources. Told the noise, or learns it.",
+    "spike_slab": "Full Bayes: samples which sources are on, so that its error bars include that "
+    "this is uncertain.",
+    "oracle, baseline, adaptive_joint_learning": "The noise variance is the true one, is that of "
+    "the samples before the stimulus, or is learned with the sources.",
+    "cost ℒ": "What a solver lowers, the negative log evidence of the data. For starts and noise "
+    "of one solver; it does not choose between solvers.",
+    "converged": "Whether the search, or the sampler's chains, came to an end.",
+    "nAm, µV": "Nanoampere metre, the strength of a source; microvolt, of a recording.",
+}
+NEXT = {
+    "calibrain choose AVE FWD COV": "which solver for a recording of your own, with MNE-Python's "
+    "files of evoked response, forward solution and noise covariance",
+    "calibrain estimate AVE FWD COV --out DIR": "its sources with error bars, a table and a page",
+    "calibrain calibrate FWD COV AVE --out DIR": "how often such error bars are right on your head",
+    "nbs/tutorials/05_source_estimation.ipynb": "this problem step by step; in the repository",
+    "nbs/explanations/choosing.ipynb": "which solver, and why; in the repository",
+}
+
+
+def _html_words() -> str:
+    "What the words of the tables mean"
+    items = (f"<dt>{html.escape(k)}</dt><dd>{html.escape(v)}</dd>" for k, v in WORDS.items())
+    return "<h2>The words</h2>\n<dl>\n" + "\n".join(items) + "\n</dl>"
+
+
+def _html_next() -> str:
+    "What to do next"
+    items = (f"<li><code>{html.escape(k)}</code>: {html.escape(v)}</li>" for k, v in NEXT.items())
+    return "<h2>Next</h2>\n<ul>\n" + "\n".join(items) + "\n</ul>"
+
 # %% ../nbs/api/commands/01_cli.ipynb #6584896a
 def page(
-    demo,  # The nine runs, as run_demo returns them
+    demo,  # The runs, as run_demo returns them
     shown: Sequence[Panel],  # The pictures
     sizes: Sequence[tuple],  # Width and height of each on the page, CSS pixels
 ) -> str:  # HTML
     "Table and pictures as one page"
-    from calibrain.demo import KINDS, footnotes
+    from calibrain.demo import footnotes
 
-    parts = [_html_table(demo.of(kind)) for kind in KINDS]
+    parts = [_html_table(*block) for block in demo.blocks()]
     parts += [f'<p class="note">{html.escape(note)}</p>' for note in footnotes(demo)]
-    parts += [_html_notes(demo)]
+    parts += [_html_notes(demo), _html_words()]
     parts += map(_html_figure, shown, sizes)
+    parts += [_html_next()]
     return _PAGE.format(
         style=STYLE,
         seed=demo.runs[0].problem.seed,
@@ -345,9 +395,9 @@ def demo_command(
             why = e.strerror or e
             return _complain(f"cannot write to {out}: {why}; choose another folder with --out", 2)
         _one_thread()
-        from calibrain.demo import PAIRS, run_demo
+        from calibrain.demo import BESIDE, PAIRS, run_demo
 
-        n_runs = sum(map(len, PAIRS.values()))
+        n_runs = sum(map(len, PAIRS.values())) + len(BESIDE)
         step = _progress(stack, n_runs + len(FILES))
         demo = run_demo(seed, step)
         _draw(demo, aside, step)

@@ -16,11 +16,17 @@ from problems import FILTERED
 from routine import heeding_ctrl_c
 
 from calibrain.cli import text_table
-from calibrain.demo import PAIRS, run_demo, tutorial_problem
+from calibrain.demo import BESIDE, PAIRS, run_demo, tutorial_problem
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT.parent / "shared/reference/tutorial_problem.npz"
-PICTURES = {"waveforms.png", "variances.png", "vector-norms.png", "source-norms.png"}
+PICTURES = {
+    "waveforms.png",
+    "today.png",
+    "variances.png",
+    "vector-norms.png",
+    "source-norms.png",
+}
 FILES = PICTURES | {"index.html"}
 DISPLAYS = ("DISPLAY", "WAYLAND_DISPLAY")
 ENV = {
@@ -45,12 +51,23 @@ def calibrain(*words, **options):
     )
 
 
-def rows(text):
-    "The table's rows as lists of words; the words '→ 0, undetermined' become 'none'"
+def all_rows(text):
+    "The tables' rows as lists of words; the words '→ 0, undetermined' become 'none'"
     text = text.replace("→ 0, undetermined", "none")
-    cells = [line.split() for line in text.splitlines() if re.match(r"(gamma_|BMN)", line)]
-    assert [len(row) for row in cells] == [9] * 9, text
+    solvers = r"(gamma_|BMN|spike_slab)"
+    cells = [line.split() for line in text.splitlines() if re.match(solvers, line)]
+    assert [len(row) for row in cells] == [9] * 12, text
     return cells
+
+
+def rows(text):
+    "Those of the tutorial"
+    return all_rows(text)[:9]
+
+
+def beside(text):
+    "Those that one would do today"
+    return all_rows(text)[9:]
 
 
 def without_times(table):
@@ -165,6 +182,30 @@ def test_iterations_and_convergence(first):
     assert "→ 0:" in first[0].stdout
 
 
+def test_beside(first, demo):
+    "What one would do today: converged, at a cost no higher, and with the best of errors"
+    table = beside(first[0].stdout)
+    assert [(solver, mode) for solver, mode, *_ in table] == [*BESIDE]
+    assert [row[6] for row in table] == ["yes"] * 3
+    cost = {run.label: run.result.cost for run in demo.runs[:3]}
+    for run in demo.beside[:2]:
+        assert run.result.cost <= cost[run.label] and run.notes == ()
+    others = min(run.error for run in demo.of("fixed"))
+    assert demo.beside[-1].error < others
+
+
+def test_words_and_next(first):
+    "The page explains its words, and ends in what to do next"
+    page = Page(first[1] / "index.html")
+    said = " ".join(page.text)
+    for word in {solver for solver, *_ in all_rows(first[0].stdout)} | {"oracle", "cost ℒ", "nAm"}:
+        assert word in said
+    assert said.index("The words") < said.rindex("Next")
+    assert "calibrain choose" in said and "calibrain estimate" in said
+    for path in re.findall(r"nbs/[\w/]+\.ipynb", said):
+        assert (ROOT / path).exists()
+
+
 def test_the_problem_is_the_tutorials():
     if not REFERENCE.exists():
         pytest.skip(f"no {REFERENCE.name} in ../shared/reference")
@@ -227,7 +268,7 @@ def test_page(first):
     assert not page.all("script") and not page.all("link")
     addresses = [attrs.get("src", "") + attrs.get("href", "") for _, attrs in page.tags]
     assert not any("//" in address for address in addresses), "nothing from outside"
-    for cells in rows(done.stdout):
+    for cells in all_rows(done.stdout):
         assert page.shows(cells), cells
     assert "→ 0, undetermined" in page.text
 
@@ -395,7 +436,7 @@ def test_again_on_a_terminal(first, tmp_path):
     stdout, _ = process.communicate(timeout=120)
     seen = read_all(ours)
     assert process.returncode == 0
-    assert b"13/13" in seen
+    assert b"17/17" in seen
     assert b"\n" not in seen
 
     assert without_times(rows(stdout)) == without_times(rows(first[0].stdout))

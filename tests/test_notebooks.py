@@ -270,13 +270,15 @@ def listed(entry):
 def test_sidebar():
     web = yaml.safe_load((ROOT / "_quarto.yml").read_text(encoding="utf-8"))["website"]
     pages = listed(web["sidebar"]["contents"])
-    made = ["changelog.md", "cite.md", "contributing.md"]  # by tools/docs.py
+    made = ["changelog.md", "cite.md", "contributing.md", "gallery.md"]  # by tools/docs.py
     assert sorted(pages) == sorted([*made, *(p.as_posix() for p in NBS)])
     assert set(listed(web["navbar"]["left"])) <= set(pages)
 
 
 @pytest.mark.parametrize("path", NBS, ids=str)
 def test_nothing_beside_title_and_subtitle(path):
-    "nbdev makes the page's title of the first cell and drops whatever else is in it"
+    "nbdev makes the page's title of the first cell, keeps words to search by, and drops all else"
     first = source(cells(path, "markdown")[0])
-    assert re.fullmatch(r"# .+(\n+> .+)*\s*", first), "begin the text in a cell of its own"
+    assert re.fullmatch(r"# .+(\n+> .+)*(\n+- keywords: .+)?\s*", first), (
+        "begin the text in a cell of its own"
+    )

@@ -36,7 +36,7 @@ def page_of(notebook):
 
 
 PAGES = [page_of(p) for p in NBS]
-MADE = ["changelog.html", "cite.html", "contributing.html"]  # by tools/pages.py
+MADE = ["changelog.html", "cite.html", "contributing.html", "gallery.html"]  # by tools/pages.py
 ALL = PAGES + MADE
 OF_API = [name for name in ALL if name.startswith("api/")]  # they look alike: some are read in dark
 READ = {*ALL} - {*OF_API} | {*routine.some(OF_API, every=5)}

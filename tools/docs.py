@@ -4,6 +4,8 @@ python tools/docs.py            smalldocs renders it: no Quarto needed, and the 
 python tools/docs.py --quarto   Quarto renders it, from the same _quarto.yml
 python tools/docs.py --draft    explorers with one control moved at a time: minutes less, for tests
 python tools/docs.py --no-exec  keep the outputs of the last run
+python tools/docs.py --kept     run nothing: the site of the committed outputs, in a minute or two
+python tools/docs.py --serve    and show it at http://127.0.0.1:8000, until Ctrl-C
 python tools/docs.py --write    give the notebooks in nbs/ the outputs of this run, to be committed
 
 nbs/ → _exec/ (run in kernels: notebooks.py) → README.md (readme.py)
@@ -12,6 +14,8 @@ nbs/ → _exec/ (run in kernels: notebooks.py) → README.md (readme.py)
 It runs with a home of its own (apart.py), so that nothing that a machine holds shows in a page.
 """
 
+import functools
+import http.server
 import json
 import os
 import re
@@ -27,6 +31,7 @@ import notebooks
 import outputs
 import pages
 import readme
+import words
 
 ROOT = Path(__file__).resolve().parent.parent
 EXEC = ROOT / "_exec"
@@ -137,15 +142,21 @@ def rewrite(cfg, rename):
     "Make nbdev's notebooks ready for the renderer"
     names = page_names() if rename else {}
     links = mend.Links(names, address(cfg), has_source=bool(cfg.git_url))
+    glossary = words.Glossary(words.terms(loaded(EXEC / "glossary.ipynb")))
     for path in sorted(PROC.rglob("*.ipynb")):
         nb = loaded(path)
+        glossary.new_page()
         for cell in nb["cells"]:
+            if cell["cell_type"] == "markdown" and path.name != "glossary.ipynb":
+                cell["source"] = glossary.link("".join(cell["source"]))
             mend.cell(cell, links, rename)
         path.unlink()
         path.with_name(names.get(path.name, path.name)).write_text(json.dumps(nb))
     linked = linker()
     for path in PROC.glob("*.md"):
-        path.write_text(mend.markdown(linked(path.read_text()), links))
+        glossary.new_page()
+        head, found, body = path.read_text().partition("\n---\n")
+        path.write_text(head + found + mend.markdown(glossary.link(linked(body)), links))
     settings = PROC / "_quarto.yml"
     settings.write_text(mend.renamed(settings.read_text(), names))
 
@@ -218,14 +229,38 @@ def mended(html, path):
     return mend.page(html, path.relative_to(OUT).as_posix())
 
 
+def findable(cfg):
+    "Search finds pages by their keywords, and llms.txt names all of them"
+    found = pages.read(ROOT, EXEC)
+    index = OUT / "search.json"
+    entries = loaded(index) + words.search_entries(found)
+    index.write_text(json.dumps(entries, ensure_ascii=False), encoding="utf-8")
+    listed = pages.llms(cfg.title, cfg.description, found)
+    (OUT / "llms.txt").write_text(listed, encoding="utf-8")
+
+
 def build(cfg, quarto):
     "The site in _docs/ from what has been run; returns its broken links"
     process(cfg, quarto)
     rewrite(cfg, rename=not quarto)
     broken = render(quarto)
+    thumbnails = "images/gallery"  # named in HTML, where a renderer does not look for files
+    shutil.copytree(EXEC / thumbnails, OUT / thumbnails, dirs_exist_ok=True)
     edit("*.html", mended)
+    findable(cfg)
     offline(JS)
     return broken
+
+
+def serve(port=8000):
+    "Show the site to a browser of this machine, until Ctrl-C"
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=OUT)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", port), handler) as server:
+        print(f"the site is at http://127.0.0.1:{port} (Ctrl-C ends it)", flush=True)
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            print()
 
 
 def report(start):
@@ -243,7 +278,9 @@ def main(arguments):
     os.chdir(ROOT)
     cfg = get_config()
     start = time.time()
-    if "--no-exec" not in arguments:
+    if "--kept" in arguments:
+        notebooks.keep(ROOT / "nbs", EXEC)
+    elif "--no-exec" not in arguments:
         try:
             notebooks.execute(ROOT / "nbs", EXEC, draft="--draft" in arguments)
         except RuntimeError as error:
@@ -254,6 +291,8 @@ def main(arguments):
     report(start)
     if broken:
         return f"broken links: {broken}"
+    if "--serve" in arguments:
+        serve()
     return 0 if same else "committed outputs differ from a fresh run"
 
 

@@ -18,7 +18,7 @@ import outputs
 from outputs import text
 
 ROOT = Path(__file__).resolve().parent.parent
-RECORDING = ROOT.parent / "shared/realdata"  # the text of one notebook is about it
+RECORDING = ROOT.parent / "shared/realdata"  # what a few notebooks are about, where it is
 WORKERS = 2
 TIMES = "times.txt"  # seconds and name of every notebook of a run, the slowest first
 IGNORED = shutil.ignore_patterns(".ipynb_checkpoints", "ruff.toml")
@@ -60,9 +60,9 @@ def environment(draft=False):
     }
 
 
-def keeps_outputs(path):
-    "Whether a run says other numbers than the text: one is about the recording beside the project"
-    return path.stem.startswith("08_real") and not RECORDING.exists()
+def keeps_outputs(notebook):
+    "Whether a run says other numbers than the text, which is about a recording that is not here"
+    return "shared/realdata" in notebook.read_text(encoding="utf-8") and not RECORDING.exists()
 
 
 # ---- one notebook
@@ -163,19 +163,30 @@ def longest_first(paths, target):
     return sorted(paths, key=rank)
 
 
-def execute(source, target, draft=False):
-    "Copy the notebooks of a folder, run the copies, two at a time, and note what each took"
-    paths = [p.relative_to(source) for p in source.rglob("*.ipynb")]
-    order = longest_first([p for p in paths if ".ipynb_checkpoints" not in p.parts], target)
+def below(folder):
+    "The notebooks of a folder"
+    paths = [p.relative_to(folder) for p in folder.rglob("*.ipynb")]
+    return [p for p in paths if ".ipynb_checkpoints" not in p.parts]
+
+
+def keep(source, target):
+    "Copy the notebooks of a folder as they are committed"
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(source, target, ignore=IGNORED)  # a symlinked _quarto.yml becomes a file
+    for path in below(target):
+        join_options(target / path)
+
+
+def execute(source, target, draft=False):
+    "Copy the notebooks of a folder, run the copies, two at a time, and note what each took"
+    order = longest_first(below(source), target)
+    keep(source, target)
     os.environ.update(environment(draft))
     times = {}
     failed = {}
 
     def one(path):
         name = path.as_posix()
-        join_options(target / path)
         as_committed = (target / path).read_bytes()
         try:
             times[name] = run(target / path, source / path.parent)
@@ -184,7 +195,7 @@ def execute(source, target, draft=False):
             print(f"failed {name}", flush=True)
         else:
             print(f"ran {name}: {times[name]:.1f} s", flush=True)
-        if keeps_outputs(path):
+        if keeps_outputs(source / path):
             (target / path).write_bytes(as_committed)
             print(f"no real recording here: {name} keeps its committed outputs", flush=True)
 

@@ -1,6 +1,19 @@
-"""Pages of the site that are made from files at the top of the repository."""
+"""Pages of the site that are made: from files at the top of the repository, and from all pages.
+
+changelog.md, contributing.md and cite.md; gallery.md, with a picture of each page that has one;
+llms.txt, a list of all pages with what they are about, for programs that read.
+"""
+
+import base64
+import html
+import io
+import json
+import re
+from pathlib import PurePosixPath
+from typing import NamedTuple
 
 import yaml
+from outputs import text
 
 CITE = """---
 title: How to cite
@@ -71,10 +84,162 @@ def title_page(md):
     return f"---\ntitle: {head.removeprefix('# ')}\n---\n{inner}"
 
 
+# ---- what the pages are
+
+
+class Page(NamedTuple):
+    "A notebook as a page of the site"
+
+    source: PurePosixPath  # Below nbs/
+    href: str  # Below the root of the site
+    title: str
+    subtitle: str
+    keywords: tuple[str, ...]  # What it is searched for by, besides its text
+    section: str  # Of the sidebar
+
+
+def href_of(source):
+    "The page of a notebook: its number is left out"
+    source = PurePosixPath(source)
+    name = re.sub(r"^\d+[a-zA-Z0-9]*_", "", source.stem)
+    return source.with_name(f"{name}.html").as_posix()
+
+
+def _sections(entries, above=""):
+    "Every notebook of the sidebar with its section"
+    for entry in entries:
+        if isinstance(entry, str):
+            yield entry, above
+        elif "section" in entry:
+            name = f"{above}: {entry['section']}" if above else entry["section"]
+            yield from _sections(entry["contents"], name)
+        else:
+            yield entry["href"], above
+
+
+def _words(nb, field):
+    "Title (`#`), subtitle (`>`) or keywords of a notebook's first text"
+    first = next(text(c["source"]) for c in nb["cells"] if c["cell_type"] == "markdown")
+    found = re.search(rf"(?m)^{field} (.+)$", first)
+    return found[1] if found else ""
+
+
+def read(root, folder):
+    "The notebooks of a folder as pages, in the order of the sidebar"
+    web = yaml.safe_load((root / "_quarto.yml").read_text(encoding="utf-8"))["website"]
+    found = []
+    for name, section in _sections(web["sidebar"]["contents"]):
+        if not name.endswith(".ipynb"):
+            continue
+        nb = json.loads((folder / name).read_text(encoding="utf-8"))
+        keywords = _words(nb, "- keywords:").split(", ")
+        found.append(
+            Page(
+                PurePosixPath(name),
+                href_of(name),
+                _words(nb, "#"),
+                _words(nb, ">"),
+                tuple(filter(None, keywords)),
+                section,
+            )
+        )
+    return found
+
+
+# ---- for programs that read
+
+
+def llms(title, description, found):
+    "llms.txt: every page with its address and what it is about"
+    lines = [f"# {title}", "", f"> {description}"]
+    section = None
+    for page in found:
+        if page.section != section:
+            section = page.section
+            lines += ["", f"## {section or 'Start here'}", ""]
+        about = f": {page.subtitle}" if page.subtitle else ""
+        lines.append(f"- [{page.title}]({page.href}){about}")
+    return "\n".join(lines) + "\n"
+
+
+# ---- the gallery
+
+WIDE = 360  # pixels of a thumbnail
+OF_GALLERY = ("Tutorials", "Explanations", "Explorers", "API: Pictures")
+ALT = re.compile(r"(?m)^#\| *fig-alt: *(.*)")
+GALLERY = """---
+title: Gallery
+subtitle: A picture of each page that has one; each leads to the page that made it
+---
+
+{cards}
+"""
+CARD = """<figure class="card-of-page">
+<a href="{href}"><img src="{picture}" alt="{alt}" loading="lazy" width="{width}" height="{height}">
+<figcaption>{title}</figcaption></a>
+</figure>"""
+
+
+def pictures(nb):
+    "Pictures of a notebook that have words for who does not see them: PNG and words"
+    for cell in nb["cells"]:
+        words = ALT.search(text(cell["source"]))
+        for output in cell.get("outputs", []):
+            png = output.get("data", {}).get("image/png")
+            if png and words:
+                yield base64.b64decode(text(png)), yaml.safe_load(words[1])
+
+
+def thumbnail(png):
+    "A small copy of a picture, and its size"
+    from PIL import Image
+
+    image = Image.open(io.BytesIO(png)).convert("RGBA")
+    white = Image.new("RGBA", image.size, "white")
+    image = Image.alpha_composite(white, image).convert("RGB")
+    image.thumbnail((WIDE, WIDE))
+    kept = io.BytesIO()
+    image.quantize(64).save(kept, "png", optimize=True)
+    return kept.getvalue(), image.size
+
+
+def largest(nb):
+    "The picture that stands for a page: the one with the most to see"
+    return max(pictures(nb), key=lambda picture: len(picture[0]), default=None)
+
+
+def gallery(found, folder):
+    "gallery.md, its thumbnails in images/gallery"
+    kept = folder / "images/gallery"
+    kept.mkdir(parents=True, exist_ok=True)
+    parts = []
+    for section in OF_GALLERY:
+        cards = []
+        for page in found:
+            nb = json.loads((folder / page.source).read_text(encoding="utf-8"))
+            shown = largest(nb) if page.section == section else None
+            if shown is None:
+                continue
+            small, (width, height) = thumbnail(shown[0])
+            name = page.href.removesuffix(".html").replace("/", "-") + ".png"
+            (kept / name).write_bytes(small)
+            words = dict(href=page.href, picture=f"images/gallery/{name}", alt=shown[1])
+            escaped = {k: html.escape(v) for k, v in (words | dict(title=page.title)).items()}
+            cards.append(CARD.format(width=width, height=height, **escaped))
+        heading = section.removeprefix("API: ")
+        parts.append(f'## {heading}\n\n<div class="gallery">\n' + "\n".join(cards) + "\n</div>")
+    return GALLERY.format(cards="\n\n".join(parts))
+
+
+# ---- all of them
+
+
 def write(root, folder, copyright):
-    "changelog.md, contributing.md and cite.md, from the files that a code forge shows"
+    "What the folder of notebooks lacks, and is made"
     for name in ("CHANGELOG", "CONTRIBUTING"):
         md = (root / f"{name}.md").read_text(encoding="utf-8")
         (folder / f"{name.lower()}.md").write_text(title_page(md), encoding="utf-8")
     cff = (root / "CITATION.cff").read_text(encoding="utf-8")
     (folder / "cite.md").write_text(cite(cff, copyright), encoding="utf-8")
+    made = gallery(read(root, folder), folder)
+    (folder / "gallery.md").write_text(made, encoding="utf-8")
