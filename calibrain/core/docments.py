@@ -178,7 +178,8 @@ def _complete_class(kind: type, lines: list[str]) -> None:
     _FIELDS[kind] = list((fields | {c.name: c for c in own}).values())
     init = vars(kind).get("__init__")
     is_record = hasattr(kind, "__dataclass_fields__") or hasattr(kind, "_fields")
-    if not is_record and isinstance(init, FunctionType):
+    written_here = isinstance(init, FunctionType) and init.__module__ == kind.__module__
+    if not is_record and written_here:
         _complete(kind, [c for c in comments_of(lines, init.__code__.co_firstlineno - 1) if c.name])
     elif is_record:
         _complete(kind, _FIELDS[kind])
