@@ -187,7 +187,7 @@ def _statistics(
 ) -> tuple[np.ndarray, np.ndarray]:
     "q and d of each coefficient, by what the sources add where few are on, else by Σ itself"
     on = np.flatnonzero(np.repeat(gamma, problem.n_orient))
-    if 2 * len(on) > len(R) or np.ptp(noise) > 0:
+    if 3 * len(on) > 2 * len(R) or np.ptp(noise) > 0:
         return _by_sensors(problem.G, R, weighted)
     return _by_sources(problem, on, gamma, noise[0], R, weighted)
 

@@ -232,6 +232,9 @@ def certificate(
     return float(max(worst, of_noise.max()))
 
 # %% ../../nbs/api/solvers/03_newton.ipynb #1acd6863
+ROUGH = 1e-2  # Violation that the few may keep until all are looked at
+
+
 @dataclass(frozen=True, eq=False)
 class _Way:
     "How few groups are settled"
@@ -242,28 +245,41 @@ class _Way:
     course: Course  # Notes each step
 
 
+def _polished(
+    problem: Problem,
+    groups: np.ndarray,
+    gamma: np.ndarray,
+    noise: np.ndarray,
+    within: float,
+    way: _Way,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # Groups that are left, their γ, and the noise
+    "The few, optimal among themselves to within a violation"
+    learned = way.rule.learns_noise
+    if not len(groups) and not learned:
+        return groups, gamma, noise
+    start = _start_polish(problem, groups, gamma, noise, way.rule)
+    end = polish(start, noise, within, way.max_iter, way.course, problem.n_orient)
+    return end.groups, end.gamma, end.noise if learned else noise
+
+
 def _settle(
     problem: Problem, groups: np.ndarray, gamma: np.ndarray, noise: np.ndarray, way: _Way
 ) -> Evidence:  # The last point, over all groups
     "Polish the few, and let others in, until nobody waits"
-    rule, tol, course = way.rule, way.tol, way.course
+    tol = way.tol
     lowest = np.inf
     finest = 0.1 * tol
-    within = max(1e-2, finest)  # violation that the few may keep until all are looked at
+    within = max(ROUGH, finest)
     while True:
-        if len(groups) or rule.learns_noise:
-            start = _start_polish(problem, groups, gamma, noise, rule)
-            end = polish(start, noise, within, way.max_iter, course, problem.n_orient)
-            groups, gamma = end.groups, end.gamma
-            noise = end.noise if rule.learns_noise else noise
+        groups, gamma, noise = _polished(problem, groups, gamma, noise, within, way)
         full = _everywhere(problem, groups, gamma, noise)
         fell = full.cost < lowest - 1e-13 * abs(full.cost)
         is_fine = within <= finest
-        if course.n_steps >= way.max_iter or (is_fine and not fell):
+        if way.course.n_steps >= way.max_iter or (is_fine and not fell):
             return full
         lowest = full.cost if is_fine else np.inf
         n_before = len(groups)
-        groups, gamma = _readmit(problem, full, groups, rule, tol)
+        groups, gamma = _readmit(problem, full, groups, way.rule, tol)
         none_came_back = len(groups) == n_before
         if none_came_back and is_fine:
             return full
@@ -289,7 +305,7 @@ def _settle_in_parts(
     "The same by working sets, where groups are many"
     if problem.n_groups <= 2 * WORKING:
         return _settle(problem, groups, gamma, noise, way)
-    full = _everywhere(problem, groups, gamma, noise)
+    full = _everywhere(problem, *_polished(problem, groups, gamma, noise, ROUGH, way))
     while True:
         wanted = full.gamma > 0
         wanted[np.argsort(-full.ratio)[:WORKING]] = True
