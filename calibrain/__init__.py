@@ -4,7 +4,9 @@ __version__ = "0.1.0"
 import lazy_loader
 
 from .core.moved import find_moved
+from .core.threads import limit_modules
 
+limit_modules()  # what is public keeps to one thread of BLAS
 find_moved()  # `calibrain.basis`, of before the package had wings, is `calibrain.head.basis`
 
 # Public names and the modules that hold them. Each is imported when it is first asked for, so
