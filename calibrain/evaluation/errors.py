@@ -45,7 +45,9 @@ class Paired(_Pair):
     @cached_property
     def absolute_error(self) -> np.ndarray:  # `(n_sources,)`, nAm
         "Sum of the sizes of each source's error"
-        return np.abs(self.error).sum((1, 2))
+        rows = self.error.reshape(len(self.error), -1)
+        parts = np.array_split(rows, 1 + rows.size // 2**14)  # each fits the processor's cache
+        return np.concatenate([np.abs(part).sum(1) for part in parts])
 
     @cached_property
     def active(self) -> np.ndarray:  # Indices
