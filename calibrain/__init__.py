@@ -3,11 +3,13 @@ __version__ = "0.1.0"
 
 import lazy_loader
 
-from .core.help import tell_parameters
+from .core.loading import completing_docs, while_loading
 from .core.moved import find_moved
+from .core.threads import limiting_threads
 
 find_moved()  # `calibrain.basis`, of before the package had wings, is `calibrain.head.basis`
-tell_parameters()  # `help()`, `?` and shift-tab say what the comments beside parameters say
+# what is public keeps to one thread of BLAS, and its help says what its comments say
+while_loading(limiting_threads, completing_docs)
 
 # Public names and the modules that hold them. Each is imported when it is first asked for, so
 # `import calibrain` does no work.

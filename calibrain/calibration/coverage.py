@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from fastcore.basics import patch
 
-from .credible_sets import REGIONS, Distances, mahalanobis, reach
+from .credible_sets import REGIONS, Distances, count_within, mahalanobis, reach
 from .strata import at_points, point_masks, select_strata
 from calibrain.core.checks import (
     check_array,
@@ -26,7 +26,6 @@ from calibrain.core.checks import (
     refuse,
 )
 from ..core.tables import html_table
-from ..core.threads import few_threads
 from ..posterior.moments import as_mixture, as_moments, truth_like
 
 # %% ../../nbs/api/calibration/02_coverage.ipynb #7a03bd44
@@ -64,7 +63,7 @@ def _count(d2: np.ndarray, rank: np.ndarray, far: np.ndarray) -> _Count:
         if not here.any():
             continue
         points = d2 if here.all() else d2[np.broadcast_to(here, d2.shape)]
-        covered += np.array([np.count_nonzero(points <= end) for end in far[r]])
+        covered += count_within(points, far[r])
         if r == 0:
             idle = int(np.count_nonzero(points <= 0))
     return _Count(covered, d2.size, idle)
@@ -195,7 +194,6 @@ def count_coverage(
     )
 
 # %% ../../nbs/api/calibration/02_coverage.ipynb #221d5597
-@few_threads
 def coverage_curve(
     x_true: np.ndarray,  # True sources, `(n_sources[, n_orient], n_times)` or flattened source-major, nAm
     result: Any,  # What a solver returned, or a `Posterior`, or `Moments`

@@ -43,6 +43,13 @@ class Paired(_Pair):
         return _squares(self.error)
 
     @cached_property
+    def absolute_error(self) -> np.ndarray:  # `(n_sources,)`, nAm
+        "Sum of the sizes of each source's error"
+        rows = self.error.reshape(len(self.error), -1)
+        parts = np.array_split(rows, 1 + rows.size // 2**14)  # each fits the processor's cache
+        return np.concatenate([np.abs(part).sum(1) for part in parts])
+
+    @cached_property
     def active(self) -> np.ndarray:  # Indices
         "The sources that are not silent"
         return np.flatnonzero(self.x.any((1, 2)))
@@ -108,7 +115,8 @@ def mae(
     estimate: Any,  # A `Result`, a `Posterior`, or amplitudes of the same shape
 ) -> float:  # nAm
     "Mean absolute error over sources, components and samples"
-    return float(np.abs(paired(x_true, estimate).error).mean())
+    pair = paired(x_true, estimate)
+    return float(pair.absolute_error.sum() / pair.x.size)
 
 # %% ../../nbs/api/evaluation/02_errors.ipynb #e025ac79
 def rmse(
@@ -357,7 +365,9 @@ def explained_variance(
     unit = np.unique(units, return_inverse=True)[1]
     L_active = L.reshape(len(L), n_sources, k)[:, pair.active].reshape(len(L), -1)
     clean = L_active @ pair.x[pair.active].reshape(-1, n_times)
-    missed = L @ pair.mean.reshape(-1, n_times) - clean
+    seen = pair.length > 0  # of a sparse estimate few
+    L_seen = L.reshape(len(L), n_sources, k)[:, seen].reshape(len(L), -1)
+    missed = L_seen @ pair.mean[seen].reshape(-1, n_times) - clean
     clean, missed = _squares(clean), _squares(missed)
     clean = np.bincount(unit, clean)
     missed = np.bincount(unit, missed)

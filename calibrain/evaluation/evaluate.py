@@ -19,7 +19,6 @@ from ..calibration.credible_sets import mahalanobis
 from ..calibration.strata import strata_masks
 from ..core.checks import check_choice, refuse
 from ..core.tables import html_table
-from ..core.threads import few_threads
 from ..core.warnings import MissingPackageWarning, warn
 from calibrain.evaluation.errors import (
     Paired,
@@ -208,6 +207,15 @@ def __repr__(self: Record) -> str:  # Text
 _AT_ONCE = 2**14  # Numbers that are scored together, few enough for the processor's cache
 
 
+def _of_points(absolute: np.ndarray, level: float) -> dict:  # Name → `(n_sources,)`
+    "Scores of sources without variance, by the mean size of their errors"
+    return dict(
+        crps=absolute,
+        interval_score=2 / (1 - level) * absolute,
+        log_score=np.where(absolute > 0, math.inf, math.nan),
+    )
+
+
 def _scores(error: np.ndarray, std: np.ndarray, level: float) -> dict:  # Name → `(n_sources,)`
     "Scores of some sources"
     log = log_score_of(error, std)
@@ -225,20 +233,20 @@ def _by_source(
     "What is averaged by stratum"
     var = _at_samples(known)
     std = np.sqrt(var)
-    n_sources, k, n_times = pair.x.shape
+    _, k, n_times = pair.x.shape
     half = ndtri((1 + level) / 2)
     out = dict(
         mse=pair.squared_error / (k * n_times),
         mean_posterior_std=np.sqrt(var.mean(1)).mean(1),
         sharpness=2 * half * std.mean((1, 2)),
     )
+    out |= _of_points(pair.absolute_error / (k * n_times), level)
+    wide = np.flatnonzero(std.any((1, 2)))
     step = max(1, _AT_ONCE // (k * n_times))
-    parts = [
-        _scores(pair.error[first : first + step], std[first : first + step], level)
-        for first in range(0, n_sources, step)
-    ]
-    for name in parts[0]:
-        out[name] = np.concatenate([part[name] for part in parts])
+    for first in range(0, len(wide), step):
+        some = wide[first : first + step]
+        for name, score in _scores(pair.error[some], std[some], level).items():
+            out[name][some] = score
     if with_energy and k > 1:
         cov = known.blocks if isinstance(known, Mixture) else known.cov
         out["energy_score"] = energy_score(pair.x, pair.mean, cov).mean(1)
@@ -256,7 +264,7 @@ def _of_the_mean(pair: Paired) -> dict:  # Name → number
     )
     if pair.x.shape[1] > 1:
         relative["orientation_error"] = orientation_error
-    some_active = pair.x.any()
+    some_active = len(pair.active)
     for name, measure in relative.items():
         out[name] = measure(pair.x, pair) if some_active else math.nan
     return out
@@ -264,7 +272,7 @@ def _of_the_mean(pair: Paired) -> dict:  # Name → number
 
 def _of_the_choice(pair: Paired, result: Any) -> dict:  # Name → number
     "Which sources are said to be active"
-    if pair.x.any():
+    if len(pair.active):
         found = detection(pair.x, result, pair=pair)
         strength = auc(pair.x, pair)
         f1_rank = detection(pair.x, result, "rank", pair)["f1"]
@@ -304,7 +312,7 @@ def _of_places(pair: Paired, leadfield: Any, with_emd: bool | None) -> dict:  # 
         measures["localisation_error"] = localisation_error
         if _emd_is_possible(with_emd):
             measures["emd"] = emd
-    if not pair.x.any():
+    if not len(pair.active):
         return dict.fromkeys(measures, math.nan)
     return {name: measure(pair.x, pair, leadfield) for name, measure in measures.items()}
 
@@ -312,14 +320,15 @@ def _of_places(pair: Paired, leadfield: Any, with_emd: bool | None) -> dict:  # 
 def _of_coverage(x: np.ndarray, known: Any, masks: dict) -> dict:  # Name → number
     "Deviations from nominal coverage by stratum"
     curve = count_coverage(mahalanobis(x, known, region="ellipsoid"), masks)
+    found = {stratum: calibration_error(curve, stratum) for stratum in masks}
     out = {}
     for measure, of in (
         ("calibration_error", "mean_absolute"),
         ("calibration_bias", "mean_signed"),
     ):
         for stratum in masks:
-            deviation = getattr(calibration_error(curve, stratum), of)
             states_a_level = stratum != "pruned"
+            deviation = getattr(found[stratum], of)
             out[_name(measure, stratum)] = deviation if states_a_level else math.nan
     return out
 
@@ -335,7 +344,6 @@ def _strata_of_truth(pair: Paired) -> dict[str, np.ndarray]:  # Name → mask, `
     return dict(active=active, silent=~active)
 
 
-@few_threads
 def evaluate(
     x_true: np.ndarray,  # True sources, `(n_sources[, n_orient], n_times)` or flattened source-major, nAm
     result: Any,  # What a solver returned, or a `Posterior`

@@ -15,7 +15,6 @@ from fastcore.basics import patch
 from scipy import linalg, sparse
 
 from ..core.checks import check_array, check_choice, check_leadfield, check_orient, refuse
-from ..core.threads import few_threads
 from ..core.units import check_metres
 from .basis import check_widths, normalisation, patch_basis
 from .bumps import Basis
@@ -86,7 +85,6 @@ def _check_stored(L: Prepared, dtype: str) -> None:
         refuse(ValueError, "dtype", f"{L.dtype!r}, as L was prepared", repr(dtype), cure)
 
 # %% ../../nbs/api/head/06_prepared.ipynb #4cbe6e9d
-@few_threads
 def prepare(
     L: np.ndarray | Leadfield | Prepared,  # An array: 2-D source-major or 3-D
     n_orient: int = 1,  # Orientations of a source: 1, 2 or 3; a `Leadfield` brings its own

@@ -16,7 +16,6 @@ from scipy import linalg, sparse
 
 from ..core.checks import check_array, check_count, generator, refuse
 from ..core.tables import html_table
-from ..core.threads import few_threads
 from ..core.units import coefficients_of
 
 # %% ../../nbs/api/posterior/01_gaussian.ipynb #2bd1c20d
@@ -71,7 +70,6 @@ def _slices(
 
 # %% ../../nbs/api/posterior/01_gaussian.ipynb #8724254e
 @patch(as_prop=True)
-@few_threads
 def var(self: Posterior) -> np.ndarray:  # `(n_sources * n_orient,)`, nAm²
     "Marginal posterior variance of every source coefficient"
     out = np.empty(self.S.shape[0])
@@ -93,7 +91,6 @@ def prior_var(self: Posterior) -> np.ndarray:  # `(n_sources * n_orient,)`, nAm�
 
 # %% ../../nbs/api/posterior/01_gaussian.ipynb #e109e708
 @patch(as_prop=True)
-@few_threads
 def blocks(self: Posterior) -> np.ndarray:  # `(n_sources, n_orient, n_orient)`, nAm²
     "Posterior covariance of each source's own components"
     k = self.n_orient
@@ -115,7 +112,6 @@ class Gaussian(NamedTuple):
     cov: np.ndarray  # `(n, n)`, the same at every sample
 
 
-@few_threads
 def _read(posterior: Posterior, B: np.ndarray | sparse.csr_array) -> Gaussian:
     "Mean and covariance of Bc"
     root = B * np.sqrt(posterior.gamma)[None]

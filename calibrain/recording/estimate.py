@@ -17,7 +17,6 @@ import numpy as np
 from ..core.archive import data_mark
 from ..core.checks import check_choice, refuse
 from ..core.progress import progress_bar
-from ..core.threads import few_threads
 from ..core.warnings import PlausibilityWarning, warn
 from ..head.leadfield import Leadfield
 from ..head.volumes import volume_parts
@@ -300,7 +299,6 @@ def _check_usual(
     baseline_power(usual, head.whiten(usual), noise, noise_cov)
 
 # %% ../../nbs/api/recording/02_estimate.ipynb #486a5892
-@few_threads
 def estimate_evoked(
     evoked: mne.Evoked,  # The response, V and T; `mne.Epochs` are averaged; several are a list
     forward: mne.Forward | Leadfield,  # The head; a `Leadfield` where there is no MRI

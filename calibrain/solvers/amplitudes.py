@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ..core.archive import data_mark
-from ..core.threads import few_threads
 from ..core.warnings import NothingFoundWarning, PlausibilityWarning, warn
 from ..head.leadfield import Leadfield
 from ..head.prepared import Prepared, record_of
@@ -62,7 +61,6 @@ def announce_units(
 ) -> Solves:  # The same, that says when its amplitudes are not a brain's
     "A solver that looks at its amplitudes, and marks whose they are"
 
-    @few_threads
     @wraps(solver)
     def solves(L, y, *args, **kwargs):
         result = solver(L, y, *args, **kwargs)

@@ -19,7 +19,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from ..core.threads import few_threads
 from ..head.prepared import Prepared, prepare
 from ..solvers.registry import SOLVERS, Solver, register
 from .files import table_bytes
@@ -215,7 +214,6 @@ def _peak() -> float:
     return most / (2**20 if sys.platform == "darwin" else 2**10)
 
 
-@few_threads
 def run_batch(
     name: str,  # Of the bench
     runs: Sequence[Run],  # What is to be done

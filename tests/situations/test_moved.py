@@ -116,5 +116,6 @@ print(*sorted(set(sys.modules) - before))
 import calibrain.recording.estimate, calibrain.viz.calibration, calibrain.explorers
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    ours = ["calibrain", "calibrain.core", "calibrain.core.help", "calibrain.core.moved"]
+    ours = ["calibrain", "calibrain.core", "calibrain.core.loading", "calibrain.core.moved"]
+    ours.append("calibrain.core.threads")
     assert done.stdout.split() == ours
