@@ -5022,6 +5022,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                             'calibrain/solvers/spike_slab.py'),
                                               'calibrain.solvers.spike_slab._coords': ( 'api/solvers/spike_slab.html#_coords',
                                                                                         'calibrain/solvers/spike_slab.py'),
+                                              'calibrain.solvers.spike_slab._dictionary': ( 'api/solvers/spike_slab.html#_dictionary',
+                                                                                            'calibrain/solvers/spike_slab.py'),
                                               'calibrain.solvers.spike_slab._entries': ( 'api/solvers/spike_slab.html#_entries',
                                                                                          'calibrain/solvers/spike_slab.py'),
                                               'calibrain.solvers.spike_slab._inclusion': ( 'api/solvers/spike_slab.html#_inclusion',
