@@ -120,7 +120,7 @@ def main():
                     if read and n < max(given.n):
                         continue
                     name = f"{solver}, {device}, {n:,}" + ", means and errors read" * read
-                    at_once = min(n, 250)
+                    at_once = min(n, 64)
                     said = compared(solver, L, ys[:n], noise_var[:n], device, at_once, read)
                     rows[name] = said
                     print(name, {k: float(f"{v:.3g}") for k, v in said.items()}, flush=True)

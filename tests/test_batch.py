@@ -1,11 +1,13 @@
 """A batch over one head says what each recording says alone: on NumPy, and on PyTorch."""
 
+import importlib
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
+from benchmarks import batch as benchmark
 from calibrain import BMN, gamma_map, gamma_map_sflex, solve_batch, spike_slab
 from calibrain.core.warnings import ConvergenceWarning, NothingFoundWarning
 from calibrain.head.prepared import prepare
@@ -13,6 +15,7 @@ from calibrain.solvers import batch as module
 from calibrain.solvers import device as devices
 from calibrain.solvers.device import check_at_once, find_device
 
+sampler = importlib.import_module("calibrain.solvers.spike_slab")  # the module, not the function
 NO_TORCH = "PyTorch is not installed (pip install 'calibrain[torch]')"
 DEVICES = [
     "cpu",
@@ -102,6 +105,27 @@ def test_sampled_supports_are_those_of_the_loop():
         np.testing.assert_array_equal(one.mean, spike_slab(L, y, noise, **params).mean)
     assert np.isnan(batch.kkt_violation).all()
     assert np.isnan(solve_batch("spike_slab", L, ys[:1], solver_params=params).kkt_violation[0])
+
+
+def test_a_dictionary_of_patches_is_made_once(monkeypatch):
+    L, ys = recordings(3)
+    coords = np.random.default_rng(1).normal(scale=0.04, size=(150, 3))
+    params = dict(n_sweeps=20, n_burn=2, patches=[0.01, 0.02], src_coords=coords)
+    made = []
+    make = sampler.dictionary
+
+    def counted(*args):
+        made.append(args)
+        return make(*args)
+
+    monkeypatch.setattr(sampler, "dictionary", counted)
+    batch = solve_batch("spike_slab", L, ys, 1.0, solver_params=params)
+    assert len(batch) == 3 and len(made) == 1
+    other = params | dict(patches=[0.01, 0.03])
+    head = prepare(L)
+    found = [spike_slab(head, ys[0], 1.0, **p).mean for p in (params, other)]
+    np.testing.assert_array_equal(found[0], batch[0].mean)
+    assert np.abs(found[1] - found[0]).max() > 0
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -242,6 +266,15 @@ def test_as_many_as_fit():
     with pytest.raises(ValueError, match="10 fit"):
         check_at_once(30, 50, 100, 40, Small())
     assert find_device("cpu").free_bytes() > 2**20
+
+
+def test_the_benchmark_runs():
+    "How fast anything is, is not tested"
+    L, ys, noise_var = benchmark.recordings(3, 16, 40, 130)
+    for solver in benchmark.SOLVERS:
+        row = benchmark.compared(solver, L, ys, noise_var, "cpu", 2, read=True)
+        assert row["ratio"] > 0 and row["behind"] < 1e-9 and row["violation"] < 1e-6
+        assert solver in benchmark.table({solver: row})
 
 
 def test_importing_loads_no_torch():

@@ -333,10 +333,10 @@ def test_single_precision_is_enough():
     L = rng.normal(size=(30, 5100))
     y = rng.normal(size=(30, 3)) + 3 * L[:, [70, 4000]] @ rng.normal(size=(2, 3))
     dual = Dual(L, 1, y, 3, 1.0)
-    assert dual.Lt.dtype == np.float32
+    assert dual.L.dtype == np.float32
     slots = [(70, 9.0), (4000, 5.0), (12, 0.1)]
     model = slots_module._Model(dual, 1.3, [make_slot(dual, *one) for one in slots])
-    dual.Lt = dual.Lt.astype(float)
+    dual.L = dual.L.astype(float)
     dual._gram.clear()
     exact = slots_module._Model(dual, 1.3, [make_slot(dual, *one) for one in slots])
     assert np.abs(model.D - exact.D).max() < 1e-5 * exact.D.max()

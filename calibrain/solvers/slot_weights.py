@@ -20,9 +20,8 @@ _LEAST = 1e-13  # A determinant is at least this, relative to the trace's power
 _TINY = 1e-300  # … and this, where the leadfield does not see a place at all
 
 
-# The entries of a symmetric matrix that differ, and how often each is in it
+# The entries of a symmetric matrix that differ: the diagonal, then what is in it twice
 _ENTRIES = {2: ([0, 1, 0], [0, 1, 1]), 3: ([0, 1, 2, 0, 0, 1], [0, 1, 2, 1, 2, 2])}
-_TIMES = {2: np.array([1.0, 1, 2]), 3: np.array([1.0, 1, 1, 2, 2, 2])}
 # adj A = A[a] A[b] − A[c] A[d], in the order of these entries
 _MINORS = ([1, 0, 0, 4, 3, 3], [2, 2, 1, 5, 5, 4], [5, 4, 3, 3, 4, 5], [5, 4, 3, 2, 1, 0])
 
@@ -31,8 +30,11 @@ def _adjugate(A: np.ndarray) -> np.ndarray:  # `(3 or 6, n)`
     "det(A) A⁻¹ of symmetric matrices by their entries"
     if len(A) == 3:
         return A[[1, 0, 2]] * np.array([1.0, 1, -1])[:, None]
-    a, b, c, d = _MINORS
-    return A[a] * A[b] - A[c] * A[d]
+    out = np.empty_like(A)
+    for row, a, b, c, d in zip(out, *_MINORS):  # rows as they lie, and no copies of them
+        np.multiply(A[a], A[b], out=row)
+        row -= A[c] * A[d]
+    return out
 
 
 def _determinant(A: np.ndarray, adj: np.ndarray) -> np.ndarray:  # `(n,)`
@@ -44,7 +46,8 @@ def _determinant(A: np.ndarray, adj: np.ndarray) -> np.ndarray:  # `(n,)`
 
 def _trace_of_product(A: np.ndarray, B: np.ndarray, k: int) -> np.ndarray:  # `(n,)`
     "tr(AB)"
-    return np.einsum("en,en,e->n", A, B, _TIMES[k])
+    on_diagonal = np.einsum("en,en->n", A[:k], B[:k])
+    return on_diagonal + 2 * np.einsum("en,en->n", A[k:], B[k:])
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,15 +65,31 @@ class _Polynomials:
         which: slice | np.ndarray,  # Places
     ) -> tuple[np.ndarray, np.ndarray]:
         "Trace term and determinant at γ"
-        e = self.e[:, which]
-        t = self.t[:, which]
-        det = e[-1]
-        top = t[-1]
-        for i in range(len(e) - 2, -1, -1):
-            det = e[i] + gamma * det
-            top = t[i] + gamma * top
-        det = 1 + gamma * det
-        return gamma * top / det, det
+        det = self.det(gamma, which)
+        top = gamma * _horner(self.t[:, which], gamma)
+        top /= det
+        return top, det
+
+    def det(
+        self,
+        gamma: np.ndarray,  # γ, which is broadcast against the places
+        which: slice | np.ndarray,  # Places
+    ) -> np.ndarray:
+        "The determinant alone"
+        det = _horner(self.e[:, which], gamma)
+        det *= gamma
+        det += 1
+        return det
+
+
+def _horner(coefficients: np.ndarray, gamma: np.ndarray) -> np.ndarray:
+    "A polynomial of γ, from its coefficients in rows, the constant first"
+    total = gamma * coefficients[-1]
+    for row in coefficients[-2:0:-1]:
+        total += row
+        total *= gamma
+    total += coefficients[0]
+    return total
 
 
 def _polynomials(D: np.ndarray, Q: np.ndarray) -> _Polynomials:
@@ -82,7 +101,8 @@ def _polynomials(D: np.ndarray, Q: np.ndarray) -> _Polynomials:
     adj = _adjugate(D)
     trace = D[:k].sum(0)
     power = Q[:k].sum(0)
-    det = np.maximum(_determinant(D, adj), _LEAST * trace**k + _TINY)
+    least = trace * trace if k == 2 else trace * trace * trace
+    det = np.maximum(_determinant(D, adj), _LEAST * least + _TINY)
     last = _trace_of_product(Q, adj, k)
     e = [trace, det]
     t = [power, last]
@@ -234,7 +254,8 @@ def log_weights(
 def _log_sum(blocks: np.ndarray) -> np.ndarray:  # `(n,)`
     "log Σ exp over the first axis"
     top = blocks.max(0)
-    return top + np.log(np.exp(blocks - top).sum(0))
+    inside = blocks - top
+    return top + np.log(np.exp(inside, out=inside).sum(0))
 
 
 def _isotropic_bound(
@@ -244,9 +265,12 @@ def _isotropic_bound(
     first = np.arange(0, len(gamma), width)
     last = np.minimum(first + width, len(gamma)) - 1
     trace = poly.at(gamma[last][:, None], which)[0]
-    det = poly.at(gamma[first][:, None], which)[1]
+    det = poly.det(gamma[first][:, None], which)
     n_points = np.log(last - first + 1.0)[:, None]
-    return _log_sum(half * (trace - np.log(det)) + n_points)
+    trace -= np.log(det, out=det)
+    trace *= half
+    trace += n_points
+    return _log_sum(trace)
 
 
 _FIRST = 32  # Places that are bounded tightly before any others
@@ -284,9 +308,11 @@ def _largest_ratio(poly: _Polynomials, k: int) -> np.ndarray:  # `(n,)`
         return (p1 + np.sqrt(np.maximum(p1 * p1 - 4 * p2, 0))) / 2
     p2 = np.maximum(_trace_of_product(adj_q, poly.D, k), 0) / det
     p3 = det_q / det
-    spread = np.sqrt(np.maximum(p1 * p1 - 3 * p2, 0))
-    skew = 2 * p1**3 - 9 * p1 * p2 + 27 * p3
-    angle = np.arccos(np.clip(skew / np.maximum(2 * spread**3, 1e-300), -1, 1))
+    square = p1 * p1
+    spread_2 = np.maximum(square - 3 * p2, 0)
+    spread = np.sqrt(spread_2)
+    skew = p1 * (2 * square - 9 * p2) + 27 * p3
+    angle = np.arccos(np.clip(skew / np.maximum(2 * spread * spread_2, 1e-300), -1, 1))
     root = (p1 + 2 * spread * np.cos(angle / 3)) / 3
     return np.minimum(p1, root * (1 + 1e-7))
 
@@ -296,23 +322,22 @@ def log_bounds(
     seen: Sight,  # What the data say
     half: float,  # r/2
     off: float,  # Log weight of no source at all
-) -> np.ndarray:  # `(n_places,)`
-    "Log of an upper bound on the sum of a place's weights"
+) -> list[np.ndarray]:  # For each kind of source, `(n_places,)`
+    "Logs of upper bounds on the sums of a place's weights; together they bound all of it"
     gamma = weights.gamma
     n_gamma = np.log(len(gamma))
     if weights.k == 1:
         d = np.maximum(seen.D[0, 0], _TINY)
         q = seen.Q[0, 0]
         best = np.minimum(np.maximum((q / d - 1) / d, gamma[0]), gamma[-1])
-        return log_along(d, q, best, half) + n_gamma
+        return [log_along(d, q, best, half) + n_gamma]
     bounds = []
     if weights.isotropic:
         bounds.append(_isotropic(seen.poly, gamma, half, off))
     if weights.direction:
         ratio = np.maximum(_largest_ratio(seen.poly, weights.k), 1)
         bounds.append(half * (ratio - 1 - np.log(ratio)) + n_gamma)
-    total = bounds[0] if len(bounds) == 1 else np.logaddexp(*bounds)
-    return total + weights.log_share
+    return [bound + weights.log_share for bound in bounds]
 
 # %% ../../nbs/api/solvers/12_slot_weights.ipynb #a31c3a8d
 STEPS = (0.03, 0.1, 0.3)  # Sizes of proposals, in radians about

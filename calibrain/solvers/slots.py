@@ -68,9 +68,8 @@ class Dual:
         self.Z = data.T @ by_component.reshape(n_columns, n_sensors).T  # (n_columns, k N)
         self.power = float((data**2).sum())  # tr C
         small = n_columns > 5000
-        self.Lt = by_component.reshape(n_columns, n_sensors).astype(
-            np.float32 if small else np.float64
-        )
+        rows = by_component.reshape(n_columns, n_sensors).T
+        self.L = np.ascontiguousarray(rows, dtype=np.float32 if small else np.float64)
         self._gram: dict[int, np.ndarray] = {}
 
     def gram(
@@ -79,10 +78,10 @@ class Dual:
     ) -> np.ndarray:  # `(k, k * n_places)`, component-major
         "The inner products of a place's columns with all columns"
         if place not in self._gram:
-            if len(self._gram) * self.Lt.itemsize * self.k * len(self.Lt) > _CACHE:
+            if len(self._gram) * self.L.itemsize * self.k * self.L.shape[1] > _CACHE:
                 self._gram.clear()
-            own = self.Lt[place :: self.n_places]
-            self._gram[place] = own @ self.Lt.T
+            own = self.L[:, place :: self.n_places]
+            self._gram[place] = own.T @ self.L
         return self._gram[place]
 
 # %% ../../nbs/api/solvers/13_slots.ipynb #d44cde64
@@ -145,8 +144,9 @@ class _Model:
                 self.D[i, j] -= taken
                 if i != j:
                     self.D[j, i] = self.D[i, j]
-        self.z -= of_data.T @ P
-        self.P = np.concatenate([self.P, P])
+        before = len(self.P)
+        self.P = np.concatenate([self.P, P])  # in double precision, for both uses
+        self.z -= of_data.T @ self.P[before:]
 
     def add(
         self,
@@ -210,8 +210,8 @@ class _Choice:
         self.half = half
         self.sight = sight(model.D, model.Q)
         bounds = log_bounds(weights, self.sight, half, off)
-        self.top = max(float(bounds.max()), off)
-        self.upper = np.exp(bounds - self.top)  # whatever the directions
+        self.top = max(*(float(bound.max()) for bound in bounds), off)
+        self.upper = sum(np.exp(bound - self.top) for bound in bounds)  # whatever the directions
         self.off = np.exp(off - self.top)
         self.forget()
 

@@ -195,7 +195,7 @@ def spike_slab(
     y = check_recording(y, prepared.n_sensors)
     coords = _coords(src_coords, L, prepared.n_sources)
     plan = _check_plan(k, n_slots, n_sweeps, n_burn, n_chains, seed)
-    atoms = dictionary(prepared.L, k, patches, coords)
+    atoms = _dictionary(prepared, patches, coords)
     recording = compress(y, noise_var, n_components, time_cov, band)
 
     dual = Dual(atoms.G, k, recording.y, recording.weight, recording.noise_var)
@@ -218,6 +218,15 @@ def spike_slab(
     _warn(recording, agreed)
     logger.info("%r", out)
     return out
+
+
+def _dictionary(
+    prepared: Prepared, patches: Sequence | None, coords: np.ndarray | None
+) -> Dictionary:
+    "The atoms, made once for all recordings of a prepared leadfield"
+    where = b"" if coords is None else coords.tobytes()
+    key = ("dictionary", repr(patches), where)
+    return prepared.cached(key, lambda: dictionary(prepared.L, prepared.n_orient, patches, coords))
 
 
 def _coords(
