@@ -186,6 +186,7 @@ class Setup:
     noise: float  # Where learned noise starts, µV² or fT²
     widths: tuple[float, ...] = ()  # Widths of the patches, m
     components: Components | None = None  # On which γ is sought; `None`: on all samples
+    coords: np.ndarray | None = None  # Positions that patches were made at, `(n_sources, 3)`, m
 
     @property
     def searched(self) -> Problem:
@@ -224,7 +225,10 @@ def setup(
     starts = [start_scale(one, y) for one in np.split(G, len(widths), axis=1)]
     gamma, noise = zip(*starts)
     of_patch = gamma[0] if len(widths) == 1 else np.repeat(gamma, prepared.n_sources)
-    return Setup(y, B, problem, of_patch, noise[0], widths)
+    coords = patches.src_coords
+    if coords is None:
+        coords = prepared.record.coords
+    return Setup(y, B, problem, of_patch, noise[0], widths, coords=np.asarray(coords))
 
 # %% ../../nbs/api/solvers/04_common.ipynb #723cd587
 def _rule(s: Setup, gamma: np.ndarray, noise: Noise[np.ndarray], search: Search) -> Rule:
@@ -371,6 +375,7 @@ def result(
         noise_var=shared["noise_var"],
         n_iter=sum(each.n_iter for each in self.fits),
         converged=all(each.converged for each in self.fits),
+        coords=self.setup.coords,
         **fields,
     )
     logger.info("%r", out)
