@@ -17,6 +17,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "simulation.sources": ["SourceSimulator"],
     "simulation.sensors": ["SensorSimulator"],
     "simulation.noise": ["TimeModel", "sensor_noise"],
+    "simulation.patches": ["as_patches"],
     "simulation.activity": [
         "background_sources", "compose_sources", "correlated_waveform", "erp_waveforms",
         "patch_weights",

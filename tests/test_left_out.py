@@ -83,7 +83,7 @@ def test_other_ways_to_say_the_prior(kind):
     "base, words",
     [
         (dict(calibration=None), "got calibration"),
-        (dict(noise="oracle"), "noise"),
+        (dict(noise="true"), "noise"),
         (dict(solver="gamma_lambda_map"), "noise must be 'learn'"),
         (dict(tmin=3.0), "tmin"),
     ],

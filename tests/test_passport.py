@@ -245,7 +245,7 @@ BAD = [
     (dict(solver=[]), "solver must be one solver at least"),
     (dict(solver="gama_map"), "gama_map"),
     (dict(solver="BMN", noise="learn"), "noise must be 'given' or 'baseline' for BMN"),
-    (dict(noise="oracle"), "noise must be one of"),
+    (dict(noise="true"), "noise must be one of"),
     (dict(seed=-1), "seed must be"),
     (dict(solver_params=dict(no=1)), "has no parameter no"),
     (dict(picks="eeg"), "with a leadfield there are n_orient"),

@@ -125,7 +125,7 @@ def test_scaling_the_patches_of_a_width_changes_nothing(mode):
     G = s.problem.G * a
     gamma = np.repeat([start_scale(G[:, :60], y)[0], start_scale(G[:, 60:], y)[0]], 60)
     B = s.basis.matrix().multiply(a).tocsr()
-    columns = SimpleNamespace(columns=lambda some: B[:, some])
+    columns = SimpleNamespace(columns=lambda some: B[:, some], coords=LINE)
     scaled = replace(s, basis=columns, gamma=gamma, problem=replace(s.problem, G=G))
     search = check_search(40, 0.0, None, mode, None, False)
     plain, other = (solve(one, Noise(np.ones(24)), search) for one in (s, scaled))

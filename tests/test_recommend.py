@@ -283,7 +283,7 @@ def test_orientation_is_compared_where_the_head_has_normals():
         (3, {}, "base must be a dict"),
         (dict(solver="BMN"), {}, "got solver"),
         (dict(tmin=9.0), {}, "tmin"),
-        (dict(noise="oracle"), {}, "noise"),
+        (dict(noise="true"), {}, "noise"),
         (BASE, dict(quick="yes"), "quick"),
         (BASE, dict(sampler="yes"), "sampler"),
     ],

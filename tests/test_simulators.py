@@ -494,7 +494,7 @@ NOISE = [
     (
         dict(mode="guess"),
         ValueError,
-        ["mode", "'oracle', 'baseline', 'adaptive_joint_learning'", "'guess'"],
+        ["mode", "'given', 'baseline', 'learn'", "'guess'"],
     ),
     (dict(mode=None), ValueError, ["mode", "None"]),
     (dict(mode="oracle"), ValueError, ["noise must be given", "'oracle'", "pass the noise"]),

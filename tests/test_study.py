@@ -460,7 +460,7 @@ def test_a_solver_that_takes_its_process_with_it(small, tmp_path, registered):
             'noise = "oracle"',
             "BMN_joint learns the noise",
         ),
-        ('noise = "adaptive"', 'noise = "known"', "one of 'oracle', 'baseline', 'adaptive'"),
+        ('noise = "adaptive"', 'noise = "known"', "one of 'given', 'baseline', 'learn'"),
         ("update_mode", "update_mod", "did you mean update_mode"),
         ('file = "head.npz"', 'file = "none-fwd.fif"', "which is not there"),
         ('file = "head.npz"', "template = { radius = 1 }", "'radius'"),

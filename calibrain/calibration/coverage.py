@@ -16,7 +16,7 @@ import numpy as np
 from fastcore.basics import patch
 
 from .credible_sets import REGIONS, Distances, count_within, mahalanobis, reach
-from .strata import at_points, point_masks, select_strata
+from .strata import at_points, check_assumed, point_masks, select_strata
 from calibrain.core.checks import (
     check_array,
     check_choice,
@@ -213,6 +213,7 @@ def coverage_curve(
         mean = m.mean.reshape(m.n_sources, m.n_orient, -1)
     s = mahalanobis(x_true, m, mode, region)
     x = truth_like(x_true, mean)
+    check_assumed(x, result)
     masks = select_strata(strata, x, s, partial(point_masks, x, m, mode, region))
     return count_coverage(s, masks, levels, every_point)
 

@@ -16,7 +16,7 @@ from scipy.special import ndtri
 
 from ..calibration.coverage import calibration_error, count_coverage
 from ..calibration.credible_sets import mahalanobis
-from ..calibration.strata import strata_masks
+from ..calibration.strata import check_assumed, strata_masks
 from ..core.checks import check_choice, refuse
 from ..core.tables import html_table
 from ..core.warnings import MissingPackageWarning, warn
@@ -364,6 +364,8 @@ def evaluate(
     if has_posterior:
         known = as_mixture(posterior) or as_moments(posterior)
     pair = paired(x_true, known.mean if isinstance(known, Moments) else known)
+    if has_posterior:
+        check_assumed(pair.x, result)
     masks = strata_masks(pair.x, known) if has_posterior else _strata_of_truth(pair)
 
     out = Record(

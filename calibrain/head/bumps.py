@@ -203,6 +203,11 @@ class Basis:
         n = self.parts[0].n_sources
         return n, n * len(self.parts)
 
+    @property
+    def coords(self) -> np.ndarray:
+        "Positions of the sources, `(n_sources, 3)`, m"
+        return self.parts[0].neighbours.coords
+
     def columns(
         self,
         patches: np.ndarray,  # Which patches, in rising order, `(n,)`

@@ -19,6 +19,7 @@ import numpy as np
 from ..calibration.coverage import check_levels
 from ..calibration.run_quantile import runs_needed
 from ..core.checks import check_choice, check_count, refuse
+from ..core.noise_modes import noise_mode
 from ..head.leadfield import Leadfield
 from ..head.prepared import Prepared
 from . import card, expected_error, files, report  # noqa: F401 (of a Passport)
@@ -100,7 +101,7 @@ def bound_solvers(
     head: Any = None,  # The head as it was passed, for patches along its surface
 ) -> dict[str, Bound]:  # By name
     "The solvers, with their parameters"
-    check_choice("noise", noise, {mode: mode for mode in ("given", "baseline", "learn")})
+    noise = noise_mode(noise)
     each = solver if isinstance(solver, list | tuple) else [solver]
     if not each:
         refuse(ValueError, "solver", "one solver at least", "none")
@@ -204,6 +205,7 @@ def calibrate(
 ) -> Passport:  # What was found
     "Calibrate error bars on your own head, and test them"
     n_train, n_test, wanted = _check_sizes(n_train, n_test, levels)
+    noise = noise_mode(noise)
     degrees = mismatch_angle(mismatch)
     check_choice("guaranteed", guaranteed, {True: True, False: False})
     seed = check_count("seed", seed, least=0)

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
-from ..core.checks import check_choice, refuse
+from ..core.checks import refuse
+from ..core.noise_modes import noise_mode
 from ..core.warnings import PlausibilityWarning, warn
 from ..solvers.bind import Bound, bind
 from ..solvers.registry import SOLVERS
@@ -21,7 +22,7 @@ PATCHES = (0.01, 0.02, 0.03)  # Widths that a sampler may choose from in a recor
 
 def _check_noise(bound: Bound, noise: str) -> None:
     "Refuse a way to know the noise that the solver does not have"
-    check_choice("noise", noise, {mode: mode for mode in ("given", "baseline", "learn")})
+    noise = noise_mode(noise)
     if bound.solver.samples:
         return
     learning = [name for name, s in SOLVERS.items() if s.learns_noise]
@@ -60,7 +61,7 @@ def check_noise_is_known(
     noise_cov: Any,  # The covariance that was passed, an `mne.Covariance` or `None`
 ) -> None:
     "Refuse noise that is said to be given, and is not"
-    if noise == "given" and noise_cov is None:
+    if noise_mode(noise) == "given" and noise_cov is None:
         must = "an mne.Covariance where the noise is given"
         cure = "pass noise='baseline' or 'learn' to do without"
         refuse(ValueError, "noise_cov", must, "None", cure)

@@ -16,6 +16,7 @@ import numpy as np
 
 from ..core.archive import data_mark
 from ..core.checks import check_choice, refuse
+from ..core.noise_modes import noise_mode
 from ..core.progress import progress_bar
 from ..core.warnings import PlausibilityWarning, warn
 from ..head.leadfield import Leadfield
@@ -311,7 +312,7 @@ def estimate_evoked(
     orientation: str = "auto",  # "fixed", "loose", "free", "meg2" (two components), or "auto"
     loose: float | None = None,  # Variance along the cortex by that across; `None`: 0.2 if loose
     depth: float | None = None,  # Depth weighting, 0 to 1; `None`: none
-    noise: str = "given",  # "given", "baseline" (size from before the stimulus), or "learn"
+    noise: str = "given",  # "given" ("oracle"), "baseline" (its size), "learn" ("adaptive")
     rank: dict | str | None = None,  # Rank of the noise, as `compute_whitener` takes it
     average: bool = True,  # Whether to average `mne.Epochs`; `False`: one by one, as asked for
     shared: bool = False,  # Whether several conditions have one support, found from all of them
@@ -322,6 +323,7 @@ def estimate_evoked(
     "Sources of an evoked response, with error bars"
     average = check_choice("average", average, {True: True, False: False})
     shared = check_choice("shared", shared, {True: True, False: False})
+    noise = noise_mode(noise)
     evoked = evoked if average else ready_epochs(evoked)
     bound = bind_to_recording(solver, solver_params, noise)
     check_noise_is_known(noise, noise_cov)

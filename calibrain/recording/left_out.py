@@ -14,6 +14,7 @@ import mne
 import numpy as np
 
 from ..core.checks import refuse
+from ..core.noise_modes import noise_mode
 from ..estimator import sensor_groups
 from ..head.leadfield import Leadfield
 from calibrain.recording.bound import (
@@ -48,7 +49,8 @@ def _ask(base: Any) -> dict:
     known = arguments_of_one()
     if unknown := sorted({*base} - {*known}):
         refuse(ValueError, "base", f"of {', '.join(known)}", unknown[0])
-    return known | dict(base)
+    asked = known | dict(base)
+    return asked | dict(noise=noise_mode(asked["noise"]))
 
 
 def _told(

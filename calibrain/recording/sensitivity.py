@@ -16,6 +16,7 @@ import numpy as np
 from fastcore.basics import patch
 
 from ..core.checks import check_level, check_number, refuse
+from ..core.noise_modes import noise_mode
 from ..core.progress import progress_bar
 from ..core.tables import html_table
 from ..head.leadfield import Leadfield
@@ -67,7 +68,7 @@ def usual_variations(
     for orientation in orientations_of(fwd):
         if orientation != base.get("orientation", "auto"):
             out[f"orientation {orientation}"] = dict(orientation=orientation)
-    for other in _LEARNING if base.get("noise") == "learn" else _SOLVERS:
+    for other in _LEARNING if noise_mode(base.get("noise", "given")) == "learn" else _SOLVERS:
         if other != solver:
             out[other] = dict(solver=other, solver_params=None)
     if solver == "gamma_map_sflex":

@@ -16,7 +16,8 @@ import mne
 import numpy as np
 from fastcore.basics import patch
 
-from ..core.checks import check_choice, refuse
+from ..core.checks import refuse
+from ..core.noise_modes import noise_mode
 from ..core.warnings import NoiseShapeWarning
 from ..head.leadfield import Leadfield
 from ..head.samples import samples_per_independent
@@ -100,9 +101,8 @@ def _checked_base(base: Any) -> dict:
     if odd := sorted({*base} - {*_KEPT}):
         cure = "solver and solver_params are what is recommended"
         refuse(ValueError, "base", f"of {', '.join(_KEPT)}", odd[0], cure)
-    modes = {mode: mode for mode in ("given", "baseline", "learn")}
-    check_choice("noise", base.get("noise", "given"), modes)
-    return dict(base)
+    said = dict(noise=noise_mode(base["noise"])) if "noise" in base else {}
+    return {**base, **said}
 
 
 def _one_condition(evoked: Any) -> mne.Evoked:

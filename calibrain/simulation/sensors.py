@@ -17,13 +17,13 @@ from mne.io.constants import FIFF
 
 from calibrain.core.checks import (
     check_array,
-    check_choice,
     check_count,
     check_leadfield,
     check_logger,
     check_number,
     refuse,
 )
+from ..core.noise_modes import noise_mode
 from ..core.units import flatten_sources
 from ..head.leadfield import Leadfield
 
@@ -325,16 +325,13 @@ def _baseline(y, tmin, stim_onset, sfreq):
     return float(np.mean(y[:, :n].std(axis=1) ** 2))
 
 # %% ../../nbs/api/simulation/02_sensors.ipynb #c7e0b993
-_MODES = {mode: mode for mode in ("oracle", "baseline", "adaptive_joint_learning")}
-
-
 def _variance(mode, given, tmin, stim_onset, sfreq):
     "The variance of what was added, or of what comes before the stimulus"
-    return _oracle(given) if mode == "oracle" else _baseline(given, tmin, stim_onset, sfreq)
+    return _oracle(given) if mode == "given" else _baseline(given, tmin, stim_onset, sfreq)
 
 
 def noise_variance(
-    mode: str,  # `"oracle"`, `"baseline"` or `"adaptive_joint_learning"`
+    mode: str,  # "given" ("oracle"), "baseline", or "learn" ("adaptive_joint_learning")
     *,
     noise: np.ndarray | None = None,  # Noise that was added, `(n_sensors, n_times)`, µV or fT
     y: np.ndarray | None = None,  # Recording, `(n_sensors, n_times)`, µV or fT
@@ -344,10 +341,10 @@ def noise_variance(
     units: Sequence | None = None,  # Unit of each sensor, `(n_sensors,)`; `None`: one for all
 ) -> Any:  # A number, µV² or fT²; `(n_sensors,)` of several units; `None` where it is learned
     "The noise variance that a solver is given"
-    mode = check_choice("mode", mode, _MODES)
-    if mode == "adaptive_joint_learning":
+    said, mode = mode, noise_mode(mode, "mode")
+    if mode == "learn":
         return None
-    given, what = (noise, "noise") if mode == "oracle" else (y, "y")
+    given, what = (noise, "noise") if mode == "given" else (y, "y")
     variance: float | np.ndarray
     if given is not None and _check_units(units, len(given)):
         rows = check_array(what, given, (len(units), None))
@@ -355,7 +352,7 @@ def noise_variance(
     else:
         variance = _variance(mode, given, tmin, stim_onset, sfreq)
     if not np.all(variance):
-        got = f"0 with mode {mode!r}"
+        got = f"0 with mode {said!r}"
         cure = "there is no noise in these data, so simulate with alpha_SNR < 1"
         refuse(ValueError, "the noise variance", "> 0", got, cure)
     return variance

@@ -379,6 +379,7 @@ def result(
         noise_var=shared["noise_var"],
         n_iter=sum(each.n_iter for each in self.fits),
         converged=all(each.converged for each in self.fits),
+        coords=None if self.setup.basis is None else self.setup.basis.coords,
         **fields,
     )
     if logger is not None:
