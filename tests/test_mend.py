@@ -49,6 +49,7 @@ SET = "/glossary.html#credible-set"
         ("$$\ncredible set\n$$", "$$\ncredible set\n$$"),
         ("[a credible set](x.ipynb)", "[a credible set](x.ipynb)"),
         ('<b title="credible set">', '<b title="credible set">'),
+        ("<figure>\na credible set\n</figure>", "<figure>\na credible set\n</figure>"),
         ("```\ncredible set\n```\n", "```\ncredible set\n```\n"),
         ("On it, a source is on.", "On it, a [source is on](/glossary.html#on)."),
         ("a variance γ, not Γ", "a variance [γ](/glossary.html#source-variance-γ), not Γ"),
@@ -87,6 +88,11 @@ def test_a_term_is_linked_once_on_a_page():
 )
 def test_linked_once(written, mended):
     assert mend.linked_once(written) == mended
+
+
+def test_without_keywords():
+    front = "---\ndescription: one\nkeywords: a, b,\n  c\ntitle: Two\n---\n"
+    assert mend.without_keywords(front) == "---\ndescription: one\ntitle: Two\n---\n"
 
 
 def test_code_without_links():
