@@ -7,6 +7,7 @@ from pathlib import Path
 import docs as builder
 import mend
 import pytest
+import words
 
 ROOT = Path(__file__).resolve().parent.parent
 AXE = Path(os.environ.get("DOCS_JS", ROOT / "node_modules")) / "axe-core/axe.min.js"
@@ -16,6 +17,55 @@ HERE = "api/solvers/evidence.html"
 QUARTO = (Path(__file__).parent / "quarto_page.html").read_text(encoding="utf-8")
 MENDED = mend.page(QUARTO, HERE)
 LINKS = mend.Links({"07_bmn.ipynb": "bmn.ipynb"}, base="/", has_source=False)
+
+
+# ---- words of the glossary
+
+TERMS = """### Credible set
+
+(credible sets) An ellipsoid.
+
+### On
+
+(source is on) Not zero.
+
+### Source variance γ
+
+(γ) A variance.
+"""
+GLOSSARY = words.Glossary(words.terms(dict(cells=[dict(cell_type="markdown", source=TERMS)])))
+SET = "/glossary.html#credible-set"
+
+
+@pytest.mark.parametrize(
+    ("written", "linked"),
+    [
+        ("A credible set, and credible sets.", f"A [credible set]({SET}), and credible sets."),
+        ("Credible sets begin.", f"[Credible sets]({SET}) begin."),
+        ("incredible sets", "incredible sets"),
+        ("## Credible set\n\nOne.", "## Credible set\n\nOne."),
+        ("# Title\n\na credible set", f"# Title\n\na [credible set]({SET})"),
+        ("`credible set`, $credible set$", "`credible set`, $credible set$"),
+        ("$$\ncredible set\n$$", "$$\ncredible set\n$$"),
+        ("[a credible set](x.ipynb)", "[a credible set](x.ipynb)"),
+        ('<b title="credible set">', '<b title="credible set">'),
+        ("<figure>\na credible set\n</figure>", "<figure>\na credible set\n</figure>"),
+        ("```\ncredible set\n```\n", "```\ncredible set\n```\n"),
+        ("On it, a source is on.", "On it, a [source is on](/glossary.html#on)."),
+        ("a variance γ, not Γ", "a variance [γ](/glossary.html#source-variance-γ), not Γ"),
+        ("x\n\n## References\n\nA credible set.", "x\n\n## References\n\nA credible set."),
+    ],
+)
+def test_terms_of_the_glossary(written, linked):
+    GLOSSARY.new_page()
+    assert GLOSSARY.link(written) == linked
+
+
+def test_a_term_is_linked_once_on_a_page():
+    GLOSSARY.new_page()
+    assert "](" in GLOSSARY.link("a credible set") and "](" not in GLOSSARY.link("a credible set")
+    GLOSSARY.new_page()
+    assert "](" in GLOSSARY.link("a credible set")
 
 
 # ---- Markdown
@@ -38,6 +88,11 @@ LINKS = mend.Links({"07_bmn.ipynb": "bmn.ipynb"}, base="/", has_source=False)
 )
 def test_linked_once(written, mended):
     assert mend.linked_once(written) == mended
+
+
+def test_without_keywords():
+    front = "---\ndescription: one\nkeywords: a, b,\n  c\ntitle: Two\n---\n"
+    assert mend.without_keywords(front) == "---\ndescription: one\ntitle: Two\n---\n"
 
 
 def test_code_without_links():

@@ -290,6 +290,68 @@ def test_sections_are_wings():
     assert sorted(folders) == sorted({p.parent.as_posix() for p in NBS if p.parts[0] == "api"})
 
 
+# ---- words that lead somewhere
+
+
+def glossary_links(parsed, name):
+    "The terms that a page links"
+    return [link for link in parsed[name].links if re.search(r"\bglossary\.html#.", link)]
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_glossary_links(parsed, name):
+    "A term is linked once on a page, at its first use, and leads to its heading (test_links)"
+    links = [link for link in glossary_links(parsed, name) if name != "glossary.html"]
+    assert len(links) == len(set(links))
+
+
+def test_terms_are_linked(docs, parsed):
+    "Each page that teaches has terms, and each term is met somewhere; not in code or headings"
+    teaching = [name for name in PAGES if name.startswith(("tutorials/", "explanations/"))]
+    assert [name for name in teaching if not glossary_links(parsed, name)] == []
+    met = {urlsplit(link).fragment for name in PAGES for link in glossary_links(parsed, name)}
+    page = (docs / "glossary.html").read_text(encoding="utf-8")
+    ids = re.findall(r'<h3\b[^>]*\bid="([^"]+)"', page)
+    ids = ids or re.findall(r'<section id="([^"]+)" class="level3"', page)
+    assert len(ids) >= 40 and [i for i in ids if i not in {unquote(f) for f in met}] == []
+    for name in teaching:
+        html = (docs / name).read_text(encoding="utf-8")
+        for part in re.findall(r"(?s)<(?:h[1-6]|pre|code)\b.*?</(?:h[1-6]|pre|code)>", html):
+            assert "glossary.html#" not in part, name
+
+
+def test_keywords_are_searched(docs):
+    "The index of the search has an entry for each keyword, in words and place of its page"
+    entries = json.loads((docs / "search.json").read_text(encoding="utf-8"))
+    found = {(entry["href"], entry["section"]) for entry in entries}
+    n_words = 0
+    for name, path in zip(PAGES, NBS):
+        words = re.search(r"(?m)^- keywords: (.+)$", prose(name))
+        for word in words[1].split(", ") if words else ():
+            n_words += 1
+            assert (name, word) in found, path
+    assert n_words > 50
+
+
+def test_llms(docs):
+    "llms.txt names every page of a notebook, by a link that leads to it"
+    text = (docs / "llms.txt").read_text(encoding="utf-8")
+    links = re.findall(r"(?m)^- \[[^\]]+\]\(([^)]+)\)", text)
+    assert sorted(links) == sorted(PAGES)
+    assert text.startswith("# CaliBrain\n\n> ")
+
+
+def test_gallery(docs, parsed):
+    "A picture for each tutorial that draws, with words for who does not see it, and a way there"
+    html = (docs / "gallery.html").read_text(encoding="utf-8")
+    cards = re.findall(
+        r'<figure class="card-of-page">\s*<a href="([^"]+)"[^>]*><img src="([^"]+)"', html
+    )
+    assert len(cards) > 40 and {page for page, _ in cards} <= set(PAGES)
+    for _, picture in cards:
+        assert (docs / picture).stat().st_size < 60_000, picture
+
+
 # ---- in a browser
 
 
@@ -397,6 +459,37 @@ def test_search(page, site):
     ).first.click()
     page.wait_for_url("**/api/solvers/gamma_map.html#gamma_map_sflex")
     assert page.outside == []
+
+
+QUESTIONS = {  # What is asked, and where the answer is
+    "which solver": "explanations/choosing.html",
+    "difference of conditions": "explanations/two_conditions.html",
+    "which error bar": "explanations/which_error_bar.html",
+    "units": "explanations/units.html",
+    "export csv": ("tutorials/real_recording.html", "recording/regions.html", "cheat_sheet.html"),
+}
+
+
+@pytest.mark.parametrize("words", QUESTIONS)
+def test_search_answers(page, site, words):
+    "Who asks a question finds the page that answers it among the first three"
+    visit(page, f"{site}/index.html")
+    page.get_by_role("searchbox").first.fill(words)
+    results = page.locator("a.search-result, .aa-Item a")
+    results.first.wait_for()
+    links = results.evaluate_all("all => all.map(a => a.href)")
+    answers = (QUESTIONS[words],) if isinstance(QUESTIONS[words], str) else QUESTIONS[words]
+    assert any(urlsplit(link).path.endswith(answers) for link in links[:3]), links
+
+
+def test_search_from_a_file(browser, docs):
+    "Opened from disk, where a page may not read the index, the search says what it needs"
+    page = browser.new_page()
+    page.goto((docs / "index.html").as_uri(), wait_until="load")
+    page.locator(".smalldocs-search input, input[type=search]").first.fill("which solver")
+    page.get_by_text("python tools/docs.py --kept --serve").last.wait_for()
+    assert page.locator(".no-search").first.is_visible()
+    page.close()
 
 
 def test_light_and_dark(page, site):

@@ -113,6 +113,11 @@ def caption(source):
     return re.sub(r"(?m)^#\| *fig-cap: *(.+)$", change, source)
 
 
+def without_keywords(front):
+    "Words to search by are for the search (words.py): a renderer would print them on the page"
+    return re.sub(r"(?m)^keywords: .*\n(?:  .*\n)*", "", front)
+
+
 def cell(c, links, rename):
     "Mend a notebook's cell in place; `rename` where the renderer names a page after its notebook"
     source = "".join(c["source"])
@@ -122,6 +127,8 @@ def cell(c, links, rename):
         source = caption(source)
     if c["cell_type"] == "raw" and rename:
         source = re.sub(r"(?m)^output-file: .*\n", "", source)
+    if c["cell_type"] == "raw":
+        source = without_keywords(source)
     c["source"] = source.splitlines(keepends=True)
     for output in c.get("outputs", []):
         data = output.get("data", {})

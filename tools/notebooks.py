@@ -38,6 +38,7 @@ FIRST = [
     "explorers/07_brain",
     "explorers/08_supports",
     "explorers/01_simulator",
+    "explanations/which_error_bar",
     "explanations/orientation",
     "api/head/03_template",
     "api/viz/03_cortex",

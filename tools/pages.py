@@ -38,6 +38,13 @@ As it stands in the repository, in a format that reference managers read:
 
 The methods have papers of their own: each page that uses one names it under References. \
 Where a result rests on a solver or a score, please cite these as well.
+
+## A paragraph for the methods section
+
+`est.report("tone.html")` ends in it, and `methods_paragraph(est)` returns it as text: data, sensors, \
+sources, solver with all of its parameters, noise, what the error bars are and whether they were \
+calibrated, and the versions of everything ([how](api/recording/22_methods.ipynb)). A passport has \
+a page of its own for a supplement ([how](api/passport/08_report.ipynb)).
 """
 
 

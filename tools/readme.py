@@ -8,6 +8,8 @@ import yaml
 from outputs import looks_alike, text
 
 HEAD = "<!-- made from nbs/index.ipynb by tools/docs.py -->"
+KEYWORDS = re.compile(r"\n+- keywords: .*")  # of the page, for its search
+MADE_LINK = re.compile(r"\[([^\]]*)\]\([\w-]+\.md\)")  # to pages that only the site has
 INNER_LINK = re.compile(r"\]\((?!https?:|#|/)([^)]*)\)")
 FIGURE_OPTION = re.compile(r"(?m)^#\| *fig-(alt|cap): *(.*)")
 
@@ -49,7 +51,8 @@ def markdown(nb, root):
     for cell in nb["cells"]:
         source = text(cell["source"])
         if cell["cell_type"] == "markdown":
-            parts.append(INNER_LINK.sub(r"](nbs/\1)", source))
+            prose = MADE_LINK.sub(r"\1", KEYWORDS.sub("", source))
+            parts.append(INNER_LINK.sub(r"](nbs/\1)", prose))
         if cell["cell_type"] != "code" or re.match(r"#\| *hide", source):
             continue
         if not re.search(r"(?m)^#\| *echo: *false", source):
