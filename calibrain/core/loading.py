@@ -50,7 +50,9 @@ def while_loading(
         sys.meta_path.insert(0, _Finder())
 
 # %% ../../nbs/api/core/16_loading.ipynb #aeb41704
-_EARLY = [f"calibrain.core.{name}" for name in ("loading", "moved", "threads")]  # There before a finder can be
+_EARLY = [
+    f"calibrain.core.{name}" for name in ("loading", "moved", "threads")
+]  # There before a finder can be
 
 
 @contextmanager
