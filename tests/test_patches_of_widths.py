@@ -16,7 +16,8 @@ from calibrain.evaluation.errors import support
 from calibrain.head.basis import expand, sflex_basis
 from calibrain.head.leadfield import Leadfield
 from calibrain.posterior.result import result_from_arrays, result_to_arrays
-from calibrain.solvers.common import Noise, check_search, setup, solve, start_scale
+from calibrain.solvers.common import setup, solve, start_scale
+from calibrain.solvers.told import Noise, check_search
 from calibrain.solvers.widths import Patches
 
 pytestmark = pytest.mark.filterwarnings(

@@ -27,7 +27,7 @@ from .batch_polish import recording_bytes, search_all
 from .batch_spectrum import lowest_of_all, spectrum_bytes
 from .bind import Bound, bind
 from .bmn import Found, Seen, bmn_result
-from .common import Noise, Search, Setup, check_search, setup, solved_at
+from .common import Setup, setup, solved_at
 from .device import Device, check_at_once, find_device, free_memory
 from .evidence import evidence_at, kkt_violation, log_evidence
 from .gamma_map import gamma_entries
@@ -35,6 +35,7 @@ from .newton import newton_search
 from .search import Fit, Rule
 from .shared_head import SharedHead, head_bytes, shared_head
 from .spectrum import Minimum, spectrum
+from .told import Noise, Search, check_search
 from .widths import Patches
 
 # %% ../../nbs/api/solvers/46_batch.ipynb #ae905c1e

@@ -24,12 +24,6 @@ from ..posterior.gaussian import Posterior
 from ..posterior.result import Result, shared_entries
 from .amplitudes import announce_units, warn_nothing_found
 from .analytic import takes_complex
-from calibrain.solvers.common import (
-    PUBLISHED,
-    Noise,
-    Search,
-    check_one_noise,
-)
 from .components import Components, check_compression, on_components
 from .compressed import check_components
 from .evidence import log_evidence, violation
@@ -47,6 +41,7 @@ from calibrain.solvers.spectrum import (
     warn_gamma_moves,
     with_pull,
 )
+from .told import PUBLISHED, Noise, Search, check_one_noise
 
 # %% ../../nbs/api/solvers/07_bmn.ipynb #61a9013b
 @dataclass(frozen=True, eq=False)

@@ -22,17 +22,7 @@ from .amplitudes import announce_units
 from .analytic import takes_complex
 from .block_search import BlockFit, BlockRule, block_posterior, block_search
 from .blocks import BlockEvidence, block_evidence, noise_axes
-from calibrain.solvers.common import (
-    Noise,
-    Search,
-    Setup,
-    Solved,
-    check_search,
-    check_start,
-    setup,
-    solve,
-    start_scale,
-)
+from .common import Setup, Solved, check_start, setup, solve, start_scale
 from .components import on_components
 from .compressed import check_components
 from calibrain.solvers.learned_noise import (
@@ -43,6 +33,7 @@ from calibrain.solvers.learned_noise import (
     where_at_zero,
 )
 from .search import NOISE_FLOOR, noise_convex, noise_one
+from .told import Noise, Search, check_search
 
 # %% ../../nbs/api/solvers/28_champagne.ipynb #ec5b8f5f
 _OF_NOISE = {  # What is learned of the noise → its update where it is numbers

@@ -22,14 +22,7 @@ from ..head.prepared import Prepared
 from ..posterior.result import Result, active_cov
 from .amplitudes import announce_units
 from .analytic import takes_complex
-from calibrain.solvers.common import (
-    Noise,
-    Solved,
-    basis_entries,
-    check_search,
-    setup,
-    solve,
-)
+from .common import Solved, basis_entries, setup, solve
 from calibrain.solvers.learned_noise import (
     noise_by_sensor,
     noise_certificate,
@@ -38,6 +31,7 @@ from calibrain.solvers.learned_noise import (
 )
 from .noise_prior import NoisePrior, check_noise_prior
 from .search import NOISE_UPDATES
+from .told import Noise, check_search
 from .widths import Patches
 
 # %% ../../nbs/api/solvers/06_gamma_lambda_map.ipynb #f4481668

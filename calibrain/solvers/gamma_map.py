@@ -18,16 +18,8 @@ from ..head.prepared import Prepared
 from ..posterior.result import Result
 from .amplitudes import announce_units
 from .analytic import takes_complex
-from calibrain.solvers.common import (
-    Noise,
-    Search,
-    Setup,
-    Solved,
-    basis_entries,
-    check_search,
-    setup,
-    solve,
-)
+from .common import Setup, Solved, basis_entries, setup, solve
+from .told import Noise, Search, check_search
 from .widths import Patches
 
 # %% ../../nbs/api/solvers/05_gamma_map.ipynb #c5bd097d

@@ -14,9 +14,10 @@ import numpy as np
 from ..core.checks import refuse
 from ..core.warnings import NoiseBoundaryWarning, warn
 from ..posterior.result import Result
-from .common import Noise, Setup, Solved, check_start, with_prior
+from .common import Setup, Solved, check_start, with_prior
 from .newton import certificate
 from .search import NOISE_FLOOR, noise_one
+from .told import Noise
 
 # %% ../../nbs/api/solvers/41_learned_noise.ipynb #7a4ad775
 def noise_by_sensor(

@@ -29,7 +29,6 @@ from ..posterior.gaussian import Posterior
 from ..posterior.result import Result, shared_entries
 from .amplitudes import announce_units, warn_nothing_found
 from .analytic import takes_complex
-from .common import Noise, check_one_noise
 from .components import check_compression, on_components
 from .compressed import check_components
 from .evidence import Problem, data_root, evidence_at, log_evidence, posterior_at
@@ -41,6 +40,7 @@ from calibrain.solvers.source_components import (
     needs_positions,
     source_components,
 )
+from .told import Noise, check_one_noise
 
 # %% ../../nbs/api/solvers/32_reml.ipynb #cd9eb440
 @dataclass(frozen=True, eq=False)
