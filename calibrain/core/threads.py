@@ -6,6 +6,7 @@
 __all__ = ['Call', 'few_threads', 'limiting_threads', 'blas_threads', 'threads_allowed']
 
 # %% ../../nbs/api/core/09_threads.ipynb #be68fe86
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -134,7 +135,9 @@ def _limit_class(cls: type) -> None:
 
 def _limit_module(module: ModuleType) -> None:
     "Give what users call of a module few threads: its own, and what it adds to classes of others"
-    public = getattr(module, "__all__", ())
+    public = set(getattr(module, "__all__", ()))
+    if module.__name__.startswith("calibrain.solvers."):
+        public &= set(sys.modules["calibrain"].__all__)  # its steps are told apart by what they are
     for name, value in list(vars(module).items()):
         is_ours = str(getattr(value, "__module__", "")).startswith("calibrain.")
         if is_ours and isinstance(value, type):

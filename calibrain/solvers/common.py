@@ -247,9 +247,9 @@ def solved_at(
     noise: Noise[np.ndarray],  # Its variance by sensor, `(n_sensors,)`
     search: Search,  # How it was searched
     fit: Fit,  # Where it ended
-    of_noise: Fit | None = None,  # … and that of the noise, if any
+    of_noise: Fit | None = None,  # … and that of the noise
 ) -> Solved:  # The posteriors there
-    "The posteriors where a search ended"
+    "The posteriors there"
     k = s.problem.n_orient
     at = _at_all_samples(s, fit.evidence, noise)
     per_coeff = np.repeat(at.gamma, k)
@@ -303,7 +303,7 @@ def result(
 
 
 def _announce(found: Solved, out: Result) -> None:
-    "Warn of what the user should know"
+    "Its warnings"
     for each in found.fits:
         if not each.converged:
             warn_unconverged(out.solver, each, found.search.tol, found.search.crawls)
