@@ -27,7 +27,7 @@ from .batch_polish import certified, recording_bytes, search_all
 from .batch_spectrum import lowest_of_all, spectrum_bytes
 from .bind import Bound, bind
 from .bmn import Found, Seen, bmn_result
-from .common import Setup, setup, solved_at
+from .common import setup, solved_at
 from .device import Device, check_at_once, find_device, free_memory
 from .evidence import log_evidence
 from .gamma_map import gamma_entries
