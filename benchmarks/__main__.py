@@ -34,6 +34,7 @@ FAMILIES = (
     "mne_gamma_map",
     "curves",
     "growth",
+    "reads",
     "whole_cortex",
 )
 SIZES = problems.SIZES | {growth.name(s): s for s in growth.SIZES}
@@ -63,7 +64,7 @@ def options(args):
         help=f"what to measure, of {', '.join(FAMILIES)}; the rest of OUT's results.json stays",
     )
     o.add_argument(
-        "--repeats", type=number(int, 1), default=3, help="processes for each side of a work (3)"
+        "--repeats", type=number(int, 1), default=5, help="processes for each side of a work (5)"
     )
     o.add_argument(
         "--patience",
@@ -124,8 +125,11 @@ def once(python, family, work, which, threads, folder, size):
     "One measurement; the error's last line where it failed"
     problem = problems.store(size[0], folder, size[1])
     out = Path(folder) / "out.npz"
-    blas = {f"{n}_NUM_THREADS": str(threads) for n in ("OMP", "OPENBLAS", "MKL")}
-    env = os.environ | blas | dict(PYTHONPATH="")
+    blas = [f"{n}_NUM_THREADS" for n in ("OMP", "OPENBLAS", "MKL")]
+    env = {name: value for name, value in os.environ.items() if name not in blas}
+    env |= dict(PYTHONPATH="")
+    if threads is not None:  # otherwise as nobody sets them
+        env |= dict.fromkeys(blas, str(threads))
     start = perf_counter()
     r = subprocess.run(
         [python, HERE / "child.py", family, work.name, which, problem, out],

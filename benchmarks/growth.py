@@ -14,6 +14,7 @@ SIZES = (
     + [(m, 5124, 1, 250) for m in (64, 96, 192, 256, 306)]
     + [(306, 20484, 1, 250)]
     + [(64, 1284, 1, t) for t in (250, 500, 1000, 2000, 4000)]
+    + [(64, 1284, 3, 250)]
 )
 
 
@@ -37,11 +38,25 @@ def matrix_rate():
     return 2 * 1500**3 / best(lambda: a @ a)
 
 
+RECORDINGS = (1, 4, 16)
+
+
+def recordings(head, y, noise_var, k, n):
+    "Seconds that it takes to solve several recordings of one head"
+    from calibrain.solvers.gamma_map import gamma_map
+
+    start = perf_counter()
+    for i in range(n):
+        gamma_map(head, np.roll(y, i, axis=1), noise_var, k, update_mode="fast")
+    return perf_counter() - start
+
+
 def ours(p):
     """One evaluation, and the whole solve.
 
     Without a basis, for the weights of patches of a given width grow with the square of N.
     """
+    from calibrain.head.prepared import prepare
     from calibrain.solvers.common import start_scale
     from calibrain.solvers.evidence import Problem, data_root, evidence_at
     from calibrain.solvers.gamma_map import gamma_map
@@ -63,6 +78,11 @@ def ours(p):
     noise = np.full(len(y), noise_var)
     parts["evaluate"] = best(lambda: evidence_at(problem, gamma, noise))
     parts["rate"] = matrix_rate()
+    parts["limit"] = 4 * len(y) ** 2 * L.shape[1] / parts["rate"]  # of its two products
+    parts["share"] = parts["limit"] / parts["evaluate"]
+    head = prepare(L, n_orient=k)
+    for n in RECORDINGS:
+        parts[f"recordings_{n}"] = recordings(head, y, noise_var, k, n)
     return dict(hyper=hyper(r), n_iter=r.n_iter, violation=r.kkt_violation, parts=parts)
 
 

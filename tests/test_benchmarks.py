@@ -130,3 +130,31 @@ def test_the_table_is_made_from_the_figures():
     folder = ROOT / "benchmarks"
     results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     assert markdown(results) == (folder / "results.md").read_text(encoding="utf-8")
+
+
+def test_beside_busy_neighbours_every_way_takes_its_turn(tmp_path):
+    from benchmarks import loaded
+
+    args = ["--quick", "--only", "bmn", "--match", "BMN, 64x1284x3", "--repeats", "1"]
+    loaded.main([*args, "--out", str(tmp_path)])
+    found = json.loads((tmp_path / "loaded.json").read_text(encoding="utf-8"))["works"]
+    assert [w["name"] for w in found] == ["BMN, 64x1284x3"]
+    assert {way: len(times) for way, times in found[0]["seconds"].items()} == dict.fromkeys(
+        loaded.WAYS, 1
+    )
+
+
+def test_what_takes_too_long_beside_neighbours_is_told():
+    from benchmarks import loaded
+
+    slow = loaded.row("slow", dict(alone=[1.0], beside=[2.0, 4.0, 3.0], unset=[5.0, 6.0, 4.0]))
+    assert (slow["median"], slow["within"]) == (dict(alone=1.0, beside=3.0, unset=5.0), False)
+    assert loaded.markdown([slow]).endswith("| slow | 1e+03 ms | 3e+03 ms | 5e+03 ms | 1.67 |\n")
+
+
+def test_neighbours_leave():
+    from benchmarks import loaded
+
+    with loaded.neighbours(2) as busy:
+        assert [p.poll() for p in busy] == [None, None]
+    assert all(p.poll() is not None for p in busy)

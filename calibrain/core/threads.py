@@ -123,8 +123,14 @@ def _limited_attribute(value: Any) -> Any:
     return None
 
 
+_SIZES: dict[type, int] = {}  # How many attributes a class had when it was limited last
+
+
 def _limit_class(cls: type) -> None:
-    "Give the methods and properties of a class few threads"
+    "Give the methods and properties of a class few threads, those that are new since the last time"
+    if _SIZES.get(cls) == len(vars(cls)):
+        return
+    _SIZES[cls] = len(vars(cls))
     for name, value in list(vars(cls).items()):
         if name.startswith("__") and name not in _DO_WORK:
             continue

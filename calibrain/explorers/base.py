@@ -12,6 +12,7 @@ import html
 import io
 import itertools
 import json
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ import numpy as np
 from fastcore.basics import patch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 from PIL import Image
 
 from ..core.checks import refuse
@@ -90,6 +92,25 @@ def _palette(image: Image.Image, n: int = 128) -> Image.Image:  # An image whose
     palette.putpalette([255, 255, 255, *darker.ravel().tolist()])
     return palette
 
+# %% ../../nbs/api/explorers/01_base.ipynb #dc3be2c0
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def _power(value: float, _position: int | None = None) -> str:
+    "A tick of a logarithmic axis"
+    exponent = np.log10(value) if value > 0 else math.nan
+    if not float(exponent).is_integer():
+        return f"{value:g}"
+    return "10" + f"{exponent:.0f}".translate(_RAISED)
+
+
+def _raise_digits(figure: Figure) -> None:
+    "Label logarithmic axes without formulas"
+    for ax in figure.axes:
+        for axis in (ax.xaxis, ax.yaxis):
+            if axis.get_scale() in ("log", "symlog"):
+                axis.set_major_formatter(FuncFormatter(_power))
+
 # %% ../../nbs/api/explorers/01_base.ipynb #e028fac3
 def png(
     picture: Axes | Figure,  # What `draw` returned
@@ -97,9 +118,11 @@ def png(
 ) -> bytes:  # PNG
     "A picture as the bytes of a small PNG file"
     figure: Any = picture.figure  # that of the axes, or the figure itself
+    _raise_digits(figure)
     rendered = io.BytesIO()
-    figure.savefig(rendered, format="png", dpi=dpi)
-    image = Image.open(rendered).convert("RGB")
+    figure.savefig(rendered, format="rgba", dpi=dpi)  # to pack it into a PNG twice takes longer
+    width, height = (int(inches * dpi) for inches in figure.get_size_inches())
+    image = Image.frombytes("RGBA", (width, height), rendered.getvalue()).convert("RGB")
     small = image.quantize(palette=_palette(image), dither=Image.Dither.NONE)
     out = io.BytesIO()
     small.save(out, format="png", optimize=True, dpi=(dpi, dpi))
