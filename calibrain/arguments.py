@@ -227,6 +227,7 @@ def _add_study(commands) -> None:
     report = does.add_parser("report", help="one page of what was found so far")
     report.add_argument("folder", metavar="DIR", type=_folder, help="folder of the study")
     report.add_argument("--out", metavar="FILE", type=_folder, help="page (default: in DIR)")
+    report.add_argument("--overwrite", action="store_true", help="replace FILE")
 
     export = does.add_parser("export", help="results as a table for other programs")
     export.add_argument("folder", metavar="DIR", type=_folder, help="folder of the study")
@@ -234,6 +235,7 @@ def _add_study(commands) -> None:
     export.add_argument(
         "--out", metavar="FILE", type=_folder, help="file (default: results.KIND in DIR)"
     )
+    export.add_argument("--overwrite", action="store_true", help="replace FILE")
 
     merge = does.add_parser("merge", help="put together what several machines did")
     merge.add_argument(

@@ -241,6 +241,21 @@ def test_strata():
     assert all((flat[n] == strata_masks(x, m)[n]).all() for n in STRATA)
 
 
+def test_on_stands_beside_active():
+    "Samples before a stimulus flatter what is active, and not what is on"
+    x, m = drawn(2)
+    x[:, :, :5] = 0
+    mean = m.mean.copy()
+    mean[:, :, :5] = 0  # right before the stimulus
+    curve = coverage_curve(x, Moments(mean, m.cov), [0.9])
+    assert curve.strata[:3] == ("all", "active", "on")
+    alone = coverage_curve(x, Moments(mean, m.cov), [0.9], strata=["on"])
+    assert curve["on"].counts.tolist() == alone["on"].counts.tolist()
+    assert curve["on"].total == x[:, :, 5:].size
+    every = coverage_curve(x, Moments(mean, m.cov), [0.9], every_point=True)
+    assert every["active"].empirical[0] > every["on"].empirical[0]
+
+
 def test_labels_split_the_whole():
     x, m = drawn(1)
     curve = coverage_curve(
@@ -253,7 +268,7 @@ def test_labels_split_the_whole():
         },
     )
     assert curve.strata == (
-        *STRATA,
+        *("all", "active", "on", "silent", "detected", "pruned"),
         "depth: deep",
         "depth: mid",
         "depth: shallow",
@@ -359,7 +374,7 @@ def test_table_and_picture():
     assert pruned in html
     assert "nan" not in html
     ax = draw_coverage(curve)
-    assert len(ax.lines) == 4  # the diagonal, all, active, detected
+    assert len(ax.lines) == 5  # the diagonal, all, active, on, detected
     assert ax._repr_png_().startswith(b"\x89PNG")
     assert len(draw_coverage(coverage_curve(*drawn(1))).collections) == 0  # one run, no band
 
@@ -370,7 +385,7 @@ def test_frame():
     frame = curve.to_frame()
     columns = ["stratum", "nominal", "empirical", "count", "total", "left_out"]
     assert list(frame.columns) == columns
-    assert len(frame) == 75
+    assert len(frame) == 90
 
 
 # ——— the old names

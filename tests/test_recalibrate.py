@@ -107,7 +107,7 @@ def test_other_runs_agree():
     r = IsotonicRecalibrator().fit(trained(claimed=0.5))
     after = combine(r.curve(*drawn(seed, 0.5)) for seed in range(100, 110))
     assert abs(after["active"].empirical - after.nominal).max() < 0.02
-    assert after.strata == ("active", "detected")
+    assert after.strata == ("active", "on", "detected")
 
 
 def test_the_curve_counts_its_intervals():
@@ -227,7 +227,7 @@ def test_what_was_trained_is_what_can_be_promised():
         r.curve(*drawn(0, k=3))
     with pytest.raises(ValueError, match="write strata='all'"):
         r.levels(0.9, "all")
-    with pytest.raises(ValueError, match="stratum must be one of 'active', 'detected'"):
+    with pytest.raises(ValueError, match="stratum must be one of 'active', 'on', 'detected'"):
         r.levels(0.9)
     with pytest.raises(ValueError, match="within 0 and 1, got 90"):
         r.levels(90, "active")

@@ -156,6 +156,9 @@ def test_ellipsoids_are_there_where_sources_have_components(store):
 
 def test_the_report_is_one_page(store, tmp_path):
     path = study_report(store, tmp_path / "page.html", pictures=False)
+    with pytest.raises(FileExistsError, match="overwrite"):
+        study_report(store, path, pictures=False)
+    assert study_report(store, path, pictures=False, overwrite=True) == path
     page = path.read_text()
     assert "Study &lt;small&gt;" in page and "<small>" not in page
     assert page.count("data:image/png;base64,") == 4
@@ -167,6 +170,10 @@ def test_exports_hold_every_run(store, tmp_path):
     pd = pytest.importorskip("pandas")
     table = pd.read_csv(export_results(store, "csv", tmp_path / "a.csv"))
     assert len(table) == 192 and {"crps_active", "seconds_solve", "noise_used"} <= {*table}
+    with pytest.raises(FileExistsError, match="overwrite"):
+        export_results(store, "csv", tmp_path / "a.csv")
+    assert export_results(store, "csv", tmp_path / "a.csv", overwrite=True).is_file()
+    assert export_results(store) == export_results(store)  # its own place, each time anew
     again = pd.read_parquet(export_results(store, "parquet", tmp_path / "a.parquet"))
     np.testing.assert_array_equal(again.crps, store.results(["crps"]).crps)
     only = store.results(["crps"], solver="BMN", nnz=[2, 7], part="test")

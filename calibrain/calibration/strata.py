@@ -45,7 +45,8 @@ def _masks(
     return dict(all=everywhere, active=active, silent=~active, detected=~pruned, pruned=pruned)
 
 # %% ../../nbs/api/calibration/03_strata.ipynb #2710d29d
-POINT_STRATA = ("on", "claims")  # Those that are made of points, counted when asked for
+POINT_STRATA = ("on", "claims")  # Those that are made of points
+_USUAL = ("all", "active", "on", "silent", "detected", "pruned")  # Of a curve that says nothing
 _CLAIM = 0.95  # Level of the set that a claim keeps clear of zero
 
 
@@ -181,7 +182,7 @@ def select_strata(
     points: Callable = dict,  # Makes the masks of `point_masks`, where they are asked for
 ) -> dict[str, np.ndarray]:  # Name → mask, by source or by point
     "The masks of the strata that were asked for"
-    names: tuple[str, ...] = STRATA
+    names: tuple[str, ...] = _USUAL
     own: Mapping = {}
     if isinstance(strata, str):
         names = (strata,)
@@ -190,7 +191,7 @@ def select_strata(
     elif strata is not None:
         names = tuple(strata)
     if not names:
-        refuse(ValueError, "strata", "at least one", "none", "leave it out for all five")
+        refuse(ValueError, "strata", "at least one", "none", "leave it out for the usual ones")
 
     known = _masks(x, s.pruned)
     choices = {name: name for name in (*known, *POINT_STRATA)}

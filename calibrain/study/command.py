@@ -47,12 +47,14 @@ def _status(args: argparse.Namespace, say: Callable) -> int:
 
 
 def _export(args: argparse.Namespace, say: Callable) -> int:
-    say(f"Results: {export_results(open_store(args.folder), args.to, args.out)}")
+    said = (args.to, args.out, args.overwrite)
+    say(f"Results: {export_results(open_store(args.folder), *said)}")
     return 0
 
 
 def _report(args: argparse.Namespace, say: Callable) -> int:
-    say(f"Report: {study_report(open_store(args.folder), args.out)}")
+    page = study_report(open_store(args.folder), args.out, overwrite=args.overwrite)
+    say(f"Report: {page}")
     return 0
 
 

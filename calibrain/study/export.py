@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ..core.archive import new_path
 from ..core.checks import check_choice
 from .run import counted_levels
 from .store import Store
@@ -45,11 +46,13 @@ def _dataset(store: Store) -> Any:
 def export_results(
     store: Store,  # A store
     kind: str = "csv",  # "csv", "parquet" or "netcdf"
-    path: str | Path | None = None,  # Where to; `None`: results.… in its folder
+    path: str | Path | None = None,  # Where to; `None`: results.… in its folder, each time anew
+    overwrite: bool = False,  # Whether to replace a file of another place that is there
 ) -> Path:  # Where it is
     "Write results to a file"
     ending = check_choice("kind", kind, _KINDS)
-    path = store.folder / f"results.{ending}" if path is None else Path(path)
+    own = store.folder / f"results.{ending}"
+    path = own if path is None else new_path(path, (f".{ending}",), overwrite)
     if kind == "netcdf":
         _dataset(store).to_netcdf(path, engine="scipy")
     elif kind == "parquet":

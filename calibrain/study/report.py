@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ..core.archive import new_path
 from ..core.tables import html_page, html_picture, html_table
 from ..evaluation.evaluate import unit_of
 from calibrain.study.experiments import (
@@ -203,11 +204,15 @@ def _drawn(outcomes: Sequence[Outcome], pooled: Sequence[Outcome], folder: Path 
 
 def study_report(
     store: Store,  # A store
-    path: str | Path | None = None,  # An .html file; `None`: report.html in its folder
+    path: str
+    | Path
+    | None = None,  # An .html file; `None`: report.html in its folder, each time anew
     pictures: bool = True,  # Whether pictures are written as PNG and SVG, too, into a folder beside
+    overwrite: bool = False,  # Whether to replace a file of another place that is there
 ) -> Path:  # Where it is
     "Write what a study found so far as one page"
-    path = store.folder / "report.html" if path is None else Path(path)
+    own = store.folder / "report.html"
+    path = own if path is None else new_path(path, (".html", ".htm"), overwrite)
     folder = path.with_suffix("") if pictures else None
     if folder is not None:
         folder.mkdir(exist_ok=True)
