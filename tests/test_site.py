@@ -347,7 +347,11 @@ def test_gallery(docs, parsed):
     cards = re.findall(
         r'<figure class="card-of-page">\s*<a href="([^"]+)"[^>]*><img src="([^"]+)"', html
     )
-    assert len(cards) > 40 and {page for page, _ in cards} <= set(PAGES)
+    shown = {page for page, _ in cards}
+    assert shown <= set(PAGES)
+    assert {name for name in PAGES if name.startswith("explorers/")} <= shown
+    assert sum(name.startswith("tutorials/") for name in shown) > 10
+    assert sum(name.startswith("api/viz/") for name in shown) > 15
     for _, picture in cards:
         assert (docs / picture).stat().st_size < 60_000, picture
 

@@ -187,14 +187,14 @@ CARD = """<figure class="card-of-page">
 </figure>"""
 
 
-def pictures(nb):
-    "Pictures of a notebook that have words for who does not see them: PNG and words"
+def pictures(nb, otherwise):
+    "Pictures of a notebook: PNG, and words for who does not see them, which explorers make anew"
     for cell in nb["cells"]:
         words = ALT.search(text(cell["source"]))
         for output in cell.get("outputs", []):
             png = output.get("data", {}).get("image/png")
-            if png and words:
-                yield base64.b64decode(text(png)), yaml.safe_load(words[1])
+            if png:
+                yield base64.b64decode(text(png)), yaml.safe_load(words[1]) if words else otherwise
 
 
 def thumbnail(png):
@@ -210,9 +210,9 @@ def thumbnail(png):
     return kept.getvalue(), image.size
 
 
-def largest(nb):
+def largest(nb, otherwise):
     "The picture that stands for a page: the one with the most to see"
-    return max(pictures(nb), key=lambda picture: len(picture[0]), default=None)
+    return max(pictures(nb, otherwise), key=lambda picture: len(picture[0]), default=None)
 
 
 def gallery(found, folder):
@@ -223,8 +223,10 @@ def gallery(found, folder):
     for section in OF_GALLERY:
         cards = []
         for page in found:
+            if page.section != section:
+                continue
             nb = json.loads((folder / page.source).read_text(encoding="utf-8"))
-            shown = largest(nb) if page.section == section else None
+            shown = largest(nb, page.subtitle)
             if shown is None:
                 continue
             small, (width, height) = thumbnail(shown[0])
