@@ -50,8 +50,8 @@ WORKS = [
         name,
         partial(ours, joint=joint),
         partial(peer, joint=joint),
-        ("64x1284", "64x1284x3"),
-        ("20× (aim 50×)", "100× (aim 300×)"),
+        ("64x1284", "306x1284", "64x1284x3"),
+        ("20× (aim 50×)", "30×", "100× (aim 300×)"),
         sigma=None,
     )
 ]

@@ -23,4 +23,10 @@ def peer(p):
     return dict(hyper=hyper(r, "lambdas", scaled=True), n_iter=len(r["err_gamma_hist"]))
 
 
-WORKS = each("gamma_lambda_map_sflex, fast", ours, peer, ("64x1284",), ("30× (aim 100×)",))
+WORKS = each(
+    "gamma_lambda_map_sflex, fast",
+    ours,
+    peer,
+    ("64x1284", "306x1284", "64x1284x3"),
+    ("30× (aim 100×)", "100×", "100×"),
+)

@@ -28,6 +28,6 @@ WORKS = each(
     ours,
     peer,
     ("64x1284", "306x1284", "64x1284x3"),
-    ("15× (aim 50×)", "15× (aim 50×)", "20× (aim 60×)"),
+    ("100×", "100×", "100×"),
 )
 WORKS += each("gamma_map_sflex, fast", ours, None, ("306x5124",))
