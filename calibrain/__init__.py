@@ -3,9 +3,8 @@ __version__ = "0.1.0"
 
 import lazy_loader
 
-from .core.loading import completing_docs, while_loading
+from .core.loading import completing_docs, limiting_threads, while_loading
 from .core.moved import find_moved
-from .core.threads import limiting_threads
 
 find_moved()  # `calibrain.basis`, of before the package had wings, is `calibrain.head.basis`
 # what is public keeps to one thread of BLAS, and its help says what its comments say

@@ -109,12 +109,12 @@ def test_nothing_is_said_or_imported_where_nobody_asks():
     code = """
 import sys, warnings
 warnings.filterwarnings("error", module="calibrain|__main__")  # others may say what they like
-import lazy_loader, collections.abc, functools, importlib.machinery, threading, typing
+import lazy_loader, collections.abc, contextlib, functools, importlib.machinery
 before = set(sys.modules)
 import calibrain
 print(*sorted(set(sys.modules) - before))
 import calibrain.recording.estimate, calibrain.viz.calibration, calibrain.explorers
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    core = [f"calibrain.core.{name}" for name in ("loading", "moved", "threads")]
+    core = [f"calibrain.core.{name}" for name in ("loading", "moved")]
     assert done.stdout.split() == ["calibrain", "calibrain.core", *core]
