@@ -3994,6 +3994,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                      'calibrain/solvers/batch.py'),
                                          'calibrain.solvers.batch.Batch.__len__': ( 'api/solvers/batch.html#batch.__len__',
                                                                                     'calibrain/solvers/batch.py'),
+                                         'calibrain.solvers.batch.Batch.__reduce__': ( 'api/solvers/batch.html#batch.__reduce__',
+                                                                                       'calibrain/solvers/batch.py'),
                                          'calibrain.solvers.batch.Batch.__repr__': ( 'api/solvers/batch.html#batch.__repr__',
                                                                                      'calibrain/solvers/batch.py'),
                                          'calibrain.solvers.batch.Batch.mean': ( 'api/solvers/batch.html#batch.mean',
