@@ -4683,6 +4683,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                      'calibrain/solvers/newton.py'),
                                           'calibrain.solvers.newton._polished': ( 'api/solvers/newton.html#_polished',
                                                                                   'calibrain/solvers/newton.py'),
+                                          'calibrain.solvers.newton._power': ( 'api/solvers/newton.html#_power',
+                                                                               'calibrain/solvers/newton.py'),
                                           'calibrain.solvers.newton._readmit': ( 'api/solvers/newton.html#_readmit',
                                                                                  'calibrain/solvers/newton.py'),
                                           'calibrain.solvers.newton._settle': ( 'api/solvers/newton.html#_settle',
