@@ -1,6 +1,7 @@
 """A batch over one head says what each recording says alone: on NumPy, and on PyTorch."""
 
 import importlib
+import pickle
 import subprocess
 import sys
 
@@ -215,6 +216,46 @@ def test_numbers_that_are_none():
     refused("ys must be real", TypeError, ys=1j * ys)
     refused("noise_var must be > 0", noise=[1.0, 0.0, 1.0])
     refused("noise_var must be given", noise=None)
+
+
+def test_results_do_not_change_with_the_array_that_was_passed():
+    L, ys = recordings(3)
+    passed = ys.copy()
+    batch = solve_batch("gamma_map", L, passed, 1.0, progress=False)
+    passed *= 100
+    alone = gamma_map(L, ys[1], 1.0, update_mode="fast")
+    same(batch[1], alone)
+
+
+@pytest.mark.parametrize("solver", ["gamma_map", "BMN", "spike_slab"])
+def test_a_batch_goes_to_another_process(solver):
+    L, ys = recordings(3)
+    params = dict(n_sweeps=16, n_burn=2) if solver == "spike_slab" else {}
+    batch = solve_batch(solver, L, ys, 1.0, solver_params=params, progress=False)
+    there = pickle.loads(pickle.dumps(batch))
+    assert repr(there) == repr(batch) and len(there) == 3
+    np.testing.assert_array_equal(there.cost, batch.cost)
+    np.testing.assert_array_equal(there.mean, batch.mean)
+    assert there[-1].data == batch[-1].data
+
+
+def test_a_recording_has_a_whole_number():
+    L, ys = recordings(3)
+    batch = solve_batch("BMN", L, ys, 1.0, progress=False)
+    assert batch[np.int64(-1)].cost == batch.cost[2]
+    with pytest.raises(TypeError):
+        batch[1.5]
+    with pytest.raises(IndexError, match="recording 3 of 3"):
+        batch[3]
+
+
+def test_another_function_of_the_same_name():
+    def gamma_map(L, y, noise_var, n_orient=1):
+        raise AssertionError("not called")
+
+    L, ys = recordings(3)
+    with pytest.raises(ValueError, match=r"solver must be one of gamma_map.* of this package"):
+        solve_batch(gamma_map, L, ys, 1.0)
 
 
 def test_solvers_and_parameters_that_do_not_go_in_a_batch():

@@ -48,6 +48,17 @@ def test_it_is_the_road_of_calibrate(said):
     assert passport.apply(est).calibration.about == again.calibration.about
 
 
+def test_what_becomes_of_the_recording_and_of_parameters_afterwards_is_of_no_account():
+    evoked, params = recording().copy(), dict(sigma=0.02)
+    said = dict(solver_params=params, tmin=0.0, progress=False)
+    est = estimate_evoked(evoked, forward(), cov(), "gamma_map_sflex", **said)
+    evoked.crop(0.0, 0.1)
+    evoked.data *= 3
+    params["sigma"] = 0.5
+    np.testing.assert_array_equal(est.made.evoked.data, recording().data)
+    assert est.made.arguments["solver_params"] == dict(sigma=0.02)
+
+
 def test_each_condition_and_each_epoch_has_its_own():
     both = estimate_evoked(responses(), forward(), cov(), "BMN", tmin=0.0, progress=False)
     assert [e.made.evoked.comment for e in both] == ["tone", "click"]

@@ -101,6 +101,21 @@ def test_fast_is_the_same_in_any_unit(scale):
     assert np.allclose(b["posterior_mean"], mean, rtol=1e-6, atol=1e-9 * np.abs(mean).max())
 
 
+@pytest.mark.parametrize("scale", [1e-9, 1e-3, 1e6, 1e9])
+def test_learned_noise_is_the_same_in_any_unit_and_no_step_raises_the_cost(scale):
+    rng = np.random.default_rng(3)
+    L = rng.normal(size=(12, 60))
+    x = np.zeros((60, 20))
+    x[[5, 40]] = 3 * rng.normal(size=(2, 20))
+    y = L @ x + rng.normal(size=(12, 20))
+    a = gamma_lambda_map(L, y, update_mode="fast")
+    b = gamma_lambda_map(scale * L, scale * y, update_mode="fast")
+    assert a.converged and b.converged and b.n_iter == a.n_iter
+    assert np.diff(b.history["cost"]).max() < 1e-6
+    np.testing.assert_allclose(b["lambdas"], scale**2 * a["lambdas"], rtol=1e-5)
+    np.testing.assert_allclose(b.mean, a.mean, atol=1e-5 * np.abs(a.mean).max())
+
+
 def test_noise_alone_is_explained_by_noise():
     "Every source is pruned, with the noise given and learned; the answer is zero, no complaint"
     rng = np.random.default_rng(0)

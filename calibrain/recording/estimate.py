@@ -330,7 +330,8 @@ def estimate_evoked(
     conditions = as_conditions(evoked) if average else [one_epoch(evoked, 0)]
     if shared:
         check_together(conditions, average, calibration, bound)
-    said = dict(solver=solver, solver_params=solver_params, tmin=tmin, tmax=tmax, picks=picks)
+    params = dict(solver_params or {})
+    said = dict(solver=solver, solver_params=params, tmin=tmin, tmax=tmax, picks=picks)
     how = dict(orientation=orientation, loose=loose, depth=depth, noise=noise, rank=rank)
     made = Made(forward, noise_cov, {**said, **how})
     forward, fields = as_forward(forward, conditions)

@@ -26,14 +26,14 @@ class Made:
     forward: mne.Forward | Leadfield  # The head, as it was passed
     noise_cov: mne.Covariance | None  # The noise, as it was passed
     arguments: Mapping[str, Any]  # Arguments of `estimate_evoked` by name, from solver to rank
-    evoked: mne.Evoked | None = None  # The condition, or the epoch
+    evoked: mne.Evoked | None = None  # The condition, or the epoch, as it was then
 
     def of(
         self,
         evoked: mne.Evoked,  # One condition
     ) -> "Made":  # The same of that condition
         "What one of several conditions was made from"
-        return replace(self, evoked=evoked)
+        return replace(self, evoked=evoked.copy())  # methods of MNE-Python change it in place
 
 # %% ../../nbs/api/recording/40_made.ipynb #b66974d9
 def made_of(

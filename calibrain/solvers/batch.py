@@ -65,13 +65,17 @@ class Batch(Sequence):
         i: int | slice,  # Which
     ) -> Result | list[Result]:  # A result, or several
         if isinstance(i, slice):
-            return [self[j] for j in range(*i.indices(len(self)))]
+            return [self[j] for j in range(len(self))[i]]
         if not -len(self) <= i < len(self):
             raise IndexError(f"recording {i} of {len(self)}")
-        return self._result(int(i) % len(self))
+        return self._result(range(len(self))[i])
 
     def __iter__(self) -> Iterator[Result]:
         return (self[i] for i in range(len(self)))
+
+    def __reduce__(self) -> tuple:
+        *facts, _ = vars(self).values()  # what makes results stays here: they go along made
+        return Batch, (*facts, list(self).__getitem__)
 
     def __repr__(self) -> str:
         n_converged = np.count_nonzero(self.converged)
@@ -118,7 +122,7 @@ def _check_recordings(ys: Any, n_sensors: int) -> np.ndarray:  # `(n_recordings,
             cure = "make a batch of the recordings of each shape"
             refuse(ValueError, "ys", must, f"shape {shape} for recording {i}", cure)
     cure = f"(n_recordings, n_sensors, n_times), and L has {n_sensors} sensors"
-    ys = check_array("ys", np.asarray(ys), (None, n_sensors, None), cure)
+    ys = check_array("ys", np.array(ys), (None, n_sensors, None), cure)
     silent = [str(i) for i in np.flatnonzero(abs(ys).max((1, 2)) == 0)]
     if silent:
         got = f"all zeros in recording {few_names(silent)}"
@@ -154,8 +158,9 @@ def _check_bound(solver: str | Callable, params: dict | None) -> Bound:
     "A solver that goes in a batch, with parameters that do"
     bound = bind(solver, params)
     one_by_one = "prepare(L) once and solve one by one, [solver(prepared, y, …) for y in ys]"
-    if bound.name not in _MAY_SET:
-        must = f"one of {', '.join(_MAY_SET)} in a batch"
+    is_ours = bound.solver.takes_prepared  # others may have the same name
+    if bound.name not in _MAY_SET or not is_ours:
+        must = f"one of {', '.join(_MAY_SET)} of this package in a batch"
         refuse(ValueError, "solver", must, bound.name, one_by_one)
     may_set = _MAY_SET[bound.name]
     odd = sorted(set(bound.arguments) - set(bound.arguments if may_set is None else may_set))

@@ -82,10 +82,16 @@ def _newton_step(
     return np.clip(step, -0.99, 3), damping
 
 # %% ../../nbs/api/solvers/03_newton.ipynb #30087f33
+def _power(state: Polish) -> float:
+    "Power of the data over that of the noise, to whose last digits ℒ is known"
+    power = np.vdot(state.sub.Y, state.sub.Y)
+    return power if state.sub.base else power / state.noise.mean()
+
+
 def _descend(state: Polish) -> Polish | None:
     "One accepted Newton step, or `None` where only rounding is left"
     free = state.free
-    rounding = 1e-14 * (np.vdot(state.sub.Y, state.sub.Y) + abs(state.at.cost))
+    rounding = 1e-14 * (_power(state) + abs(state.at.cost))
     damping = state.damping
     while damping < 1e9:
         step, damping = _newton_step(state.at, free, damping)
