@@ -205,6 +205,18 @@ def icons(page):
     return re.sub(icon, r'<i class="\1" aria-hidden="true"></i>', page)
 
 
+def lean_sidebar(page):
+    """A link to a page is all that its line in the sidebar holds.
+
+    Every page has the whole sidebar: what is around each link is a tenth of the site.
+    """
+    around = (
+        r'<li class="sidebar-item"><div class="sidebar-item-container">(<a [^>]*>)'
+        r'<span class="menu-text">([^<]*)</span></a></div></li>'
+    )
+    return re.sub(around, r'<li class="sidebar-item">\1\2</a></li>', page)
+
+
 def landmarks(page):
     "The navigations say which they are"
     page = page.replace('<nav id="quarto-sidebar"', '<nav id="quarto-sidebar" aria-label="Pages"')
@@ -276,7 +288,16 @@ def current_page(page, path):
     return change_tags(page, pattern, current)
 
 
-MENDS = without_loader, theme_switch, folding_parts, icons, landmarks, skip_link, boxed_tables
+MENDS = (
+    without_loader,
+    theme_switch,
+    folding_parts,
+    icons,
+    lean_sidebar,
+    landmarks,
+    skip_link,
+    boxed_tables,
+)
 
 
 def page(text, path):
