@@ -4554,6 +4554,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                              'calibrain/solvers/evidence.py'),
                                             'calibrain.solvers.evidence.Problem.powers': ( 'api/solvers/evidence.html#problem.powers',
                                                                                            'calibrain/solvers/evidence.py'),
+                                            'calibrain.solvers.evidence.Problem.sought': ( 'api/solvers/evidence.html#problem.sought',
+                                                                                           'calibrain/solvers/evidence.py'),
                                             'calibrain.solvers.evidence._blocks': ( 'api/solvers/evidence.html#_blocks',
                                                                                     'calibrain/solvers/evidence.py'),
                                             'calibrain.solvers.evidence._by_sensors': ( 'api/solvers/evidence.html#_by_sensors',
