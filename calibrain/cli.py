@@ -250,8 +250,8 @@ WORDS = {
     "BMN, BMN_joint": "Minimum norm: one variance for all sources. Told the noise, or learns it.",
     "spike_slab": "Full Bayes: samples which sources are on, so that its error bars include that "
     "this is uncertain.",
-    "oracle, baseline, adaptive_joint_learning": "The noise variance is the true one, is that of "
-    "the samples before the stimulus, or is learned with the sources.",
+    "oracle, baseline, adaptive_joint_learning": "The noise variance is the true one (given), is "
+    "that of the baseline, or is learned with the sources (learn).",
     "cost ℒ": "What a solver lowers, the negative log evidence of the data. For starts and noise "
     "of one solver; it does not choose between solvers.",
     "converged": "Whether the search, or the sampler's chains, came to an end.",

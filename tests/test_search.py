@@ -1,5 +1,6 @@
 """The updates and the loop: what the gamma solvers do step by step, against full matrices."""
 
+import io
 import itertools
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from problems import close, problems, rounding, well_posed
 from routine import some
 
-from calibrain import gamma_lambda_map, gamma_map
+from calibrain import NoisePrior, gamma_lambda_map, gamma_map
 from calibrain.core.warnings import NoiseBoundaryWarning
 from calibrain.head.basis import sflex_basis, through_basis
 from calibrain.solvers.evidence import Problem, data_root, evidence_at, violation
@@ -362,3 +363,46 @@ def test_leadfield_of_the_patches(normalize):
     found = sflex_basis(coords, 0.01, 2, normalize)
     close(found.toarray(), B, 1e-14, "basis")
     close(through_basis(L, found, 3), L @ np.kron(B, np.eye(3)), 1e-13, "G")
+
+
+# ---- the cost that is searched, and the one that is returned
+
+
+class Terminal(io.StringIO):
+    "Where a progress bar is drawn"
+
+    def isatty(self):
+        return True
+
+
+def three_sources(n_times=60):
+    rng = np.random.default_rng(0)
+    L = rng.normal(size=(30, 8))
+    x = 3 * np.sin(np.outer([1, 2, 3], np.linspace(0, 6, n_times)))
+    return L, L[:, :3] @ x + rng.normal(size=(30, n_times))
+
+
+@pytest.mark.parametrize("mode", ["fast", "convex"])
+@pytest.mark.parametrize(
+    "solver, settings, said",
+    [
+        (gamma_map, dict(), "evidence:"),
+        (gamma_map, dict(n_components=2), "evidence of components:"),
+        (gamma_lambda_map, dict(noise_prior=(2.0, 50.0)), "evidence and prior:"),
+    ],
+)
+def test_the_bar_says_what_its_cost_is_of(solver, settings, said, mode, monkeypatch):
+    L, y = three_sources()
+    seen = Terminal()
+    monkeypatch.setattr("sys.stderr", seen)
+    noise = () if solver is gamma_lambda_map else (1.0,)
+    r = solver(L, y, *noise, update_mode=mode, verbose=True, **settings)
+    assert said in seen.getvalue()
+    searched = r.history["cost"][-1]
+    if said == "evidence:":
+        assert np.isclose(searched, r.cost, rtol=1e-6)
+    elif said == "evidence and prior:":
+        pull = NoisePrior(2.0, 50.0).pull(*y.shape)
+        assert np.isclose(searched, r.cost + pull.cost(r["lambdas"]), rtol=1e-6)
+    else:
+        assert abs(searched - r.cost) > 1

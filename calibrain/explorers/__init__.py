@@ -13,4 +13,5 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={
     "supports": ["SupportsExplorer"],
     "calibration": ["CalibrationExplorer"],
     "region": ["RegionExplorer"],
+    "own": ["explore_brain", "explore_regions"],
 })

@@ -55,6 +55,7 @@ class CortexEstimate:
     posterior: Posterior | Mixture  # Of the sources, nAm
     limits: dict  # Quantity → lowest and highest value of its colours, nAm
     truth: np.ndarray | None = None  # True amplitudes, `(n_sources, n_times)`, nAm
+    bare_std: float = 0.05  # Standard deviations below it are not drawn, nAm
 
     @functools.cached_property
     def mean(self) -> np.ndarray:  # `(n_sources, n_orient, n_times)`, nAm
@@ -233,7 +234,8 @@ def _mean_map(e: CortexEstimate, sample: int, threshold: float) -> tuple:
 
 
 def _std_map(e: CortexEstimate, sample: int, threshold: float) -> tuple:
-    return e.std_at(sample), dict(limits=e.limits["std"], label="posterior std", threshold=0.05)
+    how = dict(limits=e.limits["std"], label="posterior std", threshold=e.bare_std)
+    return e.std_at(sample), how
 
 
 def _exceedance_map(e: CortexEstimate, sample: int, threshold: float) -> tuple:
@@ -268,7 +270,7 @@ def map_values(
 def _draw_course(estimate: CortexEstimate, time: float, threshold: float, ax) -> None:
     "The source that stands out most, over time"
     mean, std = estimate.course
-    reach = 1.1 * max((np.abs(mean) + 1.96 * std).max(), 5)
+    reach = 1.1 * max((np.abs(mean) + 1.96 * std).max(), estimate.limits["mean"][1] / 2)
     draw_course(
         estimate.times,
         mean,
@@ -287,13 +289,15 @@ def draw_posterior(
     quantity: str,  # "mean", "std", "exceedance" or "truth"
     time: float,  # Moment of the map, ms
     threshold: float,  # Amplitude that counts, nAm
+    views: tuple = ("lateral", "medial"),  # Some of `VIEWS`
 ) -> Figure:  # The figure
     "A map of one moment, and the course of the source that stands out most"
     sample = int(np.abs(estimate.times - time).argmin())
     values, how = map_values(estimate, quantity, sample, threshold)
     fig = Picture(figsize=(8, 3.9), layout="constrained")
     left, right = fig.subfigures(1, 2, width_ratios=[2, 1], squeeze=False)[0]
-    draw_cortex_image(values, estimate.cortex, ring=estimate.strongest, ax=left.subplots(), **how)
+    on = dict(views=views, ring=estimate.strongest, ax=left.subplots())
+    draw_cortex_image(values, estimate.cortex, **on, **how)
     _draw_course(estimate, time, threshold, right.subplots())
     return fig
 

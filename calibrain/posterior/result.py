@@ -37,14 +37,16 @@ class Result(Mapping):
     solver: str  # Name of the solver
     posterior: Any  # Of the sources: a `Posterior`, a `Mixture` where sampled, or a `PointEstimate`
     entries: dict  # Key → value, or a function of no arguments that makes it when first read
-    cost: float  # Type-II cost ℒ per time sample, lower is better
+    cost: float  # Type-II cost ℒ per time sample, of all samples and without a noise prior; lower is better
     log_evidence: float  # Log evidence of the recording, in its own units
     noise_var: float  # Noise variance, given or learned, mean over sensors, µV² or fT²; with a `noise_cov` in its units
     n_iter: int  # Iterations used
     converged: bool  # Whether the tolerance was met within `max_iter`
     kkt_violation: float  # Largest relative violation of the optimality conditions, of all groups; NaN: none was sought
     noise_at_boundary: bool = False  # Whether a learned noise variance ran to zero
-    history: dict = field(default_factory=dict)  # What was recorded at each iteration
+    history: dict = field(
+        default_factory=dict
+    )  # By iteration; `cost` as searched: of components, with the prior
     coords: np.ndarray | None = None  # Positions of the sources, where known, `(n_sources, 3)`, m
     times: np.ndarray | None = None  # Times of the samples, where known, `(n_times,)`, s
     unit: str = "nAm"  # Unit of the amplitudes, that is of `mean` and `std`

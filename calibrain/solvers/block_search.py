@@ -140,7 +140,7 @@ def block_search(
     if rule.noise == "full" and noise.ndim == 1:
         noise = np.diag(noise)
     point = block_evidence(problem, root, noise)
-    course = Course(point.cost, "it", progress, most=max_iter)
+    course = Course(point.cost, "it", progress, max_iter, problem.sought)
     converged = False
     while not converged and course.n_steps < max_iter:
         before = point

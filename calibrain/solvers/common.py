@@ -106,7 +106,7 @@ class Setup:
         "The problem of which γ is the optimum"
         if self.components is None:
             return self.problem
-        return replace(self.problem, Y=data_root(self.components.y))
+        return replace(self.problem, Y=data_root(self.components.y), of_components=True)
 
     @property
     def n_sensors(self) -> int:

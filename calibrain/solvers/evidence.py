@@ -26,6 +26,13 @@ class Problem:
     Y: np.ndarray  # Root of the data covariance, YYᵀ = mean of yyᵀ over time, `(n_sensors, r)`
     n_orient: int = 1  # Coefficients in a group, which share one γ
     pull: NoisePull | None = None  # What a prior on learned noise adds to ℒ
+    of_components: bool = False  # Whether `Y` is of time components, not of all samples
+
+    @property
+    def sought(self) -> str:
+        "What the cost of a search is of, in words"
+        of = "evidence of components" if self.of_components else "evidence"
+        return of if self.pull is None else f"{of} and prior"
 
     @property
     def n_groups(self) -> int:

@@ -339,7 +339,7 @@ def newton_search(
 ) -> Fit:  # The last point and how it was reached
     "Lower ℒ over γ, and over the noise where the rule learns it, and certify the result"
     full = evidence_at(problem, gamma, noise)
-    course = Course(full.cost, "step", progress)
+    course = Course(full.cost, "step", progress, of=problem.sought)
     point, groups = shrink(problem, full, rule, few, max_iter, course)
     gamma = point.gamma[point.gamma > 0]
     noise = noise_alone(problem, rule) if rule.learns_noise and not len(groups) else point.noise

@@ -277,10 +277,11 @@ class Course:
         unit: str,  # What a step is called
         progress: bool,  # Whether to show a progress bar
         most: int | None = None,  # Steps at most, for the bar
+        of: str = "evidence",  # What the cost is of, for the bar
     ):
         self.costs = [cost]
         self.steps: list[tuple] = []
-        self.bar = progress_bar(show=progress, total=most, desc="evidence", unit=unit)
+        self.bar = progress_bar(show=progress, total=most, desc=of, unit=unit)
 
     @property
     def n_steps(self) -> int:
@@ -347,7 +348,7 @@ def minimise(
     carried = everything  # groups that are not dropped yet
     small = problem  # … and the problem of those
     point = evidence_at(problem, gamma, noise)
-    course = Course(point.cost, "it", progress, most=max_iter)
+    course = Course(point.cost, "it", progress, max_iter, problem.sought)
     converged = not gamma.any()
     stuck = False
     while not converged and course.n_steps < max_iter:
