@@ -81,7 +81,8 @@ def few_threads(
     @wraps(function)
     def limited(*args: Any, **kwargs: Any) -> Any:
         __tracebackhide__ = True  # a traceback is about what failed, not about this
-        if _limit.here.is_limited:
+        nothing_multiplies = "numpy" not in sys.modules  # yet: who loads it enters by itself
+        if _limit.here.is_limited or nothing_multiplies:
             return function(*args, **kwargs)
         with _limit:
             return function(*args, **kwargs)
