@@ -30,7 +30,7 @@ from calibrain.solvers.search import (
     noise_alone,
     noise_statistics,
 )
-from .shrink import shrink
+from .shrink import FEW, shrink
 
 # %% ../../nbs/api/solvers/03_newton.ipynb #5711c131
 @dataclass(frozen=True, eq=False)
@@ -335,7 +335,7 @@ def newton_search(
     max_iter: int = 300,  # Steps at most, of both phases together
     tol: float = 1e-6,  # Violation of the optimality conditions at which to stop
     progress: bool = False,  # Whether to show a progress bar
-    few: int = 400,  # Groups at which Newton's method takes over
+    few: int = FEW,  # Groups at which Newton's method takes over
 ) -> Fit:  # The last point and how it was reached
     "Lower ℒ over γ, and over the noise where the rule learns it, and certify the result"
     full = evidence_at(problem, gamma, noise)

@@ -14,7 +14,7 @@ import numpy as np
 from .device import Device
 from .evidence import Evidence
 from .search import Rule
-from .shrink import shrinking_moves
+from .shrink import FEW, LEAST_STEPS, MOST_STEPS, shrinking_moves
 
 # %% ../../nbs/api/solvers/43_shared_head.ipynb #802b10c0
 @dataclass(frozen=True, eq=False)
@@ -186,7 +186,7 @@ def shrink(
     gamma: np.ndarray,  # Start, `(n, n_groups)`
     noise: Any,  # Noise variance of each recording, `(n,)`
     max_iter: int = 300,  # Steps at most
-    few: int = 200,  # Groups at which the second phase takes over
+    few: int = FEW,  # Groups at which the second phase takes over
 ) -> Shrunk:  # Where each recording is then
     "Lower ℒ of many recordings until few groups are left of each"
     device = head.device
@@ -204,9 +204,9 @@ def shrink(
         out.n_steps[live] += moved
         n_left = device.take((points.gamma > 0).sum(-1))
         carried = np.where(n_left < 0.9 * carried, n_left, carried)
-        is_few = (carried <= few) & (out.n_steps[live] >= 10)
+        is_few = (carried <= few) & (out.n_steps[live] >= LEAST_STEPS)
         still = ~moved | (n_left == 0) | (change < 1e-9)
-        done = is_few | still | (out.n_steps[live] >= max_iter)
+        done = is_few | still | (out.n_steps[live] >= min(MOST_STEPS, max_iter))
         if done.any():
             out.gamma[live[done]] = device.take(points.gamma)[done]
             rows = device.put(np.flatnonzero(~done))
