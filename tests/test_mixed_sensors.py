@@ -110,6 +110,8 @@ def test_coloured_noise_of_each_kind():
         ratio = np.linalg.norm(clean[of]) / np.linalg.norm(drawn.noise[of])
         assert 20 * np.log10(ratio) == pytest.approx(3.0, abs=1e-9)
     np.testing.assert_allclose(drawn.covariance, np.diag(drawn.eta**2))
+    with pytest.raises(ValueError, match="variance must be asked of sensors of one unit"):
+        drawn.variance  # noqa: B018 (µV² and fT² have no mean)
 
 
 def test_a_kind_that_sees_nothing_is_named():

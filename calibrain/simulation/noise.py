@@ -133,6 +133,9 @@ class SensorNoise:
     @property
     def variance(self) -> float:
         "Mean variance of the sensors, in squared data units"
+        if np.ndim(self.eta):
+            cure = "covariance.diagonal() has that of each sensor"
+            refuse(ValueError, "variance", "asked of sensors of one unit", "several units", cure)
         return float(self.covariance.diagonal().mean())
 
     @property

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..core.checks import check_array, refuse
-from ..head.basis import sflex_basis
+from ..head.basis import patch_basis
 from ..head.leadfield import Leadfield
 
 # %% ../../nbs/api/simulation/06_patches.ipynb #ce11b995
@@ -28,17 +28,17 @@ def as_patches(
     x: np.ndarray,  # Sources, `(n_sources, n_times)` or `(n_sources, n_orient, n_times)`, nAm
     src_coords: np.ndarray | Leadfield,  # Positions, `(n_sources, 3)`, m; or what has them
     sigma: float = 0.01,  # Width of a patch, m, as `gamma_map_sflex` takes it
-    **shape: Any,  # Further arguments of `sflex_basis`: `normalize`, `distance`, `surface` …
+    **shape: Any,  # Further arguments of `patch_basis`: `normalize`, `distance`, `surface` …
 ) -> np.ndarray:  # The same with a patch around each active source, shape of `x`, nAm
     "Patches of the solver's basis in place of points"
     x = check_array("x", x)
     if x.ndim not in (2, 3):
         must = "(n_sources, n_times) or (n_sources, n_orient, n_times)"
         refuse(ValueError, "x", must, f"shape {x.shape}")
-    B = sflex_basis(_coords(src_coords, len(x)), sigma, **shape)
-    if B.shape[1] != len(x):
+    basis = patch_basis(_coords(src_coords, len(x)), sigma, **shape)
+    if len(basis.parts) > 1:
         refuse(ValueError, "sigma", "one width, for one patch a source", repr(sigma))
     active = np.flatnonzero(x.reshape(len(x), -1).any(axis=1))
-    patches = B[:, active].toarray()
+    patches = basis.columns(active).toarray()
     patches /= patches.max(axis=0)
     return np.tensordot(patches, x[active], axes=1)
