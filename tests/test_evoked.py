@@ -744,7 +744,8 @@ BAD = {  # what is wrong: what is passed instead, error, words
     "noise": (
         lambda e, f, c: dict(noise="diagonal"),
         ValueError,
-        "noise must be one of 'given', 'baseline', 'learn', got 'diagonal'",
+        "noise must be one of 'given', 'baseline', 'learn', 'oracle', 'adaptive', "
+        "'adaptive_joint_learning', got 'diagonal'",
     ),
     "no baseline": (
         lambda e, f, c: dict(evoked=e.copy().crop(0, None), noise="baseline"),

@@ -91,7 +91,7 @@ def test_every_failure_is_told(folder):
 
 
 def test_without_the_recording_its_notebook_runs_and_keeps_its_outputs(folder, monkeypatch):
-    path = write(folder / "08_real_recording.ipynb", "print('simulated')")
+    path = write(folder / "08_real_recording.ipynb", "print('simulated')  # shared/realdata")
     nb = nbformat.read(path, 4)
     nb.cells[0].outputs = [nbformat.v4.new_output("stream", text="real")]
     nbformat.write(nb, path)

@@ -187,7 +187,8 @@ def select_strata(
     if isinstance(strata, str):
         names = (strata,)
     elif isinstance(strata, Mapping):
-        own = strata
+        own = strata  # with a mask for the points that are on, as `point_masks` makes it, or not
+        names = tuple(name for name in names if name != "on" or "on" not in own)
     elif strata is not None:
         names = tuple(strata)
     if not names:

@@ -64,7 +64,7 @@ class ThroughAir:
         "Sources within reach of the block's box, and their squared distances"
         own = self.coords[block]
         from_box = np.maximum(own.min(0) - self.coords, self.coords - own.max(0)).clip(0)
-        about = np.flatnonzero(np.square(from_box).sum(1) <= 1.001 * reach**2)
+        about = np.flatnonzero(np.square(from_box).sum(1) <= 1.001 * reach * reach)
         squared = np.zeros((len(about), len(block)))
         for there, here in zip(self.coords[about].T, own.T):
             squared += np.square(there[:, None] - here)
@@ -123,8 +123,10 @@ class Bumps:
     ) -> tuple[np.ndarray, np.ndarray]:  # Sources about them, `(m,)`, and the weights, `(m, n)`
         "The weights of some bumps, not normalised"
         about, squared = self.neighbours.around(block, self.reach)
-        beyond = squared > self.reach**2
-        squared /= -2 * self.sigma**2
+        beyond = squared > self.reach * self.reach
+        with np.errstate(over="ignore"):  # a width may be next to nothing: points
+            squared /= self.sigma
+            squared /= -2 * self.sigma
         weights = np.exp(squared, out=squared)
         weights[beyond] = 0
         return about, weights
