@@ -147,7 +147,7 @@ def _cost_and_products(
         return _noise_given(sub, scaled)
     beside_noise = n_columns - n_sensors
     few = None
-    if not sub.base and 2 * beside_noise < n_sensors:
+    if not sub.base and 0 < 2 * beside_noise < n_sensors:
         few = _noise_learned(sub, scaled)
     return _in_sensors(sub, scaled) if few is None else few
 
