@@ -187,8 +187,9 @@ def select_strata(
     if isinstance(strata, str):
         names = (strata,)
     elif isinstance(strata, Mapping):
-        own = strata  # with a mask for the points that are on, as `point_masks` makes it, or not
-        names = tuple(name for name in names if name != "on" or "on" not in own)
+        own = strata
+        of_points = {*own} & {*POINT_STRATA}  # that `point_masks` made before
+        names = tuple(name for name in names if name not in of_points)
     elif strata is not None:
         names = tuple(strata)
     if not names:

@@ -14,13 +14,14 @@ from functools import cache, wraps
 from types import FunctionType, ModuleType
 from typing import Any, TypeVar
 
+from .checks import check_count
+from .warnings import MissingPackageWarning, warn
+
 # %% ../../nbs/api/core/09_threads.ipynb #fd94c130
 @cache
 def _controller() -> Any:
     "What the libraries of BLAS are told by; to look for them takes a millisecond, and is done once"
     import scipy.linalg  # noqa: F401 (has a BLAS of its own, which must be there to be found)
-
-    from calibrain.core.warnings import MissingPackageWarning, warn
 
     try:
         from threadpoolctl import ThreadpoolController
@@ -172,8 +173,6 @@ def blas_threads(
     n: int,  # How many threads BLAS may start within calls of this package
 ) -> Iterator[None]:
     "More threads than one, for as long as the context lasts"
-    from calibrain.core.checks import check_count  # late: this module comes with the package
-
     n = check_count("n", n)
     before, _limit.n_threads = _limit.n_threads, n
     try:

@@ -188,6 +188,7 @@ def sensor_noise(
     eta: float | np.ndarray = 1.0
     if alpha is not None:
         eta = noise_scales(y_clean[:, since:], noise[:, since:], alpha, units)
-    by_row = np.reshape(eta, (-1, 1)) if np.ndim(eta) else eta
     size = np.outer(eta, eta) if np.ndim(eta) else eta**2
-    return SensorNoise(by_row * noise + 0.0, size * C, in_time.correlation(n_times), eta)
+    return SensorNoise(
+        np.reshape(eta, (-1, 1)) * noise + 0.0, size * C, in_time.correlation(n_times), eta
+    )

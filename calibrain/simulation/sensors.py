@@ -157,8 +157,9 @@ def scaled_noise(
     seed = check_count("seed", seed, least=0, most=2**32 - 1, cure=cure)
     noise = np.random.RandomState(seed).normal(0, std, y_clean.shape)
     eta = noise_scales(y_clean, noise, alpha, units)
-    by_row = np.reshape(eta, (-1, 1)) if np.ndim(eta) else eta
-    return by_row * noise + 0.0, eta  # and no zeros below zero, where there is no noise
+    return np.reshape(
+        eta, (-1, 1)
+    ) * noise + 0.0, eta  # and no zeros below zero, where there is no noise
 
 # %% ../../nbs/api/simulation/02_sensors.ipynb #76ce7b6b
 def _fiff(name, value, prefix, suffix=""):

@@ -16,7 +16,6 @@ from fastcore.basics import patch
 from ..core.archive import data_mark
 from ..core.checks import check_array, few_names, refuse
 from ..core.progress import progress_bar
-from ..core.threads import few_threads
 from ..core.warnings import ConvergenceWarning, NothingFoundWarning, warn
 from ..head.basis import check_widths
 from ..head.leadfield import Leadfield
@@ -98,14 +97,12 @@ def _stacked(batch: Batch, name: str) -> np.ndarray:
 
 
 @patch(as_prop=True)
-@few_threads
 def mean(self: Batch) -> np.ndarray:  # `(n_recordings, n_sources * n_orient, n_times)`, nAm
     "Posterior means of all recordings"
     return _stacked(self, "mean")
 
 
 @patch(as_prop=True)
-@few_threads
 def std(self: Batch) -> np.ndarray:  # `(n_recordings, n_sources * n_orient[, n_times])`, nAm
     "Posterior standard deviations of all recordings"
     return _stacked(self, "std")
@@ -145,7 +142,7 @@ def _check_noise(noise_var: Any, bound: Bound, n: int) -> np.ndarray | None:  # 
 
 
 _OF_SEARCH = ("max_iter", "tol", "update_mode")
-_OF_PATCHES = ("src_coords", "sigma", "threshold_factor", "normalize", "distance", "surface")
+_OF_PATCHES = tuple(Patches.__dataclass_fields__)
 _MAY_SET: dict[str, tuple | None] = {  # What may be set in a batch; `None`: whatever it takes
     "gamma_map": _OF_SEARCH,
     "gamma_map_sflex": _OF_SEARCH + _OF_PATCHES,
@@ -205,9 +202,8 @@ def _patches(bound: Bound) -> Patches | None:
     "The basis, where the solver has one"
     if bound.name == "gamma_map":
         return None
-    said = {name: bound.arguments.get(name) for name in ("src_coords", "surface")}
-    more = {k: v for k, v in bound.arguments.items() if k in _OF_PATCHES and k not in said}
-    return Patches(**said, **more)
+    said = {name: value for name, value in bound.arguments.items() if name in _OF_PATCHES}
+    return Patches(**dict(src_coords=None) | said)
 
 
 def _search(bound: Bound) -> Search:
@@ -347,7 +343,6 @@ def _sampled(job: _Job) -> Batch:
 _BY_NAME = {"gamma_map": _gamma, "gamma_map_sflex": _gamma, "BMN": _bmn, "spike_slab": _sampled}
 
 
-@few_threads
 def solve_batch(
     solver: str | Callable,  # "gamma_map", "gamma_map_sflex", "BMN" or "spike_slab"
     L: np.ndarray | Leadfield | Prepared,  # `(n_sensors, n_sources * n_orient)`, µV/nAm or fT/nAm

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from .evidence import Problem, evidence_at, kkt_violation
-from .newton import newton_search, wanted_back
+from .newton import ROUGH, newton_search, wanted_back
 from .search import Fit, Rule
 from .shared_head import SharedHead, one_of, points_at, shrink
 
@@ -300,7 +300,7 @@ def search_all(
     first = shrink(head, data, start, variance, max_iter)
     found = Polished(first.gamma, first.n_steps)
     finest = 0.1 * tol
-    within = np.full(len(C), max(1e-2, finest))
+    within = np.full(len(C), max(ROUGH, finest))
     lowest = np.full(len(C), np.inf)
     rows = np.arange(len(C))
     while len(rows):

@@ -177,26 +177,27 @@ def evidence_at(
     noise: np.ndarray,  # Noise variance of each sensor, `(n_sensors,)`
 ) -> Evidence:  # The cost and its statistics
     "The cost ℒ and its derivatives, in 4M²K + M³/3 operations"
-    R = factor(problem.G, np.repeat(gamma, problem.n_orient), noise)
+    by_coeff = np.repeat(gamma, problem.n_orient)
+    R = factor(problem.G, by_coeff, noise)
     whitened = solve_lower(R, problem.Y)  # R⁻¹Y
     cost = 2 * np.log(R.diagonal()).sum() + np.vdot(whitened, whitened)
     if problem.pull is not None:
         cost += problem.pull.cost(noise)
     weighted = solve_lower(R, whitened, trans=1)  # Σ⁻¹Y
-    q, d = _statistics(problem, gamma, noise, R, weighted)
+    q, d = _statistics(problem, by_coeff, noise, R, weighted)
     return Evidence(
         gamma, noise, float(cost), problem.by_group(q), problem.by_group(d), q_coeff=q, R=R
     )
 
 
 def _statistics(
-    problem: Problem, gamma: np.ndarray, noise: np.ndarray, R: np.ndarray, weighted: np.ndarray
+    problem: Problem, by_coeff: np.ndarray, noise: np.ndarray, R: np.ndarray, weighted: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     "q and d of each coefficient, by what the sources add where few are on, else by Σ itself"
-    on = np.flatnonzero(np.repeat(gamma, problem.n_orient))
+    on = np.flatnonzero(by_coeff)
     if 3 * len(on) > 2 * len(R) or np.ptp(noise) > 0:
         return _by_sensors(problem.G, R, weighted)
-    return _by_sources(problem, on, gamma, noise[0], R, weighted)
+    return _by_sources(problem, on, by_coeff[on], noise[0], R, weighted)
 
 
 def _by_sensors(
@@ -233,7 +234,7 @@ def _by_sources(
     weighted: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
     "q and d from what few coefficients take off those of noise alone"
-    A = problem.G[:, on] * np.sqrt(np.repeat(gamma, problem.n_orient)[on])
+    A = problem.G[:, on] * np.sqrt(gamma)
     Z = _with_root(A, noise) if len(on) else A
     taken = _in_blocks(problem.G, lambda columns: columns.T @ Z)  # GᵀZ
     explained = Z.T @ problem.Y
