@@ -14,7 +14,6 @@ from functools import cache, wraps
 from types import FunctionType, ModuleType
 from typing import Any, TypeVar
 
-from .checks import check_count
 from .warnings import MissingPackageWarning, warn
 
 # %% ../../nbs/api/core/09_threads.ipynb #fd94c130
@@ -173,6 +172,8 @@ def blas_threads(
     n: int,  # How many threads BLAS may start within calls of this package
 ) -> Iterator[None]:
     "More threads than one, for as long as the context lasts"
+    from calibrain.core.checks import check_count  # late: it loads NumPy, the command line does not
+
     n = check_count("n", n)
     before, _limit.n_threads = _limit.n_threads, n
     try:
