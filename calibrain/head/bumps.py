@@ -46,13 +46,12 @@ class ThroughAir:
         reach: float,  # How far away matters, m
     ) -> tuple[np.ndarray, np.ndarray]:  # Sources about it, `(m,)`; squared distances, `(m, n)`, m²
         "Sources within reach of the block's box, and their squared distances"
+        from scipy.spatial.distance import cdist  # late: it costs more than small problems do
+
         own = self.coords[block]
         from_box = np.maximum(own.min(0) - self.coords, self.coords - own.max(0)).clip(0)
         about = np.flatnonzero(np.square(from_box).sum(1) <= 1.001 * reach * reach)
-        squared = np.zeros((len(about), len(block)))
-        for there, here in zip(self.coords[about].T, own.T):
-            squared += np.square(there[:, None] - here)
-        return about, squared
+        return about, cdist(self.coords[about], own, "sqeuclidean")
 
 # %% ../../nbs/api/head/17_bumps.ipynb #cff663ab
 @dataclass(frozen=True, eq=False)
