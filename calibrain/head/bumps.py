@@ -141,19 +141,11 @@ class Bumps:
             sums[block] = weights.sum(0)
         return sums
 
-    def normalised(
-        self,
-        block: np.ndarray,  # Some bumps, `(n,)`
-        about: np.ndarray,  # Sources about them, `(m,)`
-        weights: np.ndarray,  # Their weights, not normalised, `(m, n)`
-    ) -> np.ndarray:  # `(m, n)`
-        "Weights times the powers of the sums"
+    @cached_property
+    def scales(self) -> tuple[np.ndarray, np.ndarray]:  # Of rows, and of columns, `(n_sources,)`
+        "What normalises the weights"
         by_row, by_column = self.powers
-        if by_row:
-            weights = weights * self.sums[about, None] ** by_row
-        if by_column:
-            weights = weights * self.sums[block] ** by_column
-        return weights
+        return self.sums**by_row, self.sums**by_column
 
     def columns(
         self,
@@ -171,10 +163,11 @@ class Bumps:
         self, bumps: np.ndarray, some: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         "Rows, columns and values of some of the bumps"
+        rows, columns = self.scales
         about, weights = self.plain(bumps[some])
-        weights = self.normalised(bumps[some], about, weights)
         row, column = np.nonzero(weights)
-        return about[row], some[column], weights[row, column]
+        values = weights[row, column] * rows[about[row]] * columns[bumps[some[column]]]
+        return about[row], some[column], values
 
 # %% ../../nbs/api/head/17_bumps.ipynb #3df2380c
 @dataclass(frozen=True, eq=False)
@@ -222,11 +215,12 @@ class Basis:
         "The leadfield that a solver sees through the basis"
         n_sensors = len(L)
         n_sources, n_patches = self.shape
-        by_source = np.ascontiguousarray(L.T).reshape(n_sources, n_orient * n_sensors)
         out = np.empty((n_patches, n_orient * n_sensors), dtype)
         for width, bumps in enumerate(self.parts):
+            rows, columns = bumps.scales
+            scaled = np.multiply(L.T, np.repeat(rows, n_orient)[:, None], order="C")
+            by_source = scaled.reshape(n_sources, n_orient * n_sensors)
             of_width = out[width * n_sources : (width + 1) * n_sources]
             for block, about, weights in bumps.plain_blocks():
-                weights = bumps.normalised(block, about, weights)
-                of_width[block] = weights.T @ by_source[about]
+                of_width[block] = (weights.T @ by_source[about]) * columns[block, None]
         return out.reshape(-1, n_sensors).T
