@@ -13,6 +13,10 @@ import outputs as tool
 import pytest
 import yaml
 
+import calibrain
+import calibrain.explorers
+import calibrain.viz
+
 ROOT = Path(__file__).resolve().parent.parent
 NBS = sorted(
     p.relative_to(ROOT / "nbs")
@@ -282,3 +286,35 @@ def test_nothing_beside_title_and_subtitle(path):
     assert re.fullmatch(r"# .+(\n+> .+)*(\n+- keywords: .+)?\s*", first), (
         "begin the text in a cell of its own"
     )
+
+
+HIDDEN = re.compile(r"(?m)^#\| *(export|hide|include: *false|echo: *false)")
+IMPORT = re.compile(r"(?m)^(from|import) .*$")
+
+
+# The old names have one table for all their methods, and explorers are moved by hand
+APART = ("calibrain.published", "calibrain.explorers")
+
+
+def is_plain(member):
+    "Whether a member of a class is the default of a field"
+    return isinstance(member, (bool, int, float, str, tuple, type(None)))
+
+
+def public_names():
+    "Dotted names of what is called from outside, and of the methods of its classes"
+    for package in (calibrain, calibrain.explorers, calibrain.viz):
+        for name in package.__all__:
+            value = getattr(package, name)
+            yield name, rf"\b{name}\b"
+            if isinstance(value, type) and not value.__module__.startswith(APART):
+                for method, member in vars(value).items():
+                    if not method.startswith("_") and not is_plain(member):
+                        yield f"{name}.{method}", rf"\.{method}\b"
+
+
+def test_every_public_name_has_an_example():
+    shown = [source(c) for path in NBS for c in cells(path, "code")]
+    shown = "\n".join(IMPORT.sub("", code) for code in shown if not HIDDEN.search(code))
+    missing = [name for name, pattern in public_names() if not re.search(pattern, shown)]
+    assert not missing
