@@ -164,7 +164,7 @@ def _check_bound(solver: str | Callable, params: dict | None) -> Bound:
     if odd:
         must = f"of {', '.join(may_set or ())} for {bound.name} in a batch"
         refuse(ValueError, "solver_params", must, ", ".join(odd), one_by_one)
-    if bound.arguments.get("update_mode", "fast") != "fast":
+    if bound.arguments.get("update_mode") not in (None, "fast"):
         got = repr(bound.arguments["update_mode"])
         refuse(ValueError, "update_mode", "'fast' in a batch", got, one_by_one)
     if len(check_widths(bound.arguments.get("sigma", 0.01))) > 1:

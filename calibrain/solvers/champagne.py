@@ -294,8 +294,8 @@ def champagne(
     learn_noise: str | bool = "diagonal",  # "scalar", "diagonal", "full", or `False`: given
     source_cov: str = "scalar",  # "scalar", "diagonal" or "full": what is learned of a source
     max_iter: int = 300,  # Iterations at most
-    tol: float = 1e-6,  # Stop at this relative change ("fast" for numbers: at this KKT violation)
-    update_mode: int | str = 2,  # 2 or "convex", or "fast" (recommended); for numbers also 1 and 3
+    tol: float = 1e-6,  # Stop at this KKT violation; of covariances: at this relative change
+    update_mode: int | str | None = None,  # `None`: "fast"; or 2, "convex"; for numbers also 1, 3
     init_gamma: np.ndarray | float | None = None,  # Start of γ, nAm²; or by source or coefficient
     logger: logging.Logger | None = None,  # Where to leave a line about the outcome
     verbose: bool = False,  # Whether to show a progress bar

@@ -35,6 +35,11 @@ from .told import Noise, check_search
 from .widths import Patches
 
 # %% ../../nbs/api/solvers/06_gamma_lambda_map.ipynb #f4481668
+def _asks_fixed_point(update: int | str, damping: float) -> bool:
+    "Whether the noise is to move in steps that only a fixed point takes"
+    return update not in (2, "convex") or damping != 1
+
+
 def _check_noise(
     init_lambda: np.ndarray | float | None,
     learn: bool,
@@ -103,11 +108,11 @@ def gamma_lambda_map(
     init_gamma: np.ndarray | float | None = None,  # Start of γ, nAm²; or by source or coefficient
     init_lambda: np.ndarray | float | None = None,  # Start of noise, µV² or fT²; or one by sensor
     learn_lambda: bool = True,  # Whether to learn the noise; else `init_lambda` is kept
-    update_mode_noise: int | str = 2,  # 2 or "convex", 1 or "em"
-    lambda_damping: float = 1.0,  # Share of each noise update that is taken, in (0, 1]
+    update_mode_noise: int | str = 2,  # Of a fixed point: 2 or "convex", 1 or "em"
+    lambda_damping: float = 1.0,  # … share of each noise update that is taken, in (0, 1]
     max_iter: int = 300,  # Iterations at most
-    tol: float = 1e-6,  # Stop at this relative change of γ ("fast": at this KKT violation)
-    update_mode: int | str = 2,  # 1 or "mackay", 2 or "convex", 3 or "em", or "fast" (recommended)
+    tol: float = 1e-6,  # Stop at this KKT violation; a fixed point: at this relative change of γ
+    update_mode: int | str | None = None,  # `None`: "fast"; or 1, "mackay", 2, "convex", 3, "em"
     track_history: bool = True,  # Whether to return the course of the iterations
     rule: str | None = None,  # "calibrain-1.0" for the published grouped updates
     logger: logging.Logger | None = None,  # Where to leave a line about the outcome
@@ -119,7 +124,9 @@ def gamma_lambda_map(
 ) -> Result:  # Posterior, evidence and the familiar entries
     "Sparse sources with learned noise"
     logger = check_logger(logger, __name__)
-    search = check_search(max_iter, tol, init_gamma, update_mode, rule, verbose, n_components, band)
+    fixed = _asks_fixed_point(update_mode_noise, lambda_damping)
+    told = (max_iter, tol, init_gamma, update_mode, rule, verbose, n_components, band)
+    search = check_search(*told, fixed_point=fixed)
     how = (learn_lambda, update_mode_noise, lambda_damping, noise_prior, search.published)
     noise = _check_noise(init_lambda, *how)
     s = setup(L, y, n_orient)
@@ -136,11 +143,11 @@ def gamma_lambda_map_sflex(
     init_gamma: np.ndarray | float | None = None,  # Start of γ, nAm²; or by source or coefficient
     init_lambda: np.ndarray | float | None = None,  # Start of noise, µV² or fT²; or one by sensor
     learn_lambda: bool = True,  # Whether to learn the noise; else `init_lambda` is kept
-    update_mode_noise: int | str = 2,  # 2 or "convex", 1 or "em"
-    lambda_damping: float = 1.0,  # Share of each noise update that is taken, in (0, 1]
+    update_mode_noise: int | str = 2,  # Of a fixed point: 2 or "convex", 1 or "em"
+    lambda_damping: float = 1.0,  # … share of each noise update that is taken, in (0, 1]
     max_iter: int = 300,  # Iterations at most
-    tol: float = 1e-6,  # Stop at this relative change of γ ("fast": at this KKT violation)
-    update_mode: int | str = 2,  # 1 or "mackay", 2 or "convex", 3 or "em", or "fast" (recommended)
+    tol: float = 1e-6,  # Stop at this KKT violation; a fixed point: at this relative change of γ
+    update_mode: int | str | None = None,  # `None`: "fast"; or 1, "mackay", 2, "convex", 3, "em"
     track_history: bool = True,  # Whether to return the course of the iterations
     sigma: float | Sequence[float] = 0.01,  # Width of a patch, or several widths, m
     threshold_factor: float = 3.0,  # Patches end at this many `sigma`
@@ -158,7 +165,9 @@ def gamma_lambda_map_sflex(
 ) -> Result:  # Posterior, evidence and the familiar entries
     "Sparse patches with learned noise"
     logger = check_logger(logger, __name__)
-    search = check_search(max_iter, tol, init_gamma, update_mode, rule, verbose, n_components, band)
+    fixed = _asks_fixed_point(update_mode_noise, lambda_damping)
+    told = (max_iter, tol, init_gamma, update_mode, rule, verbose, n_components, band)
+    search = check_search(*told, fixed_point=fixed)
     how = (learn_lambda, update_mode_noise, lambda_damping, noise_prior, search.published)
     noise = _check_noise(init_lambda, *how)
     patches = Patches(src_coords, sigma, threshold_factor, normalize, distance, surface)

@@ -56,8 +56,8 @@ def gamma_map(
     noise_var: float,  # Variance of the sensor noise, µV² or fT²
     n_orient: int = 1,  # Orientations of a source: 1, 2 or 3; a `Leadfield` brings its own
     max_iter: int = 300,  # Iterations at most
-    tol: float = 1e-6,  # Stop at this relative change of γ ("fast": at this KKT violation)
-    update_mode: int | str = 2,  # 1 or "mackay", 2 or "convex", 3 or "em", or "fast" (recommended)
+    tol: float = 1e-6,  # Stop at this KKT violation; a fixed point: at this relative change of γ
+    update_mode: int | str | None = None,  # `None`: "fast"; or 1, "mackay", 2, "convex", 3, "em"
     init_gamma: np.ndarray | float | None = None,  # Start of γ, nAm²; or by source or coefficient
     rule: str | None = None,  # "calibrain-1.0" for the published grouped updates
     logger: logging.Logger | None = None,  # Where to leave a line about the outcome
@@ -81,8 +81,8 @@ def gamma_map_sflex(
     noise_var: float,  # Variance of the sensor noise, µV² or fT²
     n_orient: int = 1,  # Orientations of a source: 1, 2 or 3; a `Leadfield` brings its own
     max_iter: int = 300,  # Iterations at most
-    tol: float = 1e-6,  # Stop at this relative change of γ ("fast": at this KKT violation)
-    update_mode: int | str = 2,  # 1 or "mackay", 2 or "convex", 3 or "em", or "fast" (recommended)
+    tol: float = 1e-6,  # Stop at this KKT violation; a fixed point: at this relative change of γ
+    update_mode: int | str | None = None,  # `None`: "fast"; or 1, "mackay", 2, "convex", 3, "em"
     init_gamma: np.ndarray | float | None = None,  # Start of γ, nAm²; or by source or coefficient
     sigma: float | Sequence[float] = 0.01,  # Width of a patch, or several widths, m
     threshold_factor: float = 3.0,  # Patches end at this many `sigma`

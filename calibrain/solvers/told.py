@@ -72,13 +72,16 @@ def check_search(
     max_iter: int,  # Iterations at most
     tol: float,  # Tolerance
     start: np.ndarray | float | None,  # Where γ starts, nAm²
-    update_mode: int | str,  # 1 or "mackay", 2 or "convex", 3 or "em", or "fast"
+    update_mode: int | str | None,  # "fast", or 1 or "mackay", 2 or "convex", 3 or "em"
     rule: str | None,  # `None`, or "calibrain-1.0"
     progress: bool,  # Whether to show a progress bar
     n_components: int | str | None = None,  # Time components, "auto", or `None` for all samples
     band: float | None = None,  # Highest frequency of the sources, cycles per sample, if known
+    fixed_point: bool = False,  # Whether something was asked that only a fixed point does
 ) -> Search:  # The same, checked
     "How a gamma solver was told to search"
+    if update_mode is None:
+        update_mode = "fast" if rule is None and not fixed_point else "convex"
     update = check_choice("update_mode", update_mode, dict(UPDATES) | dict(fast=None))
     old = check_choice("rule", rule, PUBLISHED)
     check_compression(n_components, band, old)
