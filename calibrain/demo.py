@@ -163,7 +163,7 @@ def parameters(
     if not solver.endswith("_sflex"):
         return dict(max_iter=300, tol=1e-7)
     patches = dict(tol=1e-7, sigma=0.01, src_coords=problem.src_coords)
-    return patches | (dict(update_mode="fast") if beside else dict(max_iter=150))
+    return patches | (dict() if beside else dict(update_mode="convex", max_iter=150))
 
 # %% ../nbs/api/commands/02_demo.ipynb #c87757dc
 @dataclass(frozen=True, eq=False)
