@@ -3290,6 +3290,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                   'calibrain/recording/peak.py'),
                                           'calibrain.recording.peak._interval': ( 'api/recording/peak.html#_interval',
                                                                                   'calibrain/recording/peak.py'),
+                                          'calibrain.recording.peak._is_of_patch': ( 'api/recording/peak.html#_is_of_patch',
+                                                                                     'calibrain/recording/peak.py'),
                                           'calibrain.recording.peak._of_source': ( 'api/recording/peak.html#_of_source',
                                                                                    'calibrain/recording/peak.py'),
                                           'calibrain.recording.peak._places_in_words': ( 'api/recording/peak.html#_places_in_words',

@@ -10,10 +10,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from scipy import sparse
 from scipy.special import ndtri
 
 from ..core.checks import check_level, refuse
 from ..core.tables import html_table
+from ..core.units import coefficients_of
 from ..posterior.mixture import Mixture
 from ..solvers.localisation import LocalisationSet
 from ..solvers.spike_slab import localise
@@ -36,6 +38,7 @@ class SourcePeak:
     sign: str  # The same in words
     localisation: LocalisationSet | None  # Places that hold the source; `None`: not sampled
     within: str | None = None  # Part of a segmented volume that it is in, where parts have names
+    of_patch: bool = False  # Whether it is one place of a patch, which has as much beside it
 
     def __str__(self) -> str:
         low, high = self.interval
@@ -50,7 +53,8 @@ class SourcePeak:
         if self.position is None:
             return f"vertex {self.vertex} of part {self.part}"
         within = "" if self.within is None else f" in {self.within}"
-        return place_in_words(self.position) + within
+        of_patch = ", one place of a patch" if self.of_patch else ""
+        return place_in_words(self.position) + within + of_patch
 
     def __repr__(self) -> str:
         return f"<SourcePeak: {self}>"
@@ -92,6 +96,23 @@ def strongest_place(
     length = np.linalg.norm(p.mean.reshape(p.n_sources, p.n_orient, -1), axis=1)
     source, sample = np.unravel_index(length.argmax(), length.shape)
     return int(source), int(sample)
+
+
+def _is_of_patch(posterior: Any, source: int) -> bool:
+    "Whether what a source has is rather part of a patch than its own"
+    if posterior.S is None:
+        return False
+    k = posterior.n_orient
+    S = sparse.csc_array(posterior.S)
+    reaches = np.diff(S[source * k : (source + 1) * k].indptr) > 0
+    is_wide = np.diff(S.indptr) > k
+    used = [(1.0, np.arange(S.shape[1]))]
+    if isinstance(posterior, Mixture):
+        atoms = (coefficients_of(state.atoms, k) for state in posterior.states)
+        used = list(zip(posterior.weights, atoms))
+    as_patch = sum(weight * (reaches & is_wide)[on].any() for weight, on in used)
+    as_point = sum(weight * (reaches & ~is_wide)[on].any() for weight, on in used)
+    return bool(as_patch > as_point)
 
 
 def own_direction(
@@ -212,4 +233,5 @@ def strongest_source(
         sign=_sign_in_words(e, source, u, direction),
         localisation=_set_around(e, source),
         within=within,
+        of_patch=_is_of_patch(e.posterior, source),
     )

@@ -243,9 +243,11 @@ def in_words(self: PredictiveCheck) -> str:  # A sentence or two
             "it is no less: the noise is stronger than was said, not the field steeper than sources "
             "can make. noise='baseline' takes its size from the data."
         )
+    by_chance = 2 * self.chance
+    near = "is noise" if abs(self.share - 1) < by_chance else "may pass for noise"
     text = (
-        f"What the sources leave is noise, {self.share:.2f} of the power that is expected "
-        f"(1 ± {2 * self.chance:.2f} by chance)"
+        f"What the sources leave {near}, {self.share:.2f} of the power that is expected "
+        f"(1 ± {by_chance:.2f} by chance, and up to {self._room:.2g} is let pass)"
     )
     if self.from_baseline:
         text += f", and {self.ratio:.2f} of that before the stimulus"
@@ -268,7 +270,7 @@ def _repr_html_(self: PredictiveCheck) -> str:  # HTML
     "A short table, and the sentence"
     names = "; ".join(f"{name} {1e3 * t:.0f} ms {z:.1f}" for name, t, z in self.largest(3))
     rows = {
-        "left, of what is expected": f"{self.share:.2f} ± {self.chance:.2f} by chance",
+        "left, of what is expected": f"{self.share:.2f} (1 ± {2 * self.chance:.2f} by chance)",
         "noise of the window": f"{self.noise:.2f} of one epoch's",
         "of the baseline" if self.from_baseline else "that was said": f"{self.reference:.2f}",
         "degrees of freedom left": f"{self.freedom:.0f} of {self.rank}",

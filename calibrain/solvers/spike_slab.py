@@ -149,7 +149,7 @@ def _entries(posterior: Mixture, chains: list[list[Visited]], c: Compressed, a: 
     )
 
 
-def _warn(c: Compressed, a: Agreement) -> None:
+def _warn(c: Compressed, a: Agreement, plan: Plan) -> None:
     "Say what the user should know"
     if c.n_components == 0:
         warn(
@@ -161,7 +161,7 @@ def _warn(c: Compressed, a: Agreement) -> None:
     if not a.agreed:
         warn(
             f"spike_slab: the chains do not agree: {a.complaint}. "
-            "Sample longer (n_sweeps, n_burn) or with more chains (n_chains).",
+            f"Sample longer: n_sweeps={5 * plan.n_kept * plan.n_chains}, n_burn={5 * plan.n_burn}.",
             ConvergenceWarning,
         )
 
@@ -215,7 +215,7 @@ def spike_slab(
         kkt_violation=np.nan,
         coords=coords,
     )
-    _warn(recording, agreed)
+    _warn(recording, agreed, plan)
     logger.info("%r", out)
     return out
 
