@@ -38,16 +38,16 @@ def _sum_of_gaussians(weights: Sequence[float], posteriors: Sequence[Posterior])
     )
 
 # %% ../../nbs/api/recording/17_contrast.ipynb #ac306d3d
-MOST_STATES = 20_000
+MOST_STATES = 20_000  # Pairs of supports that are held
 
 
-def _check_states(posteriors: Sequence[Mixture]) -> None:
-    "Refuse more states than can be held"
-    n_states = int(np.prod([len(p.states) for p in posteriors], dtype=float))
-    if n_states > MOST_STATES:
-        cure = "estimate them together, estimate_evoked([a, b], …, shared=True), or subtract draws"
-        must = f"of at most {MOST_STATES:,} pairs of supports"
-        refuse(ValueError, "estimates", must, f"{n_states:,} of them", cure)
+def _thinned(p: Mixture, most: int) -> Mixture:
+    "The same with fewer states, taken evenly along the chains, each as probable as the others"
+    if len(p.states) <= most:
+        return p
+    evenly = (np.arange(most) + 0.5) / most
+    kept = p.weights.cumsum().searchsorted(evenly)
+    return replace(p, states=tuple(p.states[i] for i in kept), weights=np.full(most, 1 / most))
 
 
 def _check_time(posteriors: Sequence[Mixture]) -> None:
@@ -66,7 +66,8 @@ def _atoms_of(p: Mixture) -> sparse.csc_array:
 
 def _sum_of_mixtures(weights: Sequence[float], posteriors: Sequence[Mixture]) -> Mixture:
     "The posterior of a weighted sum of independent mixtures: every support of one with every other"
-    _check_states(posteriors)
+    if np.prod([float(len(p.states)) for p in posteriors]) > MOST_STATES:
+        posteriors = [_thinned(p, int(MOST_STATES ** (1 / len(posteriors)))) for p in posteriors]
     _check_time(posteriors)
     first = posteriors[0]
     maps = [w * _atoms_of(p) for w, p in zip(weights, posteriors)]

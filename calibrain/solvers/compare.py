@@ -15,7 +15,7 @@ import numpy as np
 from fastcore.basics import patch
 from scipy.special import softmax
 
-from ..core.checks import check_array, refuse
+from ..core.checks import check_array, few_names, refuse
 from ..core.tables import html_table
 from ..core.warnings import PlausibilityWarning, warn
 from ..posterior.mixture import Mixture
@@ -146,7 +146,10 @@ def _check_same_data(found: dict[str, Result]) -> None:
     for name, one in found.items():
         if not one.data:
             got = f"none for {name}"
-            cure = "estimate again: a contrast, a forecast or an old file explains no recording"
+            cure = (
+                "estimate again: a contrast, a forecast or an old file explains no recording, and a "
+                "solver of your own marks its data by SourceEstimator, or as announce_units(solver)"
+            )
             refuse(ValueError, "results", "answers to a recording", got, cure)
     marks = {one.data: name for name, one in found.items()}
     if len(marks) > 1:
@@ -155,6 +158,9 @@ def _check_same_data(found: dict[str, Result]) -> None:
         refuse(ValueError, "results", "answers to the same recording", got, cure)
 
 # %% ../../nbs/api/solvers/39_compare.ipynb #d67f199f
+_SILENT = "does not say what it fitted (Result.fitted)"
+
+
 def _note(result: Result) -> str:
     "Why an answer has no evidence that can be compared; '' if it has"
     if isinstance(result.posterior, Mixture):
@@ -162,7 +168,7 @@ def _note(result: Result) -> str:
     if np.isnan(result.log_evidence):
         return "has no evidence"
     if result.fitted is None:
-        return "does not say what it fitted (Result.fitted)"
+        return _SILENT
     if not result.converged:
         return "not converged: its evidence is a lower bound"
     return ""
@@ -211,6 +217,13 @@ def compare(
             f"compare: the recording has {n_times} samples, too few to say what fitted variances "
             "cost: solvers that fit more seem better than they are. Compare over a longer window, "
             "or by sensors that are left out.",
+            PlausibilityWarning,
+        )
+    silent = [name for name, note in zip(found, notes) if note == _SILENT]
+    if silent:
+        warn(
+            f"compare: {few_names(silent)} does not say how many variances were fitted, and takes no "
+            "part in the probabilities: return Result(…, fitted=…), 0 where nothing was.",
             PlausibilityWarning,
         )
     evidence = []
@@ -280,7 +293,12 @@ def _repr_html_(self: Comparison) -> str:  # HTML
 @patch
 def __repr__(self: Comparison) -> str:  # Text
     "One line"
+    n_known = self.known.sum()
     how = "foretells best"
-    if self.known.any():
+    if n_known == 1:
+        how = "alone has an evidence that can be compared"
+    elif n_known:
         how = f"with probability {np.nanmax(self.probability):.3f}"
+        if n_known < len(self.names):
+            how += f" among the {n_known} whose evidence can be compared"
     return f"<Comparison of {len(self.names)}: {self.best} {how}>"
