@@ -550,3 +550,11 @@ def test_maps_and_groups_are_checked():
         mapped(p, np.ones((4, 3 * N)), 3)
     with pytest.raises(ValueError, match="groups must be weights >= 0"):
         power_moments(p, np.ones((2, 3 * N)), np.array([[1.0, -1]]))
+
+
+@pytest.mark.parametrize("ask", ["exceedance", "greater"])
+@pytest.mark.parametrize("mode", ["sum", "power"])
+def test_a_threshold_in_ampere_metres_is_refused(ask, mode):
+    regions = estimate("gaussian", 1).regions(LABELS, mode)
+    with pytest.raises(ValueError, match=r"threshold must be of a size in nAm.*10e-9 Am are 10 nAm"):
+        getattr(regions, ask)(10e-9)

@@ -17,6 +17,7 @@ from ..core.checks import check_level, check_number, few_names, refuse
 from ..core.tables import html_table
 from ..core.units import NAM_PER_AM
 from ..posterior.hierarchical import Count, GroupMoments, Hierarchy
+from .regions import check_threshold
 
 # %% ../../nbs/api/recording/26_group.ipynb #735472c1
 @dataclass(frozen=True, eq=False, repr=False)
@@ -96,8 +97,7 @@ def exceedance(
     threshold: float,  # nAm; nAm² for power
 ) -> np.ndarray:  # Probabilities, `(n_places, n_times)`
     "Probability that the size of the group mean exceeds a value"
-    cure = f"it is in {self.unit} here, as the mean is"
-    threshold = check_number("threshold", threshold, above=0, cure=cure)
+    threshold = check_threshold(threshold, self.unit)
     return 1 - self.hierarchy.below(threshold) + self.hierarchy.below(-threshold)
 
 
@@ -107,7 +107,8 @@ def greater(
     threshold: float = 0.0,  # nAm; nAm² for power
 ) -> np.ndarray:  # Probabilities, `(n_places, n_times)`
     "Probability that the group mean, with its sign, is above a value"
-    return 1 - self.hierarchy.below(check_number("threshold", threshold))
+    threshold = check_threshold(threshold, self.unit, above=-np.inf)
+    return 1 - self.hierarchy.below(threshold)
 
 
 @patch
@@ -119,9 +120,8 @@ def count(
     seed: int = 0,  # Of the draws
 ) -> Count:  # Expected number, lower and upper end, each `(n_places, n_times)`
     "How many subjects lie beyond a value, on the side of the group mean"
-    cure = f"it is in {self.unit} here, and taken along the group mean"
-    threshold = check_number("threshold", threshold, least=0, cure=cure)
-    return self.hierarchy.count(threshold, level, n, seed)
+    check_number("threshold", threshold, least=0, cure="it is taken along the group mean")
+    return self.hierarchy.count(check_threshold(threshold, self.unit, -1), level, n, seed)
 
 # %% ../../nbs/api/recording/26_group.ipynb #351d168c
 def _index(group: GroupPosterior, place: Any) -> int:

@@ -80,13 +80,20 @@ def cov(self: RegionPosterior) -> np.ndarray:  # `(n, n)`, nAm²; of a mixture `
     return joint_covariance(self.posterior)
 
 # %% ../../nbs/api/recording/13_regions.ipynb #3f8efa75
+_IN_AM = 1e-6  # A threshold below this was meant in Am
+
+
 def check_threshold(
-    threshold: float,  # In the unit of a region, above 0
+    threshold: float,  # In the unit of a region
     unit: str,  # Which that is
+    above: float = 0,  # It must be greater than this
 ) -> float:  # The same
-    "A threshold in the unit of a region"
-    cure = f"it is in {unit} here, as the mean is"
-    return check_number("threshold", threshold, above=0, cure=cure)
+    "A threshold in the unit of a region, which is not Am"
+    cure = f"it is in {unit} here, as the mean is; 10e-9 Am are 10 nAm"
+    number = check_number("threshold", threshold, above=above, cure=cure)
+    if 0 < abs(number) < _IN_AM:
+        refuse(ValueError, "threshold", f"of a size in {unit}", f"{number:g}", cure)
+    return number
 
 # %% ../../nbs/api/recording/13_regions.ipynb #474baa8e
 @patch
@@ -123,8 +130,7 @@ def greater(
     "Probability that each region's amplitude, with its sign, is above a value"
     if self.mode == "power" or self.components == "norm":
         return self.exceedance(threshold)
-    cure = f"it is in {self.unit} here, as the mean is"
-    threshold = check_number("threshold", threshold, cure=cure)
+    threshold = check_threshold(threshold, self.unit, above=-np.inf)
     p = self.posterior
     at = below(np.full((p.n_sources * p.n_orient, p.n_times), threshold), p)
     probability = np.clip(1 - at.less - at.equal, 0, 1)
