@@ -378,7 +378,7 @@ def test_what_is_refused():
 @pytest.mark.filterwarnings("default")
 def test_what_is_announced():
     L, y, _ = problem(2)
-    with pytest.warns(ConvergenceWarning, match="champagne stopped after max_iter=2 iterations"):
+    with pytest.warns(ConvergenceWarning, match="champagne stopped after 2 iterations"):
         r = solved(L, y, 2, False, "full", max_iter=2)
     assert not r.converged
     rng = np.random.default_rng(0)

@@ -384,15 +384,21 @@ def warn_unconverged(
     crawls: bool = False,  # Whether it was a fixed point that Newton's search could replace
 ) -> None:
     "Say by how much a solver missed its tolerance, and what helps"
+    course = f"γ still changes by {fit.change:.1e} relative"
     cure = "Raise max_iter or tol"
     if crawls:
         cure = (
             "Pass update_mode='fast', a Newton search that converges in tens of steps, "
             "or raise max_iter"
         )
+    elif fit.change < tol:
+        course = "no step lowers the cost any more"
+        cure = (
+            "More iterations do not help: check that the noise is not said to be far too small "
+            "(its units, its covariance, nave)"
+        )
     warn(
-        f"{solver} stopped after max_iter={fit.n_iter} iterations: "
-        f"γ still changes by {fit.change:.1e} relative, "
+        f"{solver} stopped after {fit.n_iter} iterations: {course}, "
         f"the largest KKT violation is {fit.violation:.1e} (tol {tol:.0e}). "
         f"{cure}; the result is exact for the hyperparameters reached.",
         ConvergenceWarning,
