@@ -16,9 +16,12 @@ def true_sources(p):
 
 
 def evaluate(p, result):
+    "With the earth mover's distance, for which sources have places"
+    from calibrain import Leadfield
     from calibrain.evaluation.evaluate import evaluate
 
-    evaluate(true_sources(p), result, with_emd=False)
+    head = Leadfield(p["L"], coords=p["src_coords"])
+    evaluate(true_sources(p), result, head, with_emd=True)
 
 
 def coverage(p, result):
