@@ -23,6 +23,7 @@ from ..posterior.result import Result
 
 # %% ../../nbs/api/solvers/19_amplitudes.ipynb #beeef783
 AMPLITUDES = (1e-4, 1e4)  # Largest amplitude of an estimate that may be a brain's, nAm
+_IN_AM = (1e-12, 1e-6)  # The same of an estimate in Am
 
 
 def _largest(p: Posterior | Mixture) -> float:  # nAm
@@ -38,10 +39,11 @@ def check_amplitudes(
     L: np.ndarray | Leadfield | Prepared,  # The leadfield; a bare array has units of its own
 ) -> None:
     "Say that amplitudes are not a brain's"
+    largest = _largest(result.posterior)
     if record_of(L) is None:
+        _warn_of_si(largest)
         return
     least, most = AMPLITUDES
-    largest = _largest(result.posterior)
     if largest > most:
         largest = float(np.abs(result.posterior.mean).max())
     if largest == 0 or least <= largest <= most:
@@ -51,6 +53,18 @@ def check_amplitudes(
         "the units of recording (µV, fT, fT/cm) and leadfield (the same per nAm)",
         PlausibilityWarning,
     )
+
+
+def _warn_of_si(largest: float) -> None:
+    "Say that arrays without units seem to be in SI units"
+    least, most = _IN_AM
+    if least < largest < most:
+        warn(
+            f"the largest amplitude is {largest:.3g}, as a brain's is in Am: if recording and "
+            "leadfield are in V and V/Am, or T and T/Am, pass 1e6 y and 1e-3 L (µV, µV/nAm), or "
+            "1e15 y and 1e6 L (fT, fT/nAm); everything here says nAm",
+            PlausibilityWarning,
+        )
 
 # %% ../../nbs/api/solvers/19_amplitudes.ipynb #a3b00007
 Solves = TypeVar("Solves", bound=Callable[..., Any])
