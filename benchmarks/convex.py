@@ -41,6 +41,7 @@ def ours(p):
             float(p["noise_var"]),
             max_iter=N_ITER,
             tol=0,
+            update_mode="convex",
             rule=rule,
             **basis(p),
         ),

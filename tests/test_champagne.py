@@ -56,7 +56,7 @@ def problem(k=1, seed=0, n_times=T, n_sources=N, n_sensors=M):
 def solved(L, y, k, form, prior, **more):
     "The solver, told the noise where it is not to learn it"
     given = {} if form else dict(noise_var=0.8)
-    said = dict(max_iter=30) | given | more
+    said = dict(update_mode="convex", max_iter=30) | given | more
     return champagne(L, y, n_orient=k, learn_noise=form, source_cov=prior, **said)
 
 

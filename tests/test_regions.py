@@ -556,5 +556,7 @@ def test_maps_and_groups_are_checked():
 @pytest.mark.parametrize("mode", ["sum", "power"])
 def test_a_threshold_in_ampere_metres_is_refused(ask, mode):
     regions = estimate("gaussian", 1).regions(LABELS, mode)
-    with pytest.raises(ValueError, match=r"threshold must be of a size in nAm.*10e-9 Am are 10 nAm"):
+    with pytest.raises(
+        ValueError, match=r"threshold must be of a size in nAm.*10e-9 Am are 10 nAm"
+    ):
         getattr(regions, ask)(10e-9)

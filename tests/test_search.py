@@ -281,7 +281,7 @@ def test_given_and_learned_noise_are_the_same_solver_otherwise():
 
 def test_damping_takes_a_share_of_the_step():
     L, y = well_posed(2)
-    one_step = dict(init_lambda=0.25, init_gamma=1.0, max_iter=1)
+    one_step = dict(init_lambda=0.25, init_gamma=1.0, max_iter=1, update_mode="convex")
     whole = gamma_lambda_map(L, y, lambda_damping=1, **one_step)["lambdas"]
     part = gamma_lambda_map(L, y, lambda_damping=0.3, **one_step)["lambdas"]
     close(part - 0.25, 0.3 * (whole - 0.25), 1e-9, "damped step")

@@ -147,7 +147,7 @@ def test_bmn_with_normalisation(k):
 @orientations
 def test_a_full_covariance_is_the_textbook_formula(solver, k):
     L, y, C, coords = problem(k)
-    e = estimator(solver, coords, k, noise_cov=C).fit(L, y)
+    e = estimator(solver, coords, k, noise_cov=C, update_mode="convex").fit(L, y)
     r = e.predict()
     if "lambdas" in r:  # learned: diagonal in the whitened space
         back = np.linalg.inv(e.whitener_.W)
@@ -175,7 +175,7 @@ def test_after_an_average_reference(solver, k, correlated):
     P = np.eye(M) - 1 / M
     Q = linalg.helmert(M).T
     L, y, C = P @ L, P @ y, P @ C @ P
-    e = estimator(solver, coords, k, noise_cov=C).fit(L, y)
+    e = estimator(solver, coords, k, noise_cov=C, update_mode="convex").fit(L, y)
     r = e.predict()
     assert e.whitener_.rank == M - 1
     Lambda = Q.T @ C @ Q

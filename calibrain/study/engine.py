@@ -10,6 +10,7 @@ import os
 import uuid
 from collections.abc import Sequence
 from concurrent.futures import Executor, Future
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -182,9 +183,10 @@ class Cluster(Pool):
         at_once: bool = False,  # Whether to leave what is being worked on
     ) -> None:
         self.executor.shutdown(wait=False)
-        self.client.close(timeout=2)
-        if self.cluster is not None:
-            self.cluster.close(timeout=2)
+        for each in (self.client, self.cluster):
+            if each is not None:
+                with suppress(TimeoutError):  # what is done is kept; who is slow to leave is left
+                    each.close(timeout=5)
 
 
 def _plugin(name: str, bench: Bench) -> Any:
