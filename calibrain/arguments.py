@@ -100,6 +100,12 @@ def _add_head(command) -> None:
     command.add_argument("--noise", default="given", help="given, baseline or learn")
 
 
+def _add_times(command) -> None:
+    "The window"
+    command.add_argument("--tmin", metavar="S", type=float, help="start of the window, s")
+    command.add_argument("--tmax", metavar="S", type=float, help="end of the window, s")
+
+
 def _add_calibrate(commands) -> None:
     "What can be said to `calibrain calibrate`"
     one = commands.add_parser(
@@ -114,6 +120,7 @@ def _add_calibrate(commands) -> None:
     )
     _add_out(one)
     one.add_argument("--condition", metavar="NAME", help="which response of AVE, by name or number")
+    _add_times(one)
     one.add_argument(
         "--solver",
         metavar="NAME",
@@ -144,8 +151,7 @@ def _add_window(command) -> None:
         action="append",
         help="conditions of AVE, by name, pattern or number; may be repeated (default: all)",
     )
-    command.add_argument("--tmin", metavar="S", type=float, help="start of the window, s")
-    command.add_argument("--tmax", metavar="S", type=float, help="end of the window, s")
+    _add_times(command)
     command.add_argument("--depth", metavar="X", type=float, help="depth weighting, 0 to 1")
 
 

@@ -28,7 +28,7 @@ from calibrain.passport.passport import COLUMNS, _guaranteed_map
 from calibrain.passport.runs import FALSE, Plan, all_runs, oracle_std
 from calibrain.passport.scenario import Scenario, as_scenario, turned
 from calibrain.passport.scene import array_scene, recording_scene
-from calibrain.passport.shift import shift_check
+from calibrain.passport.shift import FEWEST_RUNS, LIKELY, result_features, shift_check
 from calibrain.solvers.bind import bind
 
 LF = Leadfield.random(24, 60, seed=1)
@@ -294,6 +294,86 @@ def test_a_weaker_recording_is_noticed():
     assert np.mean(alarms[0.2]) >= 0.9 and np.mean(alarms[0.5]) <= 0.15
 
 
+def announced(passport, result):
+    "What is said of a recording as the passport is applied"
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        passport.apply(result)
+    return [str(w.message) for w in told if w.category is ShiftWarning]
+
+
+def answer(size=1.0):
+    "To a recording that no run is like"
+    scene = array_scene(LF, 0.5)
+    y = size * Scenario(nnz=3, alpha_SNR=0.5).draw(scene, (7, 1)).y
+    return bind("gamma_map", FAST).told(1).with_noise(0.5)(scene.leadfield, y)
+
+
+def test_too_few_runs_to_tell_are_said_to_be():
+    "9 + 3 runs: the smallest p is 1 in 13, so that silence would mean nothing"
+    few = small(n_train=9, n_test=3, levels=(0.5, 0.8))
+    (said,) = announced(few, answer(9.0))
+    assert f"too few runs to tell whether this recording is like them: {FEWEST_RUNS}" in said
+    assert "too few" in repr(few) and "too few" in few._repr_html_()
+    enough = small(n_train=15, n_test=4, levels=(0.5, 0.8))
+    assert sum(enough.n_runs) == FEWEST_RUNS and "too few" not in repr(enough)
+    (said,) = announced(enough, answer(9.0))
+    assert "unlike the runs" in said
+    assert 1 / (FEWEST_RUNS + 1) <= LIKELY < 1 / FEWEST_RUNS
+
+
+def test_the_next_step_fits_what_was_done():
+    "Whoever passed the recording is not told to pass it"
+    plain = small()
+    (said,) = announced(plain, answer(9.0))
+    assert "calibrate with evoked=" in said and "sources on → scenario=dict(nnz=…)" in said
+    with_evoked = replace(plain, scenario=replace(plain.scenario, from_recording=0.5))
+    (said,) = announced(with_evoked, answer(9.0))
+    assert "calibrate with evoked=" not in said
+    assert "do not use its intervals for this recording; report it as not calibrated" in said
+
+
+def test_the_noise_factor_is_told_as_on_the_card():
+    "Its median, and not the logarithm that is compared"
+    scene = array_scene(LF, 0.5)
+    y = Scenario(nnz=3, alpha_SNR=0.5).draw(scene, (7, 1)).y[:, 100:180]
+    result = bind("spike_slab").told(1).with_noise(0.5)(scene.leadfield, y)
+    factor = f"{np.median(result['noise_factor']):.3g}"
+    seen = result_features(result)["noise factor"]
+    runs = 0.001 * np.random.default_rng(0).normal(size=(40, 1))
+    found = shift_check(runs, ["noise factor"], {"noise factor": seen})
+    assert f"noise factor of {factor} is above" in str(found)
+    assert f"{factor} (1 where the model is right)" in result._repr_html_()
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({}, None),
+        (dict(tmax=0.28), None),
+        (dict(tmin=0.05, tmax=0.15), "of -100 to 300 ms at 100 Hz, the estimate is of 50 to 150"),
+        (
+            dict(sfreq=200.0),
+            "of -100 to 300 ms at 100 Hz, the estimate is of -100 to 300 ms at 200",
+        ),
+    ],
+)
+def test_another_window_is_announced(change, words):
+    evoked, fwd, cov = problem()
+    assert evoked.info["sfreq"] == 100
+    more = dict(change)
+    if "sfreq" in more:
+        evoked = evoked.copy().resample(more.pop("sfreq"), verbose="ERROR")
+    said = dict(calibration=recorded(), progress=False) | FIXED | more
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        est = estimate_evoked(evoked, fwd, cov, "BMN", **said)
+    assert est.calibration is not None  # announced, and not refused
+    heard = [str(w.message) for w in told if "the runs of the passport are of" in str(w.message)]
+    assert len(heard) == (words is not None)
+    assert words is None or words in heard[0]
+
+
 def test_the_shift_check_is_exact():
     "One like recording of twenty, whatever the distribution"
     rng = np.random.default_rng(0)
@@ -448,6 +528,16 @@ def test_the_command_goes_on_after_ctrl_c(files, tmp_path):
     assert "BMN: 95 % intervals of active sources" in done.stdout
     passport = Passport.load(out / "passport.npz")
     assert passport.n_runs == (240, 10) and passport.guaranteed
+
+
+def test_the_command_takes_a_window(files, tmp_path):
+    said = command(files, tmp_path / "out", "--train", "19", "--test", "2")
+    done = subprocess.run(
+        [*said, "--tmin", "0.05", "--tmax", "0.15"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    times = Passport.load(tmp_path / "out/passport.npz").times
+    assert times[0] == pytest.approx(0.05) and times[-1] == pytest.approx(0.15)
 
 
 @pytest.mark.parametrize(

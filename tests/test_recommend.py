@@ -1,16 +1,20 @@
 """Which solver for a recording: the right one in clear cases, arguments that run, honest reasons."""
 
+from dataclasses import replace
 from functools import cache
 
 import mne
 import numpy as np
 import pytest
+import realdata
 from scipy import stats
 
 from calibrain import estimate_evoked, recommend
 from calibrain.cli import main
 from calibrain.head.leadfield import Leadfield
 from calibrain.recording.candidates import NOISE_ALONE, NoSource, candidates_of
+from calibrain.recording.reasons import of_comparison, places_are_open
+from calibrain.recording.recommend import Recommendation, _moved_by_orientation, _sampled, _Tried
 from calibrain.recording.situation import look_at
 from calibrain.recording.verdict import judge
 from calibrain.solvers.compare import Comparison
@@ -272,6 +276,114 @@ def test_orientation_is_compared_where_the_head_has_normals():
     fixed = Leadfield.from_forward(forward(), "fixed")
     none = recommend(recording("bump"), fixed, cov(), base, quick=True)
     assert "nothing to choose" in reason(none, "orientation").says
+
+
+@pytest.mark.parametrize("seed, taken", [(0, "fixed"), (1, None)])
+def test_a_weak_response_is_turned_by_the_score_alone(seed, taken):
+    "The evidence prefers normals, which are right, both times, and the score once"
+    weak = recording("point", seed=seed)
+    rec = recommend(weak, surface_head(), cov(), dict(tmin=0.0), progress=False)
+    assert rec.situation.response < 1 and not rec.nothing and rec.solver == "spike_slab"
+    seen = reason(rec, "orientation").seen
+    assert seen["by_evidence"].endswith("fixed") and rec.arguments.get("orientation") == taken
+    assert ("'auto' is kept" in reason(rec, "orientation").says) == (taken is None)
+
+
+def test_evidence_does_not_choose_where_places_are_open():
+    "It is told; the score takes its best, or the usual one if that is near"
+    c = compared([0.0, 0.0, -9.0], [0.0, 9.0, 99.0], error=1e-4)
+    v = judge(c, score_alone=True)
+    assert v.choice == "patches of 10 mm" and v.by_evidence == "minimum norm"
+    two = judge(c, ["patches of 10 mm", "points"], score_alone=True)
+    assert two.by_evidence == "points" and two.choice == "patches of 10 mm"
+    weak = asked("point").situation
+    assert "prefers points, and is not followed" in of_comparison(c, two, "solver", weak).says
+    strong = replace(weak, power=9.0)
+    assert "and not by enough" in of_comparison(c, two, "solver", strong).says
+
+
+@pytest.mark.parametrize("kinds", [dict(eeg=64), dict(grad=204, mag=102)])
+def test_places_are_open_for_every_kind_of_sensor(kinds):
+    s = replace(asked("point").situation, channels=kinds)
+    assert places_are_open(replace(s, power=1.9, nave=100))
+    assert places_are_open(replace(s, power=9.0, nave=6))
+    assert not places_are_open(replace(s, power=9.0, nave=100))
+
+
+def test_the_sampler_is_told_what_is_not_told_apart():
+    told = _sampled(("patches of 5 mm", "patches of 10 mm", "points", "minimum norm"))
+    assert told["solver_params"] == dict(patches=(0.0, 0.005, 0.01))
+    assert _sampled(("points",))["solver_params"] == dict(patches=None)
+
+
+def test_places_that_hang_on_the_orientation_are_said_first():
+    base = dict(solver="gamma_map", tmin=0.0, progress=False)
+    one = estimate_evoked(recording("point", 12.0), surface_head(), cov(), **base)
+    away = replace(one, coords=one.coords + np.array([0.03, 0, 0]))
+    near = replace(one, coords=one.coords + np.array([0.01, 0, 0]))
+    elsewhere = replace(one, coords=one.coords + np.array([0.2, 0, 0]))
+    tried = {"points": one, "points, fixed": away, "points, loose": near, "norm": elsewhere}
+    moved = _moved_by_orientation(_Tried(tried, {}), "points")
+    assert len(moved) == 2 and moved[0].endswith("'auto'") and moved[1].endswith("'fixed'")
+    del tried["points, fixed"]
+    assert not _moved_by_orientation(_Tried(tried, {}), "points")
+
+    rec = Recommendation(dict(solver="BMN"), (), asked("point").situation, moved=moved)
+    first, second = str(rec).splitlines()
+    assert moved[0] in first and "sensitivity(evoked, forward, noise_cov" in first
+    assert second == rec.call and "sensitivity(" in rec._repr_html_()
+    assert str(replace(rec, moved=())) == rec.call
+
+
+def calibration_of(rec):
+    "Solver and arguments of the line that makes a passport"
+    heard = {}
+    names = dict(forward=None, noise_cov=None, evoked=None)
+    check = dict(calibrate=lambda f, n, e, solver, **said: heard.update(said, solver=solver))
+    eval(rec.calibration, names | check)
+    return heard
+
+
+@pytest.mark.parametrize("kind", ["point", "bump", "noise"])
+def test_the_passport_is_of_the_solver_that_is_recommended(kind):
+    rec = asked(kind)
+    assert calibration_of(rec) == rec.arguments
+    assert rec.calibration in reason(rec, "error bars").says
+
+
+# ---- a real recording of few epochs
+
+FEW = [
+    ("meg", "Left visual", (12, -52, 75)),  # mm, where dSPM is largest
+    ("meg", "Right visual", (-22, -46, 68)),
+]
+
+
+@realdata.needed
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind, condition, place", FEW)
+def test_six_epochs_of_meg_are_sampled_and_in_the_right_hemisphere(kind, condition, place):
+    given = realdata.evoked(condition), realdata.forward(kind), realdata.covariance()
+    rec = recommend(*given, dict(tmin=0.05, tmax=0.15), progress=False)
+    assert rec.solver == "spike_slab" and "orientation" not in rec.arguments
+    assert calibration_of(rec) == rec.arguments
+    peak = estimate_evoked(*given, progress=False, **rec.arguments).peak()
+    assert np.linalg.norm(1e3 * peak.position - place) < 20 and peak.localisation is not None
+    if condition == "Left visual":  # along the normals it is in the other hemisphere
+        assert str(rec).startswith("The place hangs on the orientation")
+
+
+@realdata.needed
+def test_noise_of_a_real_head_leaves_nothing_to_choose():
+    e, cov = realdata.evoked("Left visual"), realdata.covariance()
+    e.pick("meg", exclude="bads")
+    C = cov.copy().pick_channels(e.ch_names, ordered=True).data
+    w, U = np.linalg.eigh(C)
+    draws = np.random.default_rng(0).normal(size=e.data.shape)
+    e.data[:] = (U * np.sqrt(np.maximum(w, 0) / e.nave)) @ draws
+    said = dict(tmin=0.05, tmax=0.15)
+    rec = recommend(e, realdata.forward("meg"), cov, said, quick=True, progress=False)
+    assert rec.nothing and rec.solver == "spike_slab" and not rec.moved
 
 
 # ---- bad input, and the command

@@ -54,7 +54,7 @@ class InfiniteSetWarning(UserWarning):
 
 # %% ../../nbs/api/core/03_warnings.ipynb #26a4072b
 class ShiftWarning(UserWarning):
-    "A recording is not like the runs that a passport was made of"
+    "A recording is not like the runs that a passport was made of, or they are too few to tell"
 
 # %% ../../nbs/api/core/03_warnings.ipynb #85adbbdb
 class NotCalibratedWarning(UserWarning):

@@ -94,6 +94,8 @@ def calibrate_command(
             n_jobs=args.jobs,
             out=out / "runs",
             orientation=args.orientation,
+            tmin=args.tmin,
+            tmax=args.tmax,
         )
         write_passport(passport, out)
     except (ValueError, TypeError) as e:

@@ -23,8 +23,15 @@ from ..core.checks import check_choice, refuse
 from ..core.warnings import ShiftWarning, warn
 from .runs import FALSE, PARTS, Runs
 from .scenario import Scenario
-from .scene import source_pattern
-from .shift import Shift, power_features, result_features, shift_check
+from .scene import source_pattern, span_of
+from calibrain.passport.shift import (
+    FEWEST_RUNS,
+    TOO_FEW,
+    Shift,
+    power_features,
+    result_features,
+    shift_check,
+)
 from ..posterior.result import Result
 from ..solvers.bind import Bound
 
@@ -80,7 +87,8 @@ class Passport:
     def __repr__(self) -> str:
         train, test = self.n_runs
         head = f"{len(self.ch_names)} channels, {self.n_sources} sources × {self.n_orient}"
-        return f"<Passport: {', '.join(self.solvers)}; {head}; {train} + {test} runs>"
+        few = "" if train + test >= FEWEST_RUNS else f" ({TOO_FEW})"
+        return f"<Passport: {', '.join(self.solvers)}; {head}; {train} + {test} runs{few}>"
 
 
 def _maps(curve: CoverageCurve, make: Callable) -> dict[str, LevelMap]:
@@ -254,6 +262,22 @@ def check_use(
 
 
 @patch
+def check_window(
+    self: Passport,
+    times: np.ndarray,  # Samples of the estimate, `(n_times,)`, s
+) -> None:
+    "Announce another window than that of the runs, or another sampling rate"
+    mine, theirs = span_of(self.times), span_of(times)
+    if mine.differs(theirs):
+        warn(
+            f"the runs of the passport are of {mine}, the estimate is of {theirs}, where its "
+            "intervals were not tried: calibrate with this recording as evoked, and with the "
+            "same tmin and tmax.",
+            ShiftWarning,
+        )
+
+
+@patch
 def shift(
     self: Passport,
     seen: Mapping,  # Features of a recording, name → value
@@ -264,6 +288,16 @@ def shift(
     parts = self.runs[self.solver_of(solver)]
     features = np.concatenate([parts[part].features for part in PARTS])
     return shift_check(features, parts["train"].feature_names, seen)
+
+
+def _next_step(p: Passport, found: Shift) -> str:
+    "What to do with a recording that is not like the runs"
+    differs = found.remedies
+    if p.scenario.from_recording:  # evoked was passed, and runs are like it as far as they can be
+        more = f". If you calibrate again: {differs}" if differs else ""
+        return f"do not use its intervals for this recording; report it as not calibrated{more}"
+    more = f"; or change what differs: {differs}" if differs else ""
+    return f"calibrate with evoked= and scenario='auto', which draws runs from the recording{more}"
 
 
 @patch
@@ -284,10 +318,12 @@ def calibration(
     if seen:
         found = self.shift(seen, solver)
         place = dict(p=found.p) | dict(zip(found.names, found.below.tolist()))
-        if found.is_other:
+        if not found.can_tell:
+            warn(f"{found}. Calibrate with more of them.", ShiftWarning)
+        elif found.is_other:
             warn(
                 f"the recording is {found}. Intervals keep what they promise in runs of the "
-                "passport, not here: calibrate with evoked=, another scenario or more mismatch.",
+                f"passport, not here: {_next_step(self, found)}.",
                 ShiftWarning,
             )
     n_runs = self.runs[solver]["train"].curve.n_runs
@@ -338,6 +374,7 @@ def apply(
     if self.coords is not None and not _same_places(self.coords, result.coords):
         cure = "calibrate on the head of this recording"
         refuse(ValueError, "result", "on the passport's head", "sources at other places", cure)
+    self.check_window(result.times)
     power = power_features(result.power["data"], result.power["residual"])
     seen = result_features(inner) | power
     return replace(result, calibration=self.calibration(inner, target, seen))

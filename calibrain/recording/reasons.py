@@ -68,7 +68,7 @@ def of_noise(
     return mode, Reason("noise", seen | dict(unknown_pattern=s.unknown_pattern), says)
 
 # %% ../../nbs/api/recording/39_reasons.ipynb #28d3dd12
-FEW_EPOCHS = 50  # Below this EEG leaves the places of sources open
+FEW_EPOCHS = 50  # Below this a recording leaves the places of sources open
 
 
 def of_sensors(
@@ -105,7 +105,12 @@ def places_are_open(
     s: Situation,  # What was looked at
 ) -> bool:
     "Whether places will be uncertain"
-    return s.is_eeg and (s.nave < FEW_EPOCHS or s.response < 1)
+    return s.nave < FEW_EPOCHS or s.response < 1
+
+
+def _openness(s: Situation) -> str:
+    "What leaves places open, in words"
+    return "less response than noise" if s.response < 1 else f"{s.nave:g} epochs"
 
 # %% ../../nbs/api/recording/39_reasons.ipynb #6956fedd
 def of_comparison(
@@ -138,9 +143,15 @@ def of_comparison(
         )
     elif v.choice == v.by_evidence:
         says += f" The evidence prefers {v.choice}{'' if others else ', too'}."
+    elif places_are_open(s):
+        says += (
+            f" The evidence prefers {v.by_evidence}, and is not followed: with {_openness(s)} it "
+            "may prefer whoever fits the noise."
+        )
     else:
         says += f" The evidence prefers {v.by_evidence}, and not by enough."
-    if others and v.choice not in (v.best, v.by_evidence):
+    is_usual = others and v.choice not in (v.best, v.by_evidence)
+    if is_usual and about == "solver" and not places_are_open(s):
         says += f" Taken, as the usual choice among them: {v.choice}."
     seen = dict(best=v.best, near=v.near, by_evidence=v.by_evidence, choice=v.choice)
     return Reason(about, seen, says)
@@ -151,10 +162,9 @@ def of_places(
     solver: str,  # Who is recommended
 ) -> Reason:
     "How certain places are, and in whose eyes"
-    seen = dict(is_eeg=s.is_eeg, nave=s.nave, response=s.response)
+    seen = dict(nave=s.nave, response=s.response)
     if places_are_open(s):
-        weak = "less response than noise" if s.response < 1 else f"{s.nave:g} epochs"
-        says = f"EEG with {weak}: places will be uncertain. "
+        says = f"With {_openness(s)}, places will be uncertain. "
         if solver == "spike_slab":
             says += "So spike_slab samples them, and its intervals and localisation sets know it."
         else:
@@ -168,8 +178,6 @@ def of_places(
             f"{solver} settles for one set of places, and its error bars are of amplitudes only. "
             "Where a sentence with an error bar is wanted, solver='spike_slab' samples the places."
         )
-        if s.response < 1:
-            says += " With less response than noise that certainty is not to be believed."
     return Reason("places", seen, says)
 
 

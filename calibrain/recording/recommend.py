@@ -9,6 +9,7 @@ __all__ = ['Recommendation', 'recommend']
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import mne
@@ -30,6 +31,7 @@ from calibrain.recording.candidates import (
 )
 from .estimate import estimate_evoked
 from .left_out import leave_channels_out
+from .peak import place_in_words, strongest_place
 from calibrain.recording.reasons import (
     Reason,
     of_comparison,
@@ -54,6 +56,7 @@ class Recommendation:
     situation: Situation  # What was looked at
     comparison: Comparison | None = None  # What was tried; `None`: nothing was
     nothing: bool = False  # Whether nothing stands above the noise, so that there is no choice
+    moved: tuple[str, ...] = ()  # Orientations and places, where the place hangs on the orientation
 
     @property
     def solver(self) -> str:
@@ -77,6 +80,17 @@ class Recommendation:
         start = f"calibrate(forward, noise_cov, evoked, {self.solver!r}"
         return f"{start}, {_said(rest)})"
 
+    @property
+    def caution(self) -> str:
+        "What is to be read before the rest; '': nothing"
+        if not self.moved:
+            return ""
+        return (
+            f"The place hangs on the orientation: the strongest source is {' and '.join(self.moved)}. "
+            "Before you write a place, see what survives: "
+            f"sensitivity(evoked, forward, noise_cov, dict({_said(self.arguments)}))"
+        )
+
 
 def _said(arguments: Mapping) -> str:
     "Arguments as they are typed"
@@ -85,9 +99,10 @@ def _said(arguments: Mapping) -> str:
 # %% ../../nbs/api/recording/35_recommend.ipynb #702f24df
 @patch
 def __str__(self: Recommendation) -> str:  # Lines
-    "The call, the reasons, and how to calibrate"
+    "What is to be read first, the call, the reasons, and how to calibrate"
     lines = [f"- {reason.about}: {reason.says}" for reason in self.because]
-    return "\n".join([self.call, *lines])
+    first = [self.caution] if self.moved else []
+    return "\n".join([*first, self.call, *lines])
 
 
 @patch
@@ -99,7 +114,8 @@ def __repr__(self: Recommendation) -> str:  # Text
 @patch
 def _repr_html_(self: Recommendation) -> str:  # HTML
     "The call, the reasons, and what was compared"
-    rows = {reason.about: reason.says for reason in self.because}
+    first = {"first of all": self.caution} if self.moved else {}
+    rows = first | {reason.about: reason.says for reason in self.because}
     title = "Nothing to choose by" if self.nothing else f"Recommended: {self.solver}"
     call = f"<pre style='white-space: pre-wrap'>{self.call}</pre>"
     compared = "" if self.comparison is None else self.comparison._repr_html_()
@@ -115,8 +131,11 @@ def _sampled(near: tuple[str, ...]) -> dict:
     "Arguments of the sampler, with the shapes that are not told apart"
     if SAMPLER in near or not near:
         return dict(solver="spike_slab")  # with the patches that it has by default
-    widths = [width for width in WIDTHS if patches_of(width) in near]
-    return dict(solver="spike_slab", solver_params=dict(patches=tuple(widths) or None))
+    points = (0.0,) if POINTS in near else ()
+    widths = points + tuple(width for width in WIDTHS if patches_of(width) in near)
+    return dict(
+        solver="spike_slab", solver_params=dict(patches=None if widths == points else widths)
+    )
 
 # %% ../../nbs/api/recording/35_recommend.ipynb #69d603a7
 @dataclass(frozen=True, eq=False)
@@ -179,7 +198,7 @@ def _orientation_unseen(s: Situation, base: Mapping) -> Reason:
 def _orientations_tried(
     tried: _Tried, data: _Data, name: str, base: Mapping, s: Situation, progress: bool
 ) -> tuple[dict, Reason]:
-    "The orientation of a candidate, by the same two judges"
+    "The orientation of a candidate, by the same judges"
     others = {
         f"{name}, {orientation}": _of_solver(name, base["noise"]) | dict(orientation=orientation)
         for orientation in s.orientations
@@ -187,10 +206,33 @@ def _orientations_tried(
     }
     _try(tried, data, others, base, progress)
     c = tried.compared()
-    v = judge(c, [name, *others], s.n_independent, usual=name)
+    v = judge(c, [name, *others], s.n_independent, usual=name, score_alone=places_are_open(s))
     reason = of_comparison(c, v, "orientation", s)
-    chosen = v.choice.removeprefix(name).removeprefix(", ")
-    return (dict(orientation=chosen) if chosen else {}), reason
+    if v.choice == name:
+        kept = f"{reason.says} orientation='auto' is kept, which assumes least."
+        return {}, reason._replace(says=kept)
+    return dict(orientation=v.choice.removeprefix(f"{name}, ")), reason
+
+# %% ../../nbs/api/recording/35_recommend.ipynb #7cb28b82
+_FAR = 0.02  # m, beyond which two places are not the same, as for `sensitivity`
+
+
+def _moved_by_orientation(tried: _Tried, name: str) -> tuple[str, ...]:
+    "The two orientations whose strongest sources are farthest apart, and where those are"
+    there = {}
+    for one, estimate in tried.estimates.items():
+        if one.startswith(f"{name}, ") or one == name:
+            orientation = one.removeprefix(name).removeprefix(", ") or "auto"
+            if not estimate.nothing_found and estimate.coords is not None:
+                there[orientation] = estimate.coords[strongest_place(estimate)[0]]
+    pairs = list(combinations(there, 2))
+    apart = [float(np.linalg.norm(there[a] - there[b])) for a, b in pairs]
+    if max(apart, default=0.0) <= _FAR:
+        return ()
+    return tuple(
+        f"at {place_in_words(there[orientation])} with orientation={orientation!r}"
+        for orientation in pairs[int(np.argmax(apart))]
+    )
 
 # %% ../../nbs/api/recording/35_recommend.ipynb #93fd3c8b
 def _is_nothing(c: Comparison, best: str, s: Situation) -> bool:
@@ -227,16 +269,27 @@ def _unseen(s: Situation, mode: str) -> tuple[dict, Reason]:
     return _of_solver(name, mode), Reason("solver", dict(quick=True), says)
 
 # %% ../../nbs/api/recording/35_recommend.ipynb #e03742d9
-def _by_trial(
-    data: _Data, s: Situation, base: Mapping, sampler: bool, progress: bool
-) -> tuple[dict, list[Reason], Comparison, bool]:
+@dataclass(frozen=True, eq=False)
+class _Found:
+    "What is to be taken, and why"
+
+    arguments: dict  # Solver and orientation
+    because: list[Reason]
+    comparison: Comparison | None = None  # What was tried
+    nothing: bool = False  # Whether there is no choice
+    moved: tuple[str, ...] = ()  # Orientations and places, where these are far apart
+
+
+def _by_trial(data: _Data, s: Situation, base: Mapping, sampler: bool, progress: bool) -> _Found:
     "The solver and its orientation by what the recording says of the candidates"
     tried = _Tried({}, {})
     _try(tried, data, candidates_of(base["noise"], sampler), base, progress)
     c = tried.compared()
-    v = judge(c, [name for name in c.names if name != NOISE_ALONE], s.n_independent)
+    names = [name for name in c.names if name != NOISE_ALONE]
+    v = judge(c, names, s.n_independent, score_alone=places_are_open(s))
     if _is_nothing(c, v.best, s):
-        return _sampled(()), [_nothing(s, c, v.best), _orientation_unseen(s, base)], c, True
+        because = [_nothing(s, c, v.best), _orientation_unseen(s, base)]
+        return _Found(_sampled(()), because, c, nothing=True)
     gain, error = foretold_better(c, v.best, NOISE_ALONE)
     reason = of_comparison(c, v, "solver", s)
     if gain <= NEAR * error:
@@ -249,17 +302,21 @@ def _by_trial(
         oriented, of_it = {}, Reason("orientation", dict(orientations=s.orientations), why)
     found = _of_solver(v.choice, base["noise"])
     if places_are_open(s) and v.choice != NORM:
-        found = _sampled(v.near if v.choice != POINTS else (POINTS,))
-    return found | oriented, [reason, of_it], tried.compared(), False
+        found = _sampled(v.near)
+        shapes = ", and all shapes that are not told apart" if len(v.near) > 1 else ""
+        says = f"{reason.says} spike_slab samples their places{shapes}."
+        reason = reason._replace(says=says)
+    moved = _moved_by_orientation(tried, v.choice)
+    return _Found(found | oriented, [reason, of_it], tried.compared(), moved=moved)
 
 
-def _by_looks(s: Situation, base: Mapping) -> tuple[dict, list[Reason], None, bool]:
+def _by_looks(s: Situation, base: Mapping) -> _Found:
     "The same without trying anything"
     oriented = _orientation_unseen(s, base)
     if not s.above_noise:
-        return _sampled(()), [_nothing(s, None), oriented], None, True
+        return _Found(_sampled(()), [_nothing(s, None), oriented], nothing=True)
     found, reason = _unseen(s, base["noise"])
-    return found, [reason, oriented], None, False
+    return _Found(found, [reason, oriented])
 
 # %% ../../nbs/api/recording/35_recommend.ipynb #0e196bdd
 def recommend(
@@ -279,12 +336,13 @@ def recommend(
     mode, noise = of_noise(s, base or {})
     said = {**(base or {}), "noise": mode}
     data = _Data(evoked, forward, noise_cov)
-    by_trial = (data, s, said, sampler, progress)
-    found, reasons, c, nothing = _by_looks(s, said) if quick else _by_trial(*by_trial)
-    because = [of_sensors(s), of_response(s), noise, *reasons]
-    if not nothing:
-        because.append(of_places(s, found["solver"]))
-    arguments = found | {name: value for name, value in said.items() if name not in found}
+    found = _by_looks(s, said) if quick else _by_trial(data, s, said, sampler, progress)
+    because = [of_sensors(s), of_response(s), noise, *found.because]
+    if not found.nothing:
+        because.append(of_places(s, found.arguments["solver"]))
+    taken = found.arguments
+    arguments = taken | {name: value for name, value in said.items() if name not in taken}
     bare = Recommendation(arguments, (), s)
     because.append(of_error_bars(bare.calibration))
-    return Recommendation(arguments, tuple(because), s, c, nothing)
+    rest = (found.comparison, found.nothing, found.moved)
+    return Recommendation(arguments, tuple(because), s, *rest)

@@ -56,12 +56,6 @@ class Situation:
 
 # %% ../../nbs/api/recording/36_situation.ipynb #421ac948
 @patch(as_prop=True)
-def is_eeg(self: Situation) -> bool:
-    "Whether there are electrodes only"
-    return {*self.channels} == {"eeg"}
-
-
-@patch(as_prop=True)
 def response(self: Situation) -> float:  # 0: nothing; 1: as much response as noise
     "Power of the response, in multiples of that of the noise in the average"
     return max(self.power - 1, 0.0)

@@ -41,6 +41,7 @@ def judge(
     names: list[str] | None = None,  # Who may be chosen; `None`: all
     n_independent: float | None = None,  # Independent samples of the window; `None`: all are
     usual: str = USUAL,  # Who is taken where nothing tells
+    score_alone: bool = False,  # Whether the evidence is told, and not followed
 ) -> Verdict:  # Who is best, and by what
     "Choose by score, and by evidence among those that the score does not tell apart"
     names = list(c.names) if names is None else names
@@ -53,14 +54,17 @@ def judge(
     near = [name for name, one in zip(names, is_near) if one]
     evidence = dict(zip(names, c.corrected[rows]))
     known = {name: e for name, e in evidence.items() if np.isfinite(e)}
+    by_score = usual if usual in near else names[best]
     if n < FEWEST_SAMPLES or not known:
-        choice = usual if usual in near else names[best]
-        return Verdict(names[best], tuple(near), None, choice)
+        return Verdict(names[best], tuple(near), None, by_score)
+    by_evidence = max(known, key=known.__getitem__)
+    if score_alone:
+        return Verdict(names[best], tuple(near), by_evidence, by_score)
     most = max((known[name] for name in near if name in known), default=-np.inf)
     mine = [name for name in near if known.get(name, -np.inf) >= most - LEAST * n_times / n]
     first = max(mine, key=lambda name: known.get(name, -np.inf)) if most > -np.inf else names[best]
     choice = usual if usual in mine else first
-    return Verdict(names[best], tuple(near), max(known, key=known.__getitem__), choice)
+    return Verdict(names[best], tuple(near), by_evidence, choice)
 
 # %% ../../nbs/api/recording/38_verdict.ipynb #c0eea876
 def foretold_better(
