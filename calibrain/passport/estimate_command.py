@@ -248,7 +248,7 @@ def _work(todo: _Todo, names: Sequence[str], args: argparse.Namespace, done: Cal
     )
     todo.folder.mkdir(parents=True, exist_ok=True)
     for name in names:
-        est = estimate_evoked(evokeds[todo.conditions[name]], forward, cov, solver, **said)
+        est: Any = estimate_evoked(evokeds[todo.conditions[name]], forward, cov, solver, **said)
         with tempfile.TemporaryDirectory(prefix=".calibrain-", dir=todo.folder) as top:
             aside = Path(top) / name
             aside.mkdir()

@@ -301,10 +301,10 @@ def _check_usual(
 
 # %% ../../nbs/api/recording/02_estimate.ipynb #486a5892
 def estimate_evoked(
-    evoked: mne.Evoked,  # The response, V and T; `mne.Epochs` are averaged; several are a list
+    evoked: mne.Evoked | mne.BaseEpochs | Sequence,  # V, T; epochs are averaged; several: a list
     forward: mne.Forward | Leadfield,  # The head; a `Leadfield` where there is no MRI
     noise_cov: mne.Covariance | None,  # Of one epoch, V² and T²; `None`: the baseline's variance
-    solver: str | Callable = "gamma_map_sflex",  # Name of a solver, or the solver
+    solver: str | Callable = "gamma_map_sflex",  # "spike_slab", …: `list_solvers()`, `recommend`
     *,
     tmin: float | None = None,  # Start of the window, s; `None`: the first sample
     tmax: float | None = None,  # End of the window, s, included; `None`: the last sample
@@ -312,14 +312,14 @@ def estimate_evoked(
     orientation: str = "auto",  # "fixed", "loose", "free", "meg2" (two components), or "auto"
     loose: float | None = None,  # Variance along the cortex by that across; `None`: 0.2 if loose
     depth: float | None = None,  # Depth weighting, 0 to 1; `None`: none
-    noise: str = "given",  # "given" ("oracle"), "baseline" (its size), "learn" ("adaptive")
+    noise: str = "given",  # "given" (or "oracle"), "baseline" (its size), "learn" (or "adaptive")
     rank: dict | str | None = None,  # Rank of the noise, as `compute_whitener` takes it
     average: bool = True,  # Whether to average `mne.Epochs`; `False`: one by one, as asked for
     shared: bool = False,  # Whether several conditions have one support, found from all of them
     solver_params: dict | None = None,  # Further arguments of the solver
     calibration: Any = None,  # A `Passport` of this head, which `calibrate` returned
     progress: bool = True,  # Whether to show progress where somebody watches: terminal, notebook
-) -> EvokedPosterior:  # Of the sources; a list for a list of conditions, a sequence for epochs
+) -> EvokedPosterior | list[EvokedPosterior] | EpochPosteriors:  # One; of a list; of epochs
     "Sources of an evoked response, with error bars"
     average = check_choice("average", average, {True: True, False: False})
     shared = check_choice("shared", shared, {True: True, False: False})
@@ -366,7 +366,7 @@ def estimate_evoked(
         _check_usual(evoked, head, noise, noise_cov)
         same = dict(bound=bound, times=(tmin, tmax), noise=known, made=made, where=where)
         solve = partial(_posterior_of, head=head, of=calibration, **same)
-        return EpochPosteriors(evoked, solve, bound.name, progress)  # type: ignore[return-value]
+        return EpochPosteriors(evoked, solve, bound.name, progress)
     matched = [_match(e, head, window, known, bound) for e, window in zip(conditions, windows)]
     if shared:
         results = _solve_together(bound, matched, head)
@@ -376,4 +376,4 @@ def estimate_evoked(
     found = [_posterior(bound, r, one, head, made, where) for r, one in zip(results, matched)]
     found = [_calibrated(one, calibration) for one in found]
     alone = isinstance(evoked, mne.Evoked | mne.BaseEpochs)
-    return found[0] if alone else found  # type: ignore[return-value]
+    return found[0] if alone else found

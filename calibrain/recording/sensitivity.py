@@ -265,7 +265,7 @@ def sensitivity(
     variations = usual_variations(evoked, forward, base) if variations is None else variations
     _check_variations(variations, base)
     choices: dict[str, dict] = {"as asked": {}} | {k: dict(v) for k, v in variations.items()}
-    estimates = {}
+    estimates: dict[str, Any] = {}
     for name in progress_bar(list(choices), progress, desc="sensitivity", unit="choice"):
         said = dict(base) | choices[name]
         found = estimate_evoked(evoked, forward, noise_cov, progress=False, **said)
