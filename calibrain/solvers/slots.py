@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 from fastcore.basics import patch
-from scipy.linalg.lapack import dpotrf, dtrtri
+from scipy.linalg.lapack import dposv, dpotrf, dtrtri
 
 from calibrain.solvers.slot_weights import (
     SlotWeights,
@@ -84,6 +84,13 @@ class Dual:
             self._gram[place] = own.T @ self.L
         return self._gram[place]
 
+    def of_data(
+        self,
+        slot: "Slot",  # One that is on
+    ) -> np.ndarray:  # `(1 or k, n_columns)`
+        "The inner products of a slot's columns with the recording"
+        return slot.mixing @ self.Z[:, slot.place :: self.n_places].T
+
 # %% ../../nbs/api/solvers/13_slots.ipynb #d44cde64
 class Slot(NamedTuple):
     "A slot that is on"
@@ -97,7 +104,7 @@ class Slot(NamedTuple):
     def mixing(self) -> np.ndarray:  # `(1 or k, k)`
         "Its columns, as mixtures of those of its place"
         if self.direction is None:
-            return np.eye(self.rows.shape[0])
+            return np.eye(len(self.rows))
         return self.direction[None]
 
 
@@ -114,8 +121,16 @@ def make_slot(
     return Slot(place, gamma, direction, rows)
 
 # %% ../../nbs/api/solvers/13_slots.ipynb #4cf97fde
+class _Residual(NamedTuple):
+    "What is left of a slot's columns where those of the other slots have been taken off"
+
+    rows: np.ndarray  # Inner products with all columns, `(1 or k, k * n_places)`
+    Gram: np.ndarray  # Inner products with one another
+    of_data: np.ndarray  # Inner products with the recording, `(1 or k, n_columns)`
+
+
 class _Model:
-    "D and z at every place, for slots that are on; more can be added"
+    "D and z at every place; slots are put in and taken out"
 
     def __init__(
         self,
@@ -124,43 +139,42 @@ class _Model:
         slots: Sequence[Slot],  # Those that are on
     ):
         self.dual = dual
-        self.noise = noise
-        self.D = dual.LL / noise
-        self.z = dual.Z / noise
-        self.P = np.zeros((0, dual.Z.shape[1]))
-        if slots:
-            X, Gram, z, gamma = _stacked(dual, slots)
-            Gram.flat[:: len(Gram) + 1] += noise / gamma
-            inverse = dtrtri(dpotrf(Gram, lower=1, clean=1)[0], lower=1)[0] / np.sqrt(noise)
-            self._extend(inverse.astype(X.dtype) @ X, inverse @ z)
+        self.slots: list[Slot] = []  # In the order of their columns
+        self.stack = np.empty((0, dual.L.shape[1]), dual.L.dtype)  # Xᵀ, and room for more
+        self.Gram = np.zeros((0, 0))  # BᵀB
+        self.of_data = np.zeros((0, len(dual.Z)))  # BᵀY
+        self.gamma = np.zeros(0)
+        for slot in slots:
+            self._append(slot)
+        self.refresh(noise)
 
-    def _extend(self, P: np.ndarray, of_data: np.ndarray) -> None:
-        "Take more rows of P into account"
-        k = self.dual.k
-        by_component = P.reshape(len(P), k, -1)
-        for i in range(k):
-            for j in range(i + 1):
-                taken = np.einsum("cn,cn->n", by_component[:, i], by_component[:, j])
-                self.D[i, j] -= taken
-                if i != j:
-                    self.D[j, i] = self.D[i, j]
-        before = len(self.P)
-        self.P = np.concatenate([self.P, P])  # in double precision, for both uses
-        self.z -= of_data.T @ self.P[before:]
-
-    def add(
+    def refresh(
         self,
-        slot: Slot,  # The one to add
+        noise: float,  # Noise factor, f
     ) -> None:
-        "One slot more: a block more of the Cholesky factor"
-        N, k = self.dual.n_places, self.dual.k
-        own = slice(slot.place, None, N)
-        mixing = slot.mixing if k > 1 else np.ones((1, 1))
-        row = slot.rows / self.noise - (mixing @ self.P[:, own].T) @ self.P
-        inner = row[:, own] @ mixing.T
-        inner.flat[:: len(inner) + 1] += 1 / slot.gamma
-        inverse = dtrtri(dpotrf(inner, lower=1, clean=1)[0], lower=1)[0]
-        self._extend(inverse @ row, inverse @ (mixing @ self.z[:, own].T))
+        "Everything anew for the slots that are on: no rounding error lives on"
+        self.noise = noise
+        self.D = self.dual.LL / noise
+        self.z = self.dual.Z / noise
+        if self.slots:
+            X = self.stack[: len(self.gamma)]
+            self._shift(_Residual(X, self.Gram, self.of_data), self.gamma, -1)
+
+    def put(
+        self,
+        slot: Slot,  # One that is on
+    ) -> None:
+        "One slot more"
+        self._shift(self._residual(slot), slot.gamma, -1)
+        self._append(slot)
+
+    def take(
+        self,
+        slot: Slot,  # One that is on
+    ) -> None:
+        "One slot less"
+        self._remove(slot)
+        self._shift(self._residual(slot), slot.gamma, 1)
 
     @property
     def Q(self) -> np.ndarray:  # `(k, k, n_places)`
@@ -171,6 +185,65 @@ class _Model:
             for j in range(i + 1):
                 Q[i, j] = Q[j, i] = np.einsum("rn,rn->n", z[:, i], z[:, j])
         return Q
+
+    def _shift(self, left: _Residual, gamma: np.ndarray | float, sign: int) -> None:
+        "D and z with some columns more, or less"
+        k = self.dual.k
+        S = left.Gram.copy()
+        S.flat[:: len(S) + 1] += self.noise / gamma
+        inverse = dtrtri(dpotrf(S, lower=1, clean=1)[0], lower=1)[0] / np.sqrt(self.noise)
+        U = (inverse.astype(left.rows.dtype) @ left.rows).astype(float)
+        by_component = U.reshape(len(U), k, -1)
+        for i in range(k):
+            for j in range(i + 1):
+                change = np.einsum("cn,cn->n", by_component[:, i], by_component[:, j])
+                self.D[i, j] += sign * change
+                if i != j:
+                    self.D[j, i] = self.D[i, j]
+        self.z += (sign * (inverse @ left.of_data)).T @ U
+
+    def _own(self, slot: Slot) -> tuple[np.ndarray, np.ndarray]:
+        "Inner products of a slot's columns with those in the stack, and with one another"
+        own = slice(slot.place, None, self.dual.n_places)
+        mixing = slot.mixing.T
+        inner = slot.rows[:, own].astype(float) @ mixing
+        return self.stack[: len(self.gamma), own].astype(float) @ mixing, (inner + inner.T) / 2
+
+    def _residual(self, slot: Slot) -> _Residual:
+        "What the slots in the stack leave of another"
+        of_data = self.dual.of_data(slot)
+        across, inner = self._own(slot)
+        if not self.slots:
+            return _Residual(slot.rows, inner, of_data)
+        W = self.Gram.copy()
+        W.flat[:: len(W) + 1] += self.noise / self.gamma
+        share = dposv(W, across, lower=1)[1].T
+        rows = slot.rows - share.astype(slot.rows.dtype) @ self.stack[: len(W)]
+        return _Residual(rows, inner - share @ across, of_data - share @ self.of_data)
+
+    def _append(self, slot: Slot) -> None:
+        "Put its columns on the stack"
+        before, width = len(self.gamma), len(slot.rows)
+        across, inner = self._own(slot)
+        if before + width > len(self.stack):
+            more = np.empty((before + 8 * width, self.stack.shape[1]), self.stack.dtype)
+            self.stack = np.concatenate([self.stack[:before], more])
+        self.stack[before : before + width] = slot.rows
+        self.Gram = np.block([[self.Gram, across], [across.T, inner]])
+        self.of_data = np.concatenate([self.of_data, self.dual.of_data(slot)])
+        self.gamma = np.concatenate([self.gamma, np.full(width, slot.gamma)])
+        self.slots.append(slot)
+
+    def _remove(self, slot: Slot) -> None:
+        "Take its columns off the stack: the last ones move to where they were"
+        which = next(i for i, one in enumerate(self.slots) if one is slot)
+        begin = sum(len(one.rows) for one in self.slots[:which])
+        keep = np.delete(np.arange(len(self.gamma)), np.s_[begin : begin + len(slot.rows)])
+        self.stack[begin : len(keep)] = self.stack[begin + len(slot.rows) : len(self.gamma)]
+        self.Gram = self.Gram[np.ix_(keep, keep)]
+        self.of_data = self.of_data[keep]
+        self.gamma = self.gamma[keep]
+        del self.slots[which]
 
 
 def _stacked(
@@ -338,6 +411,7 @@ class Chain:
         self.prior_off = prior_off
         self.on_probability = 0.3
         self.factor = 1.0
+        self.model = _Model(dual, self.factor, [])
         self._half_sphere = half_sphere(dual.k)
 
     @property
@@ -381,22 +455,22 @@ def sweep(
     half = power * self.dual.weight / 2
     n_states = self.dual.n_places * len(self.weights.gamma)
     off = np.log((1 - self.on_probability) / self.on_probability * n_states)
-    model = _Model(self.dual, self.factor, self.on)
+    self.model.refresh(self.factor)
     choice = None
     for j in self.order():
         old = self.slots[j]
         if old is not None:
             self.slots[j] = None
-            model = _Model(self.dual, self.factor, self.on)
+            self.model.take(old)
             choice = None
         if choice is None:
-            choice = _Choice(model, self.weights, half, off)
+            choice = _Choice(self.model, self.weights, half, off)
         through = None if old is None else old.direction
         choice.turn(Turn(self._half_sphere, self.rng, through))
         new = choice.draw(self.dual, self.rng)
         if new is not None:
             self.slots[j] = new
-            model.add(new)
+            self.model.put(new)
             choice = None
     n_on = len(self.on)
     self.on_probability = self.rng.beta(1 + n_on, self.prior_off + len(self.slots) - n_on)
