@@ -6,6 +6,7 @@
 __all__ = ['FACTORS', 'PRIOR_OFF', 'Dual', 'Slot', 'make_slot', 'log_of_factors', 'Visited', 'Chain', 'variance_grid']
 
 # %% ../../nbs/api/solvers/13_slots.ipynb #e4c3c06c
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -22,7 +23,6 @@ from calibrain.solvers.slot_weights import (
     log_bounds,
     log_weights,
     refine,
-    sight,
 )
 
 # %% ../../nbs/api/solvers/13_slots.ipynb #ed2919e3
@@ -176,16 +176,6 @@ class _Model:
         self._remove(slot)
         self._shift(self._residual(slot), slot.gamma, 1)
 
-    @property
-    def Q(self) -> np.ndarray:  # `(k, k, n_places)`
-        k = self.dual.k
-        z = self.z.reshape(len(self.z), k, -1)
-        Q = np.empty_like(self.D)
-        for i in range(k):
-            for j in range(i + 1):
-                Q[i, j] = Q[j, i] = np.einsum("rn,rn->n", z[:, i], z[:, j])
-        return Q
-
     def _shift(self, left: _Residual, gamma: np.ndarray | float, sign: int) -> None:
         "D and z with some columns more, or less"
         k = self.dual.k
@@ -268,6 +258,50 @@ def _stacked(
     return X, (Gram + Gram.T) / 2, z, gamma
 
 # %% ../../nbs/api/solvers/13_slots.ipynb #7c92227a
+_WIDTH = 128  # Numbers that are summed first
+
+
+class _Sums:
+    "Many numbers ≥ 0 and their running sums: one can change without going through all"
+
+    def __init__(
+        self,
+        values: np.ndarray,  # `(n,)`
+    ):
+        n_rows = -(-len(values) // _WIDTH)
+        self.rows = np.zeros((n_rows, _WIDTH))
+        self.rows.flat[: len(values)] = values
+        self.sums = self.rows.sum(1)
+        self.below = np.cumsum(self.sums)
+
+    def copy(self) -> "_Sums":
+        "Another that starts from here"
+        other = copy.copy(self)
+        other.rows = self.rows.copy()
+        other.sums = self.sums.copy()
+        return other
+
+    def __getitem__(self, i: int) -> float:
+        return self.rows.flat[i]
+
+    def __setitem__(self, i: int, value: float) -> None:
+        self.rows.flat[i] = value
+        row = i // _WIDTH
+        self.sums[row] = self.rows[row].sum()
+        self.below = np.cumsum(self.sums)
+
+    def find(
+        self,
+        x: float,  # Less than the sum of all
+    ) -> int:
+        "The number where the running sum first exceeds x"
+        row = int(self.below.searchsorted(x, side="right"))
+        inside = np.cumsum(self.rows[row])
+        rest = x - self.below[row] + self.sums[row]
+        rest = min(max(rest, 0.0), np.nextafter(inside[-1], 0))  # whatever the rounding
+        return row * _WIDTH + int(inside.searchsorted(rest, side="right"))
+
+
 class _Choice:
     "The states of one slot, given all others"
 
@@ -278,20 +312,19 @@ class _Choice:
         half: float,  # r/2
         off: float,  # Log weight of being off
     ):
-        self.model = model
+        self.D = model.D
+        self.z = model.z.reshape(len(model.z), weights.k, -1)
         self.weights = weights
         self.half = half
-        self.sight = sight(model.D, model.Q)
-        bounds = log_bounds(weights, self.sight, half, off)
-        self.top = max(*(float(bound.max()) for bound in bounds), off)
-        self.upper = sum(np.exp(bound - self.top) for bound in bounds)  # whatever the directions
+        bound = log_bounds(weights, self.D, self.z, half, off)
+        self.top = max(float(bound.max()), off)
         self.off = np.exp(off - self.top)
+        self.upper = _Sums(np.exp(bound - self.top))  # whatever the directions
         self.forget()
 
     def forget(self) -> None:
         "What was seen of places is not used any more"
         self.bound = self.upper.copy()
-        self.below = np.cumsum(self.bound)
         self.seen: dict[int, np.ndarray] = {}
 
     def turn(
@@ -308,24 +341,32 @@ class _Choice:
         "Those to look along; where no source has one direction, nobody does"
         return self.grid.directions if self.weights.direction else self.grid.before
 
+    def at(
+        self,
+        place: int,  # Which
+    ) -> tuple[np.ndarray, np.ndarray]:  # `(k, k)` each
+        "D and Q of one place"
+        z = self.z[..., place]
+        return self.D[..., place], z.T @ z
+
     def place(
         self,
         rng: np.random.Generator,  # Where random numbers come from
     ) -> int | None:
         "Draw a place, or off"
         while True:
-            x = rng.random() * (self.below[-1] + self.off)
-            if x >= self.below[-1]:
+            below = self.bound.below
+            x = rng.random() * (below[-1] + self.off)
+            if x >= below[-1]:
                 return None
-            n = int(self.below.searchsorted(x, side="right"))
+            n = self.bound.find(x)
             if n in self.seen:
                 return n
-            logs = log_weights(self.weights, self.sight, n, self.directions, self.half)
+            logs = log_weights(self.weights, *self.at(n), self.directions, self.half)
             self.seen[n] = np.cumsum(np.exp(logs - self.top))
             total = self.seen[n][-1]
             accepted = rng.random() * self.bound[n] < total
             self.bound[n] = total
-            self.below = np.cumsum(self.bound)
             if accepted:
                 return n
 
@@ -348,7 +389,7 @@ class _Choice:
             if kind == 0:
                 return make_slot(dual, n, gamma)
             kind -= 1
-        D, Q = self.sight.D[..., n], self.sight.Q[..., n]
+        D, Q = self.at(n)
 
         def log_weight(v):
             return log_along(v @ D @ v, v @ Q @ v, gamma, self.half)
