@@ -16,6 +16,9 @@ from fastcore.basics import patch
 from scipy.linalg.lapack import dposv, dpotrf, dtrtri
 
 from calibrain.solvers.slot_weights import (
+    ENTRIES,
+    PLACES,
+    SQUARE,
     SlotWeights,
     Turn,
     half_sphere,
@@ -63,7 +66,8 @@ class Dual:
         norm = np.sqrt(np.median(seen[seen > 0]))
         self.scale = _Scale(float(norm), float(np.sqrt(noise_var)))
         by_component = columns.transpose(1, 0, 2) / norm
-        self.LL = np.einsum("inm,jnm->ijn", by_component, by_component)
+        rows, columns_ = ENTRIES[k]
+        self.LL = np.einsum("enm,enm->en", by_component[rows], by_component[columns_])
         data = y / (self.scale.noise * np.sqrt(weight))
         self.Z = data.T @ by_component.reshape(n_columns, n_sensors).T  # (n_columns, k N)
         self.power = float((data**2).sum())  # tr C
@@ -79,7 +83,7 @@ class Dual:
         "The inner products of a place's columns with all columns"
         if place not in self._gram:
             if len(self._gram) * self.L.itemsize * self.k * self.L.shape[1] > _CACHE:
-                self._gram.clear()
+                del self._gram[next(iter(self._gram))]
             own = self.L[:, place :: self.n_places]
             self._gram[place] = own.T @ self.L
         return self._gram[place]
@@ -130,7 +134,7 @@ class _Residual(NamedTuple):
 
 
 class _Model:
-    "D and z at every place; slots are put in and taken out"
+    "D, by its entries, and z at every place; slots are put in and taken out"
 
     def __init__(
         self,
@@ -139,7 +143,7 @@ class _Model:
         slots: Sequence[Slot],  # Those that are on
     ):
         self.dual = dual
-        self.slots: list[Slot] = []  # In the order of their columns
+        self.owners: list[Slot] = []  # Whose each column is
         self.stack = np.empty((0, dual.L.shape[1]), dual.L.dtype)  # Xᵀ, and room for more
         self.Gram = np.zeros((0, 0))  # BᵀB
         self.of_data = np.zeros((0, len(dual.Z)))  # BᵀY
@@ -156,7 +160,7 @@ class _Model:
         self.noise = noise
         self.D = self.dual.LL / noise
         self.z = self.dual.Z / noise
-        if self.slots:
+        if self.owners:
             X = self.stack[: len(self.gamma)]
             self._shift(_Residual(X, self.Gram, self.of_data), self.gamma, -1)
 
@@ -182,15 +186,16 @@ class _Model:
         S = left.Gram.copy()
         S.flat[:: len(S) + 1] += self.noise / gamma
         inverse = dtrtri(dpotrf(S, lower=1, clean=1)[0], lower=1)[0] / np.sqrt(self.noise)
-        U = (inverse.astype(left.rows.dtype) @ left.rows).astype(float)
-        by_component = U.reshape(len(U), k, -1)
-        for i in range(k):
-            for j in range(i + 1):
-                change = np.einsum("cn,cn->n", by_component[:, i], by_component[:, j])
-                self.D[i, j] += sign * change
-                if i != j:
-                    self.D[j, i] = self.D[i, j]
-        self.z += (sign * (inverse @ left.of_data)).T @ U
+        of_data = (sign * (inverse @ left.of_data)).T
+        rows = left.rows.reshape(len(S), k, -1)
+        z = self.z.reshape(len(self.z), k, -1)
+        for begin in range(0, self.dual.n_places, PLACES):
+            some = np.s_[..., begin : begin + PLACES]
+            U = inverse @ rows[some].reshape(len(S), -1).astype(float)
+            z[some] += (of_data @ U).reshape(z[some].shape)
+            U = U.reshape(len(S), k, -1)
+            for entry, i, j in zip(self.D, *ENTRIES[k]):
+                entry[some] += sign * np.einsum("cn,cn->n", U[:, i], U[:, j])
 
     def _own(self, slot: Slot) -> tuple[np.ndarray, np.ndarray]:
         "Inner products of a slot's columns with those in the stack, and with one another"
@@ -203,7 +208,7 @@ class _Model:
         "What the slots in the stack leave of another"
         of_data = self.dual.of_data(slot)
         across, inner = self._own(slot)
-        if not self.slots:
+        if not self.owners:
             return _Residual(slot.rows, inner, of_data)
         W = self.Gram.copy()
         W.flat[:: len(W) + 1] += self.noise / self.gamma
@@ -222,18 +227,21 @@ class _Model:
         self.Gram = np.block([[self.Gram, across], [across.T, inner]])
         self.of_data = np.concatenate([self.of_data, self.dual.of_data(slot)])
         self.gamma = np.concatenate([self.gamma, np.full(width, slot.gamma)])
-        self.slots.append(slot)
+        self.owners += [slot] * width
 
     def _remove(self, slot: Slot) -> None:
         "Take its columns off the stack: the last ones move to where they were"
-        which = next(i for i, one in enumerate(self.slots) if one is slot)
-        begin = sum(len(one.rows) for one in self.slots[:which])
-        keep = np.delete(np.arange(len(self.gamma)), np.s_[begin : begin + len(slot.rows)])
-        self.stack[begin : len(keep)] = self.stack[begin + len(slot.rows) : len(self.gamma)]
-        self.Gram = self.Gram[np.ix_(keep, keep)]
-        self.of_data = self.of_data[keep]
-        self.gamma = self.gamma[keep]
-        del self.slots[which]
+        mine = [i for i, owner in enumerate(self.owners) if owner is slot]
+        n = len(self.owners) - len(mine)
+        gaps = [i for i in mine if i < n]
+        last = [i for i in range(n, len(self.owners)) if i not in mine]
+        self.stack[gaps] = self.stack[last]
+        order = np.arange(n)
+        order[gaps] = last
+        self.Gram = self.Gram[np.ix_(order, order)]
+        self.of_data = self.of_data[order]
+        self.gamma = self.gamma[order]
+        self.owners = [self.owners[i] for i in order]
 
 
 def _stacked(
@@ -347,7 +355,7 @@ class _Choice:
     ) -> tuple[np.ndarray, np.ndarray]:  # `(k, k)` each
         "D and Q of one place"
         z = self.z[..., place]
-        return self.D[..., place], z.T @ z
+        return self.D[SQUARE[self.weights.k], place], z.T @ z
 
     def place(
         self,
