@@ -5126,6 +5126,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                  'calibrain/solvers/slots.py'),
                                          'calibrain.solvers.slots._Sums.find': ( 'api/solvers/slots.html#_sums.find',
                                                                                  'calibrain/solvers/slots.py'),
+                                         'calibrain.solvers.slots._product': ( 'api/solvers/slots.html#_product',
+                                                                               'calibrain/solvers/slots.py'),
                                          'calibrain.solvers.slots._stacked': ( 'api/solvers/slots.html#_stacked',
                                                                                'calibrain/solvers/slots.py'),
                                          'calibrain.solvers.slots.log_of_factors': ( 'api/solvers/slots.html#log_of_factors',

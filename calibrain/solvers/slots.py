@@ -79,13 +79,18 @@ class Dual:
     def gram(
         self,
         place: int,  # Which
+        likely: Sequence[int] = (),  # Others that may be asked for soon
     ) -> np.ndarray:  # `(k, k * n_places)`, component-major
         "The inner products of a place's columns with all columns"
         if place not in self._gram:
-            if len(self._gram) * self.L.itemsize * self.k * self.L.shape[1] > _CACHE:
-                del self._gram[next(iter(self._gram))]
-            own = self.L[:, place :: self.n_places]
-            self._gram[place] = own.T @ self.L
+            new = [place, *(int(n) for n in likely if n != place and n not in self._gram)]
+            own = self.L.reshape(self.n_sensors, self.k, -1)[:, :, new].transpose(2, 1, 0)
+            rows = own.reshape(-1, self.n_sensors) @ self.L
+            self._gram |= zip(new, rows.reshape(len(new), self.k, -1))
+            most = _CACHE // (self.L.itemsize * self.k * self.L.shape[1])
+            for oldest in [*self._gram][: max(len(self._gram) - max(most, 1), 0)]:
+                if oldest != place:
+                    del self._gram[oldest]
         return self._gram[place]
 
     def of_data(
@@ -117,9 +122,10 @@ def make_slot(
     place: int,  # Where it is
     gamma: float,  # Variance, scaled
     direction: np.ndarray | None = None,  # Unit vector, `(k,)`; `None`: isotropic
+    likely: Sequence[int] = (),  # Other places where slots may soon be
 ) -> Slot:  # The slot, with its inner products
     "A slot that is on"
-    rows = dual.gram(place)
+    rows = dual.gram(place, likely)
     if direction is not None and dual.k > 1:
         rows = direction[None].astype(rows.dtype) @ rows
     return Slot(place, gamma, direction, rows)
@@ -131,6 +137,11 @@ class _Residual(NamedTuple):
     rows: np.ndarray  # Inner products with all columns, `(1 or k, k * n_places)`
     Gram: np.ndarray  # Inner products with one another
     of_data: np.ndarray  # Inner products with the recording, `(1 or k, n_columns)`
+
+
+def _product(A: np.ndarray, B: np.ndarray) -> np.ndarray:
+    "A @ B, in double precision; if B has one row, it is quicker to multiply that"
+    return A * B if len(B) == 1 else A @ B.astype(float, copy=False)
 
 
 class _Model:
@@ -191,8 +202,8 @@ class _Model:
         z = self.z.reshape(len(self.z), k, -1)
         for begin in range(0, self.dual.n_places, PLACES):
             some = np.s_[..., begin : begin + PLACES]
-            U = inverse @ rows[some].reshape(len(S), -1).astype(float)
-            z[some] += (of_data @ U).reshape(z[some].shape)
+            U = _product(inverse, rows[some].reshape(len(S), -1))
+            z[some] += _product(of_data, U).reshape(z[some].shape)
             U = U.reshape(len(S), k, -1)
             for entry, i, j in zip(self.D, *ENTRIES[k]):
                 entry[some] += sign * np.einsum("cn,cn->n", U[:, i], U[:, j])
@@ -266,6 +277,7 @@ def _stacked(
     return X, (Gram + Gram.T) / 2, z, gamma
 
 # %% ../../nbs/api/solvers/13_slots.ipynb #7c92227a
+_LIKELY = 3  # Places whose inner products are worked out along with those of one drawn
 _WIDTH = 128  # Numbers that are summed first
 
 
@@ -327,6 +339,7 @@ class _Choice:
         bound = log_bounds(weights, self.D, self.z, half, off)
         self.top = max(float(bound.max()), off)
         self.off = np.exp(off - self.top)
+        self.likely = np.argpartition(-bound, min(_LIKELY, len(bound) - 1))[:_LIKELY]
         self.upper = _Sums(np.exp(bound - self.top))  # whatever the directions
         self.forget()
 
@@ -392,10 +405,10 @@ class _Choice:
         kind, g = divmod(min(which, len(below) - 1), len(self.weights.gamma))
         gamma = float(self.weights.gamma[g])
         if dual.k == 1:
-            return make_slot(dual, n, gamma)
+            return make_slot(dual, n, gamma, likely=self.likely)
         if self.weights.isotropic:
             if kind == 0:
-                return make_slot(dual, n, gamma)
+                return make_slot(dual, n, gamma, likely=self.likely)
             kind -= 1
         D, Q = self.at(n)
 
@@ -403,7 +416,7 @@ class _Choice:
             return log_along(v @ D @ v, v @ Q @ v, gamma, self.half)
 
         v = refine(self.directions[kind], log_weight, rng)
-        return make_slot(dual, n, gamma, v)
+        return make_slot(dual, n, gamma, v, self.likely)
 
 # %% ../../nbs/api/solvers/13_slots.ipynb #56e244c1
 FACTORS = np.exp(np.arange(0, np.log(400), 0.15))  # Noise factors, f
