@@ -80,13 +80,6 @@ class Dual:
                     del self._gram[oldest]
         return self._gram[place]
 
-    def of_data(
-        self,
-        slot: "Slot",  # One that is on
-    ) -> np.ndarray:  # `(1 or k, n_columns)`
-        "The inner products of a slot's columns with the recording"
-        return slot.mixing @ self.Z[:, slot.place :: self.n_places].T
-
 # %% ../../nbs/api/solvers/49_slot_model.ipynb #0299750f
 class Slot(NamedTuple):
     "A slot that is on"
@@ -95,13 +88,6 @@ class Slot(NamedTuple):
     gamma: float  # Variance, scaled
     direction: np.ndarray | None  # Unit vector, `(k,)`; `None`: isotropic
     rows: np.ndarray  # BᵀL: inner products of its columns with all, `(1 or k, k * n_places)`
-
-    @property
-    def mixing(self) -> np.ndarray:  # `(1 or k, k)`
-        "Its columns, as mixtures of those of its place"
-        if self.direction is None:
-            return np.eye(len(self.rows))
-        return self.direction[None]
 
 
 def make_slot(
@@ -146,7 +132,7 @@ class SlotModel:
         self.of_data = np.zeros((0, len(dual.Z)))  # BᵀY
         self.gamma = np.zeros(0)
         for slot in slots:
-            self._append(slot)
+            self._append(slot, self._products(slot))
 
     def refresh(
         self,
@@ -165,8 +151,9 @@ class SlotModel:
         slot: Slot,  # One that is on
     ) -> None:
         "One slot more"
-        self._shift(self._residual(slot), slot.gamma, -1)
-        self._append(slot)
+        products = self._products(slot)
+        self._shift(self._residual(slot, products), slot.gamma, -1)
+        self._append(slot, products)
 
     def take(
         self,
@@ -174,7 +161,7 @@ class SlotModel:
     ) -> None:
         "One slot less"
         self._remove(slot)
-        self._shift(self._residual(slot), slot.gamma, 1)
+        self._shift(self._residual(slot, self._products(slot)), slot.gamma, 1)
 
     def _shift(self, left: _Residual, gamma: np.ndarray | float, sign: int) -> None:
         "D and z with some columns more, or less"
@@ -193,17 +180,20 @@ class SlotModel:
             for entry, i, j in zip(self.D, *ENTRIES[k]):
                 entry[some] += sign * np.einsum("cn,cn->n", U[:, i], U[:, j])
 
-    def _own(self, slot: Slot) -> tuple[np.ndarray, np.ndarray]:
-        "Inner products of a slot's columns with those in the stack, and with one another"
+    def _products(self, slot: Slot) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        "Of a slot's columns with those in the stack, with one another, and with the recording"
         own = slice(slot.place, None, self.dual.n_places)
-        mixing = slot.mixing.T
-        inner = slot.rows[:, own].astype(float) @ mixing
-        return self.stack[: len(self.gamma), own].astype(float) @ mixing, (inner + inner.T) / 2
+        across = self.stack[: len(self.gamma), own].astype(float)
+        inner = slot.rows[:, own].astype(float)
+        of_data = self.dual.Z[:, own].T
+        if slot.direction is not None and self.dual.k > 1:
+            mixing = slot.direction[:, None]
+            across, inner, of_data = across @ mixing, inner @ mixing, mixing.T @ of_data
+        return across, (inner + inner.T) / 2, of_data
 
-    def _residual(self, slot: Slot) -> _Residual:
+    def _residual(self, slot: Slot, products: tuple) -> _Residual:
         "What the slots in the stack leave of another"
-        of_data = self.dual.of_data(slot)
-        across, inner = self._own(slot)
+        across, inner, of_data = products
         if not self.owners:
             return _Residual(slot.rows, inner, of_data)
         W = self.Gram.copy()
@@ -212,17 +202,23 @@ class SlotModel:
         rows = slot.rows - share.astype(slot.rows.dtype) @ self.stack[: len(W)]
         return _Residual(rows, inner - share @ across, of_data - share @ self.of_data)
 
-    def _append(self, slot: Slot) -> None:
+    def _append(self, slot: Slot, products: tuple) -> None:
         "Put its columns on the stack"
-        before, width = len(self.gamma), len(slot.rows)
-        across, inner = self._own(slot)
-        if before + width > len(self.stack):
-            more = np.empty((before + 8 * width, self.stack.shape[1]), self.stack.dtype)
+        across, inner, of_data = products
+        before, width = across.shape
+        after = before + width
+        if after > len(self.stack):
+            more = np.empty((8 * width, self.stack.shape[1]), self.stack.dtype)
             self.stack = np.concatenate([self.stack[:before], more])
-        self.stack[before : before + width] = slot.rows
-        self.Gram = np.block([[self.Gram, across], [across.T, inner]])
-        self.of_data = np.concatenate([self.of_data, self.dual.of_data(slot)])
-        self.gamma = np.concatenate([self.gamma, np.full(width, slot.gamma)])
+        self.stack[before:after] = slot.rows
+        Gram = np.empty((after, after))
+        Gram[:before, :before] = self.Gram
+        Gram[:before, before:] = across
+        Gram[before:, :before] = across.T
+        Gram[before:, before:] = inner
+        self.Gram = Gram
+        self.of_data = np.concatenate([self.of_data, of_data])
+        self.gamma = np.concatenate([self.gamma, [slot.gamma] * width])
         self.owners += [slot] * width
 
     def _remove(self, slot: Slot) -> None:
