@@ -43,8 +43,9 @@ from calibrain.solvers.agreement import effective_number
 from calibrain.solvers.compressed import Compressed
 from calibrain.solvers.given_support import Amplitudes, gaussian_state
 from calibrain.solvers.registry import SAMPLERS, SOLVERS, describe
+from calibrain.solvers.slot_model import Dual
 from calibrain.solvers.slot_weights import slot_weights, turned
-from calibrain.solvers.slots import FACTORS, PRIOR_OFF, Chain, Dual
+from calibrain.solvers.slots import FACTORS, PRIOR_OFF, Chain
 
 from .full_bayes import simulated
 

@@ -26,13 +26,12 @@ from calibrain.solvers import slots as slots_module
 from calibrain.solvers.agreement import effective_number
 from calibrain.solvers.compressed import Compressed, compress
 from calibrain.solvers.given_support import Amplitudes, gaussian_state
-from calibrain.solvers.slot_weights import half_sphere, log_bounds, sight, slot_weights, turned
+from calibrain.solvers.slot_model import Dual, SlotModel, make_slot
+from calibrain.solvers.slot_weights import half_sphere, log_bounds, slot_weights, turned
 from calibrain.solvers.slots import (
     FACTORS,
     Chain,
-    Dual,
     log_of_factors,
-    make_slot,
     variance_grid,
 )
 from calibrain.solvers.spike_slab import CHAINS, localise, spike_slab
@@ -288,7 +287,7 @@ def test_axes_do_not_matter(k):
     duals = [Dual(matrix, k, y, 2, 0.49) for matrix in (L, rotated(L, k))]
     weights = slot_weights(k, variance_grid(duals[0], True)[::8], "both")
     a, b = (
-        log_bounds(weights, sight(dual.LL, _Q(dual)), 1.0, 3.0)  # no slot is on yet
+        log_bounds(weights, dual.LL, dual.Z.reshape(2, k, -1), 1.0, 3.0)  # no slot is on yet
         for dual in duals
     )
     assert np.allclose(a, b, rtol=1e-9)
@@ -300,9 +299,29 @@ def test_axes_do_not_matter(k):
     assert (np.abs(P[0] - P[1]) < 4 * spread).all()
 
 
-def _Q(dual):
-    z = dual.Z.reshape(len(dual.Z), dual.k, -1)
-    return np.einsum("rin,rjn->ijn", z, z)
+def in_model(dual, slots):
+    "D and z, built at once"
+    model = SlotModel(dual, [make_slot(dual, *one) for one in slots])
+    model.refresh(1.3)
+    return model
+
+
+@pytest.mark.parametrize("k", [1, 2, 3])
+def test_slots_that_come_and_go_leave_no_trace(k):
+    L, y = small(k, M=12, N=9)
+    dual = Dual(L, k, y, 2, 0.49)
+    rng = np.random.default_rng(k)
+    model = SlotModel(dual)
+    model.refresh(1.3)
+    for _ in range(40):
+        direction = None if rng.random() < 0.5 else turned(half_sphere(k), rng)[0]
+        model.put(make_slot(dual, int(rng.integers(9)), float(rng.random()) + 0.1, direction))
+        if rng.random() < 0.7:
+            model.take(model.owners[rng.integers(len(model.owners))])
+    fresh = SlotModel(dual, [*{id(slot): slot for slot in model.owners}.values()])
+    fresh.refresh(1.3)
+    assert np.abs(model.D - fresh.D).max() < 1e-9 * np.abs(dual.LL).max()
+    assert np.abs(model.z - fresh.z).max() < 1e-9 * np.abs(dual.Z).max()
 
 
 def problem(seed=0, k=1, M=20, N=50, T=80, noise=1.0):
@@ -335,10 +354,10 @@ def test_single_precision_is_enough():
     dual = Dual(L, 1, y, 3, 1.0)
     assert dual.L.dtype == np.float32
     slots = [(70, 9.0), (4000, 5.0), (12, 0.1)]
-    model = slots_module._Model(dual, 1.3, [make_slot(dual, *one) for one in slots])
+    model = in_model(dual, slots)
     dual.L = dual.L.astype(float)
     dual._gram.clear()
-    exact = slots_module._Model(dual, 1.3, [make_slot(dual, *one) for one in slots])
+    exact = in_model(dual, slots)
     assert np.abs(model.D - exact.D).max() < 1e-5 * exact.D.max()
     assert np.abs(model.z - exact.z).max() < 1e-4 * np.abs(exact.z).max()
 

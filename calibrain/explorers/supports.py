@@ -30,7 +30,8 @@ from calibrain.solvers.agreement import (
 )
 from ..solvers.compressed import compress
 from ..solvers.localisation import LocalisationSet, localisation_sets
-from ..solvers.slots import Dual, Visited
+from ..solvers.slot_model import Dual
+from ..solvers.slots import Visited
 from ..solvers.spike_slab import Plan, run_chains
 from ..viz.painted import draw_cortex_image, seen_at
 from ..viz.pictures import OKABE_ITO, TRUTH, Picture

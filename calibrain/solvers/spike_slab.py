@@ -35,8 +35,9 @@ from .dictionary import Dictionary, dictionary
 from .evidence import log_evidence
 from .given_support import Amplitudes, gaussian_state
 from .localisation import LocalisationSet, localisation_sets
+from .slot_model import Dual
 from .slot_weights import ORIENTATIONS, slot_weights
-from .slots import Chain, Dual, Visited, variance_grid
+from .slots import Chain, Visited, variance_grid
 
 # %% ../../nbs/api/solvers/11_spike_slab.ipynb #47954c01
 CHAINS = {1: 2, 2: 2, 3: 8}  # Chains where none are asked for, by components of a source
