@@ -259,7 +259,7 @@ WORDS = {
 }
 NEXT = {
     "calibrain choose AVE FWD COV": "which solver for a recording of your own, with MNE-Python's "
-    "files of evoked response, forward solution and noise covariance",
+    "files of response, forward and noise covariance",
     "calibrain estimate AVE FWD COV --out DIR": "its sources with error bars, a table and a page",
     "calibrain calibrate FWD COV AVE --solver gamma_map_sflex --out DIR": "how often such error "
     "bars are right on your head",
