@@ -143,8 +143,11 @@ def _solve(self: DataGenerator, plan: _Planned, drawn: _Drawn) -> Result:
     mode = plan.noise["noise_type"]
     told = noise_variance(mode, noise=drawn.noise, y=drawn.y, **times)
     params = dict(plan.solver)
-    if "src_coords" in describe(self.solver).takes():
+    takes = describe(self.solver).takes()
+    if "src_coords" in takes:
         params.setdefault("src_coords", drawn.head.src_coords)
+    if "update_mode" in takes:  # which calibrain 1.0 took where nothing was said
+        params.setdefault("update_mode", "convex")
     n_orient = 1 if drawn.x.ndim == 2 else drawn.x.shape[1]
     estimator = SourceEstimator(self.solver, params, told, n_orient, self.logger)
     return estimator.fit(drawn.head.leadfield, drawn.y).predict()
