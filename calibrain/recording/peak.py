@@ -85,7 +85,7 @@ def place_in_words(
     position: np.ndarray,  # `(3,)`, m
 ) -> str:  # Such as "(-61, -6, 33) mm"
     "A place in mm"
-    return "(" + ", ".join(f"{1e3 * c:.0f}" for c in position) + ") mm"
+    return "(" + ", ".join(f"{round(1e3 * c)}" for c in position) + ") mm"
 
 
 def strongest_place(

@@ -23,7 +23,6 @@ from ..head.leadfield import Leadfield
 from calibrain.recording.candidates import (
     NOISE_ALONE,
     NORM,
-    POINTS,
     SAMPLER,
     WIDTHS,
     candidates_of,
@@ -131,11 +130,8 @@ def _sampled(near: tuple[str, ...]) -> dict:
     "Arguments of the sampler, with the shapes that are not told apart"
     if SAMPLER in near or not near:
         return dict(solver="spike_slab")  # with the patches that it has by default
-    points = (0.0,) if POINTS in near else ()
-    widths = points + tuple(width for width in WIDTHS if patches_of(width) in near)
-    return dict(
-        solver="spike_slab", solver_params=dict(patches=None if widths == points else widths)
-    )
+    widths = tuple(width for width in WIDTHS if patches_of(width) in near)
+    return dict(solver="spike_slab", solver_params=dict(patches=widths or None))
 
 # %% ../../nbs/api/recording/35_recommend.ipynb #69d603a7
 @dataclass(frozen=True, eq=False)
@@ -181,7 +177,7 @@ def _fixed_orientation(s: Situation, base: Mapping) -> str | None:
     if len(s.orientations) == 1:
         return (
             "The head has no cortex, so there are no normals to go by: orientation='auto' lets "
-            "sources point anywhere (of MEG alone, along the sphere)."
+            "sources point anywhere (of MEG alone, along the two directions that it sees)."
         )
     return None
 
