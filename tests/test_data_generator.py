@@ -152,7 +152,7 @@ def test_files_hold_the_truth_and_the_posterior_of_the_run(heads, made):
     seed = PRINTED[0][2] * 26544 % 2**32
     _, y, noise, _ = SensorSimulator().simulate(x, L, 0.5, 0.2, seed=seed)
     coords = np.load(heads / "demo_subject_fixed_leadfield.npz")["src_coords"]
-    said = dict(src_coords=coords, sigma=0.01, max_iter=150, tol=1e-7)
+    said = dict(src_coords=coords, sigma=0.01, update_mode="convex", max_iter=150, tol=1e-7)
     result = gamma_map_sflex(L, y, noise.var(), **said)
     np.testing.assert_allclose(found["x_hat"], result.mean, rtol=1e-10, atol=1e-12)
     np.testing.assert_allclose(found["posterior_cov"], result["posterior_cov"], atol=1e-12)
