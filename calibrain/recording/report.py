@@ -223,7 +223,7 @@ def _claim(e: EvokedPosterior) -> _Section:
     "What the error bars promise"
     if e.calibration is None:
         said = "Error bars are those of the solver. A passport of this head would say how often "
-        said += "intervals hold the truth: calibrain.calibrate(forward, noise_cov, evoked)."
+        said += "intervals hold the truth: est.calibrate()."
     else:
         said = f"Intervals of single sources are calibrated: {e.calibration.about}. "
         said += "Those of regions, and standard deviations, are the solver's own."

@@ -215,8 +215,8 @@ def compare(
     if n_times < FEWEST_SAMPLES and any(one.fitted for one in found.values()):
         warn(
             f"compare: the recording has {n_times} samples, too few to say what fitted variances "
-            "cost: solvers that fit more seem better than they are. Compare over a longer window, "
-            "or by sensors that are left out.",
+            "cost: solvers that fit more seem better than they are. Compare over a "
+            "window of more independent samples, or by sensors that are left out.",
             PlausibilityWarning,
         )
     silent = [name for name, note in zip(found, notes) if note == _SILENT]
