@@ -90,8 +90,8 @@ def warn_few(
         warn(
             f"noise_cov was estimated from about {n:.0f} independent samples for {rank} directions "
             f"of {of}, fewer than {FEW} for each. How noise goes together is hardly known from so "
-            "few, and some of it may look like sources. Use more epochs or longer baselines. (Fewer "
-            "channels need less, but a response that is weak may then move.)",
+            "few, and some of it may look like sources. Use more epochs or longer baselines. "
+            "(Fewer channels need less, but a response that is weak may then move.)",
             NoiseSamplesWarning,
         )
 

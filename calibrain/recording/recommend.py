@@ -84,8 +84,9 @@ class Recommendation:
         "What is to be read before the rest; '': nothing"
         if not self.moved:
             return ""
+        places = " and ".join(self.moved)
         return (
-            f"The place hangs on the orientation: the strongest source is {' and '.join(self.moved)}. "
+            f"The place hangs on the orientation: the strongest source is {places}. "
             "Before you write a place, see what survives: "
             f"sensitivity(evoked, forward, noise_cov, dict({_said(self.arguments)}))"
         )

@@ -147,8 +147,8 @@ def _check_same_data(found: dict[str, Result]) -> None:
         if not one.data:
             got = f"none for {name}"
             cure = (
-                "estimate again: a contrast, a forecast or an old file explains no recording, and a "
-                "solver of your own marks its data by SourceEstimator, or as announce_units(solver)"
+                "estimate again: a contrast, a forecast or an old file explains no recording, and "
+                "a solver of your own marks its data by SourceEstimator, or as announce_units(solver)"
             )
             refuse(ValueError, "results", "answers to a recording", got, cure)
     marks = {one.data: name for name, one in found.items()}
@@ -222,8 +222,8 @@ def compare(
     silent = [name for name, note in zip(found, notes) if note == _SILENT]
     if silent:
         warn(
-            f"compare: {few_names(silent)} does not say how many variances were fitted, and takes no "
-            "part in the probabilities: return Result(…, fitted=…), 0 where nothing was.",
+            f"compare: {few_names(silent)} does not say how many variances were fitted, and takes "
+            "no part in the probabilities: return Result(…, fitted=…), 0 where nothing was.",
             PlausibilityWarning,
         )
     evidence = []
