@@ -44,16 +44,13 @@ def bind_to_recording(
     params: dict | None = None,  # Its further arguments
     noise: str = "given",  # "given", "baseline" or "learn"
 ) -> Bound:  # The solver with its parameters
-    "A solver as it is run on recordings: with patches, and the fast search where it has one"
+    "A solver as it is run on recordings: samplers with patches, unless told otherwise"
     own = ("n_orient", "src_coords", "verbose", "progress")
     bound = bind(solver, params, own).needs_posterior("recordings")
     _check_noise(bound, noise)
-    if bound.solver.samples:
-        return replace(bound, arguments=dict(patches=PATCHES) | bound.arguments)
-    has_search = bound.solver.takes_prepared and "update_mode" in bound.solver.takes()
-    if not has_search or bound.arguments.get("rule") is not None:
+    if not bound.solver.samples:
         return bound
-    return replace(bound, arguments=dict(update_mode="fast") | bound.arguments)
+    return replace(bound, arguments=dict(patches=PATCHES) | bound.arguments)
 
 
 def check_noise_is_known(
