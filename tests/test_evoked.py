@@ -12,6 +12,7 @@ import pytest
 import realdata
 
 from calibrain import BMN, EvokedPosterior, estimate_evoked
+from calibrain.core.warnings import ConvergenceWarning
 from calibrain.head.average import place_sensors
 from calibrain.head.basis import sflex_basis
 from calibrain.recording.whitened import depth_weights, whitened_forward
@@ -829,6 +830,15 @@ def test_cannot_be_given(solver, noise, no_solver):
     )
     with pytest.raises(ValueError, match=words):
         solve(*problem(), solver, noise=noise)
+
+
+@pytest.mark.parametrize("step", [dict(lambda_damping=0.5), dict(update_mode_noise="em")])
+@pytest.mark.parametrize("solver", ["gamma_lambda_map", "gamma_lambda_map_sflex"])
+def test_a_noise_step_that_is_asked_for_is_taken(solver, step):
+    "Only a fixed point has one, and three of its iterations are too few"
+    said = dict(step, max_iter=3)
+    with pytest.warns(ConvergenceWarning, match="Pass update_mode='fast'"):
+        solve(*problem(), solver, noise="learn", solver_params=said)
 
 
 def test_meg_in_ft(no_solver):

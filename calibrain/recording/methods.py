@@ -37,10 +37,11 @@ _NO_SETTING = (
 
 
 def _defaults(bound: Bound) -> str:
-    "Parameters that were not set, as the solver has them"
+    "Parameters that were not set, as the solver has them, without those that are `None`"
     parameters = inspect.signature(bound.solver.function).parameters.values()
     named = {p.name: p.default for p in parameters if p.default is not p.empty}
-    free = {k: v for k, v in named.items() if k not in _NO_SETTING and k not in bound.arguments}
+    skip = {*_NO_SETTING, *bound.arguments}
+    free = {k: v for k, v in named.items() if k not in skip and v is not None}
     return ", ".join(f"{name}={value!r}" for name, value in sorted(free.items()))
 
 # %% ../../nbs/api/recording/22_methods.ipynb #a1e83b42
