@@ -4,6 +4,7 @@ Gaussian and mixture posteriors, one and three components, depth and whitening; 
 is refused.
 """
 
+import re
 from dataclasses import replace
 from functools import cache
 
@@ -354,6 +355,46 @@ def test_a_region_of_one_source_has_its_interval(kind):
         np.testing.assert_allclose(mine[0], 1e9 * theirs.data[3], **TIGHT)
     mine, theirs = region.exceedance(1.0), est.exceedance(1e-9).data
     np.testing.assert_allclose(mine[0], theirs[3], **TIGHT)
+
+
+SENTENCE = (
+    r"a tone, 50-rh, (\d+) ms: (\S+) nAm \((\S+) to (\S+), 90 %, not calibrated\), "
+    r"(above|below) zero with probability (above |below )?([\d.]+); sum of 75 sources"
+)
+
+
+@KINDS
+def test_a_sentence_is_what_the_posterior_says(kind):
+    region = estimate(kind, 1).regions(LABELS, "sum")
+    text = region.sentence("50-rh", time=region.times[3], level=0.9)
+    *numbers, side, bound, chance = re.fullmatch(SENTENCE, text).groups()
+    low, high = (x[2, 3] for x in region.interval(0.9))
+    said = [float(number) for number in numbers]
+    expected = [1e3 * region.times[3], region.mean[2, 3], low, high]
+    np.testing.assert_allclose(said, expected, rtol=6e-3)
+    assert side == ("above" if region.mean[2, 3] > 0 else "below")
+    drawn = region.draws(20_000, seed=0)[:, 2, 3]
+    counted = np.mean(drawn * np.sign(region.mean[2, 3]) > 0)
+    assert float(chance) == pytest.approx(counted, abs=0.015)
+    assert (bound is not None) == (chance in ("0.999", "0.001"))
+
+
+def test_a_sentence_of_what_has_no_sign():
+    est = estimate("gaussian", 3)
+    for said in (dict(components="norm"), dict(mode="power")):
+        region = est.regions(LABELS, **said)
+        assert "zero" not in region.sentence() and region.unit in region.sentence()
+    with pytest.raises(ValueError, match="components must be one value for each region"):
+        est.regions(LABELS, components="vector").sentence()
+
+
+def test_a_sentence_of_what_is_off():
+    "The first state alone has no source on"
+    est = estimate("mixture", 1)
+    empty = replace(est.posterior, states=est.posterior.states[:1], weights=np.ones(1))
+    silent = replace(est, result=replace(est.result, posterior=empty))
+    with pytest.warns(NothingFoundWarning):
+        assert "what is off has no error bar" in silent.regions(LABELS, "sum").sentence()
 
 
 def test_both_hemispheres():

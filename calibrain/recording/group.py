@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from fastcore.basics import patch
 
-from ..core.checks import check_level, check_number, few_names, refuse
+from ..core.checks import check_level, check_number, refuse
 from ..core.tables import html_table
 from ..core.units import NAM_PER_AM
 from ..posterior.hierarchical import Count, GroupMoments, Hierarchy
-from .regions import check_threshold
+from .regions import check_threshold, place_and_sample
 
 # %% ../../nbs/api/recording/26_group.ipynb #735472c1
 @dataclass(frozen=True, eq=False, repr=False)
@@ -123,31 +123,6 @@ def count(
     check_number("threshold", threshold, least=0, cure="it is taken along the group mean")
     return self.hierarchy.count(check_threshold(threshold, self.unit, -1), level, n, seed)
 
-# %% ../../nbs/api/recording/26_group.ipynb #351d168c
-def _index(group: GroupPosterior, place: Any) -> int:
-    "A place by name or number; `None`: where the group mean is largest"
-    if place is None:
-        size = np.nan_to_num(np.abs(group.mean)).max(1)
-        return int(size.argmax())
-    if isinstance(place, str):
-        if place not in group.places:
-            must = "one of the places, such as " + few_names([*map(repr, group.places[:3])])
-            refuse(ValueError, "place", must, repr(place))
-        return group.places.index(place)
-    n = len(group.places)
-    return int(check_number("place", place, least=0, most=n - 1, cure="a name, or its number"))
-
-
-def _sample(group: GroupPosterior, place: int, time: float | None) -> int:
-    "The sample nearest to a time; `None`: where the group mean of a place is largest"
-    if time is None or group.times is None:
-        return int(np.nan_to_num(np.abs(group.mean[place])).argmax())
-    first, last = group.times[[0, -1]]
-    slack = 1e-6 + (last - first) / max(1, len(group.times) - 1)
-    bounds = dict(least=first - slack, most=last + slack)
-    time = check_number("time", time, **bounds, cure="times are in s")
-    return int(np.abs(group.times - time).argmin())
-
 # %% ../../nbs/api/recording/26_group.ipynb #08882f83
 @patch
 def sentence(
@@ -158,8 +133,7 @@ def sentence(
     level: float = 0.95,  # Of the intervals
 ) -> str:  # Place, time, group mean with interval, how many subjects
     "What there is to say of one place, in words"
-    i = _index(self, place)
-    t = _sample(self, i, time)
+    i, t = place_and_sample(self.places, self.times, self.mean, place, time, "place")
     of = self.hierarchy
     w = of.precision[:, i : i + 1]
     w = w if w.shape[2] == 1 else w[:, :, t : t + 1]
@@ -240,8 +214,8 @@ def plot(
     "A forest plot: each subject and the group mean, with intervals"
     from calibrain.viz.group import draw_group
 
-    i = _index(self, place)
-    return draw_group(self, i, _sample(self, i, time), level=level, ax=ax)
+    i, t = place_and_sample(self.places, self.times, self.mean, place, time, "place")
+    return draw_group(self, i, t, level=level, ax=ax)
 
 
 @patch
