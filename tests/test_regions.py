@@ -359,7 +359,8 @@ def test_a_region_of_one_source_has_its_interval(kind):
 
 SENTENCE = (
     r"a tone, 50-rh, (\d+) ms: (\S+) nAm \((\S+) to (\S+), 90 %, not calibrated\), "
-    r"(above|below) zero with probability (above |below )?([\d.]+); sum of 75 sources"
+    r"(above|below) zero with probability (above |below )?([\d.]+)(?:, and zero with [\d.]+)?; "
+    r"sum of 75 sources"
 )
 
 

@@ -201,6 +201,7 @@ def sentence(
         less, equal = of_zero.less[i, 0, t], of_zero.equal[i, 0, t]
         side, chance = ("above", 1 - less - equal) if mean > 0 else ("below", less)
         text += f", {side} zero with probability {_odds(chance)}"
+        text += f", and zero with {_odds(equal)}" if equal > 0.0005 else ""
     return f"{text}; {self.mode} of {len(self.sources[i])} sources"
 
 # %% ../../nbs/api/recording/13_regions.ipynb #f903b640
