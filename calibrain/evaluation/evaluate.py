@@ -151,7 +151,7 @@ _UNITS = dict(  # Of every measure
     calibration_error="",
     calibration_bias="",
 )
-_STRATA = ("active", "silent", "detected", "pruned")  # Suffixes; none for all sources
+_STRATA = ("active", "on", "silent", "detected", "pruned")  # Suffixes; none for all sources
 
 
 def unit_of(
@@ -319,7 +319,10 @@ def _of_places(pair: Paired, leadfield: Any, with_emd: bool | None) -> dict:  # 
 # %% ../../nbs/api/evaluation/03_evaluate.ipynb #bee535df
 def _of_coverage(x: np.ndarray, known: Any, masks: dict) -> dict:  # Name → number
     "Deviations from nominal coverage by stratum"
-    curve = count_coverage(mahalanobis(x, known, region="ellipsoid"), masks)
+    distances = mahalanobis(x, known, region="ellipsoid")
+    on = np.broadcast_to(x.any(1, keepdims=True), distances.d2.shape)
+    masks = {**masks, "on": on}
+    curve = count_coverage(distances, masks)
     found = {stratum: calibration_error(curve, stratum) for stratum in masks}
     out = {}
     for measure, of in (
