@@ -14,6 +14,7 @@ nbs/ → _exec/ (run in kernels: notebooks.py) → README.md (readme.py)
 It runs with a home of its own (apart.py), so that nothing that a machine holds shows in a page.
 """
 
+import argparse
 import functools
 import http.server
 import json
@@ -271,27 +272,37 @@ def report(start):
     print(f"documentation built in {seconds:.1f} s: {html} pages, {size:.1f} MB", flush=True)
 
 
+def options(arguments):
+    "What was asked for; anything that is not known is refused before any work"
+    layout = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=layout)
+    for name in ("quarto", "draft", "no-exec", "kept", "serve", "write"):
+        parser.add_argument(f"--{name}", action="store_true")
+    return parser.parse_args(arguments)
+
+
 def main(arguments):
+    said = options(arguments)
     apart.enter()
     from nbdev.config import get_config
 
     os.chdir(ROOT)
     cfg = get_config()
     start = time.time()
-    if "--kept" in arguments:
+    if said.kept:
         notebooks.keep(ROOT / "nbs", EXEC)
-    elif "--no-exec" not in arguments:
+    elif not said.no_exec:
         try:
-            notebooks.execute(ROOT / "nbs", EXEC, draft="--draft" in arguments)
+            notebooks.execute(ROOT / "nbs", EXEC, draft=said.draft)
         except RuntimeError as error:
             return str(error)
-    same = compare("--write" in arguments)
+    same = compare(said.write)
     (ROOT / "README.md").write_text(readme.markdown(loaded(EXEC / "index.ipynb"), ROOT))
-    broken = build(cfg, "--quarto" in arguments)
+    broken = build(cfg, said.quarto)
     report(start)
     if broken:
         return f"broken links: {broken}"
-    if "--serve" in arguments:
+    if said.serve:
         serve()
     return 0 if same else "committed outputs differ from a fresh run"
 
