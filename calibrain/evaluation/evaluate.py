@@ -16,7 +16,7 @@ from scipy.special import ndtri
 
 from ..calibration.coverage import calibration_error, count_coverage
 from ..calibration.credible_sets import mahalanobis
-from ..calibration.strata import check_assumed, strata_masks
+from ..calibration.strata import check_assumed, points_on, strata_masks
 from ..core.checks import check_choice, refuse
 from ..core.tables import html_table
 from ..core.warnings import MissingPackageWarning, warn
@@ -320,8 +320,7 @@ def _of_places(pair: Paired, leadfield: Any, with_emd: bool | None) -> dict:  # 
 def _of_coverage(x: np.ndarray, known: Any, masks: dict) -> dict:  # Name → number
     "Deviations from nominal coverage by stratum"
     distances = mahalanobis(x, known, region="ellipsoid")
-    on = np.broadcast_to(x.any(1, keepdims=True), distances.d2.shape)
-    masks = {**masks, "on": on}
+    masks = {**masks, "on": points_on(x, distances.d2.shape)}
     curve = count_coverage(distances, masks)
     found = {stratum: calibration_error(curve, stratum) for stratum in masks}
     out = {}

@@ -19,7 +19,7 @@ from mne.io.constants import FIFF
 from scipy.special import erf
 
 from ..calibration.coverage import CoverageCurve, count_coverage
-from ..calibration.credible_sets import MODES, Distances, mahalanobis
+from ..calibration.credible_sets import MODES, mahalanobis
 from ..calibration.level_map import FINE_LEVELS
 from ..calibration.strata import point_masks, select_strata
 from ..estimator import SourceEstimator
@@ -136,15 +136,6 @@ def kinds(
     return [(mode, region) for mode in MODES for region in regions]
 
 
-def _points(study: Study, x: np.ndarray, known: Any, s: Distances) -> dict:
-    "Masks of points; what is claimed costs as much as all else, and is looked at where asked for"
-    if "claims" in study.strata:
-        return point_masks(x, known, s.mode, s.region)
-    averages = s.mode == "aggregated"
-    on = (x.mean(2, keepdims=True) if averages else x).any(1, keepdims=True)
-    return dict(on=np.broadcast_to(on, s.d2.shape))
-
-
 def count_run(
     study: Study,  # The study
     x: np.ndarray,  # Truth, `(n_sources, n_orient, n_times)`, nAm
@@ -156,8 +147,8 @@ def count_run(
     out = {}
     for mode, region in kinds(x.shape[1]):
         s = mahalanobis(x, known, mode, region)
-        on = partial(_points, study, x, known, s)
-        out[mode, region] = count_coverage(s, select_strata(study.strata, x, s, on), levels)
+        points = partial(point_masks, x, known, mode, region)
+        out[mode, region] = count_coverage(s, select_strata(study.strata, x, s, points), levels)
     return out
 
 # %% ../../nbs/api/study/03_run.ipynb #b1ff8f6a
