@@ -71,10 +71,11 @@ WHOLE = {
     "index.html",
     "tutorials/real_recording.html",
 }
-# The three steps of a visit, each on fewer pages: the look, the structure, the colours
+# What is done on a visit, each on fewer pages: drawn, read by all rules but colours, read again in
+# both colours and on a narrow screen
 VISITED = {*OTHERS, *routine.some(OF_API, every=3), *WHOLE}
 READ = {*OTHERS, *routine.some(OF_API, every=12), *WHOLE}
-COLOURED = {*routine.some(OTHERS, every=2), *routine.some(OF_API, every=12), *WHOLE}
+TWICE = {*routine.some(OTHERS, every=2), *routine.some(OF_API, every=12), *WHOLE}
 WIDE = """() => [...document.querySelectorAll('main *')].filter(e => {
     const r = e.getBoundingClientRect();
     if (!r.width || r.right <= innerWidth + 1) return false;
@@ -430,7 +431,7 @@ def everybody_can_read_it(page, name):
     "The rules of structure; those of colours in light and in dark, where pages differ"
     page.evaluate(AXE.read_text(encoding="utf-8"))
     assert structure(page, name) == []
-    if name in COLOURED:
+    if name in TWICE:
         assert colours(page, name) == [], "light"
         switch(page)
         assert colours(page, name) == [], "dark"
@@ -454,11 +455,10 @@ def test_in_a_browser(docs, page, site, name):
     if name.startswith(("tutorials/", "explanations/")):
         assert page.evaluate(SCROLLING) == [], "code that scrolls sideways at 1280 px"
     assert page.evaluate(COVERING) == [], "a button covers code"
-    is_read = AXE.exists() and name in READ
-    if is_read:
+    if AXE.exists() and name in READ:
         everybody_can_read_it(page, name)
     fits_a_narrow_screen(page)
-    if is_read:
+    if AXE.exists() and name in TWICE:
         assert structure(page, name) == [], "390 px"
     assert page.outside == [], "the site needs nothing from the web"
     assert page.errors == [], "errors in the console"

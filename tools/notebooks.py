@@ -72,6 +72,7 @@ def environment(draft=False):
         # explorers add their static version to their output, or a draft of it
         "CALIBRAIN_DOCS": "draft" if draft else "whole",
         "TQDM_DISABLE": "1",  # bars say how long a run took
+        "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # no word of a debugger, which nobody uses here
         "MPLBACKEND": "module://matplotlib_inline.backend_inline",
         "PYTHONPATH": os.pathsep.join(filter(None, path)),
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
