@@ -3,6 +3,7 @@
 python tools/docs.py            smalldocs renders it: no Quarto needed, and the site works offline
 python tools/docs.py --quarto   Quarto renders it, from the same _quarto.yml
 python tools/docs.py --draft    explorers with one control moved at a time: minutes less, for tests
+python tools/docs.py --run      run and compare only: no site
 python tools/docs.py --no-exec  keep the outputs of the last run
 python tools/docs.py --kept     run nothing: the site of the committed outputs, in a minute or two
 python tools/docs.py --serve    and show it at http://127.0.0.1:8000, until Ctrl-C
@@ -53,6 +54,9 @@ STALE = """{name}, cell {cell}: the committed output is not that of a fresh run 
 {before}
 --- now
 {now}"""
+
+
+DIFFER = "committed outputs differ from a fresh run"
 
 
 def compare(write=False):
@@ -287,13 +291,15 @@ def main(arguments):
             return str(error)
     same = compare("--write" in arguments)
     (ROOT / "README.md").write_text(readme.markdown(loaded(EXEC / "index.ipynb"), ROOT))
+    if "--run" in arguments:
+        return 0 if same else DIFFER
     broken = build(cfg, "--quarto" in arguments)
     report(start)
     if broken:
         return f"broken links: {broken}"
     if "--serve" in arguments:
         serve()
-    return 0 if same else "committed outputs differ from a fresh run"
+    return 0 if same else DIFFER
 
 
 if __name__ == "__main__":
