@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Install the package and pass its tests. Works from a fresh clone; keeps its environment in
-# .venv, unless one is active. `--all` runs every random problem and draws every picture of the
-# explorers; otherwise tests run a chosen part of the problems, and say how many they left, and the
-# site in _docs/ is a draft. `--lowest` runs the tests of the package, and nothing else, with the
-# oldest versions of all it depends on, in .venv-lowest.
+# .venv, unless one is active. `--all` runs every random problem, visits every page and draws every
+# picture of the explorers; otherwise tests take a chosen part of these, and say how many they left,
+# and the site in _docs/ is a draft. `--lowest` runs the tests of the package, and nothing else, with
+# the oldest versions of all it depends on, in .venv-lowest.
 set -euo pipefail
 draft=(--draft)
 case "${1:-}" in
