@@ -116,15 +116,21 @@ def site(docs):
 FIRST = [
     "test_site.py",
     "test_explorers.py",
-    "test_spike_slab.py",
     "test_explorer_pictures.py",
     "test_benchmarks.py",
+    "test_spike_slab.py",
+    "test_volumes.py",
+    "test_demo.py",
+    "test_estimate_subjects.py",
+    "test_templates.py",
     "test_solvers.py",
+    "test_coverage.py",
     "test_package.py",
     "test_evoked.py",
-    "test_coverage.py",
-    "test_templates.py",
-    "test_demo.py",
+    "test_cortex.py",
+    "test_noise_only.py",
+    "test_leaderboard.py",
+    "test_help.py",
 ]
 
 

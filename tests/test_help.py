@@ -9,6 +9,7 @@ import pkgutil
 import pydoc
 import subprocess
 import sys
+from functools import cache
 from types import FunctionType
 
 import pytest
@@ -34,8 +35,8 @@ def behind(member):
     return inspect.unwrap(member) if callable(member) else member
 
 
-def members():
-    "Name, object, and function with its docments, of all that is public"
+def public():
+    "Name, object, and the function behind it, of all that is public"
     for module in all_modules():
         for name in getattr(module, "__all__", []):
             value = getattr(module, name)
@@ -69,7 +70,10 @@ def said(thing):
     }
 
 
-MEMBERS = [(name, value, said(function)) for name, value, function in members()]
+@cache
+def members():
+    "Name, object, and what docments know of it, of all that is public"
+    return [(name, value, said(function)) for name, value, function in public()]
 
 
 def missing(doc, texts):
@@ -91,10 +95,10 @@ def of_user(value, texts):
 
 
 def test_every_docment_is_in_the_docstring():
-    assert len(MEMBERS) > 900
-    assert sum(len(texts) for *_, texts in MEMBERS) > 2500
+    assert len(members()) > 900
+    assert sum(len(texts) for *_, texts in members()) > 2500
     wrong = {}
-    for name, value, texts in MEMBERS:
+    for name, value, texts in members():
         doc = inspect.getdoc(getattr(value, "__func__", value))
         if lacks := missing(doc, of_user(value, texts)):
             wrong[name] = lacks
@@ -116,7 +120,7 @@ def names_of(name, value):
 
 def test_every_parameter_and_every_field_is_named():
     wrong = {}
-    for name, value, _ in MEMBERS:
+    for name, value, _ in members():
         doc = inspect.getdoc(getattr(value, "__func__", value)) or ""
         heads = {line.split(" : ")[0].lstrip("*") for line in doc.splitlines()}
         wanted = [one for one in names_of(name, value) if not one.startswith("_")]

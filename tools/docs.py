@@ -3,6 +3,7 @@
 python tools/docs.py            smalldocs renders it: no Quarto needed, and the site works offline
 python tools/docs.py --quarto   Quarto renders it, from the same _quarto.yml
 python tools/docs.py --draft    explorers with one control moved at a time: minutes less, for tests
+python tools/docs.py --run      run and compare only: no site
 python tools/docs.py --no-exec  keep the outputs of the last run
 python tools/docs.py --kept     run nothing: the site of the committed outputs, in a minute or two
 python tools/docs.py --serve    and show it at http://127.0.0.1:8000, until Ctrl-C
@@ -54,6 +55,9 @@ STALE = """{name}, cell {cell}: the committed output is not that of a fresh run 
 {before}
 --- now
 {now}"""
+
+
+DIFFER = "committed outputs differ from a fresh run"
 
 
 def compare(write=False):
@@ -276,7 +280,7 @@ def options(arguments):
     "What was asked for; anything that is not known is refused before any work"
     layout = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=layout)
-    for name in ("quarto", "draft", "no-exec", "kept", "serve", "write"):
+    for name in ("quarto", "draft", "run", "no-exec", "kept", "serve", "write"):
         parser.add_argument(f"--{name}", action="store_true")
     return parser.parse_args(arguments)
 
@@ -298,13 +302,15 @@ def main(arguments):
             return str(error)
     same = compare(said.write)
     (ROOT / "README.md").write_text(readme.markdown(loaded(EXEC / "index.ipynb"), ROOT))
+    if said.run:
+        return 0 if same else DIFFER
     broken = build(cfg, said.quarto)
     report(start)
     if broken:
         return f"broken links: {broken}"
     if said.serve:
         serve()
-    return 0 if same else "committed outputs differ from a fresh run"
+    return 0 if same else DIFFER
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from outputs import text
 ROOT = Path(__file__).resolve().parent.parent
 RECORDING = ROOT.parent / "shared/realdata"  # what a few notebooks are about, where it is
 WORKERS = 2
+KERNELS = WORKERS + 1  # at once: while one starts or ends, and waits, the others compute
 TIMES = "times.txt"  # seconds and name of every notebook of a run, the slowest first
 IGNORED = shutil.ignore_patterns(".ipynb_checkpoints", "ruff.toml")
 VIEW = "application/vnd.jupyter.widget-view+json"
@@ -29,22 +30,38 @@ OF_A_KERNEL = re.compile(r"(?m)^\S*ipykernel_\d+/\d+\.py:\d+: ")
 
 # Of a run that nothing is known of, these begin: the slowest, as they were found
 FIRST = [
-    "explorers/04_sflex",
-    "explorers/03_sparse_path",
-    "explorers/02_evidence_surface",
-    "explorers/05_posterior",
-    "explorers/06_coverage",
-    "explorers/09_calibration",
-    "explorers/07_brain",
-    "explorers/08_supports",
-    "explorers/01_simulator",
-    "explanations/which_error_bar",
+    "tutorials/08_real_recording",
     "explanations/orientation",
-    "api/head/03_template",
-    "api/viz/03_cortex",
+    "explorers/06_coverage",
     "explanations/sflex",
-    "api/calibration/02_coverage",
+    "explorers/07_brain",
+    "explorers/04_sflex",
+    "tutorials/03_leadfields",
+    "api/viz/03_cortex",
+    "explorers/08_supports",
+    "explorers/03_sparse_path",
+    "api/head/03_template",
+    "explorers/09_calibration",
+    "explanations/two_conditions",
+    "explanations/which_error_bar",
+    "tutorials/06_uncertainty",
+    "tutorials/10_calibrated_recording",
     "api/explorers/08_brain",
+    "tutorials/02_source_simulation",
+    "explanations/noise",
+    "api/explorers/10_calibration",
+    "explanations/evidence",
+    "api/commands/01_cli",
+    "api/explorers/11_region",
+    "api/study/09_study",
+    "explorers/05_posterior",
+    "api/recording/23_report",
+    "tutorials/11_study",
+    "tutorials/09_calibration",
+    "api/simulation/05_forward_errors",
+    "api/explorers/06_bands",
+    "tutorials/04_sensor_simulation",
+    "explanations/full_bayes",
 ]
 
 
@@ -55,6 +72,7 @@ def environment(draft=False):
         # explorers add their static version to their output, or a draft of it
         "CALIBRAIN_DOCS": "draft" if draft else "whole",
         "TQDM_DISABLE": "1",  # bars say how long a run took
+        "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # no word of a debugger, which nobody uses here
         "MPLBACKEND": "module://matplotlib_inline.backend_inline",
         "PYTHONPATH": os.pathsep.join(filter(None, path)),
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
@@ -179,7 +197,7 @@ def keep(source, target):
 
 
 def execute(source, target, draft=False):
-    "Copy the notebooks of a folder, run the copies, two at a time, and note what each took"
+    "Copy the notebooks of a folder, run the copies, a few at a time, and note what each took"
     order = longest_first(below(source), target)
     keep(source, target)
     os.environ.update(environment(draft))
@@ -200,7 +218,7 @@ def execute(source, target, draft=False):
             (target / path).write_bytes(as_committed)
             print(f"no real recording here: {name} keeps its committed outputs", flush=True)
 
-    with ThreadPoolExecutor(WORKERS) as pool:
+    with ThreadPoolExecutor(KERNELS) as pool:
         list(pool.map(one, order))
     if failed:
         raise RuntimeError("\n\n".join(f"{name}: {error}" for name, error in failed.items()))

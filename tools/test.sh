@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Install the package and pass its tests. Works from a fresh clone; keeps its environment in
-# .venv, unless one is active. `--all` runs every random problem and draws every picture of the
-# explorers; otherwise tests run a chosen part of the problems, and say how many they left, and the
-# site in _docs/ is a draft. `--lowest` runs the tests of the package, and nothing else, with the
-# oldest versions of all it depends on, in .venv-lowest.
+# .venv, unless one is active. `--all` runs every random problem, visits every page and draws every
+# picture of the explorers; otherwise tests take a chosen part of these, and say how many they left,
+# and the site in _docs/ is a draft. `--lowest` runs the tests of the package, and nothing else, with
+# the oldest versions of all it depends on, in .venv-lowest.
 set -euo pipefail
 draft=(--draft)
 case "${1:-}" in
@@ -103,16 +103,21 @@ package() { # the wheel is built from the sdist, as an installer would
     ls dist
 }
 
-quick() { # what one processor does beside the notebooks
+quick() { # what one processor does beside the site
     style && package
 }
 
-together() { # the notebooks and the site, and beside them what takes one processor
+notebooks() {
+    unchanged python tools/docs.py --run "${draft[@]}"
+}
+
+site() { # from the notebooks that were run, and beside it what takes one processor
     local log=$home/quick.log failed=0
     quick >"$log" 2>&1 & local beside=$!
-    unchanged python tools/docs.py "${draft[@]}" || failed=1
+    unchanged python tools/docs.py --no-exec || failed=1
     wait $beside || failed=1
     cat "$log"
+    smalldocs check _proc || failed=1
     return $failed
 }
 
@@ -137,7 +142,7 @@ trap 'rm -rf "$home"' EXIT
 step "install, and scripts for the documentation" install
 apart
 step "modules match the notebooks" unchanged export_and_clean
-step "notebooks, documentation and README; style, types, sdist and wheel" together
-step "links and options of the documentation" smalldocs check _proc
+step "notebooks and README" notebooks
+step "documentation and its links; style, types, sdist and wheel" site
 step "tests" tests
 summary

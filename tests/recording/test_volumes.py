@@ -16,6 +16,7 @@ from tempfile import mkdtemp
 import mne
 import numpy as np
 import pytest
+from routine import some
 from scipy.spatial import ConvexHull
 from test_evoked import sensors
 
@@ -164,6 +165,7 @@ SOLVERS = ("gamma_map", "gamma_map_sflex", "BMN", "spike_slab")
 CASES = [("points", 1, solver) for solver in SOLVERS]
 CASES += [(space, k, s) for space in ("volume", "mixed") for k in (2, 3) for s in SOLVERS]
 CASES += [("parts", 3, "BMN"), ("parts", 3, "gamma_map")]
+CASES = some(CASES, every=3)  # every space and every solver
 every = pytest.mark.parametrize("space, k, solver", CASES)
 quiet = pytest.mark.filterwarnings(
     "ignore::calibrain.core.warnings.ConvergenceWarning",
@@ -658,6 +660,7 @@ def test_again_from_a_file(space, k, solver, tmp_path):
 
 PAGES = [("points", 1, "BMN"), ("volume", 3, "gamma_map"), ("volume", 2, "spike_slab")]
 PAGES += [("mixed", 2, "gamma_map_sflex"), ("mixed", 3, "spike_slab"), ("parts", 3, "BMN")]
+PAGES = some(PAGES, every=2)
 
 
 @pytest.mark.parametrize("space, k, solver", PAGES)
