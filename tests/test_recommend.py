@@ -14,7 +14,7 @@ from calibrain.cli import main
 from calibrain.head.leadfield import Leadfield
 from calibrain.recording.candidates import NOISE_ALONE, NoSource, candidates_of
 from calibrain.recording.reasons import of_comparison, places_are_open
-from calibrain.recording.recommend import Recommendation, _moved_by_orientation, _sampled, _Tried
+from calibrain.recording.recommend import Recommendation, _moved, _sampled, _Tried
 from calibrain.recording.situation import look_at
 from calibrain.recording.verdict import judge
 from calibrain.solvers.compare import Comparison
@@ -323,10 +323,14 @@ def test_places_that_hang_on_the_orientation_are_said_first():
     near = replace(one, coords=one.coords + np.array([0.01, 0, 0]))
     elsewhere = replace(one, coords=one.coords + np.array([0.2, 0, 0]))
     tried = {"points": one, "points, fixed": away, "points, loose": near, "norm": elsewhere}
-    moved = _moved_by_orientation(_Tried(tried, {}), "points")
+    moved = _moved(_Tried(tried, {}), "points", ("points",))
     assert len(moved) == 2 and moved[0].endswith("'auto'") and moved[1].endswith("'fixed'")
     del tried["points, fixed"]
-    assert not _moved_by_orientation(_Tried(tried, {}), "points")
+    assert not _moved(_Tried(tried, {}), "points", ("points",))
+    tried["patches of 5 mm"] = elsewhere
+    near = ("points", "patches of 5 mm", "minimum norm")
+    moved = _moved(_Tried(tried, {}), "points", near)
+    assert any(one.endswith("mm with patches of 5 mm") for one in moved)
 
     rec = Recommendation(dict(solver="BMN"), (), asked("point").situation, moved=moved)
     first, second = str(rec).splitlines()
@@ -370,7 +374,7 @@ def test_six_epochs_of_meg_are_sampled_and_in_the_right_hemisphere(kind, conditi
     peak = estimate_evoked(*given, progress=False, **rec.arguments).peak()
     assert np.linalg.norm(1e3 * peak.position - place) < 20 and peak.localisation is not None
     if condition == "Left visual":  # along the normals it is in the other hemisphere
-        assert str(rec).startswith("The place hangs on the orientation")
+        assert str(rec).startswith("The place hangs on what is assumed")
 
 
 @realdata.needed

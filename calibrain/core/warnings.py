@@ -14,7 +14,7 @@ from types import FrameType
 
 # %% ../../nbs/api/core/03_warnings.ipynb #aa3174f2
 class ConvergenceWarning(UserWarning):
-    "A solver stopped at `max_iter`; the message says how far it was from its tolerance"
+    "A search stopped before its tolerance, or chains do not agree; the message says by how much"
 
 
 class NoiseBoundaryWarning(UserWarning):
@@ -80,7 +80,7 @@ def _is_ours(frame: FrameType) -> bool:
 
 # %% ../../nbs/api/core/03_warnings.ipynb #620798fd
 class PlausibilityWarning(UserWarning):
-    "Numbers that no brain and no head has: most likely they are in other units"
+    "Numbers that no brain and no head has (other units?), or a fit that leaves more than noise"
 
 
 class MissingPackageWarning(UserWarning):

@@ -91,6 +91,14 @@ def recommended(self: Passport) -> str:  # Name of a solver
 
 
 @patch
+def _recommendation(self: Passport) -> str:
+    "The solver that is recommended, and whether its intervals can be written"
+    name = self.recommended
+    finite = not self._price(name)[0]
+    return name if finite else f"{name}, though none of its intervals of active sources is finite"
+
+
+@patch
 def _price(self: Passport, solver: str) -> tuple:
     "Width of calibrated intervals at active sources, and before it whether there is one"
     rows = [row for row in self.rows_of(solver) if row["stratum"] == "active"]
@@ -128,6 +136,6 @@ def _repr_html_(self: Passport) -> str:  # HTML
         rows[f"{solver}, SBC"] = [_verdict(self.sbc(solver))]
         rows[f"{solver}, in all"] = ["; ".join(f"{name}: {v:.3g}" for name, v in said.items())]
     if len(self.solvers) > 1:
-        rows["recommended"] = [self.recommended]
+        rows["recommended"] = [self._recommendation()]
     head = ["solver, stratum", "before", "after", "band", "width before, nAm", "width after, nAm"]
     return html_table(f"{repr(self)[1:-1]}; level {max(self.levels):g}", rows, head)

@@ -95,7 +95,7 @@ def report(
 ) -> Path:  # Where it is
     "Write the passport as one page"
     path = new_path(path, (".html", ".htm"), overwrite)
-    parts = [f"<p>Recommended: <b>{html.escape(self.recommended)}</b>.</p>", _facts(self)]
+    parts = [f"<p>Recommended: <b>{html.escape(self._recommendation())}</b>.</p>", _facts(self)]
     for solver in self.solvers:
         rows = {f"{r['stratum']}, {r['level']:g}": _cells(r) for r in self.rows_of(solver)}
         table = html_table(f"Test runs of {solver}", rows, [*_HEAD, *_WIDTHS])

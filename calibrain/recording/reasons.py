@@ -118,14 +118,17 @@ def of_comparison(
     v: Verdict,  # Who is best
     about: str,  # What is chosen: "solver" or "orientation"
     s: Situation,  # What was looked at
+    called: Mapping | None = None,  # What candidates are called; `None`: by their names
 ) -> Reason:
     "Who is taken, and how sure that is"
+    said = {name: name for name in c.names} | dict(called or {})
     others = [name for name in v.near if name != v.choice]
-    first = f"Channels that were left out are foretold best by {v.best}"
+    first = f"Channels that were left out are foretold best by {said[v.best]}"
     if not others:
-        says = f"{first}, and by no other as well: {v.choice} it is."
+        says = f"{first}, and by no other as well: {said[v.choice]} it is."
     else:
-        says = f"{first}; not told apart from it: {', '.join(n for n in v.near if n != v.best)}."
+        near = ", ".join(said[name] for name in v.near if name != v.best)
+        says = f"{first}; not told apart from it: {near}."
     if v.by_evidence is None:
         says += (
             f" The evidence is not asked: it takes {s.n_times} samples for independent, and they "
@@ -136,20 +139,20 @@ def of_comparison(
     elif v.disagrees:
         gain, error = foretold_better(c, v.best, v.by_evidence)
         says += (
-            f" Score and evidence disagree: the evidence prefers {v.by_evidence}, which foretells "
+            f" Score and evidence disagree: the evidence prefers {said[v.by_evidence]}, which foretells "
             f"worse by {gain:.2g} ± {error:.2g} nats a group of channels and sample. "
             "The evidence believes that samples are "
             "independent and that the shape is right, so the score is followed; look at both."
         )
     elif v.choice == v.by_evidence:
-        says += f" The evidence prefers {v.choice}{'' if others else ', too'}."
+        says += f" The evidence prefers {said[v.choice]}{'' if others else ', too'}."
     elif places_are_open(s):
         says += (
-            f" The evidence prefers {v.by_evidence}, and is not followed: with {_openness(s)} it "
+            f" The evidence prefers {said[v.by_evidence]}, and is not followed: with {_openness(s)} it "
             "may prefer whoever fits the noise."
         )
     else:
-        says += f" The evidence prefers {v.by_evidence}, and not by enough."
+        says += f" The evidence prefers {said[v.by_evidence]}, and not by enough."
     is_usual = others and v.choice not in (v.best, v.by_evidence)
     if is_usual and about == "solver" and not places_are_open(s):
         says += f" Taken, as the usual choice among them: {v.choice}."

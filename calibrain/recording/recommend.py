@@ -7,7 +7,7 @@ __all__ = ['Recommendation', 'recommend']
 
 # %% ../../nbs/api/recording/35_recommend.ipynb #29aed2ad
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -55,7 +55,7 @@ class Recommendation:
     situation: Situation  # What was looked at
     comparison: Comparison | None = None  # What was tried; `None`: nothing was
     nothing: bool = False  # Whether nothing stands above the noise, so that there is no choice
-    moved: tuple[str, ...] = ()  # Orientations and places, where the place hangs on the orientation
+    moved: tuple[str, ...] = ()  # Choices and places, where the place hangs on the choice
 
     @property
     def solver(self) -> str:
@@ -86,7 +86,7 @@ class Recommendation:
             return ""
         places = " and ".join(self.moved)
         return (
-            f"The place hangs on the orientation: the strongest source is {places}. "
+            f"The place hangs on what is assumed: the strongest source is {places}. "
             "Before you write a place, see what survives: "
             f"sensitivity(evoked, forward, noise_cov, dict({_said(self.arguments)}))"
         )
@@ -204,7 +204,9 @@ def _orientations_tried(
     _try(tried, data, others, base, progress)
     c = tried.compared()
     v = judge(c, [name, *others], s.n_independent, usual=name, score_alone=places_are_open(s))
-    reason = of_comparison(c, v, "orientation", s)
+    called = {name: "'auto'"} | {one: repr(one.removeprefix(f"{name}, ")) for one in others}
+    reason = of_comparison(c, v, "orientation", s, called)
+    reason = reason._replace(says=f"Of {name}: {reason.says}")
     if v.choice == name:
         kept = f"{reason.says} orientation='auto' is kept, which assumes least."
         return {}, reason._replace(says=kept)
@@ -214,22 +216,24 @@ def _orientations_tried(
 _FAR = 0.02  # m, beyond which two places are not the same, as for `sensitivity`
 
 
-def _moved_by_orientation(tried: _Tried, name: str) -> tuple[str, ...]:
-    "The two orientations whose strongest sources are farthest apart, and where those are"
-    there = {}
-    for one, estimate in tried.estimates.items():
-        if one.startswith(f"{name}, ") or one == name:
+def _moved(tried: _Tried, name: str, near: Sequence[str]) -> tuple[str, ...]:
+    "The two choices whose strongest sources are farthest apart, and where those are"
+    called = {one: f"with {one}" for one in near if one != NORM}
+    for one in tried.estimates:
+        if one == name or one.startswith(f"{name}, "):
             orientation = one.removeprefix(name).removeprefix(", ") or "auto"
-            if not estimate.nothing_found and estimate.coords is not None:
-                there[orientation] = estimate.coords[strongest_place(estimate)[0]]
+            called[one] = f"with orientation={orientation!r}"
+    there = {}
+    for one, words in called.items():
+        estimate = tried.estimates[one]
+        if not estimate.nothing_found and estimate.coords is not None:
+            there[words] = estimate.coords[strongest_place(estimate)[0]]
     pairs = list(combinations(there, 2))
     apart = [float(np.linalg.norm(there[a] - there[b])) for a, b in pairs]
     if max(apart, default=0.0) <= _FAR:
         return ()
-    return tuple(
-        f"at {place_in_words(there[orientation])} with orientation={orientation!r}"
-        for orientation in pairs[int(np.argmax(apart))]
-    )
+    farthest = pairs[int(np.argmax(apart))]
+    return tuple(f"at {place_in_words(there[words])} {words}" for words in farthest)
 
 # %% ../../nbs/api/recording/35_recommend.ipynb #93fd3c8b
 def _is_nothing(c: Comparison, best: str, s: Situation) -> bool:
@@ -303,7 +307,7 @@ def _by_trial(data: _Data, s: Situation, base: Mapping, sampler: bool, progress:
         shapes = ", and all shapes that are not told apart" if len(v.near) > 1 else ""
         says = f"{reason.says} spike_slab samples their places{shapes}."
         reason = reason._replace(says=says)
-    moved = _moved_by_orientation(tried, v.choice)
+    moved = _moved(tried, v.choice, v.near)
     return _Found(found | oriented, [reason, of_it], tried.compared(), moved=moved)
 
 

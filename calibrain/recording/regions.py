@@ -196,7 +196,10 @@ def sentence(
         return f"{where}: no source is on there, and what is off has no error bar"
     within = f"{low:.3g} to {high:.3g}, {100 * level:g} %, not calibrated"
     text = f"{where}: {mean:.3g} {self.unit} ({within})"
-    if self.mode != "power" and self.components != "norm":
+    if self.mode == "power" or self.components == "norm":
+        text += ", a size, which is above zero whatever is there"
+        text += ", and of a difference does not say which is the larger" if "−" in of else ""
+    else:
         of_zero = below(np.zeros(self.mean.shape), self.posterior)
         less, equal = of_zero.less[i, 0, t], of_zero.equal[i, 0, t]
         side, chance = ("above", 1 - less - equal) if mean > 0 else ("below", less)

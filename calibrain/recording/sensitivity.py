@@ -111,9 +111,17 @@ class Sensitivity:
         return all(d <= self.within for d in self.distances.values())
 
     @property
+    def amplitude_is_known(self) -> bool:
+        "Whether the interval of the estimate in question leaves zero out, so that it can be tested"
+        if self._first is None:
+            return False
+        low, high = self._first.interval
+        return not low <= 0 <= high
+
+    @property
     def amplitude_survives(self) -> bool:
-        "Whether the interval of every choice meets that of the estimate in question"
-        return not self._apart()
+        "Whether the interval of every choice meets that of the estimate, which leaves zero out"
+        return self.amplitude_is_known and not self._apart()
 
     def _apart(self) -> list[str]:
         "Choices whose interval does not meet that of the estimate in question"
@@ -155,6 +163,9 @@ def _of_amplitude(s: Sensitivity) -> str:
     names = sorted(found, key=lambda name: found[name].amplitude)
     low, high = names[0], names[-1]
     span = f"{found[low].amplitude:.3g} nAm ({low}) to {found[high].amplitude:.3g} nAm ({high})"
+    if not s.amplitude_is_known:
+        within = "{:.3g} to {:.3g} nAm".format(*s._first.interval)
+        return f"The amplitude is not known to begin with: {within}; choices say {span}."
     if s.amplitude_survives:
         return f"The amplitude survives: {span}, and all intervals meet."
     return f"The amplitude does not survive: {span}; apart from it: {', '.join(s._apart())}."
@@ -167,7 +178,8 @@ def _of_evidence(s: Sensitivity) -> str:
     p = float(np.nanmax(s.evidence.probability))
     of = int((~np.isnan(s.evidence.probability)).sum())
     return (
-        f"Of the {of} choices with an evidence the recording prefers {s.evidence.best} ({p:.2f})."
+        f"Of the {of} choices with an evidence it prefers {s.evidence.best} ({p:.2f}), which of "
+        "few epochs may be whoever fits the noise."
     )
 
 # %% ../../nbs/api/recording/33_sensitivity.ipynb #2e1a0c82

@@ -68,9 +68,10 @@ class LocalisationSet:
     radius: float  # From the centre to the farthest, mm
 
     def __repr__(self) -> str:
+        x, y, z = 1e3 * self.centre
         return (
-            f"<{len(self.places)} places within {self.radius:.1f} mm, "
-            f"peak {self.places[0]}, mass {self.mass:.2f}>"
+            f"<{len(self.places)} places within {self.radius:.1f} mm of ({x:.0f}, {y:.0f}, {z:.0f}) "
+            f"mm, first {self.places[0]}, mass {self.mass:.2f}>"
         )
 
 # %% ../../nbs/api/solvers/15_localisation.ipynb #7e7186c2

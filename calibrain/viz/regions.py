@@ -56,5 +56,7 @@ def draw_regions(
         ax.fill_between(times, low[i], high[i], color=style["color"], alpha=0.2, lw=0)
     quantity = "power" if regions.mode == "power" else "amplitude"
     ax.set(xlabel="time (ms)", ylabel=f"{quantity} ({regions.unit})")
-    ax.set_title(f"mean and {100 * level:g} % intervals", fontsize="medium", loc="left")
+    what = f"{regions.comment}: " if regions.comment else ""
+    intervals = f"mean and {100 * level:g} % intervals, not calibrated"
+    ax.set_title(what + intervals, fontsize="medium", loc="left")
     return put_legend(ax)
