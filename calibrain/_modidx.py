@@ -1374,6 +1374,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'calibrain.head.bumps.ThroughAir': ('api/head/bumps.html#throughair', 'calibrain/head/bumps.py'),
                                       'calibrain.head.bumps.ThroughAir.around': ( 'api/head/bumps.html#throughair.around',
                                                                                   'calibrain/head/bumps.py'),
+                                      'calibrain.head.bumps.ThroughAir.by_axis': ( 'api/head/bumps.html#throughair.by_axis',
+                                                                                   'calibrain/head/bumps.py'),
                                       'calibrain.head.bumps.spatial_blocks': ( 'api/head/bumps.html#spatial_blocks',
                                                                                'calibrain/head/bumps.py')},
             'calibrain.head.cortex': { 'calibrain.head.cortex.Cortex': ('api/head/cortex.html#cortex', 'calibrain/head/cortex.py'),
