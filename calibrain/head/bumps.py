@@ -165,6 +165,20 @@ class Bumps:
         out.sort_indices()
         return out
 
+    def seen(
+        self,
+        by_source: np.ndarray,  # A row of numbers for each source, `(n_sources, n)`
+        bumps: np.ndarray,  # Which bumps, `(n_bumps,)`
+    ) -> np.ndarray:  # `(n_bumps, n)`
+        "The rows that some bumps add up to"
+        rows, columns = self.scales
+        out = np.empty((len(bumps), by_source.shape[1]))
+        for some in spatial_blocks(self.neighbours.coords[bumps]):
+            about, weights = self.plain(bumps[some])
+            weights *= np.outer(rows[about], columns[bumps[some]])
+            out[some] = weights.T @ by_source[about]
+        return out
+
     def _entries(
         self, bumps: np.ndarray, some: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
