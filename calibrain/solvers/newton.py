@@ -21,7 +21,7 @@ from calibrain.solvers.evidence import (
     kkt_violation,
     violation,
 )
-from .screen import around, evidence_in_full, in_doubt, looked_at_again
+from .screen import around, in_doubt, looked_at_again
 from calibrain.solvers.search import (
     NOISE_FLOOR,
     Course,
@@ -302,17 +302,19 @@ def _among_all(
     return all_gamma, noise
 
 # %% ../../nbs/api/solvers/03_newton.ipynb #8241426c
-WORKING = 2000  # Groups that are looked at before all are
+PARTS = 4000  # Groups that are too many to look at all of them at every turn
+WORKING = 500  # Groups that are settled before all are looked at
 
 
 def _settle_in_parts(
     problem: Problem, groups: np.ndarray, gamma: np.ndarray, noise: np.ndarray, way: _Way
 ) -> Evidence:  # The last point, over all groups
     "The same by working sets, where groups are many"
-    if problem.rounding is None and problem.n_groups <= 2 * WORKING:
+    if problem.rounding is None and problem.n_groups <= PARTS:
         return _settle(problem, groups, gamma, noise, way)
     few = _polished(problem, groups, gamma, noise, ROUGH, way)
-    full = evidence_in_full(problem, *_among_all(problem, *few))
+    full = evidence_at(problem, *_among_all(problem, *few))
+    lowest = np.inf
     while True:
         wanted = full.gamma > 0
         wanted[np.argsort(-full.ratio)[:WORKING]] = True
@@ -321,7 +323,8 @@ def _settle_in_parts(
         on = np.flatnonzero(here)
         inside = _settle(problem.in_full(working), on, here[on], full.noise, way)
         new = around(problem, working, inside)
-        fell = new.cost < full.cost - 1e-13 * abs(full.cost)
+        fell = new.cost < lowest - 1e-13 * abs(new.cost)
+        lowest = new.cost
         is_last = not fell or way.course.n_steps >= way.max_iter
         if is_last or not _waits(new, ~wanted, way.tol):
             doubtful = np.flatnonzero(in_doubt(problem, new) & ~wanted)
