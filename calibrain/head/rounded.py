@@ -78,10 +78,8 @@ class PatchLeadfield:
             rows[..., -1] = norms * by_row[:, None]
             by_source = rows.reshape(n_sources, -1)
             for block, about, weights in bumps.plain_blocks():
-                weights *= by_column[block]
-                seen = (weights.astype(np.float32).T @ by_source[about]).reshape(
-                    -1, k, n_sensors + 1
-                )
+                single = (weights * by_column[block]).astype(np.float32)
+                seen = (single.T @ by_source[about]).reshape(len(block), k, -1)
                 error = rounding_of_sums(len(about) + 8)
                 patches = width * n_sources + block
                 out[patches] = seen[..., :-1]
