@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from problems import close
 
-from calibrain import gamma_map_sflex
+from calibrain import gamma_lambda_map_sflex, gamma_map_sflex
 from calibrain.head.basis import patch_basis
 from calibrain.head.prepared import prepare
 from calibrain.head.rounded import Rounding
@@ -30,13 +30,13 @@ def head(seed, n_sensors=40, n_sources=700, k=3):
 def both(monkeypatch):
     "A solver's answers where 700 patches are too many, with working sets of 60, and where not"
 
-    def solves(*args, **settings):
+    def solves(*args, solver=gamma_map_sflex, **settings):
         monkeypatch.setattr(newton, "PARTS", 300)
         monkeypatch.setattr(newton, "WORKING", 60)
         monkeypatch.setattr(common, "MANY", 300)
-        looked = gamma_map_sflex(*args, **settings)
+        looked = solver(*args, **settings)
         monkeypatch.setattr(common, "MANY", 10**9)
-        return looked, gamma_map_sflex(*args, **settings)
+        return looked, solver(*args, **settings)
 
     return solves
 
@@ -80,6 +80,15 @@ def test_the_same_with_other_settings(both, more):
     the_same(*both(L, y, 25.0, **settings, **more), more)
 
 
+@pytest.mark.parametrize("noise", [dict(), dict(noise_prior=(25.0, 100))], ids=str)
+def test_the_same_with_learned_noise(both, noise):
+    L, y, settings = head(4)
+    looked, twin = both(L, y, solver=gamma_lambda_map_sflex, **settings, **noise)
+    the_same(looked, twin, noise)
+    close(looked["lambdas"], twin["lambdas"], 1e-6, f"λ, {noise}")
+    assert looked.kkt_violation <= 1e-6
+
+
 @pytest.mark.parametrize("scale", [1e-9, 1e6])
 def test_the_same_in_any_unit(both, scale):
     L, y, settings = head(3)
@@ -94,10 +103,9 @@ def test_the_same_of_a_prepared_leadfield(both):
     both(prepared, y, 25.0, **settings)
     other = head(6)[1]
     the_same(*both(prepared, other, 25.0, **settings), "prepared")
-    assert (
-        not both(prepare(L, 3, "float32"), y, 25.0, **settings)[0].cost
-        == both(L, y, 25.0, **settings)[0].cost
-    ), "who asks for single precision gets it, throughout"
+    in_single = prepare(L, 3, "float32")
+    looked, twin = both(in_single, y, 25.0, **settings)
+    assert looked.cost == twin.cost, "who asks for single precision gets it, throughout"
 
 
 @pytest.mark.parametrize("max_iter", [1, 12, 16])
