@@ -68,7 +68,7 @@ class PatchLeadfield:
         n_sources, n_patches = self.basis.shape
         k, n_sensors = self.n_orient, self.n_sensors
         of_sensors = self.by_source.reshape(n_sources, k, n_sensors)
-        norms = np.linalg.norm(of_sensors, axis=2)
+        norms = np.sqrt(np.einsum("nkm,nkm->nk", of_sensors, of_sensors))
         out = np.empty((n_patches, k, n_sensors), np.float32)
         short = np.empty((n_patches, k))
         rows = np.empty((n_sources, k, n_sensors + 1), np.float32)
