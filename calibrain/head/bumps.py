@@ -40,6 +40,11 @@ class ThroughAir:
 
     coords: np.ndarray  # Positions, `(n_sources, 3)`, m
 
+    @cached_property
+    def by_axis(self) -> np.ndarray:
+        "The same, `(3, n_sources)`"
+        return np.ascontiguousarray(self.coords.T)
+
     def around(
         self,
         block: np.ndarray,  # Some sources, `(n,)`
@@ -49,8 +54,9 @@ class ThroughAir:
         from scipy.spatial.distance import cdist  # late: it costs more than small problems do
 
         own = self.coords[block]
-        from_box = np.maximum(own.min(0) - self.coords, self.coords - own.max(0)).clip(0)
-        about = np.flatnonzero(np.square(from_box).sum(1) <= 1.001 * reach * reach)
+        low, high = own.min(0)[:, None], own.max(0)[:, None]
+        from_box = np.maximum(low - self.by_axis, self.by_axis - high).clip(0)
+        about = np.flatnonzero(np.square(from_box).sum(0) <= 1.001 * reach * reach)
         return about, cdist(self.coords[about], own, "sqeuclidean")
 
 # %% ../../nbs/api/head/17_bumps.ipynb #cff663ab
@@ -107,12 +113,12 @@ class Bumps:
     ) -> tuple[np.ndarray, np.ndarray]:  # Sources about them, `(m,)`, and the weights, `(m, n)`
         "The weights of some bumps, not normalised"
         about, squared = self.neighbours.around(block, self.reach)
-        beyond = squared > self.reach * self.reach
+        within = squared <= self.reach * self.reach
         with np.errstate(over="ignore"):  # a width may be next to nothing: points
             squared /= self.sigma
             squared /= -2 * self.sigma
         weights = np.exp(squared, out=squared)
-        weights[beyond] = 0
+        weights *= within
         return about, weights
 
     @cached_property
@@ -157,6 +163,20 @@ class Bumps:
         rows, columns, values = (np.concatenate(each) for each in zip(*found))
         out = sparse.csr_array((values, (rows, columns)), shape=(self.n_sources, len(bumps)))
         out.sort_indices()
+        return out
+
+    def seen(
+        self,
+        by_source: np.ndarray,  # A row of numbers for each source, `(n_sources, n)`
+        bumps: np.ndarray,  # Which bumps, `(n_bumps,)`
+    ) -> np.ndarray:  # `(n_bumps, n)`
+        "The rows that some bumps add up to"
+        rows, columns = self.scales
+        out = np.empty((len(bumps), by_source.shape[1]))
+        for some in spatial_blocks(self.neighbours.coords[bumps]):
+            about, weights = self.plain(bumps[some])
+            weights *= np.outer(rows[about], columns[bumps[some]])
+            out[some] = weights.T @ by_source[about]
         return out
 
     def _entries(

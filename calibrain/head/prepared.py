@@ -20,6 +20,7 @@ from .basis import check_widths, normalisation, patch_basis
 from .bumps import Basis
 from .geodesic import mesh_of
 from .leadfield import Leadfield
+from .rounded import Rounding, patch_leadfield
 
 # %% ../../nbs/api/head/06_prepared.ipynb #fb3444d9
 @dataclass(frozen=True, eq=False, repr=False)
@@ -166,17 +167,39 @@ def patches(
     **shape,  # `sigma`, `threshold_factor`, `normalize` and `distance` of `patch_basis`
 ) -> tuple[Basis, np.ndarray]:  # Basis, and leadfield of the patches by columns
     "The sFLEX basis and the leadfield seen through it"
+
+    def through(basis):
+        return basis, basis.leadfield(self.L, self.n_orient, self.dtype)
+
+    return self._of_patches("patches", through, src_coords, surface, **shape)
+
+
+@patch
+def _of_patches(
+    self: Prepared, kind: str, through: Callable, src_coords: Any, surface: Any, **shape
+) -> tuple:
+    "What is kept of a kind of leadfield seen through a basis, made now or before"
     coords = self.positions(src_coords)
     if "sigma" in shape:
         shape["sigma"] = check_widths(shape["sigma"])
     surface, where = self.along(shape.get("distance", "euclidean"), surface)
+    key = (kind, coords.tobytes(), *sorted(shape.items()), *where)
+    return self.cached(key, lambda: through(patch_basis(coords, surface=surface, **shape)))
 
-    def compute():
-        basis = patch_basis(coords, surface=surface, **shape)
-        return basis, basis.leadfield(self.L, self.n_orient, self.dtype)
+# %% ../../nbs/api/head/06_prepared.ipynb #3713bba9
+@patch
+def patches_to_look_at(
+    self: Prepared,
+    src_coords: np.ndarray | None = None,  # `(n_sources, 3)`, m; `None`: those of the `Leadfield`
+    surface: Any = None,  # For patches along it; `None`: that of a template's `Leadfield`
+    **shape,  # `sigma`, `threshold_factor`, `normalize` and `distance` of `patch_basis`
+) -> tuple[Basis, np.ndarray, Rounding]:  # Basis, leadfield of the patches, and what it lacks
+    "The sFLEX basis, and the leadfield seen through it in single precision"
 
-    key = ("patches", coords.tobytes(), *sorted(shape.items()), *where)
-    return self.cached(key, compute)
+    def through(basis):
+        return basis, *patch_leadfield(basis, self.L, self.n_orient).in_single()
+
+    return self._of_patches("patches to look at", through, src_coords, surface, **shape)
 
 # %% ../../nbs/api/head/06_prepared.ipynb #80c1cb45
 @dataclass(frozen=True, eq=False)

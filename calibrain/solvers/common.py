@@ -19,6 +19,7 @@ from calibrain.core.checks import (
     check_recording,
     refuse,
 )
+from ..core.units import coefficients_of
 from ..head.basis import check_widths, expand
 from ..head.bumps import Basis
 from ..head.leadfield import Leadfield
@@ -32,11 +33,11 @@ from calibrain.solvers.evidence import (
     Evidence,
     Problem,
     data_root,
-    evidence_at,
     log_evidence,
     posterior_at,
 )
 from .newton import newton_search
+from .screen import MANY, evidence_in_full
 from calibrain.solvers.search import (
     NOISE_FLOOR,
     Fit,
@@ -124,6 +125,7 @@ def setup(
     y: np.ndarray,  # Recording, `(n_sensors, n_times)` or `(n_sensors,)`
     n_orient: int = 1,  # Orientations of a source
     patches: Patches | None = None,  # The basis, or `None` to do without
+    fast: bool = False,  # Whether Newton's search works with few patches, and only looks at others
 ) -> Setup:  # The problem
     "Check leadfield, recording and basis"
     prepared = prepare(L, n_orient)
@@ -132,9 +134,13 @@ def setup(
     if patches is None:
         G = prepared.columns()
         return Setup(y, None, Problem(G, data_root(y), k), *start_scale(G, y))
-    basis, G = prepared.patches(**vars(patches))
-    problem = Problem(G, data_root(y), k)
     widths = check_widths(patches.sigma)
+    if fast and prepared.dtype == "float64" and prepared.n_sources * len(widths) > MANY:
+        basis, G, rounding = prepared.patches_to_look_at(**vars(patches))
+    else:
+        basis, G = prepared.patches(**vars(patches))
+        rounding = None
+    problem = Problem(G, data_root(y), k, rounding=rounding)
     starts = [start_scale(one, y) for one in np.split(G, len(widths), axis=1)]
     gamma, noise = zip(*starts)
     of_patch = gamma[0] if len(widths) == 1 else np.repeat(gamma, prepared.n_sources)
@@ -219,7 +225,7 @@ def _at_all_samples(s: Setup, found: Evidence, noise: Noise) -> Evidence:
     if c is None and noise.prior is None:
         return found
     share = 1 if c is None else c.share
-    return evidence_at(s.problem, found.gamma * share, found.noise)
+    return evidence_in_full(s.problem, found.gamma * share, found.noise)
 
 # %% ../../nbs/api/solvers/04_common.ipynb #9b2f1109
 def solve(
@@ -252,10 +258,11 @@ def solved_at(
     "The posteriors there"
     k = s.problem.n_orient
     at = _at_all_samples(s, fit.evidence, noise)
-    per_coeff = np.repeat(at.gamma, k)
-    to_all = selection(np.flatnonzero(per_coeff), s.n_coeff)
-    coefficients = posterior_at(s.problem.G, s.y, per_coeff, at.noise, to_all, k)
     active = np.flatnonzero(at.gamma)
+    few = s.problem.in_full(active)
+    to_all = selection(coefficients_of(active, k), s.n_coeff)
+    per_coeff = np.repeat(at.gamma[active], k)
+    coefficients = posterior_at(few.G, s.y, per_coeff, at.noise, to_all, k)
     posterior = coefficients
     if s.basis is not None:
         posterior = replace(coefficients, S=expand(s.basis.columns(active), k))

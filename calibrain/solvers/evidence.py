@@ -4,16 +4,18 @@
 
 # %% auto #0
 __all__ = ['Problem', 'data_root', 'Evidence', 'source_covariance', 'add_to_diagonal', 'factor', 'solve_lower', 'evidence_at',
-           'log_evidence', 'violation', 'kkt_violation', 'posterior_at']
+           'evidence_by', 'by_sensors', 'log_evidence', 'violation', 'kkt_violation', 'posterior_at']
 
 # %% ../../nbs/api/solvers/01_evidence.ipynb #3d630b19
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 from scipy import linalg, sparse
 
+from ..core.units import coefficients_of
+from ..head.rounded import Rounding
 from ..posterior.gaussian import Posterior
 from .noise_prior import NoisePull
 
@@ -27,6 +29,7 @@ class Problem:
     n_orient: int = 1  # Coefficients in a group, which share one γ
     pull: NoisePull | None = None  # What a prior on learned noise adds to ℒ
     of_components: bool = False  # Whether `Y` is of time components, not of all samples
+    rounding: Rounding | None = None  # Where G is in single precision only to be looked at
 
     @property
     def sought(self) -> str:
@@ -45,6 +48,24 @@ class Problem:
     ) -> np.ndarray:  # Their sums over each group
         "From coefficients to groups"
         return per_coeff.reshape(-1, self.n_orient).sum(1)
+
+    def some(
+        self,
+        groups: np.ndarray,  # Which groups, `(n,)`
+    ) -> "Problem":  # The problem of these alone
+        "The problem with some groups only"
+        G = np.asfortranarray(self.G[:, coefficients_of(groups, self.n_orient)])
+        rounding = None if self.rounding is None else self.rounding.of(groups, self.n_orient)
+        return replace(self, G=G, rounding=rounding)
+
+    def in_full(
+        self,
+        groups: np.ndarray,  # Which groups, `(n,)`
+    ) -> "Problem":  # The problem of these alone, to work with
+        "The problem with some groups only, all of whose digits count"
+        if self.rounding is None:
+            return self.some(groups)
+        return replace(self, G=self.rounding.full(groups), rounding=None)
 
     @cached_property
     def powers(self) -> np.ndarray:
@@ -177,8 +198,18 @@ def evidence_at(
     noise: np.ndarray,  # Noise variance of each sensor, `(n_sensors,)`
 ) -> Evidence:  # The cost and its statistics
     "The cost ℒ and its derivatives, in 4M²K + M³/3 operations"
+    R = factor(problem.G, np.repeat(gamma, problem.n_orient), noise)
+    return evidence_by(problem, gamma, noise, R)
+
+
+def evidence_by(
+    problem: Problem,  # Leadfield and data
+    gamma: np.ndarray,  # Prior variance of each group, `(n_groups,)`
+    noise: np.ndarray,  # Noise variance of each sensor, `(n_sensors,)`
+    R: np.ndarray,  # Cholesky factor of the model covariance there
+) -> Evidence:  # The cost and its statistics
+    "The same where the model covariance is known"
     by_coeff = np.repeat(gamma, problem.n_orient)
-    R = factor(problem.G, by_coeff, noise)
     whitened = solve_lower(R, problem.Y)  # R⁻¹Y
     cost = 2 * np.log(R.diagonal()).sum() + np.vdot(whitened, whitened)
     if problem.pull is not None:
@@ -194,16 +225,20 @@ def _statistics(
     problem: Problem, by_coeff: np.ndarray, noise: np.ndarray, R: np.ndarray, weighted: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     "q and d of each coefficient, by what the sources add where few are on, else by Σ itself"
+    if problem.rounding is not None:
+        return _in_single(problem.G, R, weighted)
     on = np.flatnonzero(by_coeff)
     if 3 * len(on) > 2 * len(R) or np.ptp(noise) > 0:
-        return _by_sensors(problem.G, R, weighted)
+        return by_sensors(problem.G, R, weighted)
     return _by_sources(problem, on, by_coeff[on], noise[0], R, weighted)
 
 
-def _by_sensors(
-    G: np.ndarray, R: np.ndarray, weighted: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    "q and d from R and Σ⁻¹Y"
+def by_sensors(
+    G: np.ndarray,  # Columns, `(n_sensors, n)`
+    R: np.ndarray,  # Lower Cholesky factor of Σ, `(n_sensors, n_sensors)`
+    weighted: np.ndarray,  # Σ⁻¹Y, `(n_sensors, r)`
+) -> tuple[np.ndarray, np.ndarray]:  # q and d of each column, `(n,)`
+    "q and d of any columns, in double precision"
     n_sensors = len(R)
     inverse = linalg.lapack.dtrtri(R, lower=1)[0]
     both = np.hstack([inverse.T, weighted])
@@ -220,6 +255,20 @@ def _by_sensors(
 def _row_powers(A: np.ndarray) -> np.ndarray:
     "Sum of the squares of each row"
     return np.einsum("jm,jm->j", A, A)
+
+
+def _in_single(G: np.ndarray, R: np.ndarray, weighted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    "The same, multiplied and added in single precision"
+    inverse = linalg.lapack.dtrtri(R, lower=1)[0]
+    return _single_powers(G, weighted), _single_powers(G, inverse.T)
+
+
+def _single_powers(G: np.ndarray, B: np.ndarray) -> np.ndarray:
+    "‖gᵀB‖² of each column g"
+    largest = np.abs(B).max(initial=np.finfo(float).tiny)
+    single = (B / largest).astype(np.float32)
+    parts = [_row_powers(G[:, block].T @ single) for block in _blocks(G)]
+    return np.concatenate(parts).astype(float) * largest**2
 
 # %% ../../nbs/api/solvers/01_evidence.ipynb #10cb098a
 LEAST_LEFT = 1e-6  # Share of a column's power that sources must leave for a difference to be right
@@ -246,7 +295,7 @@ def _by_sources(
     q /= noise**2
     lost = np.flatnonzero(d * noise < LEAST_LEFT * problem.powers)
     if len(lost):
-        q[lost], d[lost] = _by_sensors(problem.G[:, lost], R, weighted)
+        q[lost], d[lost] = by_sensors(problem.G[:, lost], R, weighted)
     return q, d
 
 
@@ -296,7 +345,7 @@ def posterior_at(
 ) -> Posterior:  # The posterior of the sources
     "The posterior at given hyperparameters"
     on = np.flatnonzero(gamma)
-    active = G[:, on]
+    active = G[:, on] if len(on) < len(gamma) else G
     variances = gamma[on]
     R = factor(active, variances, noise)
     V = solve_lower(R, active * variances)

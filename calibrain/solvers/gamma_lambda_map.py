@@ -171,7 +171,7 @@ def gamma_lambda_map_sflex(
     how = (learn_lambda, update_mode_noise, lambda_damping, noise_prior, search.published)
     noise = _check_noise(init_lambda, *how)
     patches = Patches(src_coords, sigma, threshold_factor, normalize, distance, surface)
-    s = setup(L, y, n_orient, patches)
+    s = setup(L, y, n_orient, patches, fast=search.update is None)
     found = solve(s, noise_by_sensor(s, noise, "init_lambda"), search)
     entries = basis_entries(found) | dict(
         B_operator=partial(_operator, s.basis, s.problem.n_orient),

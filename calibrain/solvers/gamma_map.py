@@ -101,6 +101,6 @@ def gamma_map_sflex(
     logger = check_logger(logger, __name__)
     search = check_search(max_iter, tol, init_gamma, update_mode, rule, verbose, n_components, band)
     patches = Patches(src_coords, sigma, threshold_factor, normalize, distance, surface)
-    s = setup(L, y, n_orient, patches)
+    s = setup(L, y, n_orient, patches, fast=search.update is None)
     found = _given_noise(s, noise_var, search)
     return found.result("gamma_map_sflex", gamma_entries(found), logger)

@@ -21,12 +21,12 @@ from calibrain.solvers.evidence import (
     kkt_violation,
     violation,
 )
+from .screen import around, in_doubt, looked_at_again
 from calibrain.solvers.search import (
     NOISE_FLOOR,
     Course,
     Fit,
     Rule,
-    cut,
     noise_alone,
     noise_statistics,
 )
@@ -278,7 +278,7 @@ def _settle(
     within = max(ROUGH, finest)
     while True:
         groups, gamma, noise = _polished(problem, groups, gamma, noise, within, way)
-        full = _everywhere(problem, groups, gamma, noise)
+        full = evidence_at(problem, *_among_all(problem, groups, gamma, noise))
         fell = full.cost < lowest - 1e-13 * abs(full.cost)
         is_fine = within <= finest
         if way.course.n_steps >= way.max_iter or (is_fine and not fell):
@@ -293,38 +293,50 @@ def _settle(
         within = finest if none_came_back else max(finest, min(within, 0.1 * outside))
 
 
-def _everywhere(
+def _among_all(
     problem: Problem, groups: np.ndarray, gamma: np.ndarray, noise: np.ndarray
-) -> Evidence:
-    "The point with the few groups in their places among all"
+) -> tuple[np.ndarray, np.ndarray]:  # γ and noise
+    "γ of the few groups in their places among all"
     all_gamma = np.zeros(problem.n_groups)
     all_gamma[groups] = gamma
-    return evidence_at(problem, all_gamma, noise)
+    return all_gamma, noise
 
 # %% ../../nbs/api/solvers/03_newton.ipynb #8241426c
-WORKING = 2000  # Groups that are looked at before all are
+PARTS = 4000  # Groups that are too many to look at all of them at every turn
+WORKING = 500  # Groups that are settled before all are looked at
 
 
 def _settle_in_parts(
     problem: Problem, groups: np.ndarray, gamma: np.ndarray, noise: np.ndarray, way: _Way
 ) -> Evidence:  # The last point, over all groups
     "The same by working sets, where groups are many"
-    if problem.n_groups <= 2 * WORKING:
+    if problem.rounding is None and problem.n_groups <= PARTS:
         return _settle(problem, groups, gamma, noise, way)
-    full = _everywhere(problem, *_polished(problem, groups, gamma, noise, ROUGH, way))
+    few = _polished(problem, groups, gamma, noise, ROUGH, way)
+    full = evidence_at(problem, *_among_all(problem, *few))
+    lowest = np.inf
     while True:
         wanted = full.gamma > 0
         wanted[np.argsort(-full.ratio)[:WORKING]] = True
-        part, there = cut(problem, full, wanted)
-        on = np.flatnonzero(there.gamma)
-        inside = _settle(part, on, there.gamma[on], full.noise, way)
-        on = np.flatnonzero(inside.gamma)
-        new = _everywhere(problem, np.flatnonzero(wanted)[on], inside.gamma[on], inside.noise)
-        waiting = (new.q > new.d * (1 + way.tol)) & ~wanted
-        fell = new.cost < full.cost - 1e-13 * abs(full.cost)
-        if not waiting.any() or not fell or way.course.n_steps >= way.max_iter:
-            return new
+        working = np.flatnonzero(wanted)
+        here = full.gamma[working]
+        on = np.flatnonzero(here)
+        inside = _settle(problem.in_full(working), on, here[on], full.noise, way)
+        new = around(problem, working, inside)
+        fell = new.cost < lowest - 1e-13 * abs(new.cost)
+        lowest = new.cost
+        is_last = not fell or way.course.n_steps >= way.max_iter
+        if is_last or not _waits(new, ~wanted, way.tol):
+            doubtful = np.flatnonzero(in_doubt(problem, new) & ~wanted)
+            new = looked_at_again(problem, new, doubtful)
+            if is_last or not _waits(new, ~wanted, way.tol):
+                return new
         full = new
+
+
+def _waits(at: Evidence, outside: np.ndarray, tol: float) -> bool:
+    "Whether anyone outside wants in"
+    return bool((outside & (at.q > at.d * (1 + tol))).any())
 
 # %% ../../nbs/api/solvers/03_newton.ipynb #2db606c8
 def newton_search(

@@ -214,7 +214,7 @@ def cut(
 ) -> tuple[Problem, _Point]:  # The same, smaller
     "The problem and the point with some groups only"
     columns = np.repeat(keep, problem.n_orient)
-    smaller = replace(problem, G=np.asfortranarray(problem.G[:, columns]))
+    smaller = problem.some(np.flatnonzero(keep))
     there = replace(
         point,
         gamma=point.gamma[keep],

@@ -15,7 +15,6 @@ from calibrain.solvers.search import (
     Course,
     Rule,
     convex,
-    cut,
     noise_statistics,
     relative_change,
 )
@@ -50,12 +49,18 @@ def shrinking_moves(
     yield convex(point), safe_noise
 
 # %% ../../nbs/api/solvers/47_shrink.ipynb #380128b4
-def _shrink_once(problem: Problem, point: Evidence, rule: Rule) -> Evidence | None:
+def _shrink_once(
+    problem: Problem, point: Evidence, rule: Rule
+) -> tuple[Problem, Evidence, np.ndarray] | None:  # What is left, the point, and which groups
     "The first move that does not raise ℒ, or `None` where each of them would"
     for gamma, noise in shrinking_moves(problem, point, rule):
-        new = evidence_at(problem, gamma, noise)
+        kept = gamma > 0
+        if kept.mean() >= 0.9 or not kept.any():
+            kept[:] = True
+        left = problem if kept.all() else problem.some(np.flatnonzero(kept))
+        new = evidence_at(left, gamma[kept], noise)
         if new.cost <= point.cost:
-            return new
+            return left, new, kept
     return None
 
 # %% ../../nbs/api/solvers/47_shrink.ipynb #a556d3b6
@@ -75,16 +80,17 @@ def shrink(
     carried = np.arange(problem.n_groups)
     most = min(MOST_STEPS, max_iter)
     while (len(carried) > few or course.n_steps < LEAST_STEPS) and course.n_steps < most:
-        new = _shrink_once(problem, point, rule)
-        if new is None:
+        moved = _shrink_once(problem, point, rule)
+        if moved is None:
             break
-        change = relative_change(new.gamma, point.gamma)
+        problem, new, kept = moved
+        gamma = np.zeros(len(kept))
+        gamma[kept] = new.gamma
+        change = relative_change(gamma, point.gamma)
         point = new
-        alive = point.gamma > 0
-        course.note(point.cost, change, problem.n_orient * alive.sum(), point.noise.mean())
-        if not alive.any() or change < 1e-9:
+        carried = carried[kept]
+        n_alive = problem.n_orient * (gamma > 0).sum()
+        course.note(point.cost, change, n_alive, point.noise.mean())
+        if not n_alive or change < 1e-9:
             break
-        if alive.mean() < 0.9:
-            problem, point = cut(problem, point, alive)
-            carried = carried[alive]
     return point, carried[point.gamma > 0]

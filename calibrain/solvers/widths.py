@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from ..core.units import coefficients_of
 from .evidence import Problem
 from .search import Fit
 
@@ -41,7 +40,7 @@ def lowest_of_widths(
     "Search with all widths, and from the best that one width alone can do"
     everything = find(problem, start, noise)
     patches = np.arange(problem.n_groups).reshape(n_widths, -1)
-    alone = [find(_of_patches(problem, some), start[some], noise) for some in patches]
+    alone = [find(problem.some(some), start[some], noise) for some in patches]
     best = int(np.argmin([fit.evidence.cost for fit in alone]))
     gamma = np.zeros(problem.n_groups)
     gamma[patches[best]] = alone[best].evidence.gamma
@@ -61,9 +60,3 @@ def _one_after_the_other(first: Fit, second: Fit) -> Fit:
         rest = course[1:] if name == "cost" else course
         history[name] = np.append(first.history[name], rest)
     return replace(second, n_iter=first.n_iter + second.n_iter, history=history)
-
-
-def _of_patches(problem: Problem, patches: np.ndarray) -> Problem:
-    "The problem with some of its patches"
-    columns = coefficients_of(patches, problem.n_orient)
-    return replace(problem, G=np.asfortranarray(problem.G[:, columns]))
