@@ -11,6 +11,7 @@ from calibrain.head.rounded import Rounding
 from calibrain.solvers import common, newton
 from calibrain.solvers.evidence import Problem, data_root, evidence_at, kkt_violation
 from calibrain.solvers.newton import newton_search
+from calibrain.solvers.screen import evidence_in_full, in_doubt
 from calibrain.solvers.search import Rule
 
 pytestmark = pytest.mark.filterwarnings("ignore::calibrain.core.warnings.ConvergenceWarning")
@@ -89,11 +90,12 @@ def test_the_same_with_learned_noise(both, noise):
     assert looked.kkt_violation <= 1e-6
 
 
-@pytest.mark.parametrize("scale", [1e-9, 1e6])
+@pytest.mark.parametrize("scale", [1e-20, 1e-9, 1e6])
 def test_the_same_in_any_unit(both, scale):
     L, y, settings = head(3)
     looked, twin = both(L / scale, scale * y, 25.0 * scale**2, **settings)
     the_same(looked, twin, f"{scale}")
+    assert looked.converged and looked.kkt_violation <= 1e-6
 
 
 def test_the_same_of_a_prepared_leadfield(both):
@@ -116,9 +118,18 @@ def test_a_search_that_is_cut_short_says_by_how_much(both, max_iter):
     close(looked.kkt_violation, exact_violation(looked, L, y, 25.0, settings), 1e-4, "violation")
 
 
-def test_nothing_is_found_in_noise(both):
+@pytest.mark.parametrize(
+    ("solver", "more"),
+    [
+        (gamma_map_sflex, dict(noise_var=25.0)),
+        (gamma_map_sflex, dict(noise_var=25.0, n_components=3)),
+        (gamma_map_sflex, dict(noise_var=25.0, n_components="auto")),
+        (gamma_lambda_map_sflex, dict(noise_prior=(25.0, 1e4))),
+    ],
+)
+def test_nothing_is_found_in_noise(both, solver, more):
     L, y, settings = head(1)
-    looked, twin = both(L, 1e-3 * y, 25.0, **settings)
+    looked, twin = both(L, 1e-3 * y, solver=solver, **settings, **more)
     assert not looked.mean.any() and looked.cost == pytest.approx(twin.cost, rel=1e-12)
 
 
@@ -175,3 +186,18 @@ def test_a_group_within_rounding_of_the_boundary_is_let_in(monkeypatch):
     trusting = search(rounded, noise)
     at = evidence_at(Problem(exact, Y), trusting.evidence.gamma, noise)
     assert trusting.violation <= 1e-6 < 5e-5 < kkt_violation(at).max()
+
+
+def test_a_group_that_single_precision_can_hardly_hold_is_in_doubt():
+    "Of entries of 1e-43 it has six bits, which no bound on rounding counts"
+    rng = np.random.default_rng(0)
+    exact = np.asfortranarray(rng.normal(size=(20, 300)))
+    exact[:, 7] *= 1e-43
+    short = 1e-5 * np.linalg.norm(exact, axis=0)
+    shown = exact.astype(np.float32)
+    assert np.linalg.norm(shown[:, 7] - exact[:, 7]) > 10 * short[7]
+    Y = 0.1 * rng.normal(size=(20, 20))
+    problem = Problem(shown, Y, rounding=Rounding(short, lambda some: exact[:, some]))
+    at = evidence_in_full(problem, np.zeros(300), np.ones(20))
+    assert at.ratio.max() < 0.5
+    assert np.flatnonzero(in_doubt(problem, at)) == 7

@@ -258,7 +258,7 @@ def _row_powers(A: np.ndarray) -> np.ndarray:
 
 
 def _in_single(G: np.ndarray, R: np.ndarray, weighted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    "The same, multiplied and added in single precision"
+    "The same, with products in single precision"
     inverse = linalg.lapack.dtrtri(R, lower=1)[0]
     return _single_powers(G, weighted), _single_powers(G, inverse.T)
 
@@ -267,8 +267,8 @@ def _single_powers(G: np.ndarray, B: np.ndarray) -> np.ndarray:
     "‖gᵀB‖² of each column g"
     largest = np.abs(B).max(initial=np.finfo(float).tiny)
     single = (B / largest).astype(np.float32)
-    parts = [_row_powers(G[:, block].T @ single) for block in _blocks(G)]
-    return np.concatenate(parts).astype(float) * largest**2
+    parts = [_row_powers((G[:, block].T @ single).astype(float)) for block in _blocks(G)]
+    return np.concatenate(parts) * largest**2
 
 # %% ../../nbs/api/solvers/01_evidence.ipynb #10cb098a
 LEAST_LEFT = 1e-6  # Share of a column's power that sources must leave for a difference to be right
