@@ -315,6 +315,7 @@ def _settle_in_parts(
     few = _polished(problem, groups, gamma, noise, ROUGH, way)
     full = evidence_at(problem, *_among_all(problem, *few))
     lowest = np.inf
+    is_guess = True  # who wants in, as single precision has it
     while True:
         wanted = full.gamma > 0
         wanted[np.argsort(-full.ratio)[:WORKING]] = True
@@ -325,8 +326,9 @@ def _settle_in_parts(
         new = around(problem, working, inside)
         fell = new.cost < lowest - 1e-13 * abs(new.cost)
         lowest = new.cost
-        is_last = not fell or way.course.n_steps >= way.max_iter
-        if is_last or not _waits(new, ~wanted, way.tol):
+        is_last = way.course.n_steps >= way.max_iter or not (fell or is_guess)
+        is_guess = fell and not is_last and _waits(new, ~wanted, way.tol)
+        if not is_guess:
             doubtful = np.flatnonzero(in_doubt(problem, new) & ~wanted)
             new = looked_at_again(problem, new, doubtful)
             if is_last or not _waits(new, ~wanted, way.tol):
