@@ -118,6 +118,13 @@ def test_a_search_that_is_cut_short_says_by_how_much(both, max_iter):
     close(looked.kkt_violation, exact_violation(looked, L, y, 25.0, settings), 1e-4, "violation")
 
 
+def test_who_has_no_steps_left_makes_no_hessian_of_all_groups(monkeypatch):
+    L, y, settings = head(2)
+    monkeypatch.setattr(newton, "curvature_at", None)
+    r = gamma_map_sflex(L, y, 25.0, max_iter=1, **settings)
+    assert len(r["active_source_indices"]) > 500
+
+
 @pytest.mark.parametrize(
     ("solver", "more"),
     [

@@ -261,7 +261,8 @@ def _polished(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # Groups that are left, their γ, and the noise
     "The few, optimal among themselves to within a violation"
     learned = way.rule.learns_noise
-    if not len(groups) and not learned:
+    nothing_moves = not len(groups) and not learned
+    if nothing_moves or way.course.n_steps >= way.max_iter:
         return groups, gamma, noise
     start = _start_polish(problem, groups, gamma, noise, way.rule)
     end = polish(start, noise, within, way.max_iter, way.course, problem.n_orient)
