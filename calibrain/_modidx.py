@@ -4643,6 +4643,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                         'calibrain/solvers/evidence.py'),
                                             'calibrain.solvers.evidence.factor': ( 'api/solvers/evidence.html#factor',
                                                                                    'calibrain/solvers/evidence.py'),
+                                            'calibrain.solvers.evidence.inverse_of': ( 'api/solvers/evidence.html#inverse_of',
+                                                                                       'calibrain/solvers/evidence.py'),
                                             'calibrain.solvers.evidence.kkt_violation': ( 'api/solvers/evidence.html#kkt_violation',
                                                                                           'calibrain/solvers/evidence.py'),
                                             'calibrain.solvers.evidence.log_evidence': ( 'api/solvers/evidence.html#log_evidence',

@@ -10,9 +10,15 @@ __all__ = ['BlockEvidence', 'seen_through', 'block_evidence', 'mean_variance', '
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import linalg
 
-from .evidence import Evidence, Problem, factor, solve_lower, violation
+from calibrain.solvers.evidence import (
+    Evidence,
+    Problem,
+    factor,
+    inverse_of,
+    solve_lower,
+    violation,
+)
 from .search import precision_diagonal
 
 # %% ../../nbs/api/solvers/29_blocks.ipynb #7e5789e9
@@ -56,8 +62,7 @@ def block_evidence(
     whitened = solve_lower(R, problem.Y)  # R⁻¹Y
     weighted = solve_lower(R, whitened, trans=1)
     cost = 2 * np.log(R.diagonal()).sum() + np.vdot(whitened, whitened)
-    inverse = linalg.lapack.dtrtri(R, lower=1)[0]
-    D = _outer(problem.G.T @ inverse.T, root.shape)
+    D = _outer(problem.G.T @ inverse_of(R).T, root.shape)
     Q = _outer(problem.G.T @ weighted, root.shape)
     return BlockEvidence(
         gamma=mean_variance(root),

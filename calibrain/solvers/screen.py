@@ -9,10 +9,16 @@ __all__ = ['MANY', 'FAINT', 'PORTION', 'around', 'evidence_in_full', 'in_doubt',
 from dataclasses import replace
 
 import numpy as np
-from scipy import linalg
 
 from ..head.rounded import rounding_of_sums
-from .evidence import Evidence, Problem, by_sensors, evidence_at, evidence_by
+from calibrain.solvers.evidence import (
+    Evidence,
+    Problem,
+    by_sensors,
+    evidence_at,
+    evidence_by,
+    inverse_of,
+)
 from .search import weighted_data
 
 # %% ../../nbs/api/solvers/50_screen.ipynb #99047f43
@@ -71,9 +77,8 @@ def in_doubt(
     def off(B):
         return _norm(B) * short + of_products * _norm(np.abs(B)) * size
 
-    inverse = linalg.lapack.dtrtri(at.R, lower=1)[0]
     highest = np.sqrt(at.q) + off(weighted_data(problem, at))
-    lowest = np.sqrt(at.d) - off(inverse)
+    lowest = np.sqrt(at.d) - off(inverse_of(at.R))
     is_faint = (short > 0) & (size < FAINT * max(1, size.max()))
     return is_faint | (highest > np.maximum(lowest, 0))
 
