@@ -132,8 +132,8 @@ def _noise_factors(condition: _Condition, result: Result, band: float | None) ->
             f"{result.solver}: in the {result['n_components']} time components that it uses, what "
             f"sources leave is {factor:.3g} times the noise, where the baseline has {base:.3g} "
             "(predictive_check() is of the whole window, and may let that pass). Head model, "
-            "positions, covariance or the dictionary of patches do not fit this recording, so places and intervals are conditional on a "
-            "model that is not right.",
+            "positions, covariance or the dictionary of patches do not fit this recording, so "
+            "places and intervals are conditional on a model that is not right.",
             PlausibilityWarning,
         )
     return factors | dict(baseline_factor=base)
