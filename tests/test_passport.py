@@ -268,6 +268,7 @@ def test_levels_that_nothing_reaches_are_infinite_and_said():
     )
     row = at(passport, "active", 0.95)
     assert np.isinf(row["width_after"]) and row["after"] == 1
+    assert "none of its intervals of active sources is finite" in passport._recommendation()
     assert passport.maps["gamma_map"]["active"].highest < 0.95
     result = (
         bind("gamma_map").told(1).with_noise(0.5)(array_scene(LF, 0.5).leadfield, np.ones((24, 9)))

@@ -384,7 +384,11 @@ def test_a_sentence_of_what_has_no_sign():
     est = estimate("gaussian", 3)
     for said in (dict(components="norm"), dict(mode="power")):
         region = est.regions(LABELS, **said)
-        assert "zero" not in region.sentence() and region.unit in region.sentence()
+        text = region.sentence()
+        assert "a size, which is above zero whatever is there" in text and region.unit in text
+        assert "probability" not in text and "larger" not in text
+        of_difference = replace(region, comment="A − B").sentence()
+        assert "of a difference does not say which is the larger" in of_difference
     with pytest.raises(ValueError, match="components must be one value for each region"):
         est.regions(LABELS, components="vector").sentence()
 

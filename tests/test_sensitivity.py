@@ -1,5 +1,7 @@
 """One recording under other choices: what is varied, and what the verdict says of it."""
 
+from dataclasses import replace
+
 import mne
 import numpy as np
 import pytest
@@ -39,6 +41,15 @@ def test_what_moves_is_told():
     far = max(found.distances, key=found.distances.get)
     assert not found.place_survives and far in found.verdict
     assert "does not survive" in found._repr_html_()
+
+
+def test_an_amplitude_that_is_not_known_is_not_tested():
+    "Every interval meets one that reaches from below zero to above it"
+    found = asked(dict(same={}))
+    wide = replace(found.peaks["as asked"], interval=(-40.0, 87.0))
+    found = replace(found, peaks=found.peaks | {"as asked": wide})
+    assert not found.amplitude_is_known and not found.amplitude_survives
+    assert "not known to begin with: -40 to 87 nAm" in found.verdict
 
 
 def test_nothing_found_survives_nothing():

@@ -178,8 +178,8 @@ def _of_evidence(s: Sensitivity) -> str:
     p = float(np.nanmax(s.evidence.probability))
     of = int((~np.isnan(s.evidence.probability)).sum())
     return (
-        f"Of the {of} choices with an evidence it prefers {s.evidence.best} ({p:.2f}), which of "
-        "few epochs may be whoever fits the noise."
+        f"Of the {of} choices with an evidence the recording prefers {s.evidence.best} ({p:.2f}), "
+        "which where epochs are few may be whoever fits the noise."
     )
 
 # %% ../../nbs/api/recording/33_sensitivity.ipynb #2e1a0c82

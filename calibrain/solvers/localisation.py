@@ -69,10 +69,14 @@ class LocalisationSet:
 
     def __repr__(self) -> str:
         x, y, z = 1e3 * self.centre
-        return (
-            f"<{len(self.places)} places within {self.radius:.1f} mm of ({x:.0f}, {y:.0f}, {z:.0f}) "
-            f"mm, first {self.places[0]}, mass {self.mass:.2f}>"
+        centre = f"({x:.0f}, {y:.0f}, {z:.0f}) mm"
+        n = len(self.places)
+        where = (
+            f"1 place at {centre}"
+            if n == 1
+            else f"{n} places within {self.radius:.1f} mm of {centre}"
         )
+        return f"<{where}, first {self.places[0]}, mass {self.mass:.2f}>"
 
 # %% ../../nbs/api/solvers/15_localisation.ipynb #7e7186c2
 def localisation_sets(
