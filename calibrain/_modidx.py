@@ -3528,8 +3528,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                       'calibrain/recording/recommend.py'),
                                                'calibrain.recording.recommend._said': ( 'api/recording/recommend.html#_said',
                                                                                         'calibrain/recording/recommend.py'),
-                                               'calibrain.recording.recommend._sampled': ( 'api/recording/recommend.html#_sampled',
-                                                                                           'calibrain/recording/recommend.py'),
                                                'calibrain.recording.recommend._try': ( 'api/recording/recommend.html#_try',
                                                                                        'calibrain/recording/recommend.py'),
                                                'calibrain.recording.recommend._unseen': ( 'api/recording/recommend.html#_unseen',

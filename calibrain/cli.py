@@ -91,7 +91,7 @@ def panels(
             "True energy and posterior variance",
             "Fixed orientation, source by source. Grey bars: mean square of the true amplitude. "
             "Dots: posterior variance. Below the dotted line: variances under 10⁻⁶ nAm² as "
-            "triangles, pruned sources (variance zero) as open circles.",
+            "triangles, pruned sources (variance zero), where there are any, as open circles.",
             lambda: viz.draw_variances(demo.results("fixed"), fixed.x),
         ),
         Panel(
@@ -252,7 +252,7 @@ WORDS = {
     "this is uncertain.",
     "oracle, baseline, adaptive_joint_learning": "The noise variance is the true one (given), is "
     "that of the baseline, or is learned with the sources (learn).",
-    "cost ℒ": "What a solver lowers, the negative log evidence of the data. For starts, widths "
+    "cost ℒ": "What a solver lowers: minus twice the log evidence, per sample. For starts, widths "
     "and noise of one solver; it does not choose between solvers.",
     "converged": "Whether the search, or the sampler's chains, came to an end.",
     "nAm, µV": "Nanoampere metre, the strength of a source; microvolt, of a recording.",
@@ -261,8 +261,8 @@ NEXT = {
     "calibrain choose AVE FWD COV": "which solver for a recording of your own, with MNE-Python's "
     "files of response, forward and noise covariance",
     "calibrain estimate AVE FWD COV --out DIR": "its sources with error bars, a table and a page",
-    "calibrain calibrate FWD COV AVE --solver gamma_map_sflex --out DIR": "how often such error "
-    "bars are right on your head",
+    "calibrain calibrate FWD COV AVE --out DIR": "how often error bars, of spike_slab unless you "
+    "name another, are right on your head",
     "nbs/tutorials/05_source_estimation.ipynb": "this problem step by step; in the repository",
     "nbs/explanations/choosing.ipynb": "which solver, and why; in the repository",
 }

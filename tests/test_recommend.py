@@ -14,7 +14,7 @@ from calibrain.cli import main
 from calibrain.head.leadfield import Leadfield
 from calibrain.recording.candidates import NOISE_ALONE, NoSource, candidates_of
 from calibrain.recording.reasons import of_comparison, places_are_open
-from calibrain.recording.recommend import Recommendation, _moved, _sampled, _Tried
+from calibrain.recording.recommend import Recommendation, _moved, _Tried
 from calibrain.recording.situation import look_at
 from calibrain.recording.verdict import judge
 from calibrain.solvers.compare import Comparison
@@ -308,12 +308,6 @@ def test_places_are_open_for_every_kind_of_sensor(kinds):
     assert places_are_open(replace(s, power=1.9, nave=100))
     assert places_are_open(replace(s, power=9.0, nave=6))
     assert not places_are_open(replace(s, power=9.0, nave=100))
-
-
-def test_the_sampler_is_told_what_is_not_told_apart():
-    told = _sampled(("patches of 5 mm", "patches of 10 mm", "points", "minimum norm"))
-    assert told["solver_params"] == dict(patches=(0.005, 0.01))
-    assert _sampled(("points",))["solver_params"] == dict(patches=None)
 
 
 def test_places_that_hang_on_the_orientation_are_said_first():

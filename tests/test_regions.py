@@ -369,7 +369,7 @@ def test_a_sentence_is_what_the_posterior_says(kind):
     region = estimate(kind, 1).regions(LABELS, "sum")
     text = region.sentence("50-rh", time=region.times[3], level=0.9)
     *numbers, side, bound, chance = re.fullmatch(SENTENCE, text).groups()
-    low, high = (x[2, 3] for x in region.interval(0.9))
+    low, high = (x[2, 3] for x in region.interval(0.9, exact=True))
     said = [float(number) for number in numbers]
     expected = [1e3 * region.times[3], region.mean[2, 3], low, high]
     np.testing.assert_allclose(said, expected, rtol=6e-3)

@@ -24,7 +24,6 @@ from calibrain.recording.candidates import (
     NOISE_ALONE,
     NORM,
     SAMPLER,
-    WIDTHS,
     candidates_of,
     patches_of,
 )
@@ -127,12 +126,7 @@ def _of_solver(name: str, mode: str) -> dict:
     return candidates_of(mode, True)[name]
 
 
-def _sampled(near: tuple[str, ...]) -> dict:
-    "Arguments of the sampler, with the shapes that are not told apart"
-    if SAMPLER in near or not near:
-        return dict(solver="spike_slab")  # with the patches that it has by default
-    widths = tuple(width for width in WIDTHS if patches_of(width) in near)
-    return dict(solver="spike_slab", solver_params=dict(patches=widths or None))
+_SAMPLED = dict(solver=SAMPLER)  # With its default patches: narrow ones soak up a head's errors
 
 # %% ../../nbs/api/recording/35_recommend.ipynb #69d603a7
 @dataclass(frozen=True, eq=False)
@@ -262,7 +256,7 @@ def _nothing(s: Situation, c: Comparison | None, best: str = "") -> Reason:
 def _unseen(s: Situation, mode: str) -> tuple[dict, Reason]:
     "The solver by what was looked at alone"
     if places_are_open(s):
-        return _sampled(()), Reason(
+        return _SAMPLED, Reason(
             "solver", dict(quick=True), "Nothing was compared; see below for the sampler."
         )
     name = patches_of(0.01)
@@ -290,7 +284,7 @@ def _by_trial(data: _Data, s: Situation, base: Mapping, sampler: bool, progress:
     v = judge(c, names, s.n_independent, score_alone=places_are_open(s))
     if _is_nothing(c, v.best, s):
         because = [_nothing(s, c, v.best), _orientation_unseen(s, base)]
-        return _Found(_sampled(()), because, c, nothing=True)
+        return _Found(_SAMPLED, because, c, nothing=True)
     gain, error = foretold_better(c, v.best, NOISE_ALONE)
     reason = of_comparison(c, v, "solver", s)
     if gain <= NEAR * error:
@@ -303,9 +297,8 @@ def _by_trial(data: _Data, s: Situation, base: Mapping, sampler: bool, progress:
         oriented, of_it = {}, Reason("orientation", dict(orientations=s.orientations), why)
     found = _of_solver(v.choice, base["noise"])
     if places_are_open(s) and v.choice != NORM:
-        found = _sampled(v.near)
-        shapes = ", and all shapes that are not told apart" if len(v.near) > 1 else ""
-        says = f"{reason.says} spike_slab samples their places{shapes}."
+        found = _SAMPLED
+        says = f"{reason.says} spike_slab samples their places, with patches of 10, 20 and 30 mm."
         reason = reason._replace(says=says)
     moved = _moved(tried, v.choice, v.near)
     return _Found(found | oriented, [reason, of_it], tried.compared(), moved=moved)
@@ -315,7 +308,7 @@ def _by_looks(s: Situation, base: Mapping) -> _Found:
     "The same without trying anything"
     oriented = _orientation_unseen(s, base)
     if not s.above_noise:
-        return _Found(_sampled(()), [_nothing(s, None), oriented], nothing=True)
+        return _Found(_SAMPLED, [_nothing(s, None), oriented], nothing=True)
     found, reason = _unseen(s, base["noise"])
     return _Found(found, [reason, oriented])
 

@@ -189,14 +189,16 @@ def sentence(
         cure = "regions(…, components='normal') keeps the sign, components='norm' the length"
         refuse(ValueError, "components", "one value for each region", "vectors", cure)
     i, t = place_and_sample(self.names, self.times, self.mean, region, time)
-    mean, low, high = (float(x[i, t]) for x in (self.mean, *self.interval(level)))
+    has_sign = self.mode != "power" and self.components != "norm"
+    ends = self.interval(level, exact=True) if has_sign else self.interval(level)
+    mean, low, high = (float(x[i, t]) for x in (self.mean, *ends))
     of = f"{self.comment}, " if self.comment else ""
     where = f"{of}{self.names[i]}, {1e3 * self.times[t]:.0f} ms"
-    if low == high:
+    if not self.std[i, t]:
         return f"{where}: no source is on there, and what is off has no error bar"
     within = f"{low:.3g} to {high:.3g}, {100 * level:g} %, not calibrated"
     text = f"{where}: {mean:.3g} {self.unit} ({within})"
-    if self.mode == "power" or self.components == "norm":
+    if not has_sign:
         text += ", a size, which is above zero whatever is there"
         text += ", and of a difference does not say which is the larger" if "−" in of else ""
     else:
