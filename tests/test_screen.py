@@ -34,6 +34,7 @@ def both(monkeypatch):
     def solves(*args, solver=gamma_map_sflex, **settings):
         monkeypatch.setattr(newton, "PARTS", 300)
         monkeypatch.setattr(newton, "WORKING", 60)
+        monkeypatch.setattr(newton, "WORKING_OF_LEARNED", 60)
         monkeypatch.setattr(common, "MANY", 300)
         looked = solver(*args, **settings)
         monkeypatch.setattr(common, "MANY", 10**9)

@@ -305,6 +305,7 @@ def _among_all(
 # %% ../../nbs/api/solvers/03_newton.ipynb #8241426c
 PARTS = 4000  # Groups that are too many to look at all of them at every turn
 WORKING = 500  # Groups that are settled before all are looked at
+WORKING_OF_LEARNED = 2000  # The same where noise is learned, which all of them have a say in
 
 
 def _settle_in_parts(
@@ -315,11 +316,12 @@ def _settle_in_parts(
         return _settle(problem, groups, gamma, noise, way)
     few = _polished(problem, groups, gamma, noise, ROUGH, way)
     full = evidence_at(problem, *_among_all(problem, *few))
+    at_a_time = WORKING_OF_LEARNED if way.rule.learns_noise else WORKING
     lowest = np.inf
     is_guess = True  # who wants in, as single precision has it
     while True:
         wanted = full.gamma > 0
-        wanted[np.argsort(-full.ratio)[:WORKING]] = True
+        wanted[np.argsort(-full.ratio)[:at_a_time]] = True
         working = np.flatnonzero(wanted)
         here = full.gamma[working]
         on = np.flatnonzero(here)
