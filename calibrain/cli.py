@@ -91,7 +91,7 @@ def panels(
             "True energy and posterior variance",
             "Fixed orientation, source by source. Grey bars: mean square of the true amplitude. "
             "Dots: posterior variance. Below the dotted line: variances under 10⁻⁶ nAm² as "
-            "triangles, pruned sources (variance zero), where there are any, as open circles.",
+            "triangles, pruned sources (variance zero), if any, as open circles.",
             lambda: viz.draw_variances(demo.results("fixed"), fixed.x),
         ),
         Panel(
@@ -261,8 +261,7 @@ NEXT = {
     "calibrain choose AVE FWD COV": "which solver for a recording of your own, with MNE-Python's "
     "files of response, forward and noise covariance",
     "calibrain estimate AVE FWD COV --out DIR": "its sources with error bars, a table and a page",
-    "calibrain calibrate FWD COV AVE --out DIR": "how often error bars, of spike_slab unless you "
-    "name another, are right on your head",
+    "calibrain calibrate FWD COV AVE --out DIR": "how often error bars are right on your head",
     "nbs/tutorials/05_source_estimation.ipynb": "this problem step by step; in the repository",
     "nbs/explanations/choosing.ipynb": "which solver, and why; in the repository",
 }
