@@ -139,8 +139,8 @@ def of_comparison(
     elif v.disagrees:
         gain, error = foretold_better(c, v.best, v.by_evidence)
         says += (
-            f" Score and evidence disagree: the evidence prefers {said[v.by_evidence]}, which foretells "
-            f"worse by {gain:.2g} ± {error:.2g} nats a group of channels and sample. "
+            f" Score and evidence disagree: the evidence prefers {said[v.by_evidence]}, which "
+            f"foretells worse by {gain:.2g} ± {error:.2g} nats a group of channels and sample. "
             "The evidence believes that samples are "
             "independent and that the shape is right, so the score is followed; look at both."
         )
@@ -148,8 +148,8 @@ def of_comparison(
         says += f" The evidence prefers {said[v.choice]}{'' if others else ', too'}."
     elif places_are_open(s):
         says += (
-            f" The evidence prefers {said[v.by_evidence]}, and is not followed: with {_openness(s)} it "
-            "may prefer whoever fits the noise."
+            f" The evidence prefers {said[v.by_evidence]}, and is not followed: with "
+            f"{_openness(s)} it may prefer whoever fits the noise."
         )
     else:
         says += f" The evidence prefers {said[v.by_evidence]}, and not by enough."
