@@ -185,13 +185,14 @@ def sentence(
     level: float = 0.95,  # Of the interval
 ) -> str:  # Region, time, amplitude with interval, and the probability of its sign
     "What there is to say of one region, in words"
-    if self.mean.ndim == 3:
+    amplitude = self.mean  # of lengths an integral at every sample, so once
+    if amplitude.ndim == 3:
         cure = "regions(…, components='normal') keeps the sign, components='norm' the length"
         refuse(ValueError, "components", "one value for each region", "vectors", cure)
-    i, t = place_and_sample(self.names, self.times, self.mean, region, time)
+    i, t = place_and_sample(self.names, self.times, amplitude, region, time)
     has_sign = self.mode != "power" and self.components != "norm"
     ends = self.interval(level, exact=True) if has_sign else self.interval(level)
-    mean, low, high = (float(x[i, t]) for x in (self.mean, *ends))
+    mean, low, high = (float(x[i, t]) for x in (amplitude, *ends))
     of = f"{self.comment}, " if self.comment else ""
     where = f"{of}{self.names[i]}, {1e3 * self.times[t]:.0f} ms"
     if not self.std[i, t]:
@@ -202,7 +203,7 @@ def sentence(
         text += ", a size, which is above zero whatever is there"
         text += ", and of a difference does not say which is the larger" if "−" in of else ""
     else:
-        of_zero = below(np.zeros(self.mean.shape), self.posterior)
+        of_zero = below(np.zeros(amplitude.shape), self.posterior)
         less, equal = of_zero.less[i, 0, t], of_zero.equal[i, 0, t]
         side, chance = ("above", 1 - less - equal) if mean > 0 else ("below", less)
         text += f", {side} zero with probability {_odds(chance)}"

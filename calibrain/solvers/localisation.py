@@ -68,15 +68,11 @@ class LocalisationSet:
     radius: float  # From the centre to the farthest, mm
 
     def __repr__(self) -> str:
+        n = len(self.places)
+        where = "1 place at" if n == 1 else f"{n} places within {self.radius:.1f} mm of"
         x, y, z = 1e3 * self.centre
         centre = f"({x:.0f}, {y:.0f}, {z:.0f}) mm"
-        n = len(self.places)
-        where = (
-            f"1 place at {centre}"
-            if n == 1
-            else f"{n} places within {self.radius:.1f} mm of {centre}"
-        )
-        return f"<{where}, first {self.places[0]}, mass {self.mass:.2f}>"
+        return f"<{where} {centre}, first {self.places[0]}, mass {self.mass:.2f}>"
 
 # %% ../../nbs/api/solvers/15_localisation.ipynb #7e7186c2
 def localisation_sets(

@@ -279,7 +279,7 @@ def _settle(
     within = max(ROUGH, finest)
     while True:
         groups, gamma, noise = _polished(problem, groups, gamma, noise, within, way)
-        full = evidence_at(problem, *_among_all(problem, groups, gamma, noise))
+        full = _everywhere(problem, groups, gamma, noise)
         fell = full.cost < lowest - 1e-13 * abs(full.cost)
         is_fine = within <= finest
         if way.course.n_steps >= way.max_iter or (is_fine and not fell):
@@ -294,13 +294,13 @@ def _settle(
         within = finest if none_came_back else max(finest, min(within, 0.1 * outside))
 
 
-def _among_all(
+def _everywhere(
     problem: Problem, groups: np.ndarray, gamma: np.ndarray, noise: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:  # γ and noise
-    "γ of the few groups in their places among all"
+) -> Evidence:
+    "The point with the few groups in their places among all"
     all_gamma = np.zeros(problem.n_groups)
     all_gamma[groups] = gamma
-    return all_gamma, noise
+    return evidence_at(problem, all_gamma, noise)
 
 # %% ../../nbs/api/solvers/03_newton.ipynb #8241426c
 PARTS = 4000  # Groups that are too many to look at all of them at every turn
@@ -314,8 +314,7 @@ def _settle_in_parts(
     "The same by working sets, where groups are many"
     if problem.rounding is None and problem.n_groups <= PARTS:
         return _settle(problem, groups, gamma, noise, way)
-    few = _polished(problem, groups, gamma, noise, ROUGH, way)
-    full = evidence_at(problem, *_among_all(problem, *few))
+    full = _everywhere(problem, *_polished(problem, groups, gamma, noise, ROUGH, way))
     at_a_time = WORKING_OF_LEARNED if way.rule.learns_noise else WORKING
     lowest = np.inf
     is_guess = True  # who wants in, as single precision has it
