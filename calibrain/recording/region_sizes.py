@@ -29,7 +29,7 @@ def _of_draws(drawn: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
 class RegionNorms(RegionPosterior):
     "Posterior of the lengths of regions' vectors"
 
-    @property
+    @cached_property
     def mean(self) -> np.ndarray:  # `(n_regions, n_times)`, nAm
         "Posterior mean of each length"
         return mean_lengths(self.posterior)
