@@ -6,7 +6,7 @@
 __all__ = ['Subproblem', 'subproblem', 'Curvature', 'curvature_at', 'Slope', 'slope_at']
 
 # %% ../../nbs/api/solvers/23_curvature.ipynb #8d200df3
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -32,6 +32,17 @@ class Subproblem:
     def sizes(self) -> np.ndarray:
         "Columns of each variance, `(n,)`"
         return np.diff(self.starts, append=self.C.shape[1])
+
+    def some(
+        self,
+        kept: np.ndarray,  # Which variances, bool, `(n,)`
+    ) -> "Subproblem":  # The problem of these alone
+        "The problem of some of the variances"
+        if kept.all():
+            return self
+        sizes = self.sizes[kept]
+        columns = np.repeat(kept, self.sizes)
+        return replace(self, C=self.C[:, columns], starts=np.cumsum(sizes) - sizes)
 
 # %% ../../nbs/api/solvers/23_curvature.ipynb #ec365460
 def subproblem(

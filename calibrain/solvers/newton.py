@@ -6,7 +6,7 @@
 __all__ = ['ROUGH', 'Polish', 'certificate', 'newton_search']
 
 # %% ../../nbs/api/solvers/03_newton.ipynb #65d6dd6d
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from scipy import linalg
@@ -82,53 +82,62 @@ def _newton_step(
     return np.clip(step, -0.99, 3), damping
 
 # %% ../../nbs/api/solvers/03_newton.ipynb #30087f33
+def _matter(state: Polish) -> np.ndarray:  # By variance
+    "Which variances still matter"
+    at, n_groups = state.at, len(state.groups)
+    tiny = at.d < 1e-4 * state.sub.sizes
+    falling = at.q < at.d * (1 - at.d)
+    dead = tiny & falling
+    dead[n_groups:] = False  # noise stays
+    return ~dead | dead.all()
+
+
+def _moved(state: Polish, variances: np.ndarray, kept: np.ndarray, damping: float) -> Polish:
+    "Another point, of some of the variances"
+    sub = state.sub.some(kept)
+    groups = state.groups[kept[: len(state.groups)]]
+    variances = variances[kept]
+    at = curvature_at(sub, variances)
+    return Polish(sub, variances, state.floor[kept], groups, at, damping)
+
+
 def _power(state: Polish) -> float:
     "Power of the data over that of the noise, to whose last digits ℒ is known"
     power = np.vdot(state.sub.Y, state.sub.Y)
     return power if state.sub.base else power / state.noise.mean()
 
 
-def _descend(state: Polish) -> Polish | None:
+def _descend(state: Polish) -> tuple[Polish, float] | None:  # And the relative change of γ
     "One accepted Newton step, or `None` where only rounding is left"
     free = state.free
+    kept = _matter(state)
     rounding = 1e-14 * (_power(state) + abs(state.at.cost))
     damping = state.damping
     while damping < 1e9:
         step, damping = _newton_step(state.at, free, damping)
         moved = np.maximum(state.variances * (1 + step), state.floor)
-        there = curvature_at(state.sub, moved)
-        new = replace(state, variances=moved, at=there, damping=damping / 8)
-        rise = there.cost - state.at.cost
+        new = _moved(state, moved, kept, damping / 8)
+        rise = new.at.cost - state.at.cost
         if rise <= rounding or (rise <= 100 * rounding and new.worst < state.worst):
-            return new
+            return new, _change(state, moved)
+        kept = np.full(len(kept), True)
         damping = max(8 * damping, 1e-3)
     return None
 
-# %% ../../nbs/api/solvers/03_newton.ipynb #b0685084
+
+def _change(state: Polish, variances: np.ndarray) -> float:
+    "By how much γ moves, relative to all of it"
+    change = np.abs(variances - state.variances)[: len(state.groups)].sum()
+    return change / max(state.gamma.sum(), np.finfo(float).tiny)
+
+
 def _drop(state: Polish) -> Polish:
-    "Drop groups that no longer matter"
-    at, sub, n_groups = state.at, state.sub, len(state.groups)
-    tiny = at.d < 1e-4 * sub.sizes
-    falling = at.q < at.d * (1 - at.d)
-    is_group = np.arange(len(state.variances)) < n_groups
-    dead = tiny & falling & is_group
-    if dead.all() or not dead.any():
+    "The same point without groups that no longer matter, unless ℒ rises"
+    kept = _matter(state)
+    if kept.all():
         return state
-    kept = ~dead
-    sizes = sub.sizes[kept]
-    columns = np.repeat(kept, sub.sizes)
-    smaller = replace(sub, C=sub.C[:, columns], starts=np.cumsum(sizes) - sizes)
-    there = curvature_at(smaller, state.variances[kept])
-    if there.cost > at.cost:
-        return state
-    return replace(
-        state,
-        sub=smaller,
-        at=there,
-        variances=state.variances[kept],
-        floor=state.floor[kept],
-        groups=state.groups[kept[:n_groups]],
-    )
+    new = _moved(state, state.variances, kept, state.damping)
+    return new if new.at.cost <= state.at.cost else state
 
 # %% ../../nbs/api/solvers/03_newton.ipynb #d341db19
 def _start_polish(
@@ -158,12 +167,10 @@ def polish(
         moved = _descend(state)
         if moved is None:
             break
-        before = max(state.gamma.sum(), np.finfo(float).tiny)
-        change = np.abs(moved.gamma - state.gamma).sum() / before
-        state = _drop(moved)
+        state, change = moved
         noise = state.noise if len(state.noise) else given_noise
         course.note(state.at.cost, change, k * len(state.groups), noise.mean())
-    return state
+    return _drop(state)
 
 # %% ../../nbs/api/solvers/03_newton.ipynb #76760d15
 def _likeness(problem: Problem, groups: np.ndarray, noise: np.ndarray) -> np.ndarray:  # `(n, n)`

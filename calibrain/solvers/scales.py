@@ -117,13 +117,6 @@ class _Point:
     at: Slope  # The cost and its derivatives there
 
 
-def _part(sub: Subproblem, kept: np.ndarray) -> Subproblem:
-    "The problem of some of the variances"
-    sizes = sub.sizes[kept]
-    columns = np.repeat(kept, sub.sizes)
-    return replace(sub, C=sub.C[:, columns], starts=np.cumsum(sizes) - sizes)
-
-
 def _bounded(sub: Subproblem, point: _Point, floor: np.ndarray) -> _Point | None:
     "The boldest step that does not raise ℒ, down to convex bounding; `None` where only rounding is left"
     v, at = point.variances, point.at
@@ -160,7 +153,7 @@ def _shrunk(
         course.note(new.at.cost, change, int(alive.sum()), np.nan)
         point = new
         if not alive.all():
-            sub = _part(sub, alive)
+            sub = sub.some(alive)
             carried = carried[alive]
             at = Slope(new.at.cost, new.at.d[alive], new.at.q[alive])
             point = _Point(new.variances[alive], at)
@@ -182,7 +175,7 @@ def _polished(
 ) -> np.ndarray:  # Variances
     "Newton's method for the variances that are left"
     kept = v > 0
-    few = _part(sub, kept)
+    few = sub.some(kept)
     if not kept.any() or not _for_newton(few):
         return v
     groups = np.flatnonzero(kept & (floor == 0))
