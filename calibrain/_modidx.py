@@ -4778,8 +4778,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                  'calibrain/solvers/newton.py'),
                                           'calibrain.solvers.newton._drop': ( 'api/solvers/newton.html#_drop',
                                                                               'calibrain/solvers/newton.py'),
-                                          'calibrain.solvers.newton._everywhere': ( 'api/solvers/newton.html#_everywhere',
-                                                                                    'calibrain/solvers/newton.py'),
                                           'calibrain.solvers.newton._likeness': ( 'api/solvers/newton.html#_likeness',
                                                                                   'calibrain/solvers/newton.py'),
                                           'calibrain.solvers.newton._matter': ( 'api/solvers/newton.html#_matter',

@@ -131,6 +131,8 @@ def expand(
     n_orient: int,  # Orientations of a source
 ) -> sparse.csr_array:  # B ⊗ I, `(n_sources * n_orient, n_coeff * n_orient)`
     "A basis that acts on each orientation alike"
+    if n_orient == 1:
+        return B
     return sparse.csr_array(sparse.kron(B, sparse.eye_array(n_orient), format="csr"))
 
 # %% ../../nbs/api/head/05_basis.ipynb #30390942

@@ -217,7 +217,7 @@ def eigenbasis_of(
     G: np.ndarray,  # Leadfield of the coefficients, `(n_sensors, n_coeff)`
 ) -> Eigenbasis:  # The leadfield in its eigenbasis
     "The eigenvalues of GGᵀ, zero where they are rounding, and its eigenvectors"
-    d, U = linalg.eigh(G @ G.T)
+    d, U = linalg.eigh(G @ G.T, driver="evd", check_finite=False)  # divide and conquer
     rounding = max(G.shape) * np.finfo(float).eps * d[-1]
     return Eigenbasis(S, G, np.where(d < rounding, 0, d), U)
 

@@ -325,7 +325,7 @@ def basis_entries(
     n_sources = found.posterior.n_sources
     widths = found.setup.widths
     return dict(
-        posterior_mean_coeff=found.coefficients.mean,
+        posterior_mean_coeff=partial(getattr, found.coefficients, "mean"),
         posterior_cov_coeff=found.coefficients.dense,
         active_source_indices=found.active_sources,
         patch_centre=np.tile(np.arange(n_sources), len(widths)),

@@ -205,23 +205,21 @@ def wanted_back(
 
 
 def _readmit(
-    problem: Problem, full: Evidence, groups: np.ndarray, rule: Rule, tol: float
-) -> tuple[np.ndarray, np.ndarray]:  # Groups, and their γ
+    problem: Problem, full: Evidence, few: np.ndarray, back: np.ndarray, rule: Rule
+) -> Polish:  # The few and those that come back, where Newton begins again
     "Let dropped groups back in, with variances that are small enough to lower ℒ"
-    back = wanted_back(problem, full, len(groups), tol)
-    here = full.gamma[groups]
-    if not len(back):
-        return groups, here
-    groups = np.append(groups, back)
-    sub = subproblem(problem, groups, full.noise, rule.learns_noise, rule.one_noise)
-    noise = full.noise[:1] if rule.one_noise else full.noise
-    noise = noise if rule.learns_noise else np.empty(0)
-    start = problem.n_orient * (full.q - full.d)[back] / full.d[back] ** 2
+    alone = problem.n_orient * (full.q - full.d)[back] / full.d[back] ** 2
+    groups = np.append(few, back)
+    gamma = np.append(full.gamma[few], alone)
+    state = _start_polish(problem, groups, gamma, full.noise, rule)
+    everyone = np.full(len(state.variances), True)
+    shrink = np.ones(len(everyone))
+    shrink[len(few) : len(groups)] = 0.25
     for _ in range(40):
-        if curvature_at(sub, np.concatenate([here, start, noise])).cost <= full.cost:
+        if state.at.cost <= full.cost:
             break
-        start = start / 4
-    return groups, np.append(here, start)
+        state = _moved(state, shrink * state.variances, everyone, state.damping)
+    return state
 
 # %% ../../nbs/api/solvers/03_newton.ipynb #b0eebafe
 def certificate(
@@ -259,21 +257,13 @@ class _Way:
 
 
 def _polished(
-    problem: Problem,
-    groups: np.ndarray,
-    gamma: np.ndarray,
-    noise: np.ndarray,
-    within: float,
-    way: _Way,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # Groups that are left, their γ, and the noise
-    "The few, optimal among themselves to within a violation"
-    learned = way.rule.learns_noise
-    nothing_moves = not len(groups) and not learned
-    if nothing_moves or way.course.n_steps >= way.max_iter:
-        return groups, gamma, noise
-    start = _start_polish(problem, groups, gamma, noise, way.rule)
-    end = polish(start, noise, within, way.max_iter, way.course, problem.n_orient)
-    return end.groups, end.gamma, end.noise if learned else noise
+    problem: Problem, few: Polish, noise: np.ndarray, within: float, way: _Way
+) -> tuple[Polish, Evidence]:  # The few, and the point with them in their places among all
+    "The few, optimal among themselves to within a violation, and what that says of all"
+    few = polish(few, noise, within, way.max_iter, way.course, problem.n_orient)
+    gamma = np.zeros(problem.n_groups)
+    gamma[few.groups] = few.gamma
+    return few, evidence_at(problem, gamma, few.noise if way.rule.learns_noise else noise)
 
 
 def _settle(
@@ -284,30 +274,23 @@ def _settle(
     lowest = np.inf
     finest = 0.1 * tol
     within = max(ROUGH, finest)
+    few = _start_polish(problem, groups, gamma, noise, way.rule)
     while True:
-        groups, gamma, noise = _polished(problem, groups, gamma, noise, within, way)
-        full = _everywhere(problem, groups, gamma, noise)
+        few, full = _polished(problem, few, noise, within, way)
         fell = full.cost < lowest - 1e-13 * abs(full.cost)
         is_fine = within <= finest
         if way.course.n_steps >= way.max_iter or (is_fine and not fell):
             return full
         lowest = full.cost if is_fine else np.inf
-        n_before = len(groups)
-        groups, gamma = _readmit(problem, full, groups, way.rule, tol)
-        none_came_back = len(groups) == n_before
-        if none_came_back and is_fine:
+        back = wanted_back(problem, full, len(few.groups), tol)
+        if len(back):
+            few = _readmit(problem, full, few.groups, back, way.rule)
+            outside = full.ratio[full.gamma == 0].max(initial=1) - 1
+            within = max(finest, min(within, 0.1 * outside))
+        elif is_fine:
             return full
-        outside = full.ratio[full.gamma == 0].max(initial=1) - 1
-        within = finest if none_came_back else max(finest, min(within, 0.1 * outside))
-
-
-def _everywhere(
-    problem: Problem, groups: np.ndarray, gamma: np.ndarray, noise: np.ndarray
-) -> Evidence:
-    "The point with the few groups in their places among all"
-    all_gamma = np.zeros(problem.n_groups)
-    all_gamma[groups] = gamma
-    return evidence_at(problem, all_gamma, noise)
+        else:
+            within = finest
 
 # %% ../../nbs/api/solvers/03_newton.ipynb #8241426c
 PARTS = 4000  # Groups that are too many to look at all of them at every turn
@@ -321,7 +304,8 @@ def _settle_in_parts(
     "The same by working sets, where groups are many"
     if problem.rounding is None and problem.n_groups <= PARTS:
         return _settle(problem, groups, gamma, noise, way)
-    full = _everywhere(problem, *_polished(problem, groups, gamma, noise, ROUGH, way))
+    few = _start_polish(problem, groups, gamma, noise, way.rule)
+    _, full = _polished(problem, few, noise, ROUGH, way)
     at_a_time = WORKING_OF_LEARNED if way.rule.learns_noise else WORKING
     lowest = np.inf
     is_guess = True  # who wants in, as single precision has it

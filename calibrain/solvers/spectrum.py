@@ -280,6 +280,6 @@ def posterior_at_gamma(
     "The posterior at γ and λ"
     n_active = basis.G.shape[1] if gamma > 0 else 0
     inverse_root = e.U.T / np.sqrt(gamma * e.d + noise)[:, None]  # R⁻¹
-    V = gamma * (inverse_root @ basis.G[:, :n_active])
+    V = (gamma * inverse_root) @ basis.G[:, :n_active]
     mean = V.T @ (inverse_root @ y)
     return Posterior(np.full(n_active, gamma), V, mean, basis.S[:, :n_active], n_orient)
