@@ -48,9 +48,10 @@ def spectrum(
 ) -> Spectrum:  # What the evidence needs to know of both
     "A recording seen in the eigenbasis of a leadfield"
     root = data_root(y)
-    U = basis.U.copy()
+    U = basis.U
     unseen = basis.d == 0
     if unseen.any():
+        U = U.copy()
         U[:, unseen] = U[:, unseen] @ linalg.svd(U[:, unseen].T @ root)[0]
     s = ((U.T @ root) ** 2).sum(1)
     return Spectrum(basis.d, s, U, _silent(unseen, s, n_times=y.shape[1]))
