@@ -255,21 +255,35 @@ class _Way:
     max_iter: int  # Steps of the course at most
     course: Course  # Notes each step
 
+    @property
+    def is_over(self) -> bool:  # No step is left, not for groups that may be too many for a Hessian
+        return self.course.n_steps >= self.max_iter
+
 
 def _polished(
     problem: Problem, few: Polish, noise: np.ndarray, within: float, way: _Way
 ) -> tuple[Polish, Evidence]:  # The few, and the point with them in their places among all
     "The few, optimal among themselves to within a violation, and what that says of all"
     few = polish(few, noise, within, way.max_iter, way.course, problem.n_orient)
-    gamma = np.zeros(problem.n_groups)
-    gamma[few.groups] = few.gamma
-    return few, evidence_at(problem, gamma, few.noise if way.rule.learns_noise else noise)
+    noise = few.noise if way.rule.learns_noise else noise
+    return few, _everywhere(problem, few.groups, few.gamma, noise)
+
+
+def _everywhere(
+    problem: Problem, groups: np.ndarray, gamma: np.ndarray, noise: np.ndarray
+) -> Evidence:
+    "The point with the few groups in their places among all"
+    all_gamma = np.zeros(problem.n_groups)
+    all_gamma[groups] = gamma
+    return evidence_at(problem, all_gamma, noise)
 
 
 def _settle(
     problem: Problem, groups: np.ndarray, gamma: np.ndarray, noise: np.ndarray, way: _Way
 ) -> Evidence:  # The last point, over all groups
     "Polish the few, and let others in, until nobody waits"
+    if way.is_over:
+        return _everywhere(problem, groups, gamma, noise)
     tol = way.tol
     lowest = np.inf
     finest = 0.1 * tol
@@ -279,7 +293,7 @@ def _settle(
         few, full = _polished(problem, few, noise, within, way)
         fell = full.cost < lowest - 1e-13 * abs(full.cost)
         is_fine = within <= finest
-        if way.course.n_steps >= way.max_iter or (is_fine and not fell):
+        if way.is_over or (is_fine and not fell):
             return full
         lowest = full.cost if is_fine else np.inf
         back = wanted_back(problem, full, len(few.groups), tol)
@@ -304,8 +318,11 @@ def _settle_in_parts(
     "The same by working sets, where groups are many"
     if problem.rounding is None and problem.n_groups <= PARTS:
         return _settle(problem, groups, gamma, noise, way)
-    few = _start_polish(problem, groups, gamma, noise, way.rule)
-    _, full = _polished(problem, few, noise, ROUGH, way)
+    if way.is_over:
+        full = _everywhere(problem, groups, gamma, noise)
+    else:
+        few = _start_polish(problem, groups, gamma, noise, way.rule)
+        _, full = _polished(problem, few, noise, ROUGH, way)
     at_a_time = WORKING_OF_LEARNED if way.rule.learns_noise else WORKING
     lowest = np.inf
     is_guess = True  # who wants in, as single precision has it
@@ -319,7 +336,7 @@ def _settle_in_parts(
         new = around(problem, working, inside)
         fell = new.cost < lowest - 1e-13 * abs(new.cost)
         lowest = new.cost
-        is_last = way.course.n_steps >= way.max_iter or not (fell or is_guess)
+        is_last = way.is_over or not (fell or is_guess)
         is_guess = fell and not is_last and _waits(new, ~wanted, way.tol)
         if not is_guess:
             doubtful = np.flatnonzero(in_doubt(problem, new) & ~wanted)
