@@ -12,6 +12,7 @@ from test_regions import LABELS, TIMES, dense, estimate
 from calibrain import EvokedPosterior, contrast, estimate_evoked
 from calibrain.core.warnings import NotCalibratedWarning, NothingFoundWarning
 from calibrain.posterior.gaussian import Posterior, selection
+from calibrain.recording import contrast as contrasts
 from calibrain.recording.contrast import MOST_STATES
 
 TIGHT = dict(rtol=1e-10, atol=1e-10)
@@ -203,25 +204,48 @@ def test_other_estimates_that_do_not_fit():
         (a - a).greater(10)
 
 
-def test_long_chains_are_thinned():
-    "States that come twenty times say the same of the difference as each of them once"
-    a, b = (pair("mixture", 1)[name] for name in "AB")
+def chain(e, n, seed):
+    "The same estimate with a posterior of many states, one like the one before"
+    rng = np.random.default_rng(seed)
+    p = e.posterior
+    filled = [state for state in p.states if len(state.atoms)]
+    states = []
+    for kind in rng.integers(0, len(filled), n // 20).repeat(20):
+        state = filled[kind]
+        spread = np.sqrt(state.cov.diagonal())[:, None]
+        moved = state.mean + spread * rng.normal(size=state.mean.shape)
+        states.append(state._replace(mean=moved))
+    weights = rng.uniform(0.5, 1.5, n)
+    longer = replace(p, states=tuple(states), weights=weights / weights.sum())
+    return replace(e, result=replace(e.result, posterior=longer))
 
-    def longer(e):
-        p = e.posterior
-        weights = np.repeat(p.weights, 20) / 20
-        states = tuple(state for state in p.states for _ in range(20))
-        return replace(
-            e, result=replace(e.result, posterior=replace(p, states=states, weights=weights))
-        )
 
-    long = (longer(a) - longer(b)).posterior
-    short = (a - b).posterior
-    assert len(longer(a).posterior.states) ** 2 > MOST_STATES
-    assert MOST_STATES / 2 < len(long.states) <= MOST_STATES
-    size = np.abs(short.mean).max()
-    np.testing.assert_allclose(long.mean, short.mean, atol=0.1 * size)
-    np.testing.assert_allclose(long.var, short.var, rtol=0.25, atol=0.01 * size**2)
+def test_of_long_chains_an_even_part_of_the_pairs_says_what_all_say(monkeypatch):
+    "Means and variances add, and who is larger is as probable as among all pairs"
+    a, b = (chain(estimate("mixture", 1), 200, seed) for seed in (0, 1))
+    found = a - b
+    assert len(found.posterior.states) <= MOST_STATES < 200**2
+    std = np.sqrt(a.posterior.var + b.posterior.var)
+    apart = a.posterior.mean - b.posterior.mean
+    np.testing.assert_allclose(found.posterior.mean, apart, atol=0.01 * std.max())
+    np.testing.assert_allclose(found.posterior.std, std, rtol=0.01, atol=0.01 * std.max())
+    monkeypatch.setattr(contrasts, "MOST_STATES", 200**2)
+    of_all = a - b
+    assert len(of_all.posterior.states) == 200**2
+    np.testing.assert_allclose(found.greater().data, of_all.greater().data, atol=0.01)
+    some = [e.regions(LABELS, mode="power") for e in (found, of_all)]
+    np.testing.assert_allclose(some[0].std, some[1].std, rtol=0.03)
+
+
+def test_states_that_come_often_are_held_once():
+    a, b = (chain(estimate("mixture", 1), 100, seed) for seed in (0, 1))
+    heavy = np.full(100, 0.05 / 99)
+    heavy[7] = 0.95
+    a = replace(a, result=replace(a.result, posterior=replace(a.posterior, weights=heavy)))
+    found = (a - b).posterior
+    assert len(found.states) < MOST_STATES / 4
+    assert found.weights.sum() == pytest.approx(1)
+    np.testing.assert_allclose(found.mean, a.posterior.mean - b.posterior.mean, atol=0.02)
 
 
 def test_mixtures_that_do_not_fit():

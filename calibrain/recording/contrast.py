@@ -8,7 +8,6 @@ __all__ = ['Contrast', 'contrast']
 # %% ../../nbs/api/recording/17_contrast.ipynb #3551bde5
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import product
 from typing import Any
 
 import mne
@@ -38,16 +37,25 @@ def _sum_of_gaussians(weights: Sequence[float], posteriors: Sequence[Posterior])
     )
 
 # %% ../../nbs/api/recording/17_contrast.ipynb #ac306d3d
-MOST_STATES = 20_000  # Pairs of supports that are held
+MOST_STATES = 4096  # Pairs of supports that are held, a power of two
 
 
-def _thinned(p: Mixture, most: int) -> Mixture:
-    "The same with fewer states, taken evenly along the chains, each as probable as the others"
-    if len(p.states) <= most:
-        return p
-    evenly = (np.arange(most) + 0.5) / most
-    kept = p.weights.cumsum().searchsorted(evenly)
-    return replace(p, states=tuple(p.states[i] for i in kept), weights=np.full(most, 1 / most))
+def _together(
+    posteriors: Sequence[Mixture],
+) -> tuple[np.ndarray, np.ndarray]:  # Which state of each, `(n, n_posteriors)`; probabilities
+    "Which states go together: every one with every other, or an even part of that many"
+    n_states = [len(p.states) for p in posteriors]
+    if np.prod(n_states, dtype=float) <= MOST_STATES:
+        which = np.indices(n_states).reshape(len(posteriors), -1).T
+        probability = np.prod([p.weights[i] for p, i in zip(posteriors, which.T)], axis=0)
+        return which, probability / probability.sum()
+    from scipy.stats import qmc  # late: few contrasts need it
+
+    points = qmc.Sobol(len(posteriors), scramble=False).random(MOST_STATES) + 0.5 / MOST_STATES
+    cumulative = [p.weights.cumsum() / p.weights.sum() for p in posteriors]
+    which = np.column_stack([c.searchsorted(u) for c, u in zip(cumulative, points.T)])
+    which, how_often = np.unique(which, axis=0, return_counts=True)
+    return which, how_often / MOST_STATES
 
 
 def _check_time(posteriors: Sequence[Mixture]) -> None:
@@ -65,15 +73,15 @@ def _atoms_of(p: Mixture) -> sparse.csc_array:
 
 
 def _sum_of_mixtures(weights: Sequence[float], posteriors: Sequence[Mixture]) -> Mixture:
-    "The posterior of a weighted sum of independent mixtures: every support of one with every other"
-    if np.prod([float(len(p.states)) for p in posteriors]) > MOST_STATES:
-        posteriors = [_thinned(p, int(MOST_STATES ** (1 / len(posteriors)))) for p in posteriors]
+    "The posterior of a weighted sum of independent mixtures"
     _check_time(posteriors)
+    which, probability = _together(posteriors)
     first = posteriors[0]
     maps = [w * _atoms_of(p) for w, p in zip(weights, posteriors)]
     ends = np.cumsum([0] + [m.shape[1] // first.n_orient for m in maps])
     states = []
-    for together in product(*(p.states for p in posteriors)):
+    for chosen in which:
+        together = [p.states[i] for p, i in zip(posteriors, chosen)]
         atoms = [state.atoms + before for state, before in zip(together, ends)]
         covs = [state.cov for state in together if len(state.atoms)]
         states.append(
@@ -83,10 +91,9 @@ def _sum_of_mixtures(weights: Sequence[float], posteriors: Sequence[Mixture]) ->
                 linalg.block_diag(*covs) if covs else np.zeros((0, 0)),
             )
         )
-    probability = np.array([np.prod(p) for p in product(*(p.weights for p in posteriors))])
     S = sparse.csc_array(sparse.hstack(maps))
     shape = (first.n_sources, first.n_orient, first.n_times)
-    return Mixture(tuple(states), probability / probability.sum(), *shape, S, first.time_root)
+    return Mixture(tuple(states), probability, *shape, S, first.time_root)
 
 # %% ../../nbs/api/recording/17_contrast.ipynb #eefbbca5
 def _sum_of_states(weights: Sequence[float], posteriors: Sequence[Mixture]) -> Mixture:
