@@ -246,13 +246,16 @@ def by_sensors(
     weighted: np.ndarray,  # Σ⁻¹Y, `(n_sensors, r)`
 ) -> tuple[np.ndarray, np.ndarray]:  # q and d of each column, `(n,)`
     "q and d of any columns, in double precision"
-    n_sensors = len(R)
-    both = np.hstack([inverse_of(R).T, weighted])
+    inverse = inverse_of(R)
+    starts = range(0, len(R), 64)  # a triangle by strips leaves its zeros out
 
     def powers(columns):
-        products = columns.T @ both
-        d = _row_powers(products[:, :n_sensors])
-        return np.column_stack([_row_powers(products[:, n_sensors:]), d])
+        q = _row_powers(columns.T @ weighted)
+        d = np.zeros(len(q))
+        for start in starts:
+            strip = inverse[start : start + 64, : start + 64]
+            d += _row_powers(columns[: start + 64].T @ strip.T)
+        return np.column_stack([q, d])
 
     q, d = _in_blocks(G, powers).T
     return q, d
