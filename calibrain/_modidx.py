@@ -3448,6 +3448,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                          'calibrain/recording/read_outs.py'),
                                                'calibrain.recording.read_outs._check_real': ( 'api/recording/read_outs.html#_check_real',
                                                                                               'calibrain/recording/read_outs.py'),
+                                               'calibrain.recording.read_outs._coherence': ( 'api/recording/read_outs.html#_coherence',
+                                                                                             'calibrain/recording/read_outs.py'),
                                                'calibrain.recording.read_outs._components': ( 'api/recording/read_outs.html#_components',
                                                                                               'calibrain/recording/read_outs.py'),
                                                'calibrain.recording.read_outs._directions': ( 'api/recording/read_outs.html#_directions',

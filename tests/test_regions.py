@@ -360,7 +360,7 @@ def test_a_region_of_one_source_has_its_interval(kind):
 SENTENCE = (
     r"a tone, 50-rh, (\d+) ms: (\S+) nAm \((\S+) to (\S+), 90 %, not calibrated\), "
     r"(above|below) zero with probability (above |below )?([\d.]+)(?:, and zero with [\d.]+)?; "
-    r"sum of 75 sources"
+    r"sum of 75 sources(, whose normals point one way by 0\.\d\d of 1, so that most .*)?"
 )
 
 
@@ -368,7 +368,7 @@ SENTENCE = (
 def test_a_sentence_is_what_the_posterior_says(kind):
     region = estimate(kind, 1).regions(LABELS, "sum")
     text = region.sentence("50-rh", time=region.times[3], level=0.9)
-    *numbers, side, bound, chance = re.fullmatch(SENTENCE, text).groups()
+    *numbers, side, bound, chance, _ = re.fullmatch(SENTENCE, text).groups()
     low, high = (x[2, 3] for x in region.interval(0.9, exact=True))
     said = [float(number) for number in numbers]
     expected = [1e3 * region.times[3], region.mean[2, 3], low, high]
@@ -378,6 +378,23 @@ def test_a_sentence_is_what_the_posterior_says(kind):
     counted = np.mean(drawn * np.sign(region.mean[2, 3]) > 0)
     assert float(chance) == pytest.approx(counted, abs=0.015)
     assert (bound is not None) == (chance in ("0.999", "0.001"))
+
+
+def test_a_sentence_says_where_normals_cancel():
+    "Half of a region points the other way: its mean is small and sure, whatever is there"
+    est = estimate("gaussian", 1)
+    up = np.zeros((N, 3))
+    up[:, 2] = 1
+    for turned, coherence in ((0, 1), (7, 16 / 30), (8, 14 / 30), (15, 0)):
+        normals = up.copy()
+        normals[:turned] = -normals[:turned]
+        e = replace(est, basis=normals[:, :, None], normals=normals)
+        region = e.regions(label(0, 60, "lh"), "sum")
+        np.testing.assert_allclose(region.coherence, coherence, atol=1e-12)
+        cancels = "normals point one way by" in region.sentence()
+        assert cancels == (coherence < 0.5)
+        for other in (dict(mode="mean_flip"), dict(components="norm", mode="mean")):
+            assert "normals" not in e.regions(label(0, 60, "lh"), **other).sentence()
 
 
 def test_a_sentence_of_what_has_no_sign():

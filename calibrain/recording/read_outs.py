@@ -50,6 +50,14 @@ def _normals(e: EvokedPosterior, what_for: str) -> np.ndarray:  # `(n_sources, 3
     return e.normals
 
 
+def _coherence(W: sparse.csr_array, e: EvokedPosterior) -> np.ndarray | None:  # `(n_regions,)`
+    "How far the normals that weights add up point one way, 0 to 1; `None` where they are not known"
+    if e.normals is None and (e.n_orient > 1 or e.basis is None):
+        return None
+    total = np.linalg.norm(W @ _normals(e, "coherence"), axis=1)
+    return total / np.asarray(abs(W).sum(axis=1)).ravel()
+
+
 def _source_weights(
     weights: RegionWeights, mode: Any, e: EvokedPosterior
 ) -> tuple[str, sparse.csr_array]:  # What it is called, and `(n_regions, n_sources)`
@@ -152,6 +160,8 @@ def regions(
         c = D.shape[0] // self.posterior.n_sources
         groups = sparse.csr_array(sparse.kron(W, np.ones((1, c))))
         return RegionPowers(posterior=self.posterior, read_outs=D, groups=groups, **record)
+    if name in ("mean", "sum") and components == "normal":
+        record["coherence"] = _coherence(W, self)
     D = component_map(self, components)
     c = D.shape[0] // self.posterior.n_sources
     A = sparse.csr_array(sparse.kron(W, sparse.eye_array(c)) @ D)
