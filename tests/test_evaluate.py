@@ -534,6 +534,29 @@ def test_record_is_what_the_parts_say(k):
 
 
 @pytest.mark.parametrize("k", [1, 2, 3])
+def test_record_leaves_everything_as_it_was(k):
+    "Scores are made in place, of arrays of their own"
+    lf, x, _, dense = problem(k, seed=20 + k)
+    before = [x.copy(), dense.posterior.coeff_mean.copy()]
+    assert dict(metrics.evaluate(x, dense, lf)) == dict(metrics.evaluate(x, dense, lf))
+    np.testing.assert_array_equal(x, before[0])
+    np.testing.assert_array_equal(dense.posterior.coeff_mean, before[1])
+
+
+def test_record_in_parts(monkeypatch):
+    "However many sources are scored together, and with pruned ones between them"
+    lf, x, sparse_answer, dense = problem(3, seed=30)
+    for answer in (sparse_answer, dense):
+        found = []
+        for at_once in (1, 3 * x.shape[2] * 7, 10**7):
+            monkeypatch.setattr(metrics, "_AT_ONCE", at_once)
+            found.append(dict(metrics.evaluate(x, answer, lf)))
+            del found[-1]["found_by"]
+        for other in found[1:]:
+            assert other == pytest.approx(found[0], rel=1e-12, nan_ok=True)
+
+
+@pytest.mark.parametrize("k", [1, 2, 3])
 def test_one_sample_one_source(k):
     r = np.random.default_rng(k)
     root = r.normal(size=(1, k, k))
