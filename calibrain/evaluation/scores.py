@@ -26,7 +26,7 @@ def _announced(
 
 # %% ../../nbs/api/evaluation/01_scores.ipynb #d8d9c5bb
 def standardised(
-    size: np.ndarray,  # |x − μ|, nAm
+    size: np.ndarray,  # Size of the error x − μ, nAm
     std: np.ndarray,  # Announced standard deviations, of a shape that broadcasts to it, nAm
 ) -> np.ndarray:  # The shape of `size`
     "Errors in standard deviations; infinite where a point mass missed, zero where it hit"
@@ -49,7 +49,7 @@ def crps(
 
 
 def crps_of(
-    size: np.ndarray,  # |x − μ|, nAm
+    size: np.ndarray,  # Size of the error x − μ, nAm
     std: np.ndarray,  # Announced standard deviations, of a shape that broadcasts to it, nAm
     z: np.ndarray,  # What `standardised` makes of the two
 ) -> np.ndarray:  # Score of each, the shape of `size`, nAm
@@ -88,7 +88,7 @@ def interval_score(
 
 
 def interval_score_of(
-    size: np.ndarray,  # |x − μ|, nAm
+    size: np.ndarray,  # Size of the error x − μ, nAm
     std: np.ndarray,  # Announced standard deviations, of a shape that broadcasts to it, nAm
     level: float,  # Probability that the interval should hold, 1 − α
 ) -> np.ndarray:  # Score of each, the shape of `size`, nAm
