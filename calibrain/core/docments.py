@@ -152,14 +152,18 @@ def _written_in(module: ModuleType, member: Any) -> FunctionType | None:
 
 def _members(module: ModuleType, has_patches: bool) -> Iterator[Any]:
     "Public functions of a module, and public members of its classes and of those it adds to"
-    homes = module.__name__.partition(".")[0] + "." if has_patches else module.__name__
+    package = module.__name__.partition(".")[0]
     for name, value in list(vars(module).items()):
         if name.startswith("_"):
             continue
         if isinstance(value, FunctionType) or hasattr(value, "__wrapped__"):
             if value.__module__ == module.__name__:
                 yield value
-        elif isinstance(value, type) and value.__module__.startswith(homes):
+        elif isinstance(value, type):
+            home = value.__module__
+            is_patched = has_patches and home.partition(".")[0] == package
+            if home != module.__name__ and not is_patched:
+                continue
             for inner, member in list(vars(value).items()):
                 if not inner.startswith("_") or inner.endswith("__"):
                     yield member
