@@ -2276,6 +2276,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                        'calibrain/posterior/gaussian.py'),
                                               'calibrain.posterior.gaussian._is_identity': ( 'api/posterior/gaussian.html#_is_identity',
                                                                                              'calibrain/posterior/gaussian.py'),
+                                              'calibrain.posterior.gaussian._reached': ( 'api/posterior/gaussian.html#_reached',
+                                                                                         'calibrain/posterior/gaussian.py'),
                                               'calibrain.posterior.gaussian._read': ( 'api/posterior/gaussian.html#_read',
                                                                                       'calibrain/posterior/gaussian.py'),
                                               'calibrain.posterior.gaussian._sample_gaussian': ( 'api/posterior/gaussian.html#_sample_gaussian',

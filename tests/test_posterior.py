@@ -130,7 +130,7 @@ def test_nothing_quadratic_in_the_sources_is_formed():
 def test_variances_are_those_of_the_dense_covariance(kind, k):
     "Whatever the map, and where nearly all sources are reached by no coefficient"
     rng = np.random.default_rng(k)
-    n = 12 * k
+    n = 30 * k
     S = sparse.eye_array(n, format="csr")
     if kind == "selection":
         S = S[:, [3 * k, 7 * k + k - 1]]

@@ -120,15 +120,15 @@ def _kinds(strata: np.ndarray) -> np.ndarray:  # `(n_sources,)`, from 0 on, with
 def _count_kinds(s: Distances, kind: np.ndarray, far: np.ndarray) -> dict:  # Kind → count
     "Count sources by kind, a number for each"
     n_of_kind = np.bincount(kind)
-    counts = {}
+    kinds = np.flatnonzero(n_of_kind).tolist()
     largest = int(n_of_kind.argmax())
-    whole = _count(s.d2, s.rank, far)
-    for i in np.flatnonzero(n_of_kind).tolist():
-        if i != largest:
-            here = kind == i
-            counts[i] = _count(s.d2[here], s.rank[here], far)
-            whole -= counts[i]
-    return counts | {largest: whole}
+    is_nearly_all = 8 * n_of_kind[largest] > 7 * len(kind)
+    if is_nearly_all:
+        kinds.remove(largest)
+    counts = {i: _count(s.d2[kind == i], s.rank[kind == i], far) for i in kinds}
+    if is_nearly_all:
+        counts[largest] = _count(s.d2, s.rank, far) - sum(counts.values())
+    return counts
 
 # %% ../../nbs/api/calibration/14_counting.ipynb #2cd62260
 def count_strata(

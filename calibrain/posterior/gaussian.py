@@ -70,9 +70,18 @@ def mean_to_read(
 class _Slice(NamedTuple):
     "Some sources of a posterior, whole"
 
-    sources: np.ndarray  # Which, `(n,)`
+    sources: np.ndarray | slice  # Which
     S: sparse.csr_array  # Their rows of S
     VSt: np.ndarray  # Their columns of VSᵀ
+
+
+def _reached(S: sparse.csr_array, n_orient: int) -> np.ndarray | None:  # `(n,)`
+    "Sources that an active coefficient reaches, where these are few"
+    first_entries = S.indptr[::n_orient]
+    reached = np.flatnonzero(np.diff(first_entries))
+    return (
+        reached if 8 * len(reached) < len(first_entries) else None
+    )  # else to pick them costs more
 
 
 @patch
@@ -80,15 +89,19 @@ def _slices(
     self: Posterior,
     floats: int = 2**23,  # How many numbers the SVᵀ of a slice may hold, about
 ) -> Iterator[_Slice]:
-    "Whole sources that have a variance, a few at a time for memory"
-    n_sensors = max(1, len(self.V))
-    entries = np.diff(self.S.indptr).reshape(self.n_sources, -1)
-    reached = np.flatnonzero(entries.any(1))
-    step = max(1, floats // (self.n_orient * n_sensors))
-    for first in range(0, len(reached), step):
-        sources = reached[first : first + step]
-        every = len(sources) == self.n_sources
-        S = self.S if every else self.S[coefficients_of(sources, self.n_orient)]
+    "All sources that have a variance, whole, and a few at a time for memory"
+    k = self.n_orient
+    reached = _reached(self.S, k)
+    n = self.n_sources if reached is None else len(reached)
+    step = max(1, floats // (k * max(1, len(self.V))))
+    for first in range(0, n, step):
+        some = slice(first, first + step)
+        if reached is None:
+            sources: np.ndarray | slice = some
+            S = self.S[k * first : k * (first + step)]
+        else:
+            sources = reached[some]
+            S = self.S[coefficients_of(reached[some], k)]
         yield _Slice(sources, S, self.V if _is_identity(S) else (S @ self.V.T).T)
 
 # %% ../../nbs/api/posterior/01_gaussian.ipynb #8724254e
@@ -133,7 +146,7 @@ def blocks(self: Posterior) -> np.ndarray:  # `(n_sources, n_orient, n_orient)`,
             for b in range(a + 1):
                 prior = component[a].multiply(component[b]) @ self.gamma
                 out[sources, a, b] = out[sources, b, a] = prior
-        U = VSt.T.reshape(len(sources), k, -1)
+        U = VSt.T.reshape(S.shape[0] // k, k, len(VSt))
         out[sources] -= U @ U.transpose(0, 2, 1)
     return out
 
