@@ -3,12 +3,17 @@ __version__ = "0.1.0"
 
 import lazy_loader
 
-from .core.loading import completing_docs, limiting_threads, while_loading
+from .core.loading import (
+    collecting_nothing,
+    completing_docs,
+    limiting_threads,
+    while_loading,
+)
 from .core.moved import find_moved
 
 find_moved()  # `calibrain.basis`, of before the package had wings, is `calibrain.head.basis`
 # what is public keeps to one thread of BLAS, and its help says what its comments say
-while_loading(limiting_threads, completing_docs)
+while_loading(collecting_nothing, limiting_threads, completing_docs)
 
 # Public names and the modules that hold them. Each is imported when it is first asked for, so
 # `import calibrain` does no work.

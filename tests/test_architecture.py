@@ -107,7 +107,7 @@ MAY_USE_LATE = {  # imported inside a function only
     "study.engine": {"joblib", "distributed"},
     "study.entries": {"joblib"},
     "study.mne_methods": {"mne"},
-    "evaluation.errors": {"ot"},
+    "evaluation.transport": {"ot"},
     "explorers": {"mne"},
 }
 CONSTANTS = ("mne.io.constants", "mne._fiff.constants")

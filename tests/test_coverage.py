@@ -15,6 +15,7 @@ import pytest
 from routine import number, some
 from scipy import stats
 
+from calibrain.calibration import counting
 from calibrain.calibration.coverage import (
     DEFAULT_LEVELS,
     Stratum,
@@ -25,7 +26,7 @@ from calibrain.calibration.coverage import (
     coverage_curve,
 )
 from calibrain.calibration.credible_sets import mahalanobis
-from calibrain.calibration.strata import STRATA, strata_masks
+from calibrain.calibration.strata import STRATA, select_strata, strata_masks
 from calibrain.posterior.gaussian import selection
 from calibrain.posterior.moments import Moments, as_moments
 from calibrain.published.uncertainty_estimator import METHODS, UncertaintyEstimator
@@ -94,6 +95,50 @@ def test_counts_are_those_of_the_levels(k, mode, region):
     assert (
         curve["all"].total == 30 * s.d2[0].size
     )  # the ten silent points left out, five misses kept
+
+
+@pytest.mark.parametrize("mode, region", ALL)
+@pytest.mark.parametrize("k", [1, 2, 3])
+def test_counts_in_parts_are_those_of_the_whole(k, mode, region, monkeypatch):
+    "A part may hold pruned sources only, one stratum only, no point of a stratum of points"
+    x, m = drawn(k, N=40)
+    x[:20] = 0
+    mean = m.mean.copy()
+    cov = m.cov.copy()
+    mean[10:25] = 0
+    cov[10:25] = 0
+    cov[30:33, 0] = cov[30:33, :, 0] = 0
+    m = Moments(mean, cov)
+    strata = {"deep": np.arange(40) % 3 == 0, "late": np.zeros((40, x.shape[2]), bool)}
+    strata["late"][:7, -2:] = True
+    if mode == "aggregated":
+        del strata["late"]
+    arguments = dict(mode=mode, region=region, strata=strata, every_point=k == 2)
+    whole = count_coverage(
+        mahalanobis(x, m, mode, region),
+        select_strata(strata, x, mahalanobis(x, m, mode, region)),
+        every_point=k == 2,
+    )
+    for at_once in (1, 30, 10**6):
+        monkeypatch.setattr(counting, "_AT_ONCE", at_once)
+        curve = coverage_curve(x, m, **arguments)
+        assert curve.strata == whole.strata
+        assert curve.counts.tolist() == whole.counts.tolist()
+        assert curve.totals.tolist() == whole.totals.tolist()
+        assert curve.left_out.tolist() == whole.left_out.tolist()
+
+
+def test_a_curve_makes_no_array_of_all_distances():
+    "The sources take 16 MB; what a curve needs beside them is less than half"
+    x = np.zeros((4000, 1, 500))
+    x[:5] = 1
+    m = Moments(np.full_like(x, 0.1), np.ones(4000))
+    coverage_curve(x, m)
+    tracemalloc.start()
+    coverage_curve(x, m)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8e6, f"{peak / 1e6:.0f} MB"
 
 
 @pytest.mark.parametrize("mode, region", ALL)

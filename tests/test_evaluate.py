@@ -25,6 +25,7 @@ from calibrain import (
 )
 from calibrain.evaluation import errors, scores
 from calibrain.evaluation import evaluate as metrics
+from calibrain.evaluation.transport import transport_cost
 from calibrain.head.leadfield import Leadfield
 from calibrain.posterior.gaussian import Posterior, selection
 
@@ -461,10 +462,11 @@ def test_transport_is_the_linear_program(seed):
     r = np.random.default_rng(seed)
     a = r.random(9) * (r.random(9) < 0.6) + 1e-3
     b = r.random(9)
+    b[: 2 * seed] = 0  # of the two masses either may be in more places
     coords = r.normal(size=(9, 3))
-    assert errors.transport_cost(a, b, coords) == pytest.approx(
-        transport_by_linprog(a, b, cdist(coords, coords)), rel=1e-9
-    )
+    D = cdist(coords, coords)
+    assert transport_cost(a, b, coords) == pytest.approx(transport_by_linprog(a, b, D), rel=1e-9)
+    assert transport_cost(b, a, coords) == pytest.approx(transport_by_linprog(b, a, D), rel=1e-9)
 
 
 def test_transport_on_a_line_is_the_area_between_the_distributions():
@@ -472,7 +474,7 @@ def test_transport_on_a_line_is_the_area_between_the_distributions():
     a = r.random(30)
     b = r.random(30)
     at = np.sort(r.normal(size=30))
-    assert errors.transport_cost(a, b, at[:, None]) == pytest.approx(
+    assert transport_cost(a, b, at[:, None]) == pytest.approx(
         stats.wasserstein_distance(at, at, a, b), rel=1e-9
     )
 
@@ -531,6 +533,29 @@ def test_record_is_what_the_parts_say(k):
         assert dict(flat) == pytest.approx(dict(got), nan_ok=True)
         assert all(v is None or isinstance(v, (int, float, str)) for v in got.values())
         assert "energy_score" in got._repr_html_() or k == 1
+
+
+@pytest.mark.parametrize("k", [1, 2, 3])
+def test_record_leaves_everything_as_it_was(k):
+    "Scores are made in place, of arrays of their own"
+    lf, x, _, dense = problem(k, seed=20 + k)
+    before = [x.copy(), dense.posterior.coeff_mean.copy()]
+    assert dict(metrics.evaluate(x, dense, lf)) == dict(metrics.evaluate(x, dense, lf))
+    np.testing.assert_array_equal(x, before[0])
+    np.testing.assert_array_equal(dense.posterior.coeff_mean, before[1])
+
+
+def test_record_in_parts(monkeypatch):
+    "However many sources are scored together, and with pruned ones between them"
+    lf, x, sparse_answer, dense = problem(3, seed=30)
+    for answer in (sparse_answer, dense):
+        found = []
+        for at_once in (1, 3 * x.shape[2] * 7, 10**7):
+            monkeypatch.setattr(metrics, "_AT_ONCE", at_once)
+            found.append(dict(metrics.evaluate(x, answer, lf)))
+            del found[-1]["found_by"]
+        for other in found[1:]:
+            assert other == pytest.approx(found[0], rel=1e-12, nan_ok=True)
 
 
 @pytest.mark.parametrize("k", [1, 2, 3])
@@ -705,7 +730,7 @@ SILENT = np.zeros_like(TRUE)
             "leadfield must be one with positions",
         ),
         (
-            lambda: errors.transport_cost([1.0, -1.0], [1.0, 1.0], np.zeros((2, 3))),
+            lambda: transport_cost([1.0, -1.0], [1.0, 1.0], np.zeros((2, 3))),
             ValueError,
             "a and b must be masses >= 0, got -1",
         ),

@@ -10,7 +10,7 @@ from routine import some
 from scipy import sparse
 
 from calibrain.head.basis import expand, normalisation, sflex_basis, through_basis
-from calibrain.posterior.gaussian import Posterior, selection
+from calibrain.posterior.gaussian import Posterior, mean_to_read, selection
 from calibrain.posterior.result import with_posterior
 from calibrain.solvers.evidence import posterior_at
 from calibrain.solvers.gamma_lambda_map import gamma_lambda_map
@@ -123,6 +123,34 @@ def test_nothing_quadratic_in_the_sources_is_formed():
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 100e6, f"{peak / 1e6:.0f} MB"
+
+
+@pytest.mark.parametrize("k", [1, 2, 3])
+@pytest.mark.parametrize("kind", ["identity", "selection", "turned", "basis"])
+def test_variances_are_those_of_the_dense_covariance(kind, k):
+    "Whatever the map, and where nearly all sources are reached by no coefficient"
+    rng = np.random.default_rng(k)
+    n = 30 * k
+    S = sparse.eye_array(n, format="csr")
+    if kind == "selection":
+        S = S[:, [3 * k, 7 * k + k - 1]]
+    if kind == "turned":
+        S = S[:, ::-1]
+    if kind == "basis":
+        S = sparse.csr_array(rng.normal(size=(n, 5)) * (rng.random((n, 5)) < 0.3))
+    gamma = rng.uniform(1, 2, S.shape[1])
+    V = rng.normal(size=(4, S.shape[1])) / 9
+    p = Posterior(gamma, V, rng.normal(size=(S.shape[1], 6)), S, k)
+    cov = S @ (np.diag(gamma) - V.T @ V) @ S.T
+    close(p.var, np.diag(cov))
+    close(p.blocks, [cov[i : i + k, i : i + k] for i in range(0, n, k)])
+    close(p.blocks, p.blocks.transpose(0, 2, 1))
+    close(mean_to_read(p), S @ p.coeff_mean)
+    assert np.shares_memory(mean_to_read(p), p.coeff_mean) == (kind == "identity")
+    p.mean[:] = 0  # an array of its own, which may be written to
+    assert p.coeff_mean.all()
+    with pytest.raises(ValueError, match="read-only"):
+        mean_to_read(replace(p, S=sparse.eye_array(S.shape[1], format="csr")))[:] = 0
 
 
 def test_a_long_source_space_goes_in_slices():

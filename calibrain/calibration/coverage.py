@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from fastcore.basics import patch
 
-from .credible_sets import REGIONS, Distances, count_within, mahalanobis, reach
-from .strata import at_points, check_assumed, point_masks, select_strata
+from .counting import DistancesInParts, count_strata, distances_in_parts
+from .credible_sets import REGIONS, Distances, reach
+from .strata import check_assumed, point_masks, select_strata
 from calibrain.core.checks import (
     check_array,
     check_choice,
@@ -44,50 +45,6 @@ def check_levels(
         cure = "a level is a probability, not a percentage"
         refuse(ValueError, "levels", "within 0 and 1", f"{wrong:g}", cure)
     return c
-
-# %% ../../nbs/api/calibration/02_coverage.ipynb #73a372e8
-class _Count(NamedTuple):
-    "What was counted of some points"
-
-    covered: np.ndarray  # Number covered at each level, `(n_levels,)`
-    total: int  # Number of points
-    idle: int  # Points that are the truth: a rank of zero, and a distance of zero
-
-
-def _count(d2: np.ndarray, rank: np.ndarray, far: np.ndarray) -> _Count:
-    "Count points, `d2` and `rank` in one shape that may broadcast"
-    covered = np.zeros(far.shape[1], int)
-    idle = 0
-    for r in range(len(far)):
-        here = rank == r
-        if not here.any():
-            continue
-        points = d2 if here.all() else d2[np.broadcast_to(here, d2.shape)]
-        covered += count_within(points, far[r])
-        if r == 0:
-            idle = int(np.count_nonzero(points <= 0))
-    return _Count(covered, d2.size, idle)
-
-# %% ../../nbs/api/calibration/02_coverage.ipynb #9bd49942
-def _count_sources(s: Distances, masks: list, far: np.ndarray) -> list:
-    "Count strata of whole sources; `masks` are `(n_sources,)` each"
-    counts = [_Count(np.zeros(far.shape[1], int), 0, 0)] * len(masks)
-    strata = np.array(masks, bool).reshape(len(masks), len(s.d2))
-    _, first, which = np.unique(_names(strata), return_index=True, return_inverse=True)
-    for i, source in enumerate(first):
-        here = which == i
-        new = _count(s.d2[here], s.rank[here][:, :, None], far)
-        for j in np.flatnonzero(strata[:, source]):
-            counts[j] = _Count(*(a + b for a, b in zip(counts[j], new)))
-    return counts
-
-
-def _names(strata: np.ndarray) -> np.ndarray:  # `(n_sources,)`
-    "A number for each combination of strata"
-    names = np.zeros(strata.shape[1], int)
-    for mask in strata:
-        names = np.unique(2 * names + mask, return_inverse=True)[1]
-    return names
 
 # %% ../../nbs/api/calibration/02_coverage.ipynb #e14b8535
 class Stratum(NamedTuple):
@@ -158,7 +115,7 @@ def __repr__(self: CoverageCurve) -> str:  # Text
 
 # %% ../../nbs/api/calibration/02_coverage.ipynb #b419c581
 def count_coverage(
-    s: Distances,  # What `mahalanobis` returned
+    s: Distances | DistancesInParts,  # What `mahalanobis` or `distances_in_parts` returned
     masks: Mapping,  # Name → mask, by source, `(n_sources,)`, or by point, as `at_points` takes it
     levels: np.ndarray | Sequence[float] = DEFAULT_LEVELS,  # Levels within 0 and 1
     every_point: bool = False,  # Whether to count points that are the truth, too
@@ -166,25 +123,15 @@ def count_coverage(
     "The curve of distances that are there already"
     c = check_levels(levels)
     every_point = check_choice("every_point", every_point, {True: True, False: False})
-    far = reach(c)
-    of_sources = [name for name, mask in masks.items() if np.ndim(mask) == 1]
-    found = _count_sources(s, [masks[name] for name in of_sources], far)
-    by_name = dict(zip(of_sources, found))
-    for name in masks.keys() - by_name.keys():
-        here = at_points(masks[name], s.d2.shape)
-        rank = np.broadcast_to(s.rank[:, :, None], s.d2.shape)[here]
-        by_name[name] = _count(s.d2[here], rank, far)
-    counts = np.array([by_name[name].covered for name in masks])
-    totals = np.array([by_name[name].total for name in masks])
-    left_out = np.zeros(len(masks), int)
+    found = count_strata(s, masks, reach(c))
+    covered, total, idle = found[:, :-2], found[:, -2], found[:, -1]
+    left_out = np.zeros_like(idle)
     if not every_point:  # points that are the truth say nothing; only "pruned" counts them
-        left_out[:] = [by_name[name].idle if name != "pruned" else 0 for name in masks]
-    counts -= left_out[:, None]
-    totals -= left_out
+        left_out = np.where([name == "pruned" for name in masks], 0, idle)
     return CoverageCurve(
         nominal=c,
-        counts=counts[None],
-        totals=totals[None],
+        counts=(covered - left_out[:, None])[None],
+        totals=(total - left_out)[None],
         left_out=left_out[None],
         strata=tuple(masks),
         mode=s.mode,
@@ -211,8 +158,8 @@ def coverage_curve(
         mean = m.mean
     else:
         mean = m.mean.reshape(m.n_sources, m.n_orient, -1)
-    s = mahalanobis(x_true, m, mode, region)
-    x = truth_like(x_true, mean)
+    s = distances_in_parts(x_true, m, mode, region)
+    x = s.x if isinstance(s, DistancesInParts) else truth_like(x_true, mean)
     check_assumed(x, result)
     masks = select_strata(strata, x, s, partial(point_masks, x, m, mode, region))
     return count_coverage(s, masks, levels, every_point)

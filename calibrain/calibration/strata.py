@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .credible_sets import Distances, mahalanobis, reach
+from .credible_sets import mahalanobis, reach
 from ..core.checks import check_choice, refuse
 from ..core.warnings import PlausibilityWarning, warn
 from ..posterior.moments import as_mixture, as_moments, truth_like, variances_of
@@ -57,7 +57,8 @@ def points_on(
     "Where a source is active: at a sample, or on average over time"
     if shape[2] == 1:
         x = x.mean(2, keepdims=True)
-    return np.broadcast_to(x.any(1, keepdims=True), shape)
+    on = x != 0 if x.shape[1] == 1 else x.any(1, keepdims=True)
+    return np.broadcast_to(on, shape)
 
 
 def point_masks(
@@ -185,7 +186,7 @@ def _check_active(known: dict) -> None:
 def select_strata(
     strata: Mapping | Iterable | str | None,  # As `coverage_curve` takes them
     x: np.ndarray,  # True sources, `(n_sources, n_orient, n_times)`
-    s: Distances,  # What `mahalanobis` returned
+    s: Any,  # What `mahalanobis` or `distances_in_parts` returned
     points: Callable = dict,  # Makes the masks of `point_masks`, where claims are asked for
 ) -> dict[str, np.ndarray]:  # Name → mask, by source or by point
     "The masks of the strata that were asked for"
@@ -208,12 +209,12 @@ def select_strata(
     if {"active", "on"} & {*names}:
         _check_active(known)
     if "on" in names:
-        known["on"] = points_on(x, s.d2.shape)
+        known["on"] = points_on(x, s.shape)
     if "claims" in names:
         known["claims"] = points()["claims"]
     masks = {name: known[name] for name in names}
     for name, value in own.items():
-        new = _labelled(name, value, s.d2.shape)
+        new = _labelled(name, value, s.shape)
         taken = new.keys() & masks.keys()
         if taken:
             must = "named differently from those that are there"

@@ -90,14 +90,15 @@ def comments_of(
 
 # %% ../../nbs/api/core/15_docments.ipynb #dcd8544f
 def fields_of(
-    lines: list[str],  # Of the module
+    code: str,  # Of the module
     name: str,  # Of the class
 ) -> list[Comment]:  # In their order
     "What the comments of a record's fields say"
-    heads = (f"class {name}:", f"class {name}(")
-    starts = [at for at, line in enumerate(lines) if line.startswith(heads)]
+    start = max(code.find(f"\nclass {name}:"), code.find(f"\nclass {name}("))
+    if start < 0:
+        return []
     body: list[str] = []
-    for line in lines[starts[0] + 1 :] if starts else []:
+    for line in code[start:].split("\n")[2:]:
         if (line and line[0] not in " )") or line.startswith(("    def ", "    @")):
             break
         body.append(line)
@@ -151,12 +152,18 @@ def _written_in(module: ModuleType, member: Any) -> FunctionType | None:
 
 def _members(module: ModuleType, has_patches: bool) -> Iterator[Any]:
     "Public functions of a module, and public members of its classes and of those it adds to"
+    package = module.__name__.partition(".")[0]
     for name, value in list(vars(module).items()):
         if name.startswith("_"):
             continue
         if isinstance(value, FunctionType) or hasattr(value, "__wrapped__"):
-            yield value
-        elif isinstance(value, type) and (has_patches or value.__module__ == module.__name__):
+            if value.__module__ == module.__name__:
+                yield value
+        elif isinstance(value, type):
+            home = value.__module__
+            is_patched = has_patches and home.partition(".")[0] == package
+            if home != module.__name__ and not is_patched:
+                continue
             for inner, member in list(vars(value).items()):
                 if not inner.startswith("_") or inner.endswith("__"):
                     yield member
@@ -171,9 +178,9 @@ def _complete(member: Any, comments: list[Comment]) -> None:
 _FIELDS: dict[type, list[Comment]] = {}  # Of the records so far: others are made of them
 
 
-def _complete_class(kind: type, lines: list[str]) -> None:
+def _complete_class(kind: type, code: str, lines: list[str]) -> None:
     "Complete the docstring of a class by its fields, or by what it is made with"
-    own = fields_of(lines, kind.__name__)
+    own = fields_of(code, kind.__name__)
     fields = {c.name: c for base in kind.__mro__[:0:-1] for c in _FIELDS.get(base, [])}
     _FIELDS[kind] = list((fields | {c.name: c for c in own}).values())
     init = vars(kind).get("__init__")
@@ -198,4 +205,4 @@ def complete_docs(
             _complete(member, comments_of(lines, function.__code__.co_firstlineno - 1))
     for value in list(vars(module).values()):
         if isinstance(value, type) and value.__module__ == module.__name__:
-            _complete_class(value, lines)
+            _complete_class(value, code, lines)

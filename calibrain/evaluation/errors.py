@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['Paired', 'paired', 'mse', 'mae', 'rmse', 'rmae', 'relative_error', 'amplitude_error', 'orientation_error', 'support',
-           'detection', 'auc', 'check_coords', 'localisation_error', 'has_transport', 'transport_cost', 'emd',
-           'explained_variance']
+           'detection', 'auc', 'check_coords', 'localisation_error', 'emd', 'explained_variance']
 
 # %% ../../nbs/api/evaluation/02_errors.ipynb #d0c78724
 from functools import cached_property, partial
@@ -13,10 +12,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.spatial.distance import cdist
-from scipy.stats import rankdata
 
 from ..core.checks import check_array, check_count, refuse
 from ..core.units import check_metres
+from .transport import transport_cost
 from ..posterior.gaussian import Posterior
 from ..posterior.mixture import Mixture
 from ..posterior.moments import any_estimate, by_source, truth_like
@@ -32,22 +31,35 @@ class _Pair(NamedTuple):
 class Paired(_Pair):
     "Truth and estimate of one shape, and what most measures ask of them, worked out once"
 
-    @cached_property
-    def error(self) -> np.ndarray:  # `(n_sources, n_orient, n_times)`, nAm
+    def error(
+        self,
+        some: slice | np.ndarray = slice(None),  # Which sources
+    ) -> np.ndarray:  # `(n, n_orient, n_times)`, nAm
         "What the estimate is off"
-        return self.mean - self.x
+        return self.mean[some] - self.x[some]
 
     @cached_property
+    def _sums(self) -> np.ndarray:  # `(2, n_sources)`
+        "Sums of squares and of sizes of each source's error"
+        n_sources, k, n_times = self.x.shape
+        sums = np.empty((2, n_sources))
+        step = max(1, 2**15 // (k * n_times))  # each part fits the processor's cache
+        for first in range(0, n_sources, step):
+            some = slice(first, first + step)
+            error = self.error(some)
+            sums[0, some] = _squares(error)
+            sums[1, some] = np.abs(error, out=error).reshape(len(error), -1).sum(1)
+        return sums
+
+    @property
     def squared_error(self) -> np.ndarray:  # `(n_sources,)`, nAm²
         "Sum of squares of each source's error"
-        return _squares(self.error)
+        return self._sums[0]
 
-    @cached_property
+    @property
     def absolute_error(self) -> np.ndarray:  # `(n_sources,)`, nAm
         "Sum of the sizes of each source's error"
-        rows = self.error.reshape(len(self.error), -1)
-        parts = np.array_split(rows, 1 + rows.size // 2**14)  # each fits the processor's cache
-        return np.concatenate([np.abs(part).sum(1) for part in parts])
+        return self._sums[1]
 
     @cached_property
     def active(self) -> np.ndarray:  # Indices
@@ -231,9 +243,10 @@ def detection(
     pair = paired(x_true, any_estimate(result) if pair is None else pair)
     true = np.zeros(len(pair.x), bool)
     true[_active(pair)] = True
-    found = support(result)
     if rule not in ("auto", "evidence", "rank"):
         refuse(ValueError, "rule", "'auto', 'evidence' or 'rank'", repr(rule))
+    if rule != "rank":
+        found = support(result)
     if rule == "auto":
         is_point = isinstance(any_estimate(result), PointEstimate)
         by_itself = "amplitude" if is_point else "evidence"
@@ -262,7 +275,11 @@ def auc(
     n_silent = len(pair.x) - n_active
     if not n_silent:
         return np.nan
-    ranks = rankdata(pair.length)[active]
+    in_order = np.sort(pair.length)
+    weaker, not_stronger = (
+        np.searchsorted(in_order, pair.length[active], side) for side in ("left", "right")
+    )
+    ranks = (weaker + not_stronger + 1) / 2  # the mean one among equals
     n_won = ranks.sum() - n_active * (n_active + 1) / 2  # pairs in which the active one is stronger
     return float(n_won / (n_active * n_silent))
 
@@ -298,41 +315,6 @@ def localisation_error(
     invented = distances.min(0).mean()
     return float((missed + invented) / 2)
 
-# %% ../../nbs/api/evaluation/02_errors.ipynb #c3d4e4e5
-def has_transport() -> bool:  # True or false
-    "Whether POT is there, which the earth mover's distance needs"
-    try:
-        import ot  # noqa: F401 (a module that is found may still not load)
-    except ImportError:
-        return False
-    return True
-
-
-def transport_cost(
-    a: np.ndarray,  # Mass at each place, `(n,)`, none below zero
-    b: np.ndarray,  # The other mass, `(n,)`
-    coords: np.ndarray,  # The places, `(n, 3)`, in any unit
-) -> float:  # In the unit of `coords`; `nan` where one has no mass
-    "Mean distance over which one mass must be moved to become the other"
-    try:
-        from ot import emd2
-    except ImportError as e:
-        need = "the earth mover's distance needs POT: pip install 'calibrain[metrics]'"
-        raise ImportError(need) from e
-    a = check_array("a", a, (None,))
-    b = check_array("b", b, (len(a),))
-    coords = check_array("coords", coords, (len(a), None), "one row for each source")
-    if min(a.min(), b.min()) < 0:
-        refuse(ValueError, "a and b", "masses >= 0", f"{min(a.min(), b.min()):.3g}")
-    i = np.flatnonzero(a)
-    j = np.flatnonzero(b)
-    if not (len(i) and len(j)):
-        return np.nan
-    share_from = a[i] / a[i].sum()
-    share_to = b[j] / b[j].sum()
-    distances = cdist(coords[i], coords[j])
-    return float(emd2(share_from, share_to, distances, numItermax=10_000_000))
-
 # %% ../../nbs/api/evaluation/02_errors.ipynb #e9802937
 def emd(
     x_true: np.ndarray,  # True sources, `(n_sources[, n_orient], n_times)`, nAm
@@ -358,16 +340,19 @@ def explained_variance(
     if L.shape[1:] not in ((n_sources, k), (n_sources * k,)):
         cure = "pass the one that the recording was made with"
         refuse(ValueError, "leadfield", f"of {n_sources} sources × {k}", f"shape {L.shape}", cure)
-    L = L.reshape(len(L), n_sources * k)
+    by_source = L.reshape(len(L), n_sources, k)
+
+    def recorded(x: np.ndarray, some: np.ndarray) -> np.ndarray:  # `(n_sensors, n_times)`
+        "What sensors see of some sources; the other ones are silent"
+        of_all = len(some) == n_sources  # these need not be copied
+        L_some, x_some = (by_source, x) if of_all else (by_source[:, some], x[some])
+        return L_some.reshape(len(L), -1) @ x_some.reshape(-1, n_times)
 
     # power of each sensor, summed over the sensors of each unit
     units = getattr(leadfield, "units", ["any"] * len(L))
     unit = np.unique(units, return_inverse=True)[1]
-    L_active = L.reshape(len(L), n_sources, k)[:, pair.active].reshape(len(L), -1)
-    clean = L_active @ pair.x[pair.active].reshape(-1, n_times)
-    seen = pair.length > 0  # of a sparse estimate few
-    L_seen = L.reshape(len(L), n_sources, k)[:, seen].reshape(len(L), -1)
-    missed = L_seen @ pair.mean[seen].reshape(-1, n_times) - clean
+    clean = recorded(pair.x, pair.active)
+    missed = recorded(pair.mean, np.flatnonzero(pair.length)) - clean  # of a sparse estimate few
     clean, missed = _squares(clean), _squares(missed)
     clean = np.bincount(unit, clean)
     missed = np.bincount(unit, missed)

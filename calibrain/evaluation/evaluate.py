@@ -14,8 +14,8 @@ import numpy as np
 from fastcore.basics import patch
 from scipy.special import ndtri
 
+from ..calibration.counting import distances_in_parts
 from ..calibration.coverage import calibration_error, count_coverage
-from ..calibration.credible_sets import mahalanobis
 from ..calibration.strata import check_assumed, points_on, strata_masks
 from ..core.checks import check_choice, refuse
 from ..core.tables import html_table
@@ -27,7 +27,6 @@ from calibrain.evaluation.errors import (
     detection,
     emd,
     explained_variance,
-    has_transport,
     localisation_error,
     mae,
     mse,
@@ -42,7 +41,9 @@ from calibrain.evaluation.scores import (
     energy_score,
     interval_score_of,
     log_score_of,
+    standardised,
 )
+from .transport import has_transport
 from ..posterior.gaussian import Posterior
 from ..posterior.mixture import Mixture
 from calibrain.posterior.moments import (
@@ -204,7 +205,7 @@ def __repr__(self: Record) -> str:  # Text
     return f"Record({', '.join(shown)})"
 
 # %% ../../nbs/api/evaluation/03_evaluate.ipynb #7257517d
-_AT_ONCE = 2**14  # Numbers that are scored together, few enough for the processor's cache
+_AT_ONCE = 2**15  # Numbers that are scored together, few enough for the processor's cache
 
 
 def _of_points(absolute: np.ndarray, level: float) -> dict:  # Name → `(n_sources,)`
@@ -217,14 +218,25 @@ def _of_points(absolute: np.ndarray, level: float) -> dict:  # Name → `(n_sour
 
 
 def _scores(error: np.ndarray, std: np.ndarray, level: float) -> dict:  # Name → `(n_sources,)`
-    "Scores of some sources"
-    log = log_score_of(error, std)
-    certain_and_wrong = np.isposinf(log).any((1, 2))
+    "Scores of some sources; their errors are used up"
+    size = np.abs(error, out=error)
+    z = standardised(size, std)
+    log = log_score_of(std, z)
+    log_mean = log.mean((1, 2))
+    without = np.isnan(log_mean)  # right for certain at some samples
+    certain_and_wrong = np.isposinf(log[without]).any((1, 2))
+    log_mean[without] = np.where(certain_and_wrong, math.inf, math.nan)
     return dict(
-        crps=crps_of(error, std).mean((1, 2)),
-        interval_score=interval_score_of(error, std, level).mean((1, 2)),
-        log_score=np.where(certain_and_wrong, math.inf, log.mean((1, 2))),
+        crps=crps_of(size, std, z).mean((1, 2)),
+        interval_score=interval_score_of(size, std, level).mean((1, 2)),
+        log_score=log_mean,
     )
+
+
+def _in_line(sources: np.ndarray) -> np.ndarray | slice:
+    "Ascending indices; a slice where none is left out, which copies nothing"
+    first, last = sources[[0, -1]].tolist()
+    return slice(first, last + 1) if last - first + 1 == len(sources) else sources
 
 
 def _by_source(
@@ -244,8 +256,8 @@ def _by_source(
     wide = np.flatnonzero(std.any((1, 2)))
     step = max(1, _AT_ONCE // (k * n_times))
     for first in range(0, len(wide), step):
-        some = wide[first : first + step]
-        for name, score in _scores(pair.error[some], std[some], level).items():
+        some = _in_line(wide[first : first + step])
+        for name, score in _scores(pair.error(some), std[some], level).items():
             out[name][some] = score
     if with_energy and k > 1:
         cov = known.blocks if isinstance(known, Mixture) else known.cov
@@ -275,7 +287,8 @@ def _of_the_choice(pair: Paired, result: Any) -> dict:  # Name → number
     if len(pair.active):
         found = detection(pair.x, result, pair=pair)
         strength = auc(pair.x, pair)
-        f1_rank = detection(pair.x, result, "rank", pair)["f1"]
+        by_rank = found if found["rule"] == "rank" else detection(pair.x, result, "rank", pair)
+        f1_rank = by_rank["f1"]
     else:
         n_found = int(support(result).sum())
         found = dict(precision=math.nan, recall=math.nan, f1=math.nan)
@@ -319,8 +332,8 @@ def _of_places(pair: Paired, leadfield: Any, with_emd: bool | None) -> dict:  # 
 # %% ../../nbs/api/evaluation/03_evaluate.ipynb #bee535df
 def _of_coverage(x: np.ndarray, known: Any, masks: dict) -> dict:  # Name → number
     "Deviations from nominal coverage by stratum"
-    distances = mahalanobis(x, known, region="ellipsoid")
-    masks = {**masks, "on": points_on(x, distances.d2.shape)}
+    distances = distances_in_parts(x, known, region="ellipsoid")
+    masks = {**masks, "on": points_on(x, distances.shape)}
     curve = count_coverage(distances, masks)
     found = {stratum: calibration_error(curve, stratum) for stratum in masks}
     out = {}

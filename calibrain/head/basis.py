@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 from scipy import linalg, sparse
-from scipy.sparse.csgraph import reverse_cuthill_mckee
 
 from ..core.checks import check_array, check_choice, check_number, refuse
 from ..core.units import check_metres
@@ -112,6 +111,8 @@ def through_basis(
 
 def _through_square(L: np.ndarray, B: sparse.csr_array, n_orient: int) -> np.ndarray:
     "The leadfield of patches of one width"
+    from scipy.sparse.csgraph import reverse_cuthill_mckee  # late: for a basis only
+
     M = len(L)
     N = L.shape[1] // n_orient
     near = reverse_cuthill_mckee(sparse.csr_matrix(B))

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import sparse
-from scipy.sparse import csgraph, linalg
 
 from ..core.checks import check_array, refuse
 from ..core.units import check_metres
@@ -224,7 +223,9 @@ def _patches(
     sources: np.ndarray,  # Vertices of the sources
 ) -> tuple:  # Vertices within a patch; the vertex of the source of each; vertices between patches
     "The vertices that each source speaks for, and those between"
-    distance, _, nearest = csgraph.dijkstra(
+    from scipy.sparse.csgraph import dijkstra  # late: it is for maps only
+
+    distance, _, nearest = dijkstra(
         lengths, directed=False, indices=sources, min_only=True, return_predecessors=True
     )
     reached = np.flatnonzero(np.isfinite(distance))
@@ -252,9 +253,11 @@ def _laplace(
 
 def _solver(A: sparse.csr_array) -> Callable:  # `solve(b)`
     "What solves a symmetric sparse system again and again"
+    from scipy.sparse.linalg import splu  # late, as above
+
     if A.shape[0] == 0:
         return lambda b: b
-    lu = linalg.splu(A.tocsc(), permc_spec="MMD_AT_PLUS_A", options=dict(SymmetricMode=True))
+    lu = splu(A.tocsc(), permc_spec="MMD_AT_PLUS_A", options=dict(SymmetricMode=True))
     return lu.solve
 
 # %% ../../nbs/api/head/04_cortex.ipynb #a487f8cd

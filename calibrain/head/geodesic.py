@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import sparse
-from scipy.sparse import csgraph
 
 from ..core.checks import check_array, refuse
 from .cortex import Cortex, edge_lengths
@@ -161,6 +160,8 @@ def pairs_along(
     reach: float,  # Distance up to which pairs are wanted, m
 ) -> Pairs:  # The pairs and their distances along the surface
     "Sources that are near each other along a surface"
+    from scipy.sparse.csgraph import dijkstra  # late: it is for surfaces only
+
     mesh = _in_place(surface, mesh_of(surface), coords)
     vertices = _vertices(mesh, coords)
     graph = _graph(mesh)
@@ -168,7 +169,7 @@ def pairs_along(
     step = max(1, 2**21 // len(mesh.rr))  # sources whose distances fit into 16 MB
     for start in range(0, len(coords), step):
         some = vertices[start : start + step]
-        distance = csgraph.dijkstra(graph, indices=some, limit=reach)[:, vertices]
+        distance = dijkstra(graph, indices=some, limit=reach)[:, vertices]
         first, second = np.nonzero(distance <= reach)
         later = second > first + start
         first, second = first[later], second[later]

@@ -7,16 +7,21 @@ __all__ = ['exceedance', 'joined']
 
 # %% ../../nbs/api/posterior/03_exceedance.ipynb #27853ec4
 from collections.abc import Iterable, Iterator
+from functools import cache
 
 import numpy as np
-from scipy.special import ndtr
 
 from ..core.checks import check_array, check_number, refuse
 from .ball import within_ball
 
 # %% ../../nbs/api/posterior/03_exceedance.ipynb #3d697dbb
-_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(48)  # on −1 to 1
 _FAR = 7.5  # Standard deviations beyond which a Gaussian holds nothing, to 13 digits
+
+
+@cache
+def _rule() -> tuple[np.ndarray, np.ndarray]:
+    "Nodes and weights of Gauss and Legendre on −1 to 1"
+    return np.polynomial.legendre.leggauss(48)
 
 
 def _inside(
@@ -25,10 +30,13 @@ def _inside(
     radius: np.ndarray,  # `(n,)`
 ) -> np.ndarray:  # `(n,)`
     "Probability that independent Gaussians lie within balls around zero"
+    from scipy.special import ndtr  # late: to load it takes longer than to solve
+
     m, s = mean[:, 0], std[:, 0]
     if mean.shape[1] == 1:
         return ndtr((radius - m) / s) - ndtr((-radius - m) / s)
 
+    nodes, weights = _rule()
     # the range of the first axis, t0 to t1
     t0 = np.arcsin(np.clip((m - _FAR * s) / radius, -1, 1))
     t1 = np.arcsin(np.clip((m + _FAR * s) / radius, -1, 1))
@@ -36,20 +44,20 @@ def _inside(
 
     # points within it, `(n, n_nodes)`, and the ball that they leave to the other axes
     m, s, radius = m[:, None], s[:, None], radius[:, None]
-    t = t0[:, None] + span[:, None] * (_NODES + 1) / 2
+    t = t0[:, None] + span[:, None] * (nodes + 1) / 2
     x = radius * np.sin(t)
     rest = radius * np.cos(t)
 
     z = (x - m) / s
     density = np.exp(-(z**2) / 2) / (np.sqrt(2 * np.pi) * s)
-    n_nodes = len(_NODES)
+    n_nodes = len(nodes)
     inner = _inside(
         np.repeat(mean[:, 1:], n_nodes, axis=0),
         np.repeat(std[:, 1:], n_nodes, axis=0),
         rest.ravel(),
     )
     integrand = density * rest * inner.reshape(t.shape)
-    return span / 2 * (integrand @ _WEIGHTS)
+    return span / 2 * (integrand @ weights)
 
 # %% ../../nbs/api/posterior/03_exceedance.ipynb #952901a5
 def _reach(along: np.ndarray, std: np.ndarray) -> np.ndarray:  # `(n_sources, n_times)`

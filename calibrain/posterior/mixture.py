@@ -15,7 +15,6 @@ from typing import NamedTuple
 import numpy as np
 from fastcore.basics import patch
 from scipy import sparse
-from scipy.special import ndtr, ndtri
 
 from ..core.checks import check_array, check_count, check_number, generator, refuse
 from ..core.tables import html_table
@@ -310,6 +309,8 @@ def _of_one_row(
     std: np.ndarray,  # `(n,)`
 ) -> np.ndarray:  # `(n_times,)`
     "Quantile of Gaussians and a point mass at zero, by bisection"
+    from scipy.special import ndtr  # late: most of this is asked of no mixture
+
     std = np.maximum(std, 1e-12 * (np.abs(mean).max() + std.max()))[:, None]
 
     def below(x):
@@ -359,6 +360,8 @@ def quantile(
     rows = np.arange(self.n_coeff) if sources is None else rows_of(self, sources)
     if exact:
         return self._exact_quantile(p, rows)
+    from scipy.special import ndtri  # late, as above
+
     return self.mean[rows] + ndtri(p) * self.std[rows]
 
 

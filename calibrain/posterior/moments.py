@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..core.checks import check_array, refuse
-from .gaussian import Posterior
+from .gaussian import Posterior, mean_to_read
 from .mixture import Mixture
 from .point import PointEstimate, refuse_point
 
@@ -172,7 +172,7 @@ def as_moments(
     if posterior.gamma.size:
         check_variance("posterior.gamma", posterior.gamma)
     cov = posterior.blocks
-    return Moments(posterior.mean, cov if joint else variances_of(cov))
+    return Moments(mean_to_read(posterior), cov if joint else variances_of(cov))
 
 # %% ../../nbs/api/posterior/04_moments.ipynb #45bee356
 def truth_like(

@@ -10,7 +10,7 @@ __all__ = ['FEWEST', 'noise_edge', 'LearnedNoise', 'learn_noise', 'count_low', '
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import fft, linalg
+from scipy import linalg
 
 from ..core.checks import check_array, check_count, check_number, refuse
 from .evidence import data_root
@@ -101,7 +101,9 @@ def low_functions(
     whitener: np.ndarray | None = None,  # R^−½ where time is whitened, `(n_times, n_times)`
 ) -> np.ndarray:  # `(n_times, n_functions)`, orthonormal
     "What sources can look like in time whose highest frequency is known"
-    cosines = fft.idct(np.eye(n_times, count_low(band, n_times)), axis=0, norm="ortho")
+    from scipy.fft import idct  # late: few recordings are compressed
+
+    cosines = idct(np.eye(n_times, count_low(band, n_times)), axis=0, norm="ortho")
     return cosines if whitener is None else linalg.qr(whitener @ cosines, mode="economic")[0]
 
 # %% ../../nbs/api/solvers/10_compressed.ipynb #5f5c39cd

@@ -8,22 +8,17 @@ __all__ = ['SOLVERS', 'SAMPLERS', 'REFERENCE', 'Solver', 'describe', 'SolverList
 
 # %% ../../nbs/api/solvers/20_registry.ipynb #f8c282c2
 import inspect
-from collections.abc import Callable, Iterator
+from collections import ChainMap
+from collections.abc import Callable, Iterator, MutableMapping
 from dataclasses import dataclass
+from importlib import import_module
 from types import MappingProxyType
+from typing import Any
 
 from fastcore.basics import patch
 
 from ..core.checks import check_choice, refuse
 from ..core.tables import html_table
-from .bmn import BMN, BMN_joint
-from .champagne import champagne
-from .gamma_lambda_map import gamma_lambda_map, gamma_lambda_map_sflex
-from .gamma_map import gamma_map, gamma_map_sflex
-from .minimum_norm import MNE, dSPM, eLORETA, sLORETA
-from .reference import lcmv, mxne
-from .reml import reml
-from .spike_slab import spike_slab
 
 # %% ../../nbs/api/solvers/20_registry.ipynb #07adcd94
 _COLLECTING = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
@@ -51,7 +46,7 @@ class Solver:
     @property
     def takes_prepared(self) -> bool:
         "Whether `L` may be a `Prepared`"
-        return self is _of_package(self.name)
+        return self is _every.get(self.name)
 
 # %% ../../nbs/api/solvers/20_registry.ipynb #6bcd4053
 @patch
@@ -67,72 +62,121 @@ def takes_anything(self: Solver) -> bool:
     parameters = inspect.signature(self.function).parameters.values()
     return any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
 
+# %% ../../nbs/api/solvers/20_registry.ipynb #fb894a40
+class _Table(MutableMapping):
+    "Name → `Solver`, each made when it is first looked up"
+
+    def __init__(self, entries: dict) -> None:
+        self.entries = entries  # Name → `Solver`, or what makes it of its name
+
+    def __getitem__(self, name: str) -> Solver:
+        entry = self.entries[name]
+        if not isinstance(entry, Solver):
+            entry = self.entries[name] = entry(name)
+        return entry
+
+    def __setitem__(self, name: str, solver: Solver) -> None:
+        self.entries[name] = solver
+
+    def __delitem__(self, name: str) -> None:
+        del self.entries[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.entries)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+
+def _in_module(
+    module: str,  # Of `calibrain.solvers`
+    learns_noise: bool,  # As `Solver` takes it, and all that follows
+    about: str,
+    **more: Any,
+) -> Callable[[str], Solver]:
+    "What makes the entry of a solver in a module"
+
+    def entry(name: str) -> Solver:
+        function = getattr(import_module(f"calibrain.solvers.{module}"), name)
+        return Solver(function, learns_noise, about, **more)
+
+    return entry
+
 # %% ../../nbs/api/solvers/20_registry.ipynb #1b35364b
-_package = (
-    Solver(gamma_map, False, "sparse sources"),
-    Solver(gamma_map_sflex, False, "sparse patches"),
-    Solver(gamma_lambda_map, True, "sparse sources, noise of each sensor"),
-    Solver(gamma_lambda_map_sflex, True, "sparse patches, noise of each sensor"),
-    Solver(champagne, True, "sparse sources with a variance or a covariance, noise of any form"),
-    Solver(
-        BMN,
-        False,
-        "one variance for all sources, found directly",
-        cost_falls=False,
-        sparse=False,
-    ),
-    Solver(
-        BMN_joint,
-        True,
-        "one variance for all sources, one for the noise, found directly",
-        cost_falls=False,
-        sparse=False,
-    ),
-    Solver(MNE, False, "minimum norm, λ² given or chosen", cost_falls=False, sparse=False),
-    Solver(dSPM, False, "minimum norm, with a map by noise", cost_falls=False, sparse=False),
-    Solver(sLORETA, False, "minimum norm, with a map by model", cost_falls=False, sparse=False),
-    Solver(
-        eLORETA,
-        False,
-        "minimum norm with weights that undo the bias in depth",
-        cost_falls=False,
-        sparse=False,
-        own_depth=True,
-    ),
-    Solver(reml, True, "covariance components, one noise variance", sparse=False),
+_direct = dict(cost_falls=False, sparse=False)
+
+_solvers = _Table(
+    dict(
+        gamma_map=_in_module("gamma_map", False, "sparse sources"),
+        gamma_map_sflex=_in_module("gamma_map", False, "sparse patches"),
+        gamma_lambda_map=_in_module(
+            "gamma_lambda_map", True, "sparse sources, noise of each sensor"
+        ),
+        gamma_lambda_map_sflex=_in_module(
+            "gamma_lambda_map", True, "sparse patches, noise of each sensor"
+        ),
+        champagne=_in_module(
+            "champagne",
+            True,
+            "sparse sources with a variance or a covariance, noise of any form",
+        ),
+        BMN=_in_module("bmn", False, "one variance for all sources, found directly", **_direct),
+        BMN_joint=_in_module(
+            "bmn",
+            True,
+            "one variance for all sources, one for the noise, found directly",
+            **_direct,
+        ),
+        MNE=_in_module("minimum_norm", False, "minimum norm, λ² given or chosen", **_direct),
+        dSPM=_in_module("minimum_norm", False, "minimum norm, with a map by noise", **_direct),
+        sLORETA=_in_module("minimum_norm", False, "minimum norm, with a map by model", **_direct),
+        eLORETA=_in_module(
+            "minimum_norm",
+            False,
+            "minimum norm with weights that undo the bias in depth",
+            own_depth=True,
+            **_direct,
+        ),
+        reml=_in_module("reml", True, "covariance components, one noise variance", sparse=False),
+    )
 )
-_solvers = {s.name: s for s in _package}
 SOLVERS = MappingProxyType(_solvers)  # Name → `Solver`
 
 # %% ../../nbs/api/solvers/20_registry.ipynb #bed1b094
-_samplers = (
-    Solver(
-        spike_slab,
-        True,
-        "sparse sources, sampled: which are on is uncertain",
-        cost_falls=False,
-        samples=True,
-    ),
+_samplers = _Table(
+    dict(
+        spike_slab=_in_module(
+            "spike_slab",
+            True,
+            "sparse sources, sampled: which are on is uncertain",
+            cost_falls=False,
+            samples=True,
+        ),
+    )
 )
-SAMPLERS = MappingProxyType({s.name: s for s in _samplers})  # Name → `Solver`
+SAMPLERS = MappingProxyType(_samplers)  # Name → `Solver`
 
-_references = (
-    Solver(mxne, True, "few sources by a convex penalty", cost_falls=False, posterior=False),
-    Solver(
-        lcmv,
-        True,
-        "beamformer, a filter for each source",
-        cost_falls=False,
-        sparse=False,
-        posterior=False,
-    ),
+_references = _Table(
+    dict(
+        mxne=_in_module(
+            "reference",
+            True,
+            "few sources by a convex penalty",
+            cost_falls=False,
+            posterior=False,
+        ),
+        lcmv=_in_module(
+            "reference",
+            True,
+            "beamformer, a filter for each source",
+            posterior=False,
+            **_direct,
+        ),
+    )
 )
-REFERENCE = MappingProxyType({s.name: s for s in _references})  # Name → `Solver`
+REFERENCE = MappingProxyType(_references)  # Name → `Solver`
 
-
-def _of_package(name: str) -> Solver | None:
-    "The entry of a name in any table"
-    return {**REFERENCE, **SAMPLERS, **SOLVERS}.get(name)
+_every = ChainMap(_references, _samplers, _solvers)  # which goes through them from the last on
 
 # %% ../../nbs/api/solvers/20_registry.ipynb #12ee5d09
 def describe(
@@ -140,11 +184,11 @@ def describe(
 ) -> Solver:  # What there is to know of it
     "Look a solver up"
     if isinstance(solver, str):
-        return check_choice("solver", solver, {**SOLVERS, **SAMPLERS, **REFERENCE})
+        return check_choice("solver", solver, _every)
     if not callable(solver):
         names = ", ".join([*SOLVERS, *SAMPLERS, *REFERENCE])
         raise TypeError(f"solver must be a function or one of {names}, got {solver!r}")
-    known = _of_package(getattr(solver, "__name__", ""))
+    known = _every.get(getattr(solver, "__name__", ""))
     if known is not None and known.function is solver:
         return known
     noise = inspect.signature(solver).parameters.get("noise_var")

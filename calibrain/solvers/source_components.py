@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 from scipy import linalg, sparse
-from scipy.sparse import csgraph
 
 from ..core.checks import check_array, check_choice, refuse
 from ..head.basis import expand, sflex_basis
@@ -73,7 +72,9 @@ _LARGEST_BLOCK = 5_000  # Sources
 
 def _sparse_root(name: str, C: sparse.csr_array) -> sparse.csr_array:  # `(n, rank)`
     "A factor of a sparse covariance, block by block"
-    _, label = csgraph.connected_components(C, directed=False)
+    from scipy.sparse.csgraph import connected_components  # late: for sparse covariances only
+
+    _, label = connected_components(C, directed=False)
     size = np.bincount(label)
     if size.max() > _LARGEST_BLOCK:
         must = f"made of blocks of at most {_LARGEST_BLOCK:,} connected sources"

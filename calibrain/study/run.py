@@ -18,8 +18,9 @@ import numpy as np
 from mne.io.constants import FIFF
 from scipy.special import erf
 
+from ..calibration.counting import distances_in_parts
 from ..calibration.coverage import CoverageCurve, count_coverage
-from ..calibration.credible_sets import MODES, mahalanobis
+from ..calibration.credible_sets import MODES
 from ..calibration.level_map import FINE_LEVELS
 from ..calibration.strata import point_masks, select_strata
 from ..estimator import SourceEstimator
@@ -146,7 +147,7 @@ def count_run(
     known: Any = as_mixture(result) or as_moments(result)
     out = {}
     for mode, region in kinds(x.shape[1]):
-        s = mahalanobis(x, known, mode, region)
+        s = distances_in_parts(x, known, mode, region)
         points = partial(point_masks, x, known, mode, region)
         out[mode, region] = count_coverage(s, select_strata(study.strata, x, s, points), levels)
     return out

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 
+from ..calibration.axes import principal_axes
 from calibrain.calibration.coverage import (
     DEFAULT_LEVELS,
     Band,
@@ -21,7 +22,7 @@ from calibrain.calibration.coverage import (
     Stratum,
     check_levels,
 )
-from ..calibration.credible_sets import REGIONS, mahalanobis, principal_axes, reach
+from ..calibration.credible_sets import REGIONS, mahalanobis, reach
 from ..calibration.sbc import SBC
 from calibrain.calibration.strata import (
     POINT_STRATA,
