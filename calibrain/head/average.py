@@ -21,6 +21,7 @@ from scipy.spatial.transform import Rotation
 
 from ..core.checks import check_array, check_choice, check_count, check_number, refuse
 from ..core.progress import progress_bar
+from .boundary import outer_potentials
 from .cortex import vertex_normals
 from .fsaverage import average_sources, shipped_surface
 from .leadfield import Leadfield
@@ -109,7 +110,23 @@ def _bem(eeg: bool, n: int, *sigmas: float) -> mne.bem.ConductorModel:
     for (name, r), sigma in zip(radii.items(), sigmas):
         shells.append(_shell(name, sigma, centre + r[:, None] * u, tris))
     shells.reverse()  # MNE-Python begins with the outermost
-    return mne.make_bem_solution(shells, verbose="ERROR")
+    return _solved(shells)
+
+
+def _solved(shells: list) -> mne.bem.ConductorModel:
+    "What `mne.make_bem_solution` makes of shells, as far as a forward solution reads it"
+    sigma = np.array([shell["sigma"] for shell in shells])
+    outside = np.r_[0, sigma[:-1]]
+    return mne.bem.ConductorModel(
+        is_sphere=False,
+        surfs=shells,
+        sigma=sigma,
+        source_mult=2 / (sigma + outside),
+        field_mult=sigma - outside,
+        solution=outer_potentials([(shell["rr"], shell["tris"]) for shell in shells], sigma),
+        bem_method=FIFF.FIFFV_BEM_APPROX_LINEAR,
+        solver="mne",
+    )
 
 # %% ../../nbs/api/head/12_average.ipynb #c77c7f73
 _FLUID = 1.0  # Conductivity of the fluid around the brain, which only the spheres have, S/m
