@@ -8,19 +8,22 @@ __all__ = ['Control', 'Impossible', 'png', 'Explorer', 'legend_below']
 # %% ../../nbs/api/explorers/01_base.ipynb #679e3b72
 import base64
 import functools
+import gc
 import html
 import io
 import itertools
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import ipywidgets
 import numpy as np
 from fastcore.basics import patch
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
@@ -111,22 +114,37 @@ def _raise_digits(figure: Figure) -> None:
             if axis.get_scale() in ("log", "symlog"):
                 axis.set_major_formatter(FuncFormatter(_power))
 
+# %% ../../nbs/api/explorers/01_base.ipynb #4ea424b4
+def _rendered(picture: Axes | Figure, dpi: int = 80) -> Image.Image:
+    "A picture as pixels"
+    figure: Any = picture.figure  # that of the axes, or the figure itself
+    _raise_digits(figure)
+    pixels = io.BytesIO()
+    with rc_context({"text.hinting": "none"}):
+        figure.savefig(pixels, format="rgba", dpi=dpi)  # to pack it into a PNG twice takes longer
+    width, height = (int(inches * dpi) for inches in figure.get_size_inches())
+    return Image.frombytes("RGBA", (width, height), pixels.getvalue()).convert("RGB")
+
+
+def _packed(image: Image.Image, dpi: int = 80, **how: Any) -> bytes:  # PNG
+    "Pixels as a file"
+    out = io.BytesIO()
+    image.save(out, format="png", dpi=(dpi, dpi), **how)
+    return out.getvalue()
+
+
+def _small(image: Image.Image, dpi: int = 80) -> bytes:  # PNG
+    "Pixels as a small file, of 128 colours"
+    few = image.quantize(palette=_palette(image), dither=Image.Dither.NONE)
+    return _packed(few, dpi, optimize=True)
+
 # %% ../../nbs/api/explorers/01_base.ipynb #e028fac3
 def png(
     picture: Axes | Figure,  # What `draw` returned
     dpi: int = 80,  # Resolution
 ) -> bytes:  # PNG
     "A picture as the bytes of a small PNG file"
-    figure: Any = picture.figure  # that of the axes, or the figure itself
-    _raise_digits(figure)
-    rendered = io.BytesIO()
-    figure.savefig(rendered, format="rgba", dpi=dpi)  # to pack it into a PNG twice takes longer
-    width, height = (int(inches * dpi) for inches in figure.get_size_inches())
-    image = Image.frombytes("RGBA", (width, height), rendered.getvalue()).convert("RGB")
-    small = image.quantize(palette=_palette(image), dither=Image.Dither.NONE)
-    out = io.BytesIO()
-    small.save(out, format="png", optimize=True, dpi=(dpi, dpi))
-    return out.getvalue()
+    return _small(_rendered(picture, dpi), dpi)
 
 # %% ../../nbs/api/explorers/01_base.ipynb #d85eb9de
 class Explorer:
@@ -154,6 +172,20 @@ class Explorer:
         shown = [f"{c.label} {c.text(values[name])}" for name, c in self.controls.items()]
         return ", ".join(shown)
 
+# %% ../../nbs/api/explorers/01_base.ipynb #81d64fe6
+_MANY = 200_000  # New objects, more than a picture needs
+
+
+@contextmanager
+def _collect_later() -> Iterator[None]:
+    "The garbage of a picture is collected when it is there"
+    usual = gc.get_threshold()
+    gc.set_threshold(max(_MANY, usual[0]), *usual[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*usual)
+
 # %% ../../nbs/api/explorers/01_base.ipynb #47811ac8
 @functools.lru_cache(maxsize=200)
 def _drawn(
@@ -161,10 +193,23 @@ def _drawn(
     choice: tuple,  # One value for each control, in their order
 ) -> tuple[str, str]:  # The picture, base64, and a sentence; one of them is empty
     try:
-        picture = png(explorer.draw(**dict(zip(explorer.controls, choice))))
+        with _collect_later():
+            pixels = _rendered(explorer.draw(**dict(zip(explorer.controls, choice))))
     except Impossible as reason:
         return "", str(reason)
-    return base64.b64encode(picture).decode(), ""
+    return _written(_packed(pixels, compress_level=1)), ""
+
+
+def _written(png: bytes) -> str:
+    "A file as text"
+    return base64.b64encode(png).decode()
+
+
+def _smaller(picture: str) -> str:
+    "The picture of a frame as a small file; empty where there is none"
+    if not picture:
+        return ""
+    return _written(_small(Image.open(io.BytesIO(base64.b64decode(picture)))))
 
 
 def _frame(explorer: Explorer, values: Mapping) -> tuple[str, str]:  # As `_drawn`
@@ -245,7 +290,7 @@ def frames(
         moved = sum(values[name] != start for name, start in self.start.items())
         frame = ("", _DRAFT) if draft and moved > 1 else _frame(self, values)
         which.append(found.setdefault(frame, len(found)))
-    return list(found), which
+    return [(_smaller(picture), sentence) for picture, sentence in found], which
 
 # %% ../../nbs/api/explorers/01_base.ipynb #1b7216d0
 _SCRIPT = """
@@ -350,7 +395,7 @@ def page(
     "The static version"
     name = type(self).__name__.lower()
     rows = [_static(control, f"{name}-{n}") for n, control in self.controls.items()]
-    picture, _ = _frame(self, self.start)
+    picture = _smaller(_frame(self, self.start)[0])
     return (
         f'<div class="explorer"><style>{_STYLE}</style>'
         f'<div class="controls">{"".join(rows)}</div><button type="button">Reset</button>'
@@ -363,8 +408,7 @@ def page(
 def _repr_mimebundle_(self: Explorer, include=None, exclude=None) -> dict:
     "Widget, first picture, and for the documentation the static version"
     shown = self.widget()._repr_mimebundle_()
-    picture, _ = _frame(self, self.start)
-    shown["image/png"] = picture
+    shown["image/png"] = _smaller(_frame(self, self.start)[0])
     shown["text/plain"] = f"{self.title} {self.settings(self.start)}."
     docs = os.environ.get("CALIBRAIN_DOCS")
     if docs:

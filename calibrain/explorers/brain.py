@@ -294,11 +294,12 @@ def draw_posterior(
     "A map of one moment, and the course of the source that stands out most"
     sample = int(np.abs(estimate.times - time).argmin())
     values, how = map_values(estimate, quantity, sample, threshold)
-    fig = Picture(figsize=(8, 3.9), layout="constrained")
-    left, right = fig.subfigures(1, 2, width_ratios=[2, 1], squeeze=False)[0]
-    on = dict(views=views, ring=estimate.strongest, ax=left.subplots())
+    fig = Picture(figsize=(8, 3.9))
+    left = fig.add_axes((0.005, 0.04, 0.65, 0.92))
+    right = fig.add_axes((0.745, 0.125, 0.21, 0.705))
+    on = dict(views=views, ring=estimate.strongest, ax=left)
     draw_cortex_image(values, estimate.cortex, **on, **how)
-    _draw_course(estimate, time, threshold, right.subplots())
+    _draw_course(estimate, time, threshold, right)
     return fig
 
 # %% ../../nbs/api/explorers/08_brain.ipynb #7c28555c
