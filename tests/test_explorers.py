@@ -22,7 +22,7 @@ from routine import some
 
 from calibrain import explorers
 from calibrain.explorers import Explorer, Impossible
-from calibrain.explorers.base import png
+from calibrain.explorers.rendered import png
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted((ROOT / "nbs/explorers").glob("*.ipynb"))

@@ -297,8 +297,8 @@ def draw_posterior(
     fig = Picture(figsize=(8, 3.9))
     left = fig.add_axes((0.005, 0.04, 0.65, 0.92))
     right = fig.add_axes((0.745, 0.125, 0.21, 0.705))
-    on = dict(views=views, ring=estimate.strongest, ax=left)
-    draw_cortex_image(values, estimate.cortex, **on, **how)
+    ring = estimate.strongest
+    draw_cortex_image(values, estimate.cortex, views=views, ring=ring, ax=left, **how)
     _draw_course(estimate, time, threshold, right)
     return fig
 
