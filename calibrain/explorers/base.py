@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import ipywidgets
-import numpy as np
 from fastcore.basics import patch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure

@@ -295,7 +295,8 @@ def draw_posterior(
     sample = int(np.abs(estimate.times - time).argmin())
     values, how = map_values(estimate, quantity, sample, threshold)
     fig = Picture(figsize=(8, 3.9))
-    left = fig.add_axes((0.005, 0.04, 0.65, 0.92))
+    width = 0.65 if estimate.limits["mean"][1] < 100 else 0.59  # long numbers need room
+    left = fig.add_axes((0.005, 0.04, width, 0.92))
     right = fig.add_axes((0.745, 0.125, 0.21, 0.705))
     ring = estimate.strongest
     draw_cortex_image(values, estimate.cortex, views=views, ring=ring, ax=left, **how)
