@@ -1365,6 +1365,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                          'calibrain.head.boundary._complete': ( 'api/head/boundary.html#_complete',
                                                                                 'calibrain/head/boundary.py'),
                                          'calibrain.head.boundary._edges': ('api/head/boundary.html#_edges', 'calibrain/head/boundary.py'),
+                                         'calibrain.head.boundary._first_rows': ( 'api/head/boundary.html#_first_rows',
+                                                                                  'calibrain/head/boundary.py'),
                                          'calibrain.head.boundary._halves': ( 'api/head/boundary.html#_halves',
                                                                               'calibrain/head/boundary.py'),
                                          'calibrain.head.boundary._identity_minus': ( 'api/head/boundary.html#_identity_minus',

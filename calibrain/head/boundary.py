@@ -126,6 +126,15 @@ def _identity_minus(part: np.ndarray) -> np.ndarray:  # The same array
     return part
 
 
+def _first_rows(A: np.ndarray, n: int) -> np.ndarray:  # `(n, len(A))`
+    "The first rows of the inverse of a matrix"
+    if n == len(A):
+        return linalg.inv(A)
+    X = linalg.solve(A[n:, n:].T, A[:n, n:].T).T
+    S = linalg.inv(A[:n, :n] - X @ A[n:, :n])
+    return np.hstack([S, -S @ X])
+
+
 def outer_potentials(
     surfaces: list,  # `(rr, tris)` of each, the outermost first; one or three
     sigma: np.ndarray,  # Conductivity inside of each, S/m
@@ -137,13 +146,12 @@ def outer_potentials(
     for i, (_, tris) in enumerate(surfaces):
         _complete(W[i][i], tris)
     A = _identity_minus(np.block([[g * w for g, w in zip(*row)] for row in zip(gamma, W)]))
-    wanted = np.eye(len(A), len(surfaces[0][0]))
-    R = linalg.solve(A.T, wanted, overwrite_a=True, overwrite_b=True).T
+    R = _first_rows(A, len(surfaces[0][0]))
 
     weak = sigma[1] / sigma[2] if len(surfaces) == 3 else 1
     if weak <= _WEAK:
         innermost = slice(-len(surfaces[-1][0]), None)
         B = _identity_minus(W[2][2] / (2 * np.pi))
-        R[:, innermost] -= 2 * linalg.solve(B.T, R[:, innermost].T, overwrite_a=True).T
+        R[:, innermost] -= 2 * linalg.solve(B.T, R[:, innermost].T).T
         R *= weak
     return R
