@@ -70,6 +70,7 @@ MAY_USE = {
     "head.fsaverage": {"mne"},
     "utils": {"platformdirs"},
     "head.average": {"mne"},
+    "head.shells": {"mne"},
     "head.template": {"mne"},
     "recording": {"mne"},
     "passport": {"mne"},

@@ -311,7 +311,7 @@ def test_a_mixture_on_the_cortex():
     mean, std = e.course
     assert mean.shape == std.shape == (41,)
     fig = brain.draw_posterior(e, "std", 90, 2)
-    band = fig.subfigs[1].axes[0].collections[0].get_paths()[0].vertices[:, 1]
+    band = fig.axes[1].collections[0].get_paths()[0].vertices[:, 1]
     assert band.max() == pytest.approx((mean + 1.96 * std).max())
 
 

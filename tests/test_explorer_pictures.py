@@ -31,8 +31,8 @@ from calibrain.explorers import (
     SupportsExplorer,
     brain,
 )
-from calibrain.explorers.base import png
 from calibrain.explorers.curves import SETS, runs_at
+from calibrain.explorers.rendered import png
 
 LEARNED = "adaptive joint learning"
 MOST = {  # Combinations that a page may have

@@ -6,6 +6,7 @@ what a page without one does not have is common to all of them (calibrain/explor
 """
 
 import contextlib
+import gc
 import itertools
 import json
 import os
@@ -16,13 +17,15 @@ import sys
 import time
 import urllib.request
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
+from matplotlib.figure import Figure
 from routine import some
 
 from calibrain import explorers
-from calibrain.explorers import Explorer, Impossible
-from calibrain.explorers.base import png
+from calibrain.explorers import Control, Explorer, Impossible
+from calibrain.explorers.rendered import png
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted((ROOT / "nbs/explorers").glob("*.ipynb"))
@@ -67,12 +70,35 @@ def test_controls_are_labelled(kind):
 def test_draws_are_pure(kind):
     "The same values give the same picture, whatever was drawn before"
     e = kind()
-    before = png(e.draw(**e.start))
+    picture = e.draw(**e.start)
+    assert picture.figure.get_layout_engine() is None, "which takes as long as the picture"
+    before = png(picture)
     name = list(e.controls)[-1]
     others = [v for v in e.controls[name].values if v != e.start[name]]
     with contextlib.suppress(Impossible):
         e.draw(**e.start | {name: others[0]})
     assert png(e.draw(**e.start)) == before == png(kind().draw(**e.start))
+
+
+def test_garbage_is_collected_later():
+    "… and as usual afterwards, also where there is no picture"
+    usual = gc.get_threshold()
+    during = []
+
+    class Watching(Explorer):
+        title = "Nothing."
+        controls = MappingProxyType(dict(shown=Control("shown", ("yes", "no"), start="yes")))
+
+        def draw(self, shown):
+            during.append(gc.get_threshold())
+            if shown == "no":
+                raise Impossible("Nothing to be seen.")
+            return Figure(figsize=(2, 2))
+
+    live = Watching().widget()
+    live.children[0].value = "no"
+    assert len(during) == 2 and all(found[0] > 10 * usual[0] for found in during)
+    assert gc.get_threshold() == usual
 
 
 # ---- in a browser

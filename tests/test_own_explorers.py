@@ -12,8 +12,8 @@ import realdata
 from calibrain import contrast, estimate_evoked, template_leadfield
 from calibrain.core.warnings import NoiseSamplesWarning
 from calibrain.explorers import Impossible, explore_brain, explore_regions
-from calibrain.explorers.base import png
 from calibrain.explorers.brain import map_values
+from calibrain.explorers.rendered import png
 from calibrain.head.template import template_cortex
 from calibrain.viz import cortex_from_src
 

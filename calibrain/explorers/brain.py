@@ -294,11 +294,13 @@ def draw_posterior(
     "A map of one moment, and the course of the source that stands out most"
     sample = int(np.abs(estimate.times - time).argmin())
     values, how = map_values(estimate, quantity, sample, threshold)
-    fig = Picture(figsize=(8, 3.9), layout="constrained")
-    left, right = fig.subfigures(1, 2, width_ratios=[2, 1], squeeze=False)[0]
-    on = dict(views=views, ring=estimate.strongest, ax=left.subplots())
-    draw_cortex_image(values, estimate.cortex, **on, **how)
-    _draw_course(estimate, time, threshold, right.subplots())
+    fig = Picture(figsize=(8, 3.9))
+    width = 0.65 if estimate.limits["mean"][1] < 100 else 0.59  # long numbers need room
+    left = fig.add_axes((0.005, 0.04, width, 0.92))
+    right = fig.add_axes((0.745, 0.125, 0.21, 0.705))
+    ring = estimate.strongest
+    draw_cortex_image(values, estimate.cortex, views=views, ring=ring, ax=left, **how)
+    _draw_course(estimate, time, threshold, right)
     return fig
 
 # %% ../../nbs/api/explorers/08_brain.ipynb #7c28555c

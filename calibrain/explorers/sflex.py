@@ -141,14 +141,15 @@ def draw_bump_and_costs(
     place: str,  # One of `PLACES`
 ) -> Figure:  # The figure
     "A bump as a map and by distance, and the costs of models of each width"
-    fig = Picture(figsize=(8, 4.5), layout="constrained")
-    mosaic: list = [["map", "bump"], ["cost", "cost"]]
-    axes = fig.subplot_mosaic(mosaic, width_ratios=[1.5, 1], height_ratios=[1.5, 1])
-    _draw_map(sigma, normalisation, place, axes["map"])
+    fig = Picture(figsize=(8, 4.5))
+    brain = fig.add_axes((0.06, 0.52, 0.44, 0.43))
+    bump = fig.add_axes((0.605, 0.552, 0.24, 0.428))
+    costs = fig.add_axes((0.065, 0.107, 0.78, 0.285))
+    _draw_map(sigma, normalisation, place, brain)
     coords = left_head()[0].record.coords
     how = NORMALISATIONS[normalisation]
-    draw_bump(coords, PLACES[place], sigma / 1000, how, ax=axes["bump"])
-    _draw_costs(costs_by_width(place, true, snr, normalisation), sigma, true, axes["cost"])
+    draw_bump(coords, PLACES[place], sigma / 1000, how, ax=bump)
+    _draw_costs(costs_by_width(place, true, snr, normalisation), sigma, true, costs)
     return fig
 
 # %% ../../nbs/api/explorers/05_sflex.ipynb #7738bb3c

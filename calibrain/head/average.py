@@ -14,7 +14,6 @@ import mne
 import mne.bem  # not among the lazy names of older versions
 import mne.transforms
 import numpy as np
-from mne.io.constants import FIFF
 from scipy.optimize import minimize
 from scipy.spatial import ConvexHull, cKDTree
 from scipy.spatial.transform import Rotation
@@ -24,6 +23,13 @@ from ..core.progress import progress_bar
 from .cortex import vertex_normals
 from .fsaverage import average_sources, shipped_surface
 from .leadfield import Leadfield
+from calibrain.head.shells import (
+    conductor_of,
+    meg_leadfield,
+    mne_leadfield,
+    ray_lengths,
+    tissue_shell,
+)
 
 # %% ../../nbs/api/head/12_average.ipynb #64c3acf2
 def _even_directions(n: int) -> np.ndarray:  # Unit vectors, `(n, 3)`
@@ -45,27 +51,12 @@ def _triangles(u: np.ndarray) -> np.ndarray:  # `(2n - 4, 3)`, outward
     inward = np.einsum("ti,ti->t", normal, a + b + c) < 0
     return np.where(inward[:, None], tris[:, ::-1], tris)
 
-# %% ../../nbs/api/head/12_average.ipynb #cfe1d8fd
-def _radii(rr: np.ndarray, tris: np.ndarray, u: np.ndarray) -> np.ndarray:  # `(n,)`
-    "How far rays from the origin reach to the outermost crossing of a surface"
-    inverse = np.linalg.inv(rr[tris].transpose(0, 2, 1))
-    radii = np.zeros(len(u))
-    blocks = np.array_split(np.arange(len(u)), max(1, len(u) // 100))  # memory stays small
-    for some in blocks:
-        w = np.tensordot(u[some], inverse, axes=(1, 2))
-        total = w.sum(-1)
-        crossed = (w >= -1e-9).all(-1) & (total > 0)
-        radius = 1 / np.where(total > 0, total, 1)
-        radii[some] = np.where(crossed, radius, 0).max(1)
-    return radii
-
 # %% ../../nbs/api/head/12_average.ipynb #40609b57
 def _radial_shells(
     n: int,
-) -> tuple:  # Centre, directions, triangles, radii of the inner skull and of the scalp
-    "Inner skull and scalp of fsaverage on a common set of directions"
+) -> tuple:  # Centre, directions, triangles, radii of the inner skull
+    "The inner skull of fsaverage on directions that all its shells share"
     inner, _ = shipped_surface("inner_skull-bem")
-    scalp, scalp_tris = shipped_surface("head")
     centre = inner.mean(0)
     rr = inner - centre
     directions = rr / np.linalg.norm(rr, axis=1, keepdims=True)
@@ -73,7 +64,13 @@ def _radial_shells(
     corners = np.unique(nearest)
     radii = np.linalg.norm(rr[corners], axis=1)
     u = rr[corners] / radii[:, None]
-    return centre, u, _triangles(u), radii, _radii(scalp - centre, scalp_tris, u)
+    return centre, u, _triangles(u), radii
+
+
+def _scalp_radii(centre: np.ndarray, u: np.ndarray) -> np.ndarray:
+    "How far the scalp is from the centre, in each direction"
+    scalp, tris = shipped_surface("head")
+    return ray_lengths(scalp - centre, tris, u)
 
 
 def _skull(
@@ -85,31 +82,22 @@ def _skull(
     return np.minimum(inner + thick / np.clip(slope, 0.5, 1), scalp - under)
 
 # %% ../../nbs/api/head/12_average.ipynb #a33e3161
-_NUMBER = dict(brain=1, skull=3, scalp=4)  # FIFF number of the shell around a tissue
 _CORNERS = dict(eeg=1000, meg=2000)  # Of each shell
-
-
-def _shell(name: str, sigma: float, rr: np.ndarray, tris: np.ndarray) -> dict:
-    "A shell as MNE-Python takes it, with the conductivity inside, S/m"
-    number = _NUMBER[name]
-    size = dict(np=len(rr), ntri=len(tris))
-    about = dict(coord_frame=FIFF.FIFFV_COORD_MRI, id=number, sigma=sigma)
-    shell = dict(rr=rr, tris=tris) | size | about
-    return mne.surface.complete_surface_info(shell, copy=False, verbose="ERROR")
 
 
 @functools.lru_cache(maxsize=1)
 def _bem(eeg: bool, n: int, *sigmas: float) -> mne.bem.ConductorModel:
     "Boundary element model of the average head: three shells for EEG, one for MEG"
-    centre, u, tris, inner, scalp = _radial_shells(n)
+    centre, u, tris, inner = _radial_shells(n)
     radii = dict(brain=inner)
     if eeg:
+        scalp = _scalp_radii(centre, u)
         radii = dict(brain=inner, skull=_skull(u, tris, inner, scalp), scalp=scalp)
     shells: list = []
-    for (name, r), sigma in zip(radii.items(), sigmas):
-        shells.append(_shell(name, sigma, centre + r[:, None] * u, tris))
+    for (tissue, r), sigma in zip(radii.items(), sigmas):
+        shells.append(tissue_shell(tissue, sigma, centre + r[:, None] * u, tris))
     shells.reverse()  # MNE-Python begins with the outermost
-    return mne.make_bem_solution(shells, verbose="ERROR")
+    return conductor_of(shells)
 
 # %% ../../nbs/api/head/12_average.ipynb #c77c7f73
 _FLUID = 1.0  # Conductivity of the fluid around the brain, which only the spheres have, S/m
@@ -181,7 +169,7 @@ def _on_scalp(points: np.ndarray) -> np.ndarray:  # `(n, 3)`, m
     centre = _middle(rr)
     away = points - centre
     u = away / np.linalg.norm(away, axis=1, keepdims=True)
-    return centre + _radii(rr - centre, tris, u)[:, None] * u
+    return centre + ray_lengths(rr - centre, tris, u)[:, None] * u
 
 
 def sensor_places(
@@ -303,9 +291,11 @@ def average_leadfield(
         model = _conductor(eeg, conductor, conductivity)
         bar.update()
         bar.set_description("forward solution")
+        in_one_shell = conductor == "bem" and not eeg
+        compute = meg_leadfield if in_one_shell else mne_leadfield
         parts = []
         for block in np.array_split(np.arange(n_sources), n_blocks):
-            parts.append(_block(info, model, places[block], normals[block]))
+            parts.append(compute(info, model, places[block], normals[block]))
             bar.update()
     lf = parts[0] if len(parts) == 1 else _joined(parts)
     _check_complete(lf, n_sources, conductor)
@@ -317,15 +307,6 @@ def _check_complete(lf: Leadfield, n_sources: int, conductor: str) -> None:
     if lf.n_sources != n_sources:
         lost = f"{n_sources - lf.n_sources} of {n_sources} sources"
         raise RuntimeError(f"MNE-Python dropped {lost} that it takes to be outside the {conductor}")
-
-
-def _block(info, model, places: np.ndarray, normals: np.ndarray) -> Leadfield:
-    "The leadfield of some sources"
-    # all is in head coordinates, which MNE-Python takes as MRI coordinates without a transform
-    pos = dict(rr=places, nn=normals)
-    src = mne.setup_volume_source_space(pos=pos, verbose="ERROR")
-    fwd = mne.make_forward_solution(info, None, src, model, mindist=0, verbose="ERROR")
-    return Leadfield.from_forward(fwd, "free")
 
 # %% ../../nbs/api/head/12_average.ipynb #b961e0bf
 def _joined(parts: list) -> Leadfield:

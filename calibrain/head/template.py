@@ -115,8 +115,15 @@ def template_sensors(
     parts = lf.origin.split(", ")
     if parts[0] != "fsaverage" or len(parts) != 3 or lf.modality != "eeg":
         return None
-    info = place_sensors(parts[1])
-    return dict(zip(info["ch_names"], sensor_places(info)))
+    names, places = _electrodes(parts[1])
+    return dict(zip(names, places.copy()))
+
+
+@lru_cache(maxsize=4)
+def _electrodes(montage: str) -> tuple[list, np.ndarray]:  # Names; places, `(n_electrodes, 3)`, m
+    "The electrodes of a cap on the average head, placed once"
+    info = place_sensors(montage)
+    return info["ch_names"], sensor_places(info)
 
 
 def template_mesh(
@@ -145,13 +152,18 @@ def template_vertices(
     vertices = []
     start = 0
     for half in HALVES:
-        rr, _ = hemisphere(half)
-        distance, nearest = cKDTree(rr).query(lf.coords[start:])
+        distance, nearest = _tree(half).query(lf.coords[start:])
         n = int(np.argmax(np.r_[distance > 1e-6, True]))
         vertices.append(nearest[:n])
         start += n
     ascending = all((np.diff(v) > 0).all() for v in vertices)
     return vertices if start == lf.n_sources and ascending else None
+
+
+@lru_cache(maxsize=2)
+def _tree(half: str) -> cKDTree:
+    "The vertices of a hemisphere by their place, read once"
+    return cKDTree(hemisphere(half)[0])
 
 # %% ../../nbs/api/head/03_template.ipynb #b070801d
 def template_cortex(
