@@ -79,9 +79,8 @@ def _reached(S: sparse.csr_array, n_orient: int) -> np.ndarray | None:  # `(n,)`
     "Sources that an active coefficient reaches, where these are few"
     first_entries = S.indptr[::n_orient]
     reached = np.flatnonzero(np.diff(first_entries))
-    return (
-        reached if 8 * len(reached) < len(first_entries) else None
-    )  # else to pick them costs more
+    few = 8 * len(reached) < len(first_entries)  # of more, to pick them costs more than it saves
+    return reached if few else None
 
 
 @patch
