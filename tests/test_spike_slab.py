@@ -82,7 +82,7 @@ def exactly(dual, gamma, n_slots, kinds):
     states, logs = [], []
     for on, log_prior in every_state(dual, gamma, n_slots, kinds):
         states.append(on)
-        logs.append(log_of_factors(dual, on) + log_prior)
+        logs.append(log_of_factors(SlotModel(dual, on)) + log_prior)
     logs = np.array(logs)
     p = np.exp(logs - logs.max())
     return states, p / p.sum()
@@ -642,15 +642,16 @@ def test_named_error_before_any_work(said, words, monkeypatch):
 
 
 def test_an_interrupted_run_leaves_nothing(monkeypatch):
-    sweep = Chain.sweep
-    done = []
+    steps = Chain.steps
+    begun = []
 
     def interrupted(self, power):
-        if len(done) == 30:
+        if len(begun) == 30:
             raise KeyboardInterrupt
-        done.append(sweep(self, power))
+        begun.append(power)
+        return steps(self, power)
 
-    monkeypatch.setattr(Chain, "sweep", interrupted)
+    monkeypatch.setattr(Chain, "steps", interrupted)
     e = SourceEstimator(spike_slab, noise_var=1.0)
     with pytest.raises(KeyboardInterrupt):
         e.fit(L0, Y0)

@@ -219,19 +219,22 @@ def log_weights(
     half: float,  # r/2
 ) -> np.ndarray:  # Log weights, prior included, `(isotropic + n_directions, n_gamma)`
     "Every weight of one place"
-    gamma = weights.gamma
     if weights.k == 1:
-        return log_along(np.maximum(D[0], _TINY), Q[0], gamma, half)[None]
-    rows = []
+        return log_along(np.maximum(D[0], _TINY), Q[0], weights.gamma, half)[None]
+    along = directions
     if weights.isotropic:
-        d, V = np.linalg.eigh(D)
-        q = ((Q @ V) * V).sum(0)
-        rows.append(log_along(np.maximum(d, 0)[:, None], q[:, None], gamma, half).sum(0)[None])
-    if weights.direction:
-        d = ((directions @ D) * directions).sum(1)[:, None]
-        q = ((directions @ Q) * directions).sum(1)[:, None]
-        rows.append(log_along(d, q, gamma, half) - np.log(len(directions)))
-    return np.concatenate(rows) + weights.log_share
+        along = np.linalg.eigh(D)[1].T
+        if weights.direction:
+            along = np.concatenate([along, directions])
+    d = np.maximum(((along @ D) * along).sum(1), 0)
+    q = ((along @ Q) * along).sum(1)
+    logs = log_along(d[:, None], q[:, None], weights.gamma, half)
+    if not weights.isotropic:
+        return logs + (weights.log_share - np.log(len(directions)))
+    k = weights.k
+    logs[k - 1] = logs[:k].sum(0) + weights.log_share
+    logs[k:] += weights.log_share - np.log(len(directions))
+    return logs[k - 1 :]
 
 # %% ../../nbs/api/solvers/12_slot_weights.ipynb #8c22ea0a
 _BLOCK = 4  # Neighbours on the grid that share a bound
@@ -346,15 +349,37 @@ def log_bounds(
         tight = _tight(weights, D[..., which], z[..., which], half)
         bound[which] = np.minimum(bound[which], tight)
 
-    best = np.argpartition(-bound, min(_FIRST, len(bound) - 1))[:_FIRST]
+    best = _largest(bound, _FIRST)
     tighten(best)
     found = np.logaddexp(np.logaddexp.reduce(bound[best]), off)
     share = np.exp(bound - found)
     share[best] = 0
-    if share.sum() > _SPARE:
-        order = np.argsort(share)
-        tighten(order[np.cumsum(share[order]).searchsorted(_SPARE) :])
+    total = share.sum()
+    if total > _SPARE:
+        tighten(_beyond(share, total, _SPARE))
     return bound
+
+
+def _largest(values: np.ndarray, n: int) -> np.ndarray:  # Indices
+    "Where the n largest are, in any order: each is the largest of its row, or in one with such"
+    if len(values) <= n:
+        return np.arange(len(values))
+    starts = np.arange(0, len(values), 64)
+    if len(starts) > n:
+        tops = np.maximum.reduceat(values, starts)
+        some = np.flatnonzero(values >= np.partition(tops, -n)[-n])
+    else:
+        some = np.arange(len(values))
+    return some[np.argpartition(-values[some], n - 1)[:n]]
+
+
+def _beyond(share: np.ndarray, total: float, spare: float) -> np.ndarray:  # Indices
+    "The largest shares, such that the others add up to less than `spare`"
+    large = np.flatnonzero(share > spare / len(share))  # all others are less than that together
+    order = large[np.argsort(share[large])]
+    some = share[order]
+    others = total - some.sum()
+    return order[(others + np.cumsum(some)).searchsorted(spare) :]
 
 # %% ../../nbs/api/solvers/12_slot_weights.ipynb #a31c3a8d
 STEPS = (0.03, 0.1, 0.3)  # Sizes of proposals, in radians about
