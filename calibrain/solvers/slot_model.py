@@ -80,15 +80,13 @@ class Dual:
         new = [n for n in dict.fromkeys(places) if n not in self._gram]
         own = self.L.reshape(self.n_sensors, self.k, -1)[:, :, new].transpose(2, 1, 0)
         own = own.reshape(-1, self.n_sensors)
-        if len(own) > _FEW:
-            rows = own @ self.L
-        else:
-            rows = np.array([row @ self.L for row in own])
-        n_columns = self.L.shape[1]
-        most = max(1, _CACHE // (self.L.itemsize * self.k * n_columns))
-        for forgotten in [*self._gram][: max(len(self._gram) + len(new) - most, 0)]:
+        many = len(own) > _FEW
+        rows = own @ self.L if many else np.array([row @ self.L for row in own])
+        each = rows.reshape(len(new), self.k, self.L.shape[1])
+        self._gram |= zip(new, map(np.copy, each))  # a view of one would keep all of them
+        most = max(1, _CACHE // (self.L.itemsize * self.k * self.L.shape[1]))
+        for forgotten in [*self._gram][: max(len(self._gram) - most, 0)]:
             del self._gram[forgotten]
-        self._gram |= zip(new, rows.reshape(len(new), self.k, n_columns))
 
     def gram(
         self,
@@ -136,6 +134,11 @@ class _Residual(NamedTuple):
 def _product(A: np.ndarray, B: np.ndarray) -> np.ndarray:
     "A @ B; if B has one row, it is quicker to multiply that"
     return A * B if len(B) == 1 else A @ B
+
+
+def _inner(A: np.ndarray, B: np.ndarray) -> np.ndarray:  # `(n,)`
+    "Σ A B over the first axis"
+    return A[0] * B[0] if len(A) == 1 else np.einsum("cn,cn->n", A, B)
 
 
 class SlotModel:
@@ -205,14 +208,8 @@ class SlotModel:
                 U[:, i] = _product(inverse, U[:, i])
                 z[:, i, some] += _product(of_data, U[:, i])
             for entry, i, j in zip(self.D[:, some], *ENTRIES[k]):
-                if len(S) == 1:
-                    change = U[0, i] * U[0, j]
-                else:
-                    change = np.einsum("cn,cn->n", U[:, i], U[:, j])
-                if sign < 0:
-                    entry -= change
-                else:
-                    entry += change
+                change = _inner(U[:, i], U[:, j])
+                (np.add if sign > 0 else np.subtract)(entry, change, out=entry)
 
     def _products(self, slot: Slot) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         "Of a slot's columns with those in the stack, with one another, and with the recording"

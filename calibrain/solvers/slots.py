@@ -7,7 +7,7 @@ __all__ = ['FACTORS', 'PRIOR_OFF', 'log_of_factors', 'Visited', 'Chain', 'varian
 
 # %% ../../nbs/api/solvers/13_slots.ipynb #e4c3c06c
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
