@@ -199,14 +199,12 @@ class SlotModel:
         z = self.z.reshape(len(self.z), k, -1)
         for begin in range(0, self.dual.n_places, PLACES):
             some = slice(begin, begin + PLACES)
-            U = np.empty(rows[:, :, some].shape)
-            for i in range(k):
-                V = rows[:, i, some]
-                if left.share is not None:
-                    V = V - left.share @ stack[:, i, some]
-                U[:, i] = V
-                U[:, i] = _product(inverse, U[:, i])
-                z[:, i, some] += _product(of_data, U[:, i])
+            V = rows[:, :, some]
+            if left.share is not None:
+                V = V - (left.share @ stack[..., some].swapaxes(0, 1)).swapaxes(0, 1)
+            U = _product(inverse, V.astype(float, copy=False).reshape(len(S), -1))
+            z[:, :, some] += _product(of_data, U).reshape(len(z), k, -1)
+            U = U.reshape(V.shape)
             for entry, i, j in zip(self.D[:, some], *ENTRIES[k]):
                 change = _inner(U[:, i], U[:, j])
                 (np.add if sign > 0 else np.subtract)(entry, change, out=entry)

@@ -211,22 +211,19 @@ def log_weights(
     half: float,  # r/2
 ) -> np.ndarray:  # Log weights, prior included, `(isotropic + n_directions, n_gamma)`
     "Every weight of one place"
+    gamma = weights.gamma
     if weights.k == 1:
-        return log_along(np.maximum(D[0], _TINY), Q[0], weights.gamma, half)[None]
-    along = directions
+        return log_along(np.maximum(D[0], _TINY), Q[0], gamma, half)[None]
+    rows = []
     if weights.isotropic:
-        along = np.linalg.eigh(D)[1].T
-        if weights.direction:
-            along = np.concatenate([along, directions])
-    d = np.maximum(((along @ D) * along).sum(1), 0)
-    q = ((along @ Q) * along).sum(1)
-    logs = log_along(d[:, None], q[:, None], weights.gamma, half)
-    if not weights.isotropic:
-        return logs + (weights.log_share - np.log(len(directions)))
-    k = weights.k
-    logs[k - 1] = logs[:k].sum(0) + weights.log_share
-    logs[k:] += weights.log_share - np.log(len(directions))
-    return logs[k - 1 :]
+        d, V = np.linalg.eigh(D)
+        q = ((Q @ V) * V).sum(0)
+        rows.append(log_along(np.maximum(d, 0)[:, None], q[:, None], gamma, half).sum(0)[None])
+    if weights.direction:
+        d = ((directions @ D) * directions).sum(1)[:, None]
+        q = ((directions @ Q) * directions).sum(1)[:, None]
+        rows.append(log_along(d, q, gamma, half) - np.log(len(directions)))
+    return np.concatenate(rows) + weights.log_share
 
 # %% ../../nbs/api/solvers/12_slot_weights.ipynb #8c22ea0a
 _BLOCK = 4  # Neighbours on the grid that share a bound
