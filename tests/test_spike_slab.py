@@ -23,6 +23,7 @@ from calibrain.core.warnings import ConvergenceWarning
 from calibrain.head.leadfield import Leadfield
 from calibrain.head.prepared import prepare
 from calibrain.posterior.mixture import Mixture
+from calibrain.solvers import slot_model as slot_model_module
 from calibrain.solvers import slots as slots_module
 from calibrain.solvers.agreement import effective_number
 from calibrain.solvers.compressed import Compressed, compress
@@ -35,7 +36,7 @@ from calibrain.solvers.slots import (
     log_of_factors,
     variance_grid,
 )
-from calibrain.solvers.spike_slab import CHAINS, localise, spike_slab
+from calibrain.solvers.spike_slab import CHAINS, Plan, localise, run_chains, spike_slab
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::calibrain.core.warnings.ConvergenceWarning", "ignore:spike_slab. no time component"
@@ -82,7 +83,7 @@ def exactly(dual, gamma, n_slots, kinds):
     states, logs = [], []
     for on, log_prior in every_state(dual, gamma, n_slots, kinds):
         states.append(on)
-        logs.append(log_of_factors(dual, on) + log_prior)
+        logs.append(log_of_factors(SlotModel(dual, on)) + log_prior)
     logs = np.array(logs)
     p = np.exp(logs - logs.max())
     return states, p / p.sum()
@@ -329,6 +330,42 @@ def test_slots_that_come_and_go_leave_no_trace(k):
     fresh.refresh(1.3)
     assert np.abs(model.D - fresh.D).max() < 1e-9 * np.abs(dual.LL).max()
     assert np.abs(model.z - fresh.z).max() < 1e-9 * np.abs(dual.Z).max()
+
+
+def test_inner_products_are_kept_while_they_are_used(monkeypatch):
+    "Three places at a time: the one asked for last stays, and none keeps others in memory"
+    L, y = small(2, M=12, N=9)
+    dual = Dual(L, 2, y, 2, 0.49)
+    expected = dual.L.T @ dual.L
+    monkeypatch.setattr(slot_model_module, "_CACHE", 3 * 2 * 18 * 8)
+    dual.learn([4, 1, 7])
+    dual.gram(4)
+    dual.learn([2])
+    assert [n for n in range(9) if dual.knows(n)] == [2, 4, 7]
+    assert all(rows.base is None for rows in dual._gram.values())
+    dual.learn(range(9))  # more than there is room for
+    for place in (8, 3, 3, 0):
+        assert np.allclose(dual.gram(place), expected[[place, place + 9]], atol=1e-12)
+    assert len(dual._gram) == 3
+
+
+@pytest.mark.parametrize("k, n_chains", [(1, 2), (2, 3), (3, 4)])
+def test_chains_side_by_side_are_what_each_is_alone(k, n_chains):
+    L, y = small(k, M=12, N=9)
+    plan = Plan(n_slots=4, n_burn=5, n_chains=n_chains, n_kept=10, seed=3)
+    together = run_chains(plan, Dual(L, k, y, 2, 0.49))
+    dual = Dual(L, k, y, 2, 0.49)
+    weights = slot_weights(k, variance_grid(dual, True))
+    for seed, course in zip(np.random.default_rng(3).integers(2**63, size=n_chains), together):
+        chain = Chain(dual, weights, 4, int(seed))
+        assert len(course) == 15
+        for sweep, visited in enumerate(course):
+            chain.sweep(plan.power(sweep))
+            alone = chain.visited
+            assert np.array_equal(visited.places, alone.places)
+            assert np.array_equal(visited.gamma, alone.gamma)
+            assert visited.factor == alone.factor
+        assert any(len(visited.places) for visited in course)
 
 
 def problem(seed=0, k=1, M=20, N=50, T=80, noise=1.0):
@@ -642,15 +679,16 @@ def test_named_error_before_any_work(said, words, monkeypatch):
 
 
 def test_an_interrupted_run_leaves_nothing(monkeypatch):
-    sweep = Chain.sweep
-    done = []
+    steps = Chain.steps
+    begun = []
 
     def interrupted(self, power):
-        if len(done) == 30:
+        if len(begun) == 30:
             raise KeyboardInterrupt
-        done.append(sweep(self, power))
+        begun.append(power)
+        return steps(self, power)
 
-    monkeypatch.setattr(Chain, "sweep", interrupted)
+    monkeypatch.setattr(Chain, "steps", interrupted)
     e = SourceEstimator(spike_slab, noise_var=1.0)
     with pytest.raises(KeyboardInterrupt):
         e.fit(L0, Y0)

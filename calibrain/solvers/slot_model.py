@@ -17,6 +17,7 @@ from .slot_weights import ENTRIES, PLACES
 
 # %% ../../nbs/api/solvers/49_slot_model.ipynb #200b9203
 _CACHE = 2**28  # Bytes of Gram columns that are kept
+_FEW = 3  # Up to so many columns, one product after another is quicker than one of them all
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,37 +49,55 @@ class Dual:
         self.n_places = n_columns // k
         self.n_sensors = n_sensors
         self.weight = weight
-        columns = np.moveaxis(L.reshape(n_sensors, self.n_places, k), 0, 2)  # (n_places, k, M)
-        seen = np.einsum("nim,nim->n", columns, columns)
+        by_component = np.ascontiguousarray(np.moveaxis(L.reshape(n_sensors, -1, k), 2, 1))
+        each = by_component.transpose(1, 0, 2)  # (k, M, n_places)
+        LL = np.array([np.einsum("mn,mn->n", each[i], each[j]) for i, j in zip(*ENTRIES[k])])
+        seen = LL[:k].sum(0)
         norm = np.sqrt(np.median(seen[seen > 0]))
         self.scale = _Scale(float(norm), float(np.sqrt(noise_var)))
-        by_component = columns.transpose(1, 0, 2) / norm
-        rows, columns_ = ENTRIES[k]
-        self.LL = np.einsum("enm,enm->en", by_component[rows], by_component[columns_])
+        self.LL = LL / norm**2
         data = y / (self.scale.noise * np.sqrt(weight))
-        self.Z = data.T @ by_component.reshape(n_columns, n_sensors).T  # (n_columns, k N)
+        flat = by_component.reshape(n_sensors, n_columns)
+        self.Z = (data / norm).T @ flat  # (n_columns, k N)
         self.power = float((data**2).sum())  # tr C
         small = n_columns > 5000
-        rows = by_component.reshape(n_columns, n_sensors).T
-        self.L = np.ascontiguousarray(rows, dtype=np.float32 if small else np.float64)
+        self.L = np.empty(flat.shape, np.float32 if small else np.float64)
+        np.divide(flat, norm, out=self.L, casting="same_kind")
         self._gram: dict[int, np.ndarray] = {}
+
+    def knows(
+        self,
+        place: int,  # Which
+    ) -> bool:
+        "Whether a place's inner products are at hand"
+        return place in self._gram
+
+    def learn(
+        self,
+        places: Sequence[int],  # Which
+    ) -> None:
+        "Work out the inner products of places in one pass through the leadfield"
+        new = [n for n in dict.fromkeys(places) if n not in self._gram]
+        own = self.L.reshape(self.n_sensors, self.k, -1)[:, :, new].transpose(2, 1, 0)
+        own = own.reshape(-1, self.n_sensors)
+        many = len(own) > _FEW
+        rows = own @ self.L if many else np.array([row @ self.L for row in own])
+        each = rows.reshape(len(new), self.k, self.L.shape[1])
+        self._gram |= zip(new, map(np.copy, each))  # a view of one would keep all of them
+        most = max(1, _CACHE // (self.L.itemsize * self.k * self.L.shape[1]))
+        for forgotten in [*self._gram][: max(len(self._gram) - most, 0)]:
+            del self._gram[forgotten]
 
     def gram(
         self,
         place: int,  # Which
-        likely: Sequence[int] = (),  # Others that may be asked for soon
     ) -> np.ndarray:  # `(k, k * n_places)`, component-major
         "The inner products of a place's columns with all columns"
-        if place not in self._gram:
-            new = [place, *(n for n in likely if n != place and n not in self._gram)]
-            own = self.L.reshape(self.n_sensors, self.k, -1)[:, :, new].transpose(2, 1, 0)
-            rows = own.reshape(-1, self.n_sensors) @ self.L
-            self._gram |= zip(new, rows.reshape(len(new), self.k, -1))
-            most = _CACHE // (self.L.itemsize * self.k * self.L.shape[1])
-            for oldest in [*self._gram][: max(len(self._gram) - max(most, 1), 0)]:
-                if oldest != place:
-                    del self._gram[oldest]
-        return self._gram[place]
+        if not self.knows(place):
+            self.learn([place])
+        rows = self._gram.pop(place)  # what was not used for longest is forgotten first
+        self._gram[place] = rows
+        return rows
 
 # %% ../../nbs/api/solvers/49_slot_model.ipynb #0299750f
 class Slot(NamedTuple):
@@ -95,10 +114,9 @@ def make_slot(
     place: int,  # Where it is
     gamma: float,  # Variance, scaled
     direction: np.ndarray | None = None,  # Unit vector, `(k,)`; `None`: isotropic
-    likely: Sequence[int] = (),  # Other places where slots may soon be
 ) -> Slot:  # The slot, with its inner products
     "A slot that is on"
-    rows = dual.gram(place, likely)
+    rows = dual.gram(place)
     if direction is not None and dual.k > 1:
         rows = direction[None].astype(rows.dtype) @ rows
     return Slot(place, gamma, direction, rows)
@@ -107,14 +125,20 @@ def make_slot(
 class _Residual(NamedTuple):
     "What is left of a slot's columns where those of the other slots have been taken off"
 
-    rows: np.ndarray  # Inner products with all columns, `(1 or k, k * n_places)`
+    rows: np.ndarray  # Before: inner products with all columns, `(1 or k, k * n_places)`
+    share: np.ndarray | None  # How much of which of the others is taken off, `(1 or k, n_others)`
     Gram: np.ndarray  # Inner products with one another
     of_data: np.ndarray  # Inner products with the recording, `(1 or k, n_columns)`
 
 
 def _product(A: np.ndarray, B: np.ndarray) -> np.ndarray:
-    "A @ B, in double precision; if B has one row, it is quicker to multiply that"
-    return A * B if len(B) == 1 else A @ B.astype(float, copy=False)
+    "A @ B; if B has one row, it is quicker to multiply that"
+    return A * B if len(B) == 1 else A @ B
+
+
+def _inner(A: np.ndarray, B: np.ndarray) -> np.ndarray:  # `(n,)`
+    "Σ A B over the first axis"
+    return A[0] * B[0] if len(A) == 1 else np.einsum("cn,cn->n", A, B)
 
 
 class SlotModel:
@@ -144,7 +168,7 @@ class SlotModel:
         self.z = self.dual.Z / noise
         if self.owners:
             X = self.stack[: len(self.gamma)]
-            self._shift(_Residual(X, self.Gram, self.of_data), self.gamma, -1)
+            self._shift(_Residual(X, None, self.Gram, self.of_data), self.gamma, -1)
 
     def put(
         self,
@@ -171,14 +195,19 @@ class SlotModel:
         inverse = dtrtri(dpotrf(S, lower=1, clean=1)[0], lower=1)[0] / np.sqrt(self.noise)
         of_data = (sign * (inverse @ left.of_data)).T
         rows = left.rows.reshape(len(S), k, -1)
+        stack = self.stack[: len(self.gamma)].reshape(-1, k, self.dual.n_places)
         z = self.z.reshape(len(self.z), k, -1)
         for begin in range(0, self.dual.n_places, PLACES):
-            some = np.s_[..., begin : begin + PLACES]
-            U = _product(inverse, rows[some].reshape(len(S), -1))
-            z[some] += _product(of_data, U).reshape(z[some].shape)
-            U = U.reshape(len(S), k, -1)
-            for entry, i, j in zip(self.D, *ENTRIES[k]):
-                entry[some] += sign * np.einsum("cn,cn->n", U[:, i], U[:, j])
+            some = slice(begin, begin + PLACES)
+            V = rows[:, :, some]
+            if left.share is not None:
+                V = V - (left.share @ stack[..., some].swapaxes(0, 1)).swapaxes(0, 1)
+            U = _product(inverse, V.astype(float, copy=False).reshape(len(S), -1))
+            z[:, :, some] += _product(of_data, U).reshape(len(z), k, -1)
+            U = U.reshape(V.shape)
+            for entry, i, j in zip(self.D[:, some], *ENTRIES[k]):
+                change = _inner(U[:, i], U[:, j])
+                (np.add if sign > 0 else np.subtract)(entry, change, out=entry)
 
     def _products(self, slot: Slot) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         "Of a slot's columns with those in the stack, with one another, and with the recording"
@@ -195,12 +224,12 @@ class SlotModel:
         "What the slots in the stack leave of another"
         across, inner, of_data = products
         if not self.owners:
-            return _Residual(slot.rows, inner, of_data)
+            return _Residual(slot.rows, None, inner, of_data)
         W = self.Gram.copy()
         W.flat[:: len(W) + 1] += self.noise / self.gamma
         share = dposv(W, across, lower=1)[1].T
-        rows = slot.rows - share.astype(slot.rows.dtype) @ self.stack[: len(W)]
-        return _Residual(rows, inner - share @ across, of_data - share @ self.of_data)
+        left = inner - share @ across, of_data - share @ self.of_data
+        return _Residual(slot.rows, share.astype(self.stack.dtype), *left)
 
     def _append(self, slot: Slot, products: tuple) -> None:
         "Put its columns on the stack"

@@ -60,40 +60,32 @@ def _trace_of_product(A: np.ndarray, B: np.ndarray, k: int) -> np.ndarray:  # `(
 class _Polynomials:
     "What determinant and trace are made of, for each place"
 
-    e: np.ndarray  # Coefficients of det(I + γD) after the 1, `(k, n)`
+    e: np.ndarray  # Coefficients of det(I + γD), the constant first, `(k + 1, n)`
     t: np.ndarray  # Coefficients of the trace's numerator, `(k, n)`
     D: np.ndarray  # By its entries, `(3 or 6, n)`
     Q: np.ndarray  # By its entries, `(3 or 6, n)`
 
     def at(
         self,
-        gamma: np.ndarray,  # γ, which is broadcast against the places
-    ) -> tuple[np.ndarray, np.ndarray]:
-        "Trace term and determinant at γ"
+        gamma: np.ndarray,  # γ, `(n_gamma,)`
+    ) -> tuple[np.ndarray, np.ndarray]:  # `(n_gamma, n)` each
+        "Trace term and determinant at each γ"
         det = self.det(gamma)
-        top = gamma * _horner(self.t, gamma)
+        top = _powers(gamma, len(self.e))[:, 1:] @ self.t
         top /= det
         return top, det
 
     def det(
         self,
-        gamma: np.ndarray,  # γ, which is broadcast against the places
-    ) -> np.ndarray:
+        gamma: np.ndarray,  # γ, `(n_gamma,)`
+    ) -> np.ndarray:  # `(n_gamma, n)`
         "The determinant alone"
-        det = _horner(self.e, gamma)
-        det *= gamma
-        det += 1
-        return det
+        return _powers(gamma, len(self.e)) @ self.e
 
 
-def _horner(coefficients: np.ndarray, gamma: np.ndarray) -> np.ndarray:
-    "A polynomial of γ, from its coefficients in rows, the constant first"
-    total = gamma * coefficients[-1]
-    for row in coefficients[-2:0:-1]:
-        total += row
-        total *= gamma
-    total += coefficients[0]
-    return total
+def _powers(gamma: np.ndarray, n: int) -> np.ndarray:  # `(n_gamma, n)`
+    "1, γ, γ² …"
+    return gamma[:, None] ** np.arange(n)
 
 
 def _polynomials(D: np.ndarray, Q: np.ndarray) -> _Polynomials:
@@ -105,10 +97,10 @@ def _polynomials(D: np.ndarray, Q: np.ndarray) -> _Polynomials:
     least = trace * trace if k == 2 else trace * trace * trace
     det = np.maximum(_determinant(D, adj), _LEAST * least + _TINY)
     last = _trace_of_product(Q, adj, k)
-    e = [trace, det]
+    e = [np.ones_like(trace), trace, det]
     t = [power, last]
     if k == 3:
-        e.insert(1, adj[:3].sum(0))
+        e.insert(2, adj[:3].sum(0))
         t.insert(1, power * trace - _trace_of_product(Q, D, k))
     return _Polynomials(np.maximum(e, 0), np.maximum(t, 0), D, Q)
 
@@ -248,8 +240,8 @@ def _isotropic_bound(poly: _Polynomials, gamma: np.ndarray, half: float) -> np.n
     "Log of a bound on the sum over γ, from blocks of the grid"
     first = np.arange(0, len(gamma), _BLOCK)
     last = np.minimum(first + _BLOCK, len(gamma)) - 1
-    trace = poly.at(gamma[last][:, None])[0]
-    det = poly.det(gamma[first][:, None])
+    trace = poly.at(gamma[last])[0]
+    det = poly.det(gamma[first])
     n_points = np.log(last - first + 1.0)[:, None]
     trace -= np.log(det, out=det)
     trace *= half
@@ -327,6 +319,7 @@ def _tight(weights: SlotWeights, D: np.ndarray, z: np.ndarray, half: float) -> n
 
 PLACES = 8192  # So many at a time stay in the processor's cache
 _FIRST = 32  # Places that are bounded tightly before any others
+_ROW = 64  # Places of which the largest is found first
 _SPARE = 0.5  # How much of what has been found the loose bounds may add up to
 
 
@@ -343,18 +336,36 @@ def log_bounds(
         return bound
 
     def tighten(which):
-        tight = _tight(weights, D[..., which], z[..., which], half)
+        tight = _tight(weights, D.take(which, -1), z.take(which, -1), half)
         bound[which] = np.minimum(bound[which], tight)
 
-    best = np.argpartition(-bound, min(_FIRST, len(bound) - 1))[:_FIRST]
+    best = _largest(bound, _FIRST)
     tighten(best)
     found = np.logaddexp(np.logaddexp.reduce(bound[best]), off)
     share = np.exp(bound - found)
     share[best] = 0
-    if share.sum() > _SPARE:
-        order = np.argsort(share)
-        tighten(order[np.cumsum(share[order]).searchsorted(_SPARE) :])
+    total = share.sum()
+    if total > _SPARE:
+        tighten(_beyond(share, total, _SPARE))
     return bound
+
+
+def _largest(values: np.ndarray, n: int) -> np.ndarray:  # Indices
+    "Where the n largest are, in any order"
+    n = min(n, len(values))
+    tops = np.maximum.reduceat(values, np.arange(0, len(values), _ROW))
+    least = np.partition(tops, -n)[-n] if len(tops) > n else -np.inf  # n or more are not below
+    some = np.flatnonzero(values >= least)
+    return some[np.argpartition(-values[some], n - 1)[:n]]
+
+
+def _beyond(share: np.ndarray, total: float, spare: float) -> np.ndarray:  # Indices
+    "The largest shares, such that the others add up to less than `spare`"
+    large = np.flatnonzero(share > spare / len(share))  # all others are less than that together
+    order = large[np.argsort(share[large])]
+    some = share[order]
+    others = total - some.sum()
+    return order[(others + np.cumsum(some)).searchsorted(spare) :]
 
 # %% ../../nbs/api/solvers/12_slot_weights.ipynb #a31c3a8d
 STEPS = (0.03, 0.1, 0.3)  # Sizes of proposals, in radians about

@@ -7,7 +7,7 @@ __all__ = ['FACTORS', 'PRIOR_OFF', 'log_of_factors', 'Visited', 'Chain', 'varian
 
 # %% ../../nbs/api/solvers/13_slots.ipynb #e4c3c06c
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -69,9 +69,6 @@ class _Sums:
         return row * _WIDTH + int(inside.searchsorted(rest, side="right"))
 
 # %% ../../nbs/api/solvers/13_slots.ipynb #7c92227a
-_LIKELY = 3  # With two or three components it costs little to work out that many together
-
-
 class _Choice:
     "The states of one slot, given all others"
 
@@ -89,9 +86,6 @@ class _Choice:
         bound = log_bounds(weights, self.D, self.z, half, off)
         self.top = max(float(bound.max()), off)
         self.off = np.exp(off - self.top)
-        self.likely: Sequence[int] = ()
-        if weights.k > 1:
-            self.likely = np.argpartition(-bound, min(_LIKELY, len(bound) - 1))[:_LIKELY].tolist()
         self.upper = _Sums(np.exp(bound - self.top))  # whatever the directions
         self.forget()
 
@@ -145,9 +139,8 @@ class _Choice:
 
     def draw(
         self,
-        dual: Dual,  # Leadfield and recording
         rng: np.random.Generator,  # Where random numbers come from
-    ) -> Slot | None:
+    ) -> tuple[int, float, np.ndarray | None] | None:
         "Draw place, variance and direction, or off"
         n = self.place(rng)
         if n is None:
@@ -156,38 +149,36 @@ class _Choice:
         which = int(below.searchsorted(rng.random() * below[-1], side="right"))
         kind, g = divmod(min(which, len(below) - 1), len(self.weights.gamma))
         gamma = float(self.weights.gamma[g])
-        if dual.k == 1:
-            return make_slot(dual, n, gamma, likely=self.likely)
+        if self.weights.k == 1:
+            return n, gamma, None
         if self.weights.isotropic:
             if kind == 0:
-                return make_slot(dual, n, gamma, likely=self.likely)
+                return n, gamma, None
             kind -= 1
         D, Q = self.at(n)
 
         def log_weight(v):
             return log_along(v @ D @ v, v @ Q @ v, gamma, self.half)
 
-        v = refine(self.directions[kind], log_weight, rng)
-        return make_slot(dual, n, gamma, v, self.likely)
+        return n, gamma, refine(self.directions[kind], log_weight, rng)
 
 # %% ../../nbs/api/solvers/13_slots.ipynb #56e244c1
 FACTORS = np.exp(np.arange(0, np.log(400), 0.15))  # Noise factors, f
 
 
 def log_of_factors(
-    dual: Dual,  # Leadfield and recording
-    slots: Sequence[Slot],  # Those that are on
+    on: SlotModel,  # Slots that are on
 ) -> np.ndarray:  # `(len(FACTORS),)`
     "Log likelihood of the noise factors, the sources being as they are"
     eigenvalues = np.zeros(0)
     power = np.zeros(0)
-    if slots:
-        on = SlotModel(dual, slots)
+    if on.owners:
         root = np.sqrt(on.gamma)
         w, U = np.linalg.eigh(on.Gram * root[:, None] * root)
         seen = w > 1e-9 * w[-1]
         eigenvalues = w[seen]
         power = ((U[:, seen].T @ (root[:, None] * on.of_data)) ** 2).sum(1) / eigenvalues
+    dual = on.dual
     rest = max(dual.power - power.sum(), 0)
     total = eigenvalues[:, None] + FACTORS
     cost = (np.log(total) + power[:, None] / total).sum(0)
@@ -247,7 +238,7 @@ def draw_factor(
     power: float,  # The evidence to this power
 ) -> None:
     "Draw the noise factor"
-    logs = power * log_of_factors(self.dual, self.on)
+    logs = power * log_of_factors(self.model)
     below = np.cumsum(np.exp(logs - logs.max()))
     which = below.searchsorted(self.rng.random() * below[-1], side="right")
     self.factor = float(FACTORS[min(int(which), len(FACTORS) - 1)])
@@ -260,11 +251,11 @@ def order(self: Chain) -> np.ndarray:  # Indices of slots
 
 
 @patch
-def sweep(
+def steps(
     self: Chain,
     power: float = 1.0,  # The evidence to this power
-) -> None:
-    "Draw the noise factor, every slot, and how many are on beforehand"
+) -> Iterator[int]:  # Places
+    "A sweep: noise factor, every slot, π; it yields a place whose inner products are not known"
     self.draw_factor(power)
     half = power * self.dual.weight / 2
     n_states = self.dual.n_places * len(self.weights.gamma)
@@ -281,13 +272,26 @@ def sweep(
             choice = _Choice(self.model, self.weights, half, off)
         through = None if old is None else old.direction
         choice.turn(Turn(self._half_sphere, self.rng, through))
-        new = choice.draw(self.dual, self.rng)
-        if new is not None:
+        drawn = choice.draw(self.rng)
+        if drawn is not None:
+            if not self.dual.knows(drawn[0]):
+                yield drawn[0]
+            new = make_slot(self.dual, *drawn)
             self.slots[j] = new
             self.model.put(new)
             choice = None
     n_on = len(self.on)
     self.on_probability = self.rng.beta(1 + n_on, self.prior_off + len(self.slots) - n_on)
+
+
+@patch
+def sweep(
+    self: Chain,
+    power: float = 1.0,  # The evidence to this power
+) -> None:
+    "Draw the noise factor, every slot, and how many are on beforehand"
+    for place in self.steps(power):
+        self.dual.learn([place])
 
 # %% ../../nbs/api/solvers/13_slots.ipynb #d3464e40
 def variance_grid(

@@ -7,7 +7,7 @@ __all__ = ['CHAINS', 'Plan', 'run_chains', 'spike_slab', 'localise']
 
 # %% ../../nbs/api/solvers/11_spike_slab.ipynb #142db1df
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -99,17 +99,23 @@ def run_chains(
     directed = orientation != "isotropic"
     weights = slot_weights(dual.k, variance_grid(dual, directed), orientation)
     seeds = generator(plan.seed).integers(2**63, size=plan.n_chains)
-    chains = []
+    chains = [Chain(dual, weights, plan.n_slots, int(seed)) for seed in seeds]
+    visited: list[list[Visited]] = [[] for _ in chains]
     with progress_bar(None, progress, total=plan.n_all, desc="spike_slab", unit="sweep") as bar:
-        for seed in seeds:
-            chain = Chain(dual, weights, plan.n_slots, int(seed))
-            visited = []
-            for sweep in range(plan.n_burn + plan.n_kept):
-                chain.sweep(plan.power(sweep))
-                visited.append(chain.visited)
-                bar.update()
-            chains.append(visited)
-    return chains
+        waiting = [_course(*pair, plan, bar) for pair in zip(chains, visited)]
+        while waiting:
+            asked = [next(course, None) for course in waiting]
+            waiting = [course for course, place in zip(waiting, asked) if place is not None]
+            dual.learn([place for place in asked if place is not None])
+    return visited
+
+
+def _course(chain: Chain, visited: list[Visited], plan: Plan, bar) -> Iterator[int]:
+    "Sweep after sweep, as far as the inner products that are known allow"
+    for sweep in range(plan.n_burn + plan.n_kept):
+        yield from chain.steps(plan.power(sweep))
+        visited.append(chain.visited)
+        bar.update()
 
 
 def _inclusion(posterior: Mixture, n_chains: int) -> np.ndarray:  # `(n_chains, n_sources)`
