@@ -4129,6 +4129,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                               'calibrain/solvers/agreement.py')},
             'calibrain.solvers.amplitudes': { 'calibrain.solvers.amplitudes._largest': ( 'api/solvers/amplitudes.html#_largest',
                                                                                          'calibrain/solvers/amplitudes.py'),
+                                              'calibrain.solvers.amplitudes._row_sizes': ( 'api/solvers/amplitudes.html#_row_sizes',
+                                                                                           'calibrain/solvers/amplitudes.py'),
                                               'calibrain.solvers.amplitudes._warn_of_si': ( 'api/solvers/amplitudes.html#_warn_of_si',
                                                                                             'calibrain/solvers/amplitudes.py'),
                                               'calibrain.solvers.amplitudes.announce_units': ( 'api/solvers/amplitudes.html#announce_units',

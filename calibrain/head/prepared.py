@@ -217,7 +217,8 @@ def eigenbasis_of(
     G: np.ndarray,  # Leadfield of the coefficients, `(n_sensors, n_coeff)`
 ) -> Eigenbasis:  # The leadfield in its eigenbasis
     "The eigenvalues of GGᵀ, zero where they are rounding, and its eigenvectors"
-    d, U = linalg.eigh(G @ G.T, driver="evd", check_finite=False)  # divide and conquer
+    gram = (G @ G.T).T  # by columns, as LAPACK has it: its own memory becomes U
+    d, U = linalg.eigh(gram, driver="evd", overwrite_a=True, check_finite=False)
     rounding = max(G.shape) * np.finfo(float).eps * d[-1]
     return Eigenbasis(S, G, np.where(d < rounding, 0, d), U)
 

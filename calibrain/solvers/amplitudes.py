@@ -26,12 +26,18 @@ AMPLITUDES = (1e-4, 1e4)  # Largest amplitude of an estimate that may be a brain
 _IN_AM = (1e-12, 1e-6)  # The same of an estimate in Am
 
 
+def _row_sizes(x: np.ndarray) -> np.ndarray:  # `(n,)`
+    "The largest size in each row"
+    if np.iscomplexobj(x):
+        return np.abs(x).max(axis=1)
+    return np.maximum(x.max(axis=1), -x.min(axis=1))  # without an array of all sizes
+
+
 def _largest(p: Posterior | Mixture) -> float:  # nAm
     "No amplitude of an estimate is larger than this, and the largest is not much smaller"
     if isinstance(p, Mixture):
         return float(np.abs(p.mean).max(initial=0))
-    coefficients = np.abs(p.coeff_mean).max(axis=1)
-    return float((abs(p.S) @ coefficients).max(initial=0))
+    return float((abs(p.S) @ _row_sizes(p.coeff_mean)).max(initial=0))
 
 
 def check_amplitudes(

@@ -53,7 +53,8 @@ def spectrum(
     if unseen.any():
         U = U.copy()
         U[:, unseen] = U[:, unseen] @ linalg.svd(U[:, unseen].T @ root)[0]
-    s = ((U.T @ root) ** 2).sum(1)
+    turned = U.T @ root
+    s = np.einsum("it,it->i", turned, turned)
     return Spectrum(basis.d, s, U, _silent(unseen, s, n_times=y.shape[1]))
 
 
@@ -281,6 +282,8 @@ def posterior_at_gamma(
     "The posterior at γ and λ"
     n_active = basis.G.shape[1] if gamma > 0 else 0
     inverse_root = e.U.T / np.sqrt(gamma * e.d + noise)[:, None]  # R⁻¹
-    V = (gamma * inverse_root) @ basis.G[:, :n_active]
-    mean = V.T @ (inverse_root @ y)
+    whitened = inverse_root @ y
+    inverse_root *= gamma  # in place, as what is new has to be fetched from memory
+    V = inverse_root @ basis.G[:, :n_active]
+    mean = V.T @ whitened
     return Posterior(np.full(n_active, gamma), V, mean, basis.S[:, :n_active], n_orient)
