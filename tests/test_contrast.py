@@ -222,16 +222,16 @@ def chain(e, n, seed):
 
 def test_of_long_chains_an_even_part_of_the_pairs_says_what_all_say(monkeypatch):
     "Means and variances add, and who is larger is as probable as among all pairs"
-    a, b = (chain(estimate("mixture", 1), 200, seed) for seed in (0, 1))
+    a, b = (chain(estimate("mixture", 1), 120, seed) for seed in (0, 1))
     found = a - b
-    assert len(found.posterior.states) <= MOST_STATES < 200**2
+    assert len(found.posterior.states) <= MOST_STATES < 120**2
     std = np.sqrt(a.posterior.var + b.posterior.var)
     apart = a.posterior.mean - b.posterior.mean
     np.testing.assert_allclose(found.posterior.mean, apart, atol=0.01 * std.max())
     np.testing.assert_allclose(found.posterior.std, std, rtol=0.01, atol=0.01 * std.max())
-    monkeypatch.setattr(contrasts, "MOST_STATES", 200**2)
+    monkeypatch.setattr(contrasts, "MOST_STATES", 120**2)
     of_all = a - b
-    assert len(of_all.posterior.states) == 200**2
+    assert len(of_all.posterior.states) == 120**2
     np.testing.assert_allclose(found.greater().data, of_all.greater().data, atol=0.01)
     some = [e.regions(LABELS, mode="power") for e in (found, of_all)]
     np.testing.assert_allclose(some[0].std, some[1].std, rtol=0.03)

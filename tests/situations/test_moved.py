@@ -109,7 +109,7 @@ def test_nothing_is_said_or_imported_where_nobody_asks():
     code = """
 import sys, warnings
 warnings.filterwarnings("error", module="calibrain|__main__")  # others may say what they like
-import lazy_loader, collections.abc, contextlib, functools, importlib.machinery
+import lazy_loader, collections.abc, contextlib, functools, gc, importlib.machinery
 before = set(sys.modules)
 import calibrain
 print(*sorted(set(sys.modules) - before))
