@@ -256,7 +256,7 @@ class _Way:
     course: Course  # Notes each step
 
     @property
-    def is_over(self) -> bool:  # No step is left, not for groups that may be too many for a Hessian
+    def is_over(self) -> bool:  # No step is left; then groups may be too many for a Hessian
         return self.course.n_steps >= self.max_iter
 
 

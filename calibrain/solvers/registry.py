@@ -176,7 +176,7 @@ _references = _Table(
 )
 REFERENCE = MappingProxyType(_references)  # Name → `Solver`
 
-_every = ChainMap(_references, _samplers, _solvers)  # which goes through them from the last on
+_every = ChainMap(_references, _samplers, _solvers)  # Every solver, by name
 
 # %% ../../nbs/api/solvers/20_registry.ipynb #12ee5d09
 def describe(
