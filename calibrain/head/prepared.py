@@ -217,8 +217,7 @@ def eigenbasis_of(
     G: np.ndarray,  # Leadfield of the coefficients, `(n_sensors, n_coeff)`
 ) -> Eigenbasis:  # The leadfield in its eigenbasis
     "The eigenvalues of GGᵀ, zero where they are rounding, and its eigenvectors"
-    gram = (G @ G.T).T  # by columns, as LAPACK has it: its own memory becomes U
-    d, U = linalg.eigh(gram, driver="evd", overwrite_a=True, check_finite=False)
+    d, U = np.linalg.eigh(G @ G.T)  # by divide and conquer, which SciPy's does not take by itself
     rounding = max(G.shape) * np.finfo(float).eps * d[-1]
     return Eigenbasis(S, G, np.where(d < rounding, 0, d), U)
 

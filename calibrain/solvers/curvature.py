@@ -124,6 +124,9 @@ def _noise_given(
     sub: Subproblem, scaled: np.ndarray
 ) -> tuple[float, np.ndarray, np.ndarray]:  # Cost, E and F
     "By a matrix of the size of the columns, where the noise is none of them"
+    if not scaled.shape[1]:  # older versions of SciPy do not solve for no columns
+        nothing = np.zeros((0, 0))
+        return float(np.vdot(sub.Y, sub.Y)), nothing, nothing
     cost, B_inverse, shrunk = _in_columns(scaled, sub.Y)
     return cost, np.eye(len(B_inverse)) - B_inverse, shrunk @ shrunk.T
 
