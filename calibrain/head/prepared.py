@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from fastcore.basics import patch
-from scipy import linalg, sparse
+from scipy import sparse
 
 from ..core.checks import check_array, check_choice, check_leadfield, check_orient, refuse
 from ..core.units import check_metres
