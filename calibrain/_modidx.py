@@ -3543,6 +3543,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                               'calibrain/recording/read_outs.py'),
                                                'calibrain.recording.read_outs._flips': ( 'api/recording/read_outs.html#_flips',
                                                                                          'calibrain/recording/read_outs.py'),
+                                               'calibrain.recording.read_outs._known_normals': ( 'api/recording/read_outs.html#_known_normals',
+                                                                                                 'calibrain/recording/read_outs.py'),
                                                'calibrain.recording.read_outs._normals': ( 'api/recording/read_outs.html#_normals',
                                                                                            'calibrain/recording/read_outs.py'),
                                                'calibrain.recording.read_outs._source_weights': ( 'api/recording/read_outs.html#_source_weights',

@@ -66,17 +66,22 @@ def outside(counts, total, n=None, curves=1):
 # ——— counts
 
 
-@pytest.mark.parametrize("mode, region", ALL)
-@pytest.mark.parametrize("k", [1, 2, 3])
-def test_counts_are_those_of_the_levels(k, mode, region):
-    "A loop over levels and strata, with some sources pruned and some silent"
+def some_pruned(k):
+    "Forty sources, of which the first twenty are silent, and some of either are pruned"
     x, m = drawn(k, N=40)
     x[:20] = 0
     mean = m.mean.copy()
     cov = m.cov.copy()
     mean[10:25] = 0
     cov[10:25] = 0
-    m = Moments(mean, cov)
+    return x, Moments(mean, cov)
+
+
+@pytest.mark.parametrize("mode, region", ALL)
+@pytest.mark.parametrize("k", [1, 2, 3])
+def test_counts_are_those_of_the_levels(k, mode, region):
+    "A loop over levels and strata, with some sources pruned and some silent"
+    x, m = some_pruned(k)
     deep = np.arange(40) % 3 == 0
     curve = coverage_curve(x, m, mode=mode, region=region, strata={"deep": deep})
     s = mahalanobis(x, m, mode, region)
@@ -101,14 +106,8 @@ def test_counts_are_those_of_the_levels(k, mode, region):
 @pytest.mark.parametrize("k", [1, 2, 3])
 def test_counts_in_parts_are_those_of_the_whole(k, mode, region, monkeypatch):
     "A part may hold pruned sources only, one stratum only, no point of a stratum of points"
-    x, m = drawn(k, N=40)
-    x[:20] = 0
-    mean = m.mean.copy()
-    cov = m.cov.copy()
-    mean[10:25] = 0
-    cov[10:25] = 0
-    cov[30:33, 0] = cov[30:33, :, 0] = 0
-    m = Moments(mean, cov)
+    x, m = some_pruned(k)
+    m.cov[30:33, 0] = m.cov[30:33, :, 0] = 0
     strata = {"deep": np.arange(40) % 3 == 0, "late": np.zeros((40, x.shape[2]), bool)}
     strata["late"][:7, -2:] = True
     if mode == "aggregated":

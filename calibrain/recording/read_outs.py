@@ -40,21 +40,28 @@ def _flips(weights: RegionWeights, e: EvokedPosterior) -> sparse.csr_array:
     return flipped
 
 
-def _normals(e: EvokedPosterior, what_for: str) -> np.ndarray:  # `(n_sources, 3)`
-    "Directions across the cortex"
+def _known_normals(e: EvokedPosterior) -> np.ndarray | None:  # `(n_sources, 3)`
+    "Directions across the cortex, where they are known"
     if e.n_orient == 1 and e.basis is not None:
         return e.basis[:, :, 0]
-    if e.normals is None:
+    return e.normals
+
+
+def _normals(e: EvokedPosterior, what_for: str) -> np.ndarray:  # `(n_sources, 3)`
+    "Directions across the cortex"
+    normals = _known_normals(e)
+    if normals is None:
         cure = "estimate on a cortex, or ask for components='vector' and mode='mean'"
         refuse(ValueError, what_for, "left where normals are not known", "no normals", cure)
-    return e.normals
+    return normals
 
 
 def _coherence(W: sparse.csr_array, e: EvokedPosterior) -> np.ndarray | None:  # `(n_regions,)`
     "How far the normals that weights add up point one way, 0 to 1; `None` where they are not known"
-    if e.normals is None and (e.n_orient > 1 or e.basis is None):
+    normals = _known_normals(e)
+    if normals is None:
         return None
-    total = np.linalg.norm(W @ _normals(e, "coherence"), axis=1)
+    total = np.linalg.norm(W @ normals, axis=1)
     return total / np.asarray(abs(W).sum(axis=1)).ravel()
 
 
