@@ -116,6 +116,11 @@ RESULT = "<tr><th>iterations</th><td>{}</td></tr><tr><th>sources</th><td>{}</td>
         ("1.2", "1.20", False),
         ("1.2", "1.21", False),
         ("1", "1.0", False),
+        # which a number written out to its last bit has by chance
+        ("-803.4467929299371", "-803.446792929936", True),
+        ("0.30000000000000004", "0.3", True),
+        ("0.30000000000000004", "0.31", False),
+        ("-803.4467929299371", "-805.4467929299362", False),
         # whole numbers are the same
         ("12", "13", False),
         ("1284 sources", "1285 sources", False),

@@ -7,7 +7,8 @@ replaces it. Another processor or another patch release of a dependency must not
 
 - words: the same, apart from the spaces and rules that line up a table;
 - a number with decimals: within one unit of the last digit shown, or 1 ‰ of its value, whichever is
-  more; with as many digits after the point, so that a format that changes is seen;
+  more; with as many digits after the point, so that a format that changes is seen; a number that is
+  written out to its last bit has no format, and one bit makes it longer or shorter;
 - a percentage without decimals: within one;
 - a whole number: the same, because it names, counts or measures something that is the same
   everywhere; but a number of iterations or steps within 2, or 5 %: where a search stops depends on
@@ -110,6 +111,7 @@ def words(output):
 
 
 RELATIVE = Decimal("1e-3")  # of a value: nobody reads a result more closely
+WRITTEN_OUT = 15  # digits: no format asks for so many, Python writes them for a float
 ROUNDING = Decimal("1e-7")  # below it, a number says "nothing" in as many digits as it likes
 COUNTED = re.compile(r"\b(?:iter-?|iterations?|steps?)\b", re.I)
 LINED_UP = re.compile(r"[ \t]+|[-─═=]{4,}")
@@ -145,6 +147,8 @@ def _near(x, y, percentage, counted):
     if _is_whole(x) and _is_whole(y):
         allowed = 1 if percentage else max(2, size / 20) if counted else 0
         return change <= allowed
+    if any(len(n.as_tuple().digits) >= WRITTEN_OUT for n in (old, new)):
+        return change <= RELATIVE * size
     if _decimals(x) != _decimals(y):
         return False
     unit = Decimal(1).scaleb(max(n.as_tuple().exponent for n in (old, new)))
