@@ -229,6 +229,16 @@ def test_stale_outputs_are_found(tmp_path):
     assert changes() == [("γ = 1.50\n", "γ = 1.70\n")]
 
 
+def test_committed_outputs_are_kept_but_for_explorers():
+    "A page about a recording that is not here says what was committed, and its controls answer"
+    explorer = shown(text_html='<div class="explorer">', image_png="new")
+    fresh = dict(cells=[cell("print(1)", printed("γ = 2\n")), cell("x", explorer)])
+    still = shown(text_plain="<picture>", image_png="old")
+    committed = dict(cells=[cell("print(1)", printed("γ = 1\n")), cell("x", still)])
+    kept = [c["outputs"] for c in tool.as_committed(fresh, committed)["cells"]]
+    assert kept == [[printed("γ = 1\n")], [explorer]]
+
+
 def picture():
     from matplotlib.figure import Figure
 

@@ -34,16 +34,13 @@ import outputs
 import pages
 import readme
 import words
+from notebooks import loaded
 
 ROOT = Path(__file__).resolve().parent.parent
 EXEC = ROOT / "_exec"
 PROC = ROOT / "_proc"
 OUT = ROOT / "_docs"
 JS = Path(os.environ.get("DOCS_JS", ROOT / "node_modules"))
-
-
-def loaded(path):
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 # ---- what the notebooks say

@@ -79,6 +79,14 @@ def environment(draft=False):
     }
 
 
+def loaded(path):
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def save(nb, path):
+    path.write_text(json.dumps(nb, ensure_ascii=False), encoding="utf-8")
+
+
 def keeps_outputs(notebook):
     "Whether a run says other numbers than the text, which is about a recording that is not here"
     return "shared/realdata" in notebook.read_text(encoding="utf-8") and not RECORDING.exists()
@@ -158,11 +166,11 @@ def one_line(source):
 
 
 def join_options(path):
-    nb = json.loads(path.read_text(encoding="utf-8"))
+    nb = loaded(path)
     for cell in nb["cells"]:
         if cell["cell_type"] == "code":
             cell["source"] = one_line(text(cell["source"])).splitlines(keepends=True)
-    path.write_text(json.dumps(nb, ensure_ascii=False), encoding="utf-8")
+    save(nb, path)
 
 
 def longest_first(paths, target):
@@ -206,7 +214,7 @@ def execute(source, target, draft=False):
 
     def one(path):
         name = path.as_posix()
-        as_committed = (target / path).read_bytes()
+        committed = loaded(target / path)
         try:
             times[name] = run(target / path, source / path.parent)
         except Exception as error:
@@ -215,7 +223,8 @@ def execute(source, target, draft=False):
         else:
             print(f"ran {name}: {times[name]:.1f} s", flush=True)
         if keeps_outputs(source / path):
-            (target / path).write_bytes(as_committed)
+            fresh = loaded(target / path)
+            save(outputs.as_committed(fresh, committed), target / path)
             print(f"no real recording here: {name} keeps its committed outputs", flush=True)
 
     with ThreadPoolExecutor(KERNELS) as pool:

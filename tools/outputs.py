@@ -99,6 +99,19 @@ def outputs(cell):
     return found
 
 
+def _shows_explorer(cell):
+    data = [output.get("data", {}) for output in cell["outputs"]]
+    return any(EXPLORER in text(d.get("text/html", "")) for d in data)
+
+
+def as_committed(fresh, committed):
+    "A notebook that was run, with committed outputs; explorers stay, which are not committed whole"
+    for cell, before in zip(fresh["cells"], committed["cells"], strict=True):
+        if cell["cell_type"] == "code" and not _shows_explorer(cell):
+            cell["outputs"] = before["outputs"]
+    return fresh
+
+
 # ---- whether two say the same
 
 
