@@ -1,4 +1,4 @@
-"""Variances from a few time components against variances from all samples, for every solver.
+"""Variances from a few time components against variances from all samples, for six solvers.
 
 `python -m benchmarks.compressed eeg --runs 24`, from the root of the repository; the settings are
 those of HEADS. A template head with 1,284 sources, five of them on, the default simulators. Noise
@@ -28,6 +28,14 @@ HEADS = {  # sensors, and alpha_SNR
     "eeg-weak": ("eeg", 0.25),
     "grad": ("grad", 0.5),
 }
+NAMES = (
+    "gamma_map",
+    "gamma_map_sflex",
+    "gamma_lambda_map",
+    "gamma_lambda_map_sflex",
+    "BMN",
+    "BMN_joint",
+)
 WAYS = {"all samples": None, "auto": "auto"}
 WAYS_OF_RECORDING = WAYS | {"two": 2}  # as many as are left of it where time is whitened
 CONDITIONS = ("Right Auditory", "Left visual", "Right visual")
@@ -53,11 +61,11 @@ def one_run(lf, prepared, alpha, seed):
 
     x, active, y, noise_var = simulated(lf, alpha, seed)
     out = {}
-    for name, solver in SOLVERS.items():
+    for name in NAMES:
         for way, n_components in WAYS.items():
             start = process_time()
             params = said(name, noise_var, lf.coords)
-            result = solver.function(prepared, y, n_components=n_components, **params)
+            result = SOLVERS[name].function(prepared, y, n_components=n_components, **params)
             counts = judged(x, active, result.mean, result.std, 1)
             counts["seconds"] = process_time() - start
             counts["noise"] = result.noise_var / noise_var
@@ -139,7 +147,7 @@ def one_estimate(evoked, fwd, cov, name, n_components, peak):
     away = np.linalg.norm(est.coords - peak, axis=1)
     energy = (a**2).sum(1) / (a**2).sum()
     right = energy[est.coords[:, 0] > 0].sum()
-    return dict(
+    figures = dict(
         residual=est.power["residual"],
         expected=est.power["expected_residual"],
         noise=est.nave * est.result.noise_var,
@@ -147,10 +155,11 @@ def one_estimate(evoked, fwd, cov, name, n_components, peak):
         nearest=1e3 * away[top].min(),
         within=energy[away < 0.03].sum(),
         right=right,
-        width=float(np.median(strength(p.std[:, None])[top, 0])),
+        width=np.median(strength(p.std[:, None])[top, 0]),
         n_components=est.result["n_components"] if n_components else 0,
         seconds=seconds,
     )
+    return {name: float(f"{value:.4g}") for name, value in figures.items()}
 
 
 def recording(conditions=CONDITIONS):
@@ -158,15 +167,13 @@ def recording(conditions=CONDITIONS):
     sys.path.insert(0, str(HERE.parent / "tests"))
     from realdata import covariance, evoked, forward
 
-    from calibrain.solvers.registry import SOLVERS
-
     fwd, cov = forward("meg"), covariance()
     out = {}
     for condition in conditions:
         peak = dspm_peak(evoked(condition), fwd, cov)
         out[condition] = {
             f"{name}, {way}": one_estimate(evoked(condition), fwd, cov, name, n, peak)
-            for name in SOLVERS
+            for name in NAMES
             for way, n in WAYS_OF_RECORDING.items()
         }
         print(condition, flush=True)
@@ -189,7 +196,7 @@ def table_of_recording(found):
             lines.append(
                 f"| {name} | {r['residual']:.2f} | {r['expected']:.2f} | {r['noise']:.2f} "
                 f"| {r['strongest']:.0f} | {r['nearest']:.0f} | {r['within']:.2f} "
-                f"| {r['right']:.2f} | {r['width']:.1f} | {r['n_components'] or 'all'} "
+                f"| {r['right']:.2f} | {r['width']:.1f} | {int(r['n_components']) or 'all'} "
                 f"| {r['seconds']:.1f} |"
             )
         parts.append("\n".join(lines))
@@ -228,7 +235,7 @@ def main():
     warnings.simplefilter("ignore")
     file = given.out / f"compressed-{given.what}.json"
     if given.what == "recording":
-        file.write_text(json.dumps(recording()), encoding="utf-8")
+        file.write_text(json.dumps(recording(), indent=1) + "\n", encoding="utf-8")
     else:
         from calibrain import template_leadfield
         from calibrain.head.prepared import prepare

@@ -16,7 +16,8 @@ NBS = ROOT / "nbs"
 HERE = "api/solvers/evidence.html"
 QUARTO = (Path(__file__).parent / "quarto_page.html").read_text(encoding="utf-8")
 MENDED = mend.page(QUARTO, HERE)
-LINKS = mend.Links({"07_bmn.ipynb": "bmn.ipynb"}, base="/", has_source=False)
+MISTAKEN = {"peak": None, "draw": "api/viz/pictures.html#draw"}
+LINKS = mend.Links({"07_bmn.ipynb": "bmn.ipynb"}, "/", has_source=False, mistaken=MISTAKEN)
 
 
 # ---- words of the glossary
@@ -90,6 +91,22 @@ def test_linked_once(written, mended):
     assert mend.linked_once(written) == mended
 
 
+@pytest.mark.parametrize(
+    ("made", "mended"),
+    [
+        ("[`peak`](/api/deep/map.html#peak) says", "`peak` says"),
+        ("[`peak()`](/api/deep/map.html#peak) says", "`peak()` says"),
+        ("[`draw`](/api/deep/map.html#draw)", "[`draw`](/api/viz/pictures.html#draw)"),
+        ("[`f`](/api/a.html#f)", "[`f`](/api/a.html#f)"),
+        # what the author linked
+        ("[[`peak`](/api/deep/map.html#peak)](a.ipynb)", "[`peak`](a.ipynb)"),
+        ("[`peak`](../a.ipynb)", "[`peak`](../a.ipynb)"),
+    ],
+)
+def test_names_that_are_mistaken(made, mended):
+    assert mend.markdown(made, LINKS) == mended
+
+
 def test_without_keywords():
     front = "---\ndescription: one\nkeywords: a, b,\n  c\ntitle: Two\n---\n"
     assert mend.without_keywords(front) == "---\ndescription: one\ntitle: Two\n---\n"
@@ -131,9 +148,11 @@ def test_renamed_links():
 
 
 def test_links_of_a_site_at_an_address():
-    links = mend.Links({}, base="https://x.org/docs/", has_source=True)
+    links = mend.Links({}, "https://x.org/docs/", has_source=True, mistaken=MISTAKEN)
     source = '[source](/blob/main/a.py#L1){target="_blank"}\n\n'
     assert mend.markdown("[`f`](https://x.org/docs/api/a.html#f)", links) == "[`f`](/api/a.html#f)"
+    taken = "[`draw`](https://x.org/docs/api/a.html#draw)"
+    assert mend.markdown(taken, links) == "[`draw`](/api/viz/pictures.html#draw)"
     assert mend.markdown(source, links) == source
     assert mend.markdown(source, LINKS) == ""
 
@@ -158,6 +177,28 @@ def test_cell():
     mend.cell(code, LINKS, rename=False)
     assert code["source"] == ["show_doc(A.__len__)"]
     assert shown["data"]["text/markdown"] == "### A.\\_\\_len\\_\\_\n"
+
+
+SAID = "What is seen, of 5 % of all. number 3, mode on."
+OPTIONS = f'#| fig-cap: "What is seen, of 5 % of all."\n#| fig-alt: "{SAID}"\n'
+
+
+@pytest.mark.parametrize(
+    ("written", "data", "mended"),
+    [
+        ("E()", {"text/plain": [SAID]}, OPTIONS + "E()"),
+        ("E()", {"text/plain": [SAID], "text/html": '<div class="explorer">'}, "E()"),
+        ("plot()", {"text/plain": ["<picture>"]}, "plot()"),
+        ("plot()", {}, "plot()"),
+        ('#| fig-alt: "Mine"\nE()', {"text/plain": [SAID]}, '#| fig-alt: "Mine"\nE()'),
+    ],
+)
+def test_words_of_a_picture(written, data, mended):
+    "An explorer that was not run has a caption and words; one that was run has its own"
+    shown = dict(output_type="display_data", data={"image/png": "iVBO"} | data)
+    code = dict(cell_type="code", source=[written], outputs=[shown])
+    mend.cell(code, LINKS, rename=True)
+    assert "".join(code["source"]) == mended
 
 
 # ---- pages

@@ -83,6 +83,15 @@ def test_resolution_of_pictures(path):
         assert 80 <= round(dpi) <= 100
 
 
+@pytest.mark.parametrize("path", NBS, ids=str)
+def test_pictures_have_words(path):
+    "For who does not see them: `fig-alt`, or what an explorer says of itself"
+    for c in cells(path, "code"):
+        data = [o["data"] for o in c["outputs"] if "image/png" in o.get("data", {})]
+        said = ["".join(shown["text/plain"]) for shown in data]
+        assert "fig-alt" in source(c) or "<picture>" not in said, c["id"]
+
+
 def test_a_reader_of_the_repository_sees_what_notebooks_say():
     assert sum(len(png) for p in NBS for png in pictures(p)) < 6.5e6  # what makes a clone slow
     for p in NBS:
@@ -179,6 +188,18 @@ def cell(source, *outputs):
 def test_pieces_of_what_is_printed_are_one_text():
     pieces = [printed("a\nb"), printed("careful", "stderr"), printed(" c\n")]
     assert [o["text"] for o in tool.outputs(cell("", *pieces))] == [["a\n", "b c\n"]]
+
+
+def test_an_explorer_is_kept_with_its_words():
+    "Not its static version; and what is kept stays as it is when it is kept again"
+    explorer = shown(
+        image_png="iVBO", text_plain="A title. n 3.", text_html='<div class="explorer">'
+    )
+    figure = shown(image_png="iVBO", text_plain="<Figure size 2x1>", text_html="<b>a</b>")
+    once = tool.outputs(cell("", explorer, figure))
+    assert [o["data"]["text/plain"] for o in once] == [["A title. n 3."], ["<picture>"]]
+    assert ["text/html" in o["data"] for o in once] == [False, True]
+    assert tool.outputs(cell("", *once)) == once
 
 
 def test_what_goes_with_the_machine_is_not_compared_but_there():

@@ -1,6 +1,7 @@
 "Running the notebooks: what fails a run, what is left out, and that kernels are as they should be."
 
 import json
+import multiprocessing
 import subprocess
 import sys
 from pathlib import Path
@@ -113,8 +114,9 @@ def test_a_notebook_that_asks_not_to_be_run(folder):
 
 
 LOOK = """
-import json, os, sys
-print(json.dumps([os.getcwd(), sys.path[0], __name__, sys.modules["__main__"].__name__]))
+import json, multiprocessing, os, sys
+look = [os.getcwd(), sys.path[0], __name__, sys.modules["__main__"].__name__]
+print(json.dumps([*look, multiprocessing.get_start_method()]))
 """
 DRAW = "import matplotlib.pyplot as plt; plt.plot([1, 2]);"
 
@@ -126,8 +128,9 @@ def test_a_kernel(folder, monkeypatch, platform):
     write(folder / "a.ipynb", "x = 1", LOOK, DRAW)
     write(folder / "b.ipynb", "assert 'x' not in globals()", "print('apart')")
     found = executed(folder)
-    place, _, name, main = json.loads("".join(found["a.ipynb"][0]["text"]))
+    place, _, name, main, method = json.loads("".join(found["a.ipynb"][0]["text"]))
     assert Path(place) == folder and name == main == "__main__"
+    assert method == multiprocessing.get_all_start_methods()[0], "the usual one"
     assert "image/png" in found["a.ipynb"][1]["data"]
     assert "".join(found["b.ipynb"][0]["text"]) == "apart\n"
 

@@ -16,6 +16,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import names
 import pytest
 import routine
 import yaml
@@ -42,10 +43,7 @@ ALL = PAGES + MADE
 OF_API = [name for name in ALL if name.startswith("api/")]  # they look alike
 OTHERS = [name for name in ALL if name not in OF_API]
 AXE = Path(os.environ.get("DOCS_JS", ROOT / "node_modules")) / "axe-core/axe.min.js"
-SYMBOLS = {}
-for module, names in d["syms"].items():
-    for full, (target, _) in names.items():
-        SYMBOLS.setdefault(full.removeprefix(module + "."), []).append(target)
+MEANT = names.meant(d["syms"])
 TEXT = """() => {
     const body = document.body.cloneNode(true);
     body.querySelectorAll('code, pre, script, style, .katex').forEach(e => e.remove());
@@ -180,13 +178,26 @@ def test_links(docs, parsed, name):
 
 @pytest.mark.parametrize("name", PAGES)
 def test_names_in_backticks_are_links(parsed, name):
-    "A public name of the package in the prose leads to its documentation"
+    "A name of the package in the prose leads to its documentation, where it means one thing"
     if not entry_points(group="nbdev", name="calibrain"):
         pytest.skip("the package is not installed, and nbdev finds names by its entry point")
     folder = posixpath.dirname(name)
     links = {posixpath.normpath(posixpath.join(folder, link)) for link in parsed[name].links}
     words = set(re.findall(r"`([^`\s]+?)(?:\(\))?`", prose(name)))
-    assert [w for w in words & SYMBOLS.keys() if not links & {*SYMBOLS[w]}] == []
+    pages = {word: MEANT[word] for word in words if MEANT.get(word)}
+    assert {word: page for word, page in pages.items() if page not in links} == {}
+
+
+NAME_LINK = re.compile(r'<a [^>]*\bhref="([^"]*)"[^>]*><code[^>]*>([^<]+?)(?:\(\))?</code></a>')
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_names_that_may_mean_several_things_are_no_links(docs, name):
+    "Nor is what the package shows in their tables; only the author of a page can link them"
+    html = (docs / name).read_text(encoding="utf-8")
+    written = prose(name) if name in PAGES else ""
+    for link, word in NAME_LINK.findall(html):
+        assert MEANT.get(word, "") is not None or f"[`{word}`](" in written, (word, link)
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -29,6 +29,7 @@ from pathlib import Path
 
 import apart
 import mend
+import names
 import notebooks
 import outputs
 import pages
@@ -125,12 +126,12 @@ def process(cfg, quarto=False):
 
 def page_names():
     "Quarto names a page after its `output-file`, smalldocs after its notebook: those to rename"
-    names = {}
+    renamed = {}
     for path in PROC.rglob("*.ipynb"):
         found = re.search(r"output-file: ([^\"\\]+)\.html", path.read_text(encoding="utf-8"))
         if found and found[1] != path.stem:
-            names[path.name] = found[1] + ".ipynb"
-    return names
+            renamed[path.name] = found[1] + ".ipynb"
+    return renamed
 
 
 def linker():
@@ -142,8 +143,11 @@ def linker():
 
 def rewrite(cfg, rename):
     "Make nbdev's notebooks ready for the renderer"
-    names = page_names() if rename else {}
-    links = mend.Links(names, address(cfg), has_source=bool(cfg.git_url))
+    from calibrain._modidx import d
+
+    renamed = page_names() if rename else {}
+    mistaken = names.mistaken(d["syms"])
+    links = mend.Links(renamed, address(cfg), bool(cfg.git_url), mistaken)
     glossary = words.Glossary(words.terms(loaded(EXEC / "glossary.ipynb")))
     for path in sorted(PROC.rglob("*.ipynb")):
         nb = loaded(path)
@@ -153,14 +157,14 @@ def rewrite(cfg, rename):
                 cell["source"] = glossary.link("".join(cell["source"]))
             mend.cell(cell, links, rename)
         path.unlink()
-        path.with_name(names.get(path.name, path.name)).write_text(json.dumps(nb))
+        path.with_name(renamed.get(path.name, path.name)).write_text(json.dumps(nb))
     linked = linker()
     for path in PROC.glob("*.md"):
         glossary.new_page()
         head, found, body = path.read_text().partition("\n---\n")
         path.write_text(head + found + mend.markdown(glossary.link(linked(body)), links))
     settings = PROC / "_quarto.yml"
-    settings.write_text(mend.renamed(settings.read_text(), names))
+    settings.write_text(mend.renamed(settings.read_text(), renamed))
 
 
 # ---- render

@@ -64,6 +64,9 @@ def be_a_kernel(arguments, folder, search):
 
     os.setsid()
     os.chdir(folder)
+    # As in a kernel where nobody chose. A copy would keep to the way in which it was made itself,
+    # whose locks have names, and these stay behind when a kernel that ends too slowly is killed
+    multiprocessing.set_start_method(None, force=True)
     sys.path[:] = search
     sys.argv = ["ipykernel_launcher", *arguments]
     ends_with = f"--IPKernelApp.parent_handle={os.getppid()}"

@@ -23,6 +23,9 @@ class Links(NamedTuple):
     names: dict[str, str]  # notebooks whose page has another name: {"07_bmn.ipynb": "bmn.ipynb"}
     base: str  # the address that nbdev writes before the pages of the package, with its last slash
     has_source: bool  # whether the sources have a public address
+    mistaken: dict[
+        str, str | None
+    ]  # names that nbdev links to another page than is meant (names.py)
 
 
 FENCED = re.compile(r"(?ms)(^```.*?^```)")
@@ -46,6 +49,22 @@ def in_code(md, change):
 def without_name_links(md):
     "Names in backticks as they were before nbdev linked them"
     return NAME_LINK.sub(r"\1", md)
+
+
+def name_links(md, links):
+    """A name leads to the page that is meant, and nowhere where it may mean several things.
+
+    A link that the author wrote leads where it did: it is relative, nbdev's are not.
+    """
+    made = re.compile(r"\[(`([^`\n]+?)(?:\(\))?`)\]\(" + re.escape(links.base) + r"[^)\n]*\)")
+
+    def meant(m):
+        if m[2] not in links.mistaken:
+            return m[0]
+        page = links.mistaken[m[2]]
+        return f"[{m[1]}]({links.base}{page})" if page else m[1]
+
+    return in_prose(md, lambda part: made.sub(meant, part))
 
 
 def code_without_links(md):
@@ -95,6 +114,7 @@ def without_source_links(md):
 def markdown(md, links):
     "Prose, or what a cell shows as Markdown, ready for the renderer"
     md = code_without_links(md)
+    md = name_links(md, links)
     md = linked_once(md)
     md = heading_names(md)
     md = renamed_links(md, links.names)
@@ -113,6 +133,23 @@ def caption(source):
     return re.sub(r"(?m)^#\| *fig-cap: *(.+)$", change, source)
 
 
+def words_of_picture(c):
+    """Caption and alternative text of the picture of an explorer, as options of its cell
+
+    An explorer that was run shows a figure of its own, which has both. Of one whose outputs are
+    kept there is the picture, and what it shows in words: its title, a sentence, and its settings.
+    """
+    for output in c.get("outputs", []):
+        data = output.get("data", {})
+        words = "".join(data.get("text/plain", "<"))
+        if "image/png" in data and "text/html" not in data and not words.startswith("<"):
+            title, _, _ = words.partition(". ")
+            options = {"fig-cap": f"{title}.", "fig-alt": words}
+            lines = [f"#| {k}: {json.dumps(v, ensure_ascii=False)}\n" for k, v in options.items()]
+            return "".join(lines)
+    return ""
+
+
 def without_keywords(front):
     "Words to search by are for the search (words.py): a renderer would print them on the page"
     return re.sub(r"(?m)^keywords: .*\n(?:  .*\n)*", "", front)
@@ -123,7 +160,9 @@ def cell(c, links, rename):
     source = "".join(c["source"])
     if c["cell_type"] != "code":
         source = markdown(source, links)
-    elif rename:
+    elif "fig-alt" not in source:
+        source = words_of_picture(c) + source
+    if c["cell_type"] == "code" and rename:
         source = caption(source)
     if c["cell_type"] == "raw" and rename:
         source = re.sub(r"(?m)^output-file: .*\n", "", source)

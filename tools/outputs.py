@@ -64,6 +64,12 @@ def kept_text(output):
     return dict(output_type="stream", name="stdout", text=lines)
 
 
+def words_of_picture(data):
+    "What an explorer says of its picture; of others a kernel knows only `<Figure …>`"
+    said = text(data.get("text/plain", ""))
+    return "<picture>" if said.startswith("<") or not said else said
+
+
 def kept_data(data):
     "Text and one picture, no static explorer; `None` where nothing is left"
     kept = {}
@@ -73,7 +79,7 @@ def kept_data(data):
         elif not (kind == "text/html" and EXPLORER in text(value)):
             kept[kind] = text(value).splitlines(keepends=True)
     if "image/png" in kept:
-        kept["text/plain"] = ["<picture>"]
+        kept["text/plain"] = words_of_picture(data).splitlines(keepends=True)
     return dict(output_type="display_data", metadata={}, data=kept) if kept else None
 
 
