@@ -265,7 +265,7 @@ def _calls(default: Any) -> set[str]:
 def _defaults(self: Bound) -> dict[str, set[str]]:
     "What each parameter may be called where it is as the solver has it"
     takes = self.solver.takes().items()
-    free = {k: p.default for k, p in takes if k not in _TOLD and p.default is not p.empty}
+    free = {k: p.default for k, p in takes if p.default is not p.empty}
     calls = {name: _calls(default) for name, default in free.items()}
     chosen = self._chosen()
     crawls = any(chosen[k] not in calls[k] for k in FOR_A_FIXED_POINT if k in chosen and k in calls)
