@@ -150,4 +150,4 @@ def test_a_real_recording(tmp_path):
     mean = mne.read_source_estimate(next(folder.glob("*_mean-stc.h5")))
     assert isinstance(mean, mne.VectorSourceEstimate) and mean.shape[1:] == (3, 61)
     rows = list(csv.DictReader(next(folder.glob("*_regions.csv")).open()))
-    assert len(rows) == 61 and {"region", "time_s", "mean_nAm", "high_nAm"} <= rows[0].keys()
+    assert len(rows) == 61 and {"region", "time (s)", "mean (nAm)"} <= rows[0].keys()

@@ -240,6 +240,16 @@ def test_regions_of_all_subjects_from_annotations(tmp_path, capsys):
     mine = [row for row in rows if row["subject"] == "sub-bert"]
     assert [{k: row[k] for k in own[0]} for row in mine] == own
 
+    # a table of before there was one dialect, and the same command again
+    whole = (tmp_path / "out" / "regions.csv").read_bytes()
+    older = table.read_bytes().replace(b"\n", b"\r\n")
+    for name in (b"time (s)", *(b"%s (nAm)" % n for n in (b"mean", b"std", b"low", b"high"))):
+        assert name in older
+        older = older.replace(name, name.replace(b" (", b"_").replace(b")", b""))
+    table.write_bytes(older)
+    assert main([*given, "--labels", "halves", "--subjects-dir", str(home.parent)]) == 0
+    assert (tmp_path / "out" / "regions.csv").read_bytes() == whole
+
     # one hemisphere as a file, which says whose it is; and another brain's
     left = home / "label" / "lh.halves.annot"
     out = ["--out", str(tmp_path / "left")]

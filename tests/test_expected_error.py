@@ -120,7 +120,7 @@ def test_what_it_is_not_for_is_refused():
     for words, given, more in [
         ("another head", (Leadfield.random(24, 60, seed=9), 0.5), {}),
         ("got 2 times that variance", (lf, 1.0), {}),
-        ("of gamma_map with its defaults", (lf, 0.5), dict(solver_params=None)),
+        ("of gamma_map with tol=0.001", (lf, 0.5), dict(solver_params=dict(tol=1e-3))),
         ("nave must be numbers of epochs above 0", (lf, 0.5), dict(nave=[4, 0])),
         ("result must be of gamma_map", (lf, 0.5), dict(solver="BMN")),
         ("n_runs must be finite and >= 2", (lf, 0.5), dict(n_runs=1)),
@@ -129,6 +129,16 @@ def test_what_it_is_not_for_is_refused():
     ]:
         with pytest.raises(ValueError, match=re.escape(words)):
             passport.expected_error(*given, **quick | more)
+
+
+def test_a_default_that_is_left_out_is_no_other_use():
+    "The runs of the passport name it"
+    given = dict(nave=4, n_runs=2, **QUIET)
+    said, unsaid = (
+        test_passport.small().expected_error(test_passport.LF, 0.5, solver_params=params, **given)
+        for params in (test_passport.FAST, None)
+    )
+    np.testing.assert_array_equal(said.figures["error2"], unsaid.figures["error2"])
 
 
 def test_with_nave_of_a_calibrated_estimate_names_it():

@@ -336,10 +336,13 @@ def test_a_record_in_words():
     regions = {f"s{i}": (np.array([[8.0 + i, 2.0]]), np.array([[2.0, 2.0]])) for i in range(5)}
     group = grand_average(regions)
     text = group.sentence(threshold=4)
+    for said in (text, str(group), group._repr_html_(), group.plot().get_title("left")):
+        assert said.count("not calibrated") == 1
     assert text.startswith("place 0: 10") and "beyond 4 nAm in 5 of 5 subjects (5 to 5)" in text
     assert repr(group) == "<GroupPosterior: 5 subjects, 1 places, 2 samples>"
     assert "5 subjects: measurements as they were passed" in group._repr_html_()
     assert list(group.to_frame().subjects) == [5, 5]
+    assert group.to_frame().attrs["units"]["tau"] == group.unit == "nAm"
     two = grand_average(dict(list(regions.items())[:2]))
     assert "±" not in two.sentence() and "95 %" in two.sentence()
     assert [t.get_text() for t in group.plot().get_yticklabels()] == [*regions, "group mean"]

@@ -1,5 +1,6 @@
 """What an estimate can be asked because it knows what it was made from."""
 
+import copy
 import pickle
 
 import mne
@@ -108,6 +109,19 @@ def test_it_does_not_travel(tmp_path):
         together[0].calibrate()
     with pytest.raises(TypeError, match=r"n_train.*got tmin"):
         est.calibrate(tmin=0.1)
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy])
+def test_a_copy_in_memory_keeps_it(copied):
+    est = estimate_evoked(recording(), forward(), cov(), "BMN", tmin=0.0, progress=False)
+    other = copied(est)
+    assert type(other) is EvokedPosterior and other.made is est.made  # shared: a head is large
+    assert (other.result is est.result) == (copied is copy.copy)
+    assert (other.settings is est.settings) == (copied is copy.copy)
+    np.testing.assert_array_equal(other.mean.data, est.mean.data)
+    found = other.sensitivity(dict(same={}), progress=False)
+    assert str(found.peaks["as asked"]) == str(est.peak())
+    assert copied(est - est).how == (est - est).how  # other kinds of estimates, too
 
 
 def test_sensitivity_of_its_own():

@@ -110,6 +110,7 @@ def test_a_contrast_goes_with_a_mesh(est, head, masks):
     with pytest.raises(ValueError, match="template_cortex"):
         explore_brain(differs)
     explorer = explore_brain(differs, template_cortex())
+    assert explorer.title.endswith("Error bars are of the solver, not calibrated.")
     explorer.draw(**explorer.start)
     regions = explore_regions(differs, masks)
     assert "loud" in regions.title

@@ -176,6 +176,72 @@ def test_another_use_of_the_solver_is_refused():
         estimate_evoked(evoked, fwd, cov, "BMN", noise="baseline", **said)
 
 
+SAME = [
+    ("gamma_map", "update_mode='fast'", {}),
+    ("gamma_map", "max_iter=300, tol=1e-06, update_mode='fast'", {}),
+    ("gamma_map", "", dict(update_mode="fast")),
+    ("gamma_map", "tol=0.001, update_mode='fast'", dict(tol=1e-3)),
+    ("gamma_map", "tol=0.001", dict(tol=1e-3, update_mode=None)),
+    ("gamma_map", "update_mode='em'", dict(update_mode="em", tol=1e-6)),
+    ("gamma_map_sflex", "sigma=0.01, threshold_factor=3", dict(normalize="sym")),
+    ("gamma_map_sflex", "sigma=[0.01, 0.02]", dict(sigma=[0.01, 0.02], rule=None)),
+    ("gamma_lambda_map", "lambda_damping=1, update_mode='fast'", {}),
+    ("champagne", "update_mode='fast'", {}),
+    ("spike_slab", "n_burn=40", {}),
+]
+OTHER = [
+    ("gamma_map", "update_mode='convex'", {}),
+    ("gamma_map", "", dict(update_mode="em")),
+    ("gamma_map", "tol=1e-05, update_mode='fast'", {}),
+    ("gamma_map", "update_mode='fast'", dict(tol=1e-5)),
+    ("gamma_map", "update_mode='fast'", dict(rule="calibrain-1.0")),
+    ("gamma_map", "rule='calibrain-1.0'", {}),
+    ("gamma_map_sflex", "sigma=0.01", dict(sigma=0.02)),
+    ("gamma_map_sflex", "sigma=[0.01, 0.02]", {}),
+    ("gamma_map_sflex", "", dict(sigma=[0.01, 0.02])),
+    ("gamma_lambda_map", "update_mode_noise=1", dict(update_mode_noise=1, update_mode="fast")),
+    ("gamma_lambda_map", "update_mode='fast', update_mode_noise=1", dict(update_mode_noise=1)),
+    ("spike_slab", "time_cov='ar'", {}),
+    ("spike_slab", "", dict(time_cov="ar")),
+    ("spike_slab", "patches=(0.01,)", {}),
+    ("gamma_map", "max_iter=300, depth=3", {}),
+]
+
+
+@pytest.mark.parametrize("solver, words, params", SAME)
+def test_a_default_written_out_is_a_default_left_out(solver, words, params):
+    replace(small(), runs={solver: {}}, params={solver: words}).check_use(
+        bind(solver, params), "given"
+    )
+
+
+@pytest.mark.parametrize("solver, words, params", OTHER)
+def test_what_differs_from_a_default_is_refused(solver, words, params):
+    with pytest.raises(ValueError, match=f"calibration must be of {solver} with"):
+        replace(small(), runs={solver: {}}, params={solver: words}).check_use(
+            bind(solver, params), "given"
+        )
+
+
+def usual(L, y, noise_var, n_orient=1, update_mode=None):
+    "A solver of one's own, of whose words nobody knows more than their names"
+
+
+def test_words_of_another_solver_are_its_own():
+    words = dict(usual="update_mode='fast'")
+    with pytest.raises(ValueError, match="of usual with its defaults, got update_mode='fast'"):
+        replace(small(), runs=dict(usual={}), params=words).check_use(bind(usual), "given")
+
+
+def test_a_passport_that_names_a_default_is_for_an_estimate_that_does_not():
+    evoked, fwd, cov = problem()
+    few = dict(n_train=19, n_test=2, progress=False, solver_params=FAST, **FIXED)
+    passport = calibrate(fwd, cov, evoked, "gamma_map", **few)
+    assert passport.params == dict(gamma_map="update_mode='fast'")
+    said = dict(calibration=passport, progress=False, **FIXED)
+    assert estimate_evoked(evoked, fwd, cov, "gamma_map", **said).calibration is not None
+
+
 def test_an_infinite_interval_of_an_estimate_is_infinite():
     "Also where the standard deviation is zero"
     evoked, fwd, cov = problem()

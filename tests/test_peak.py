@@ -48,7 +48,8 @@ def test_a_vector_along_its_own_direction():
     low, high = peak.interval
     assert np.mean((along > low) & (along < high)) == pytest.approx(0.8, abs=0.02)
     assert "out of the cortex" in str(peak)
-    assert "13 nAm (" in str(peak) and "80 %) at (40, 10, 50) mm, 100 ms" in str(peak)
+    assert "13 nAm (" in str(peak) and "80 %, not calibrated) at (40, 10, 50) mm" in str(peak)
+    assert "(40, 10, 50) mm, head coordinates, 100 ms" in str(peak)
 
 
 @pytest.mark.parametrize("value, wall", [(6.0, 1), (-6.0, 1), (-6.0, -1)])
@@ -90,6 +91,47 @@ def test_a_passport_is_heard(reach, monkeypatch):
     monkeypatch.setattr(EvokedPosterior, "_reach", lambda self, level: reach)
     peak = replace(est, calibration=SimpleNamespace()).peak()
     np.testing.assert_allclose(peak.interval, (9 - 3 * std, 9 + 3 * std))
+
+
+def sampled(**other):
+    "A source that is on with probability .9, of a place that is sampled"
+    on = State(np.array([1]), np.full((1, 4), 5.0), np.eye(1))
+    off = State(np.array([0]), np.full((1, 4), 0.5), np.eye(1))
+    return estimate(Mixture((on, off), np.array([0.9, 0.1]), 3, 1, 4), 1, **other)
+
+
+def row(table, label):
+    "A value of a short table"
+    return table.split(f">{label}</th>")[1].split("</td>")[0].split(">")[1]
+
+
+@pytest.mark.parametrize("est", [estimate(gaussian(np.eye(3, 4) * 9, 1), 1), sampled()])
+def test_what_no_passport_knows_says_so_once_and_where_it_is_once(est):
+    "In sentence, repr and table, the same words"
+    peak = est.peak()
+    for said in (str(peak), repr(peak), peak._repr_html_(), est.in_words):
+        assert said.count("not calibrated") == said.count("head coordinates") == 1
+    assert row(peak._repr_html_(), "95 % interval").endswith(" nAm, not calibrated")
+    assert row(est._repr_html_(), "error bars") == "of the solver, not calibrated"
+    if peak.localisation is not None:
+        assert "mm, head coordinates, first 1" in repr(peak.localisation)
+
+
+def test_a_passport_calibrates_the_interval_and_nothing_else(monkeypatch):
+    monkeypatch.setattr(EvokedPosterior, "_reach", lambda self, level: 3.0)
+    peak = sampled(calibration=SimpleNamespace(about="of 50 runs")).peak()
+    assert "95 %) at (40, 10, 50) mm, head coordinates" in str(peak)
+    assert str(peak).endswith("with 90 % at one place, not calibrated")
+    table = peak._repr_html_()
+    assert not row(table, "95 % interval").endswith("not calibrated")
+    assert row(table, "amplitude").endswith("nAm, not calibrated")
+    assert row(table, "places").endswith("mass 0.90, not calibrated")
+
+
+def test_a_place_that_is_not_known_has_no_frame():
+    est = estimate(gaussian(np.eye(3, 4), 1), 1, coords=None)
+    assert "at vertex 7 of part 0, 80 ms" in str(est.peak())
+    assert "head coordinates" not in str(est.peak())
 
 
 def test_complex_amplitudes_are_told_in_phase():

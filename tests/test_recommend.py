@@ -278,6 +278,18 @@ def test_orientation_is_compared_where_the_head_has_normals():
     assert "nothing to choose" in reason(none, "orientation").says
 
 
+def test_a_quick_look_says_that_it_compared_no_orientations():
+    "In lines, in the table and in one line"
+    said = dict(quick=True, progress=False)
+    rec = recommend(recording("bump", 12.0), surface_head(), cov(), dict(tmin=0.0), **said)
+    says = reason(rec, "orientation").says
+    assert "fixed, loose, free to choose" in says and "they were not compared" in says
+    assert "Without quick=True" in says and says in str(rec) and ", nothing tried" in repr(rec)
+    assert "not compared" in rec._repr_html_() and ", nothing tried<" in rec._repr_html_()
+    tried = asked("bump")
+    assert "nothing tried" not in repr(tried) + tried._repr_html_()
+
+
 @pytest.mark.parametrize("seed, taken", [(0, "fixed"), (1, None)])
 def test_a_weak_response_is_turned_by_the_score_alone(seed, taken):
     "The evidence prefers normals, which are right, both times, and the score once"

@@ -511,6 +511,9 @@ def test_a_passport_says_nothing_of_regions(monkeypatch):
     with pytest.warns(NotCalibratedWarning, match="do not hold for regions"):
         record = calibrated.regions(LABELS)
     assert "single sources" in record.about and "single sources" in record._repr_html_()
+    peaks = record.peak()
+    for said in (record.about, record._repr_html_(), repr(peaks), peaks._repr_html_()):
+        assert said.count("not calibrated") == 1
     np.testing.assert_array_equal(record.std, est.regions(LABELS).std)
 
 
@@ -529,6 +532,11 @@ def test_frames():
     vectors = estimate("gaussian", 3).regions(LABELS).to_frame()
     assert list(vectors.columns[:3]) == ["region", "component", "time"]
     assert len(vectors) == 4 * 3 * TIMES
+    assert vectors.attrs["units"] == dict.fromkeys(["mean", "std", "low", "high"], "nAm") | {
+        "time": "s"
+    }
+    powers = estimate("gaussian", 1).regions(LABELS, "power").to_frame()
+    assert powers.attrs["units"]["mean"] == "nAm²"
     one = vectors.query("region == '60-lh' and component == 'y'")
     np.testing.assert_array_equal(one["mean"], estimate("gaussian", 3).regions(LABELS).mean[1, 1])
 

@@ -73,6 +73,9 @@ def test_a_passport_is_told():
     calibrated = replace(est, calibration=maps)
     assert "by a passport of 50 runs" in methods_paragraph(calibrated)
     assert "by a passport of 50 runs" in report._claim(calibrated).body
+    for e in (est, calibrated):
+        assert report._claim(e).body.count("of the solver, not calibrated") == 1
+        assert "of the solver, not calibrated" in report._maps(e, None).body
 
 
 @pytest.mark.parametrize("k", [1, 3])
@@ -97,6 +100,8 @@ def test_strongest_sources_are_apart():
     gaps = np.linalg.norm(places[:, None] - places, axis=2)[np.triu_indices(len(places), 1)]
     assert gaps.min() > 0.03
     assert shown.mean[0].max() == pytest.approx(est.peak().amplitude)
+    for said in (shown.sentence(), shown._repr_html_(), shown.plot().get_title("left")):
+        assert said.count("head coordinates") == said.count("not calibrated") == 1
     at = shown.mean[0].argmax()
     assert shown.std[0, at] == pytest.approx(est.peak().std)
 

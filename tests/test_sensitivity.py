@@ -52,6 +52,21 @@ def test_an_amplitude_that_is_not_known_is_not_tested():
     assert "not known to begin with: -40 to 87 nAm" in found.verdict
 
 
+def test_columns_have_units_and_intervals_are_not_calibrated():
+    found = asked(dict(same={}))
+    (first, _), peak = found.rows, found.peaks["as asked"]
+    assert first["place (head coordinates)"] in str(peak)
+    assert (first["low (nAm)"], first["high (nAm)"]) == peak.interval
+    assert first["amplitude (nAm)"] == peak.amplitude and first["time (ms)"] == 1e3 * peak.time
+    for said in (repr(found), found._repr_html_()):
+        assert said.count("Intervals are not calibrated.") == 1
+        assert said.count("head coordinates") == ("place (" in said)
+    known = replace(peak, calibrated=True)
+    some = replace(found, peaks=found.peaks | {"same": known})
+    assert "Intervals are not calibrated, but for same." in some.verdict
+    assert "calibrated" not in replace(some, peaks=dict.fromkeys(found.peaks, known)).verdict
+
+
 def test_nothing_found_survives_nothing():
     loud = mne.make_ad_hoc_cov(recording().info, dict(eeg=7e-6), verbose="ERROR")
     with pytest.warns(NothingFoundWarning):

@@ -487,8 +487,11 @@ def test_chains_that_disagree_say_how_far():
     x = np.zeros((200, 60))
     x[[40, 90, 150]] = np.sin(np.arange(60) / np.array([[3.0], [5], [8]]))
     y = L @ x + 0.3 * rng.normal(size=(20, 60))
-    with pytest.warns(ConvergenceWarning, match=r"ΔP\| between chains 0\.\d\d, above 0.3"):
+    with pytest.warns(ConvergenceWarning, match=r"ΔP\| between chains 0\.\d\d, above 0.3") as heard:
         r = spike_slab(L, y, 0.09, n_sweeps=16, n_burn=0)
+    said = str(heard[0].message)
+    assert "longer chains may move the answer, even the strongest source: sample longer" in said
+    assert "n_sweeps=80, n_burn=0 (of a recording in solver_params)" in said
     assert not r.converged and r["delta_inclusion"] > 0.3
 
 

@@ -10,6 +10,7 @@ from calibrain.calibration.coverage import calibration_error, combine, coverage_
 from calibrain.calibration.credible_sets import mahalanobis
 from calibrain.calibration.recalibrate import IsotonicRecalibrator
 from calibrain.calibration.run_quantile import run_quantile
+from calibrain.core.frames import read_csv
 from calibrain.estimator import SourceEstimator
 from calibrain.head.leadfield import Leadfield
 from calibrain.head.prepared import prepare
@@ -169,7 +170,12 @@ def test_the_report_is_one_page(store, tmp_path):
 def test_exports_hold_every_run(store, tmp_path):
     pd = pytest.importorskip("pandas")
     table = pd.read_csv(export_results(store, "csv", tmp_path / "a.csv"))
-    assert len(table) == 192 and {"crps_active", "seconds_solve", "noise_used"} <= {*table}
+    named = {"crps_active (nAm)", "seconds_solve (s)", "noise_used"}
+    assert len(table) == 192 and named <= {*table}
+    figures = store.results()
+    columns, units = read_csv(tmp_path / "a.csv")
+    assert list(columns) == list(figures) and units == figures.attrs["units"]
+    np.testing.assert_array_equal(table["crps_active (nAm)"], figures.crps_active)
     with pytest.raises(FileExistsError, match="overwrite"):
         export_results(store, "csv", tmp_path / "a.csv")
     assert export_results(store, "csv", tmp_path / "a.csv", overwrite=True).is_file()
@@ -188,6 +194,8 @@ def test_netcdf_has_named_axes(store, tmp_path):
         totals = out.totals_pointwise_marginal.sel(stratum="active")
         assert counts.dims == ("run", "level")
         np.testing.assert_array_equal(counts[:, -1], totals)
+        assert out.crps_active.units == "nAm" and out.seconds_solve.units == "s"
+        assert "units" not in out.explained_variance.attrs
 
 
 def test_what_a_curve_is_off_by(store):

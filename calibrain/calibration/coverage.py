@@ -26,6 +26,7 @@ from calibrain.core.checks import (
     generator,
     refuse,
 )
+from ..core.frames import data_frame
 from ..core.tables import html_table
 from ..posterior.moments import as_mixture, as_moments, truth_like
 
@@ -311,10 +312,6 @@ def to_frame(
     self: CoverageCurve,
 ) -> Any:  # `pandas.DataFrame`: stratum, nominal, empirical, count, total, left_out
     "One row for each stratum and level"
-    try:
-        import pandas as pd
-    except ImportError as e:
-        raise ImportError("to_frame needs pandas: pip install 'calibrain[frames]'") from e
     n_strata = len(self.strata)
     n_levels = len(self.nominal)
     columns = dict(
@@ -325,4 +322,4 @@ def to_frame(
         total=np.repeat(self.total, n_levels),
         left_out=np.repeat(self.left_out.sum(0), n_levels),
     )
-    return pd.DataFrame(columns)
+    return data_frame(columns, {}, "to_frame")

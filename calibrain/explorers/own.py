@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from ..calibration.calibration import OF_THE_SOLVER
 from ..core.checks import refuse
 from .base import Control, Explorer, Impossible
 from .brain import CortexEstimate, draw_posterior
@@ -129,7 +130,8 @@ class _OwnBrain(Explorer):
         largest = self.estimate.limits["mean"][1]
         self.title = (
             f"{est.comment or 'The estimate'} by {est.result.solver}: what the posterior says at "
-            "one moment, and over time of the source that stands out most, which has a ring."
+            "one moment, and over time of the source that stands out most, which has a ring. "
+            f"Error bars are {OF_THE_SOLVER}."
         )
         self.controls = MappingProxyType(
             dict(

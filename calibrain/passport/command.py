@@ -7,7 +7,6 @@ __all__ = ['FILES', 'read_mne', 'write_passport', 'calibrate_command']
 
 # %% ../../nbs/api/commands/03_command.ipynb #9bf0e4a7
 import argparse
-import csv
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,9 @@ from typing import Any
 import mne
 
 from ..core.checks import refuse
+from ..core.frames import write_csv
 from .calibrate import calibrate
-from .passport import COLUMNS, Passport
+from .passport import UNITS, Passport
 
 # %% ../../nbs/api/commands/03_command.ipynb #bebbf915
 FILES = ("passport.npz", "table.csv", "report.html")
@@ -64,11 +64,7 @@ def write_passport(
 ) -> None:
     "Passport, table and page"
     passport.save(folder / FILES[0], overwrite=True)
-    with open(folder / FILES[1], "w", newline="", encoding="utf-8") as f:
-        rows = csv.DictWriter(f, COLUMNS)
-        rows.writeheader()
-        for solver in passport.solvers:
-            rows.writerows(passport.rows_of(solver))
+    write_csv(folder / FILES[1], passport.columns, UNITS, overwrite=True)
     passport.report(folder / FILES[2], overwrite=True)
 
 

@@ -7,7 +7,6 @@ __all__ = ['estimate_command']
 
 # %% ../../nbs/api/commands/05_estimate_command.ipynb #f5ddd311
 import argparse
-import csv
 import json
 import os
 import re
@@ -22,8 +21,8 @@ from typing import Any, NamedTuple
 
 import mne
 
-from ..core.archive import complete
 from ..core.checks import check_level, few_names, refuse
+from ..core.frames import read_csv, write_csv
 from ..core.progress import progress_bar
 from . import files  # noqa: F401 (`Passport.load`)
 from .command import read_mne
@@ -205,23 +204,19 @@ def _put(aside: Path, folder: Path) -> None:
 
 def _write_regions(ready: Sequence[_Todo], out: Path) -> None:
     "The regions of all conditions that are there, as one table"
-    rows: list[dict] = []
+    together: dict[str, list[str]] = {}
+    units: dict[str, str] = {}
     for todo in ready:
         for name in todo.conditions:
             path = todo.folder / name / f"{todo.stem(name)}_regions.csv"
             if path.exists():
-                with open(path, newline="", encoding="utf-8") as f:
-                    whose = dict(subject=todo.who.name or todo.who.stem, condition=name)
-                    rows += [whose | row for row in csv.DictReader(f)]
-    if not rows:
-        return
-    with (
-        complete(out / "regions.csv") as aside,
-        open(aside, "w", newline="", encoding="utf-8") as f,
-    ):
-        table = csv.DictWriter(f, list(rows[0]))
-        table.writeheader()
-        table.writerows(rows)
+                columns, units = read_csv(path)
+                n = len(columns["region"])
+                whose = dict(subject=[todo.who.name or todo.who.stem] * n, condition=[name] * n)
+                for column, values in (whose | columns).items():
+                    together.setdefault(column, []).extend(values)
+    if together:
+        write_csv(out / "regions.csv", together, units, overwrite=True)
 
 # %% ../../nbs/api/commands/05_estimate_command.ipynb #d5242671
 def _work(todo: _Todo, names: Sequence[str], args: argparse.Namespace, done: Callable) -> None:

@@ -19,6 +19,7 @@ from fastcore.basics import patch
 from ..calibration.calibration import Calibration
 from ..calibration.spread import spread
 from ..core.checks import check_array, check_count, check_level, refuse
+from ..core.frames import data_frame
 from ..core.progress import progress_bar
 from ..core.tables import html_table
 from .passport import Passport
@@ -183,16 +184,15 @@ def _columns(self: ExpectedError) -> dict:  # Name → figures and their chance
 
 # %% ../../nbs/api/passport/10_expected_error.ipynb #549f0916
 @patch
-def table(self: ExpectedError) -> Any:  # `pandas.DataFrame`, a row for each number of epochs
+def table(
+    self: ExpectedError,
+) -> Any:  # `pandas.DataFrame`, a row for each number of epochs; units in `attrs`
     "All figures; those with chance in their name are standard errors of the simulation"
-    try:
-        import pandas as pd
-    except ImportError as e:
-        raise ImportError("table needs pandas: pip install 'calibrain[frames]'") from e
     out = dict(nave=self.naves)
     for name, (value, chance) in self._columns().items():
         out |= {name: value, f"{name}_chance": chance}
-    return pd.DataFrame(out)
+    in_nam = [name for name in out if name.startswith(("error", "claimed", "width"))]
+    return data_frame(out, dict.fromkeys(in_nam, "nAm"), "table")
 
 
 @patch

@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 from fastcore.basics import patch
 
+from ..calibration.calibration import whose_error_bars
 from ..core.checks import check_count, check_level, refuse
 from ..core.units import NAM_PER_AM
 from ..core.warnings import NotCalibratedWarning, warn
+from ..head.forward import HEAD_COORDINATES
 from ..posterior.mixture import Mixture
 from .posterior import EvokedPosterior
 from .regions import RegionPosterior
@@ -127,7 +129,7 @@ def _where(e: EvokedPosterior) -> dict:  # Coordinates by name
     )
     for i, axis in enumerate("xyz"):
         if e.coords is not None:  # of morphed estimates vertices say where they are
-            said = dict(long_name=f"{axis} in head coordinates", units="m")
+            said = dict(long_name=f"{axis} in {HEAD_COORDINATES}", units="m")
             out[f"position_{axis}"] = ("source",), e.coords[:, i], said
         if e.normals is not None:
             said = dict(long_name=f"{axis} of the normal of the cortex")
@@ -144,7 +146,7 @@ def _facts(e: EvokedPosterior, level: float) -> dict:  # Attributes by name
         nave=float(e.nave),
         space=e.space,
         level=level,
-        error_bars="of the solver" if e.calibration is None else e.calibration.about,
+        error_bars=whose_error_bars(e.calibration),
         noise_var=float(e.result.noise_var),
         log_evidence=float(e.result.log_evidence),
     )

@@ -15,6 +15,7 @@ import numpy as np
 from fastcore.basics import patch
 from scipy import linalg, sparse
 
+from ..calibration.calibration import OF_THE_SOLVER
 from ..core.checks import check_number, few_names, refuse
 from ..core.tables import html_table
 from ..core.units import NAM_PER_AM, coefficients_of
@@ -329,6 +330,6 @@ def _repr_html_(self: Contrast) -> str:  # HTML
         "conditions": self.how,
         "window": f"{start:.0f} to {end:.0f} ms, {len(self.times)} samples",
         "strongest": self.in_words,
-        "error bars": "of the solver",
+        "error bars": OF_THE_SOLVER,
     }
     return html_table(self.comment, rows)

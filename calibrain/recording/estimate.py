@@ -29,6 +29,7 @@ from calibrain.recording import (  # noqa: F401 (methods of an EvokedPosterior)
     nave,
     predictive,
     read_outs,
+    region_tables,
     report,
     volumes,
 )

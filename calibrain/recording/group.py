@@ -8,12 +8,15 @@ __all__ = ['GroupPosterior']
 # %% ../../nbs/api/recording/26_group.ipynb #8b14cd50
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from fastcore.basics import patch
 
+from ..calibration.calibration import NOT_CALIBRATED
 from ..core.checks import check_level, check_number, refuse
+from ..core.frames import data_frame, write_csv
 from ..core.tables import html_table
 from ..core.units import NAM_PER_AM
 from ..posterior.hierarchical import Count, GroupMoments, Hierarchy
@@ -145,7 +148,7 @@ def sentence(
     number, least, most = (float(x[0, 0]) for x in here.count(threshold, level))
     when = "" if self.times is None else f", {1e3 * self.times[t]:.0f} ms"
     size = f"{mean:.3g} ± {std:.2g}" if np.isfinite(std) else f"{mean:.3g}"
-    within = f"{low:.3g} to {high:.3g}, {100 * level:g} %"
+    within = f"{low:.3g} to {high:.3g}, {100 * level:g} %, {NOT_CALIBRATED}"
     speaking = int(here.speaking[0, 0])
     side = f"beyond {threshold:g} {self.unit}" if threshold else "of that sign"
     return (
@@ -182,25 +185,44 @@ def stc(
 
 
 @patch
+def _columns(self: GroupPosterior, level: float) -> dict[str, np.ndarray]:
+    "Values by column, a row for each place and sample"
+    low, high = self.interval(level)
+    speaking = np.broadcast_to(self.hierarchy.speaking, low.shape)
+    times = np.arange(low.shape[1]) if self.times is None else self.times
+    values = dict(mean=self.mean, std=self.std, low=low, high=high, tau=self.tau, subjects=speaking)
+    where = dict(
+        place=np.repeat(np.asarray(self.places), low.shape[1]),
+        time=np.tile(times, low.shape[0]),
+    )
+    return where | {name: value.ravel() for name, value in values.items()}
+
+
+@patch
+def _units(self: GroupPosterior) -> dict[str, str]:
+    "Name of a column → its unit; times that are not known are numbers of samples"
+    of_time = {} if self.times is None else dict(time="s")
+    return of_time | dict.fromkeys(("mean", "std", "low", "high", "tau"), self.unit)
+
+
+@patch
 def to_frame(
     self: GroupPosterior,
     level: float = 0.95,  # Of the intervals
-) -> (
-    Any
-):  # `pandas.DataFrame`: place, time (s), mean, std, low, high, tau, subjects that say something
-    "One row for each place and sample"
-    try:
-        import pandas as pd
-    except ImportError as e:
-        raise ImportError("to_frame needs pandas: pip install 'calibrain[frames]'") from e
-    low, high = self.interval(level)
-    speaking = np.broadcast_to(self.hierarchy.speaking, low.shape)
-    values = dict(mean=self.mean, std=self.std, low=low, high=high, tau=self.tau, subjects=speaking)
-    times = np.arange(low.shape[1]) if self.times is None else self.times
-    index = dict(place=list(self.places), time=times)
-    rows = pd.MultiIndex.from_product(index.values(), names=[*index])
-    columns = {name: value.ravel() for name, value in values.items()}
-    return pd.DataFrame(columns, index=rows).reset_index()
+) -> Any:  # `pandas.DataFrame`: place, time, mean, std, low, high, tau, subjects; units in `attrs`
+    "One row for each place and sample, with how many subjects say something there"
+    return data_frame(self._columns(level), self._units(), "to_frame")
+
+
+@patch
+def to_csv(
+    self: GroupPosterior,
+    path: str | Path,  # Where to, ending in `.csv`
+    level: float = 0.95,  # Of the intervals
+    overwrite: bool = False,  # Whether to replace a file that is there
+) -> Path:  # Where it is
+    "The same as a CSV file, with units in its first line and numbers of six digits"
+    return write_csv(path, self._columns(level), self._units(), overwrite, digits=6)
 
 
 @patch
@@ -230,7 +252,7 @@ def _repr_html_(self: GroupPosterior) -> str:  # HTML
         there = f"{self.mean[i, t]:.3g} ± {self.std[i, t]:.2g}"
         speaking = np.broadcast_to(self.hierarchy.speaking, self.mean.shape)[i, t]
         rows[self.places[i]] = (when, there, f"{self.tau[i, t]:.2g}", speaking)
-    title = f"{len(self)} subjects: {self.about}"
+    title = f"{len(self)} subjects: {self.about}; error bars {NOT_CALIBRATED}"
     if len(order) > 12:
         title += f"; the strongest 12 of {len(order)} places"
     unit = self.unit

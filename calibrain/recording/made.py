@@ -48,7 +48,7 @@ def made_of(
         must = "asked of an estimate as estimate_evoked returned it"
         got = f"{e!r}, which does not hold its recording and its head"
         cure = (
-            "files and other processes do not keep them, contrasts and morphed estimates have "
+            "files, pickles and other processes do not keep them, contrasts and morphed estimates have "
             f"none of their own; estimate again, or call calibrain.{what} with evoked and forward"
         )
         refuse(ValueError, what, must, got, cure)

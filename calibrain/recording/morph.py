@@ -14,6 +14,7 @@ import numpy as np
 from fastcore.basics import patch
 from scipy import sparse
 
+from ..calibration.calibration import OF_THE_SOLVER
 from ..core.checks import check_choice, refuse
 from ..core.tables import html_table
 from ..core.units import coefficients_of
@@ -160,7 +161,7 @@ class MorphedPosterior(EvokedPosterior):
             "vertices × components": f"{p.n_sources} × {p.n_orient}, {self.space}",
             "window": f"{start:.0f} to {end:.0f} ms, {p.n_times} samples",
             "strongest": self.in_words,
-            "error bars": "of the solver, exact for the morphed map",
+            "error bars": f"{OF_THE_SOLVER}, exact for the morphed map",
         }
         return html_table(self.comment or "Morphed posterior", rows)
 

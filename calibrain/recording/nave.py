@@ -15,6 +15,7 @@ import numpy as np
 from fastcore.basics import patch
 from scipy import linalg, sparse
 
+from ..calibration.calibration import OF_THE_SOLVER
 from ..core.checks import check_number, refuse
 from ..core.tables import html_table
 from ..core.units import coefficients_of
@@ -294,5 +295,5 @@ def _repr_html_(self: MoreData) -> str:  # HTML
             rows["without end"] = f"± {self.least:.3g} nAm"
     rows["held as estimated"] = self.held
     simulated = "; by simulation: passport.expected_error(…, nave=[…])"
-    rows["error bars"] = "of the solver" + simulated * (e.calibration is not None)
+    rows["error bars"] = OF_THE_SOLVER + simulated * (e.calibration is not None)
     return html_table(f"{e.comment or 'Estimate'}: more data", rows)

@@ -13,9 +13,11 @@ import numpy as np
 from scipy import sparse
 from scipy.special import ndtri
 
+from ..calibration.calibration import NOT_CALIBRATED
 from ..core.checks import check_level, refuse
 from ..core.tables import html_table
 from ..core.units import coefficients_of
+from ..head.forward import HEAD_COORDINATES
 from ..posterior.mixture import Mixture
 from ..solvers.localisation import LocalisationSet
 from ..solvers.spike_slab import localise
@@ -39,22 +41,34 @@ class SourcePeak:
     localisation: LocalisationSet | None  # Places that hold the source; `None`: not sampled
     within: str | None = None  # Part of a segmented volume that it is in, where parts have names
     of_patch: bool = False  # Whether it is one place of a patch, which has as much beside it
+    calibrated: bool = False  # Whether a passport says how far the interval reaches
 
     def __str__(self) -> str:
         low, high = self.interval
-        text = f"{self.amplitude:.3g} nAm ({low:.3g} to {high:.3g}, {100 * self.level:g} %)"
+        within = f"{low:.3g} to {high:.3g}, {100 * self.level:g} %{self._of_interval}"
+        text = f"{self.amplitude:.3g} nAm ({within})"
         text += f" at {self._place()}, {1e3 * self.time:.0f} ms; {self.sign}"
         if self.localisation is not None:
-            text += f"; {_places_in_words(self.localisation)}"
+            text += f"; {_places_in_words(self.localisation)}{self._of_the_rest}"
         return text
+
+    @property
+    def _of_interval(self) -> str:
+        "What is added to an interval that no passport knows"
+        return "" if self.calibrated else f", {NOT_CALIBRATED}"
+
+    @property
+    def _of_the_rest(self) -> str:
+        "… and to what a passport leaves as it is, where it knows the interval"
+        return f", {NOT_CALIBRATED}" if self.calibrated else ""
 
     def _place(self) -> str:
         "Where it is, in words"
         if self.position is None:
             return f"vertex {self.vertex} of part {self.part}"
-        within = "" if self.within is None else f" in {self.within}"
+        within = "" if self.within is None else f", in {self.within}"
         of_patch = ", one place of a patch" if self.of_patch else ""
-        return place_in_words(self.position) + within + of_patch
+        return place_in_words(self.position, HEAD_COORDINATES) + within + of_patch
 
     def __repr__(self) -> str:
         return f"<SourcePeak: {self}>"
@@ -66,12 +80,13 @@ class SourcePeak:
             "place": self._place(),
             "source": f"{self.source} (part {self.part}, vertex {self.vertex})",
             "time": f"{1e3 * self.time:.0f} ms",
-            "amplitude": f"{self.amplitude:.3g} ± {self.std:.2g} nAm",
-            f"{100 * self.level:g} % interval": f"{low:.3g} to {high:.3g} nAm",
+            "amplitude": f"{self.amplitude:.3g} ± {self.std:.2g} nAm{self._of_the_rest}",
+            f"{100 * self.level:g} % interval": f"{low:.3g} to {high:.3g} nAm{self._of_interval}",
             "sign": self.sign,
         }
         if self.localisation is not None:
-            rows["places"] = repr(self.localisation).strip("<>")
+            without_frame = replace(self.localisation, frame="")  # which the place has said
+            rows["places"] = repr(without_frame).strip("<>") + self._of_the_rest
         return html_table("Strongest source", rows)
 
 
@@ -83,9 +98,11 @@ def _places_in_words(of: LocalisationSet) -> str:
 # %% ../../nbs/api/recording/16_peak.ipynb #8facb22e
 def place_in_words(
     position: np.ndarray,  # `(3,)`, m
-) -> str:  # Such as "(-61, -6, 33) mm"
+    frame: str = "",  # Of the coordinates; "": said elsewhere in the sentence or table
+) -> str:  # Such as "(-61, -6, 33) mm, head coordinates"
     "A place in mm"
-    return "(" + ", ".join(f"{round(1e3 * c)}" for c in position) + ") mm"
+    place = "(" + ", ".join(f"{round(1e3 * c)}" for c in position) + ") mm"
+    return f"{place}, {frame}" if frame else place
 
 
 def strongest_place(
@@ -198,7 +215,8 @@ def _set_around(e: Any, source: int) -> LocalisationSet | None:
     with_it = [one for one in sets if source in one.places]
     near = sorted(sets, key=lambda one: np.linalg.norm(one.centre - e.coords[source]))
     reached = [one for one in near if np.linalg.norm(one.centre - e.coords[source]) < 0.03]
-    return (with_it + reached + [None])[0]
+    found = with_it + reached
+    return replace(found[0], frame=HEAD_COORDINATES) if found else None
 
 # %% ../../nbs/api/recording/16_peak.ipynb #d2695510
 def strongest_source(
@@ -234,4 +252,5 @@ def strongest_source(
         localisation=_set_around(e, source),
         within=within,
         of_patch=_is_of_patch(e.posterior, source),
+        calibrated=e.calibration is not None,
     )

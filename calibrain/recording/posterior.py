@@ -6,7 +6,8 @@
 __all__ = ['EvokedPosterior']
 
 # %% ../../nbs/api/recording/03_posterior.ipynb #59ac1a0b
-from dataclasses import dataclass, field
+from copy import deepcopy
+from dataclasses import dataclass, field, fields, replace
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import NormalDist
@@ -16,7 +17,11 @@ import mne
 import numpy as np
 from fastcore.basics import patch
 
-from ..calibration.calibration import Calibration, calibration_from_arrays
+from calibrain.calibration.calibration import (
+    Calibration,
+    calibration_from_arrays,
+    whose_error_bars,
+)
 from ..core.archive import arrays_below, new_path, read_arrays, write_arrays
 from ..core.checks import check_choice, check_level, check_number, refuse
 from ..core.tables import html_table
@@ -82,6 +87,15 @@ class EvokedPosterior:
 
     def __getstate__(self) -> dict:  # Without the recording and the head, which may be large
         return vars(self) | dict(made=None)
+
+    def __copy__(self) -> "EvokedPosterior":  # In memory they stay
+        return replace(self)
+
+    def __deepcopy__(self, memo: dict) -> "EvokedPosterior":  # … and are shared, not copied
+        memo[id(self.made)] = self.made
+        return replace(
+            self, **{f.name: deepcopy(getattr(self, f.name), memo) for f in fields(self)}
+        )
 
 # %% ../../nbs/api/recording/03_posterior.ipynb #e2fabb57
 def _estimate(e: EvokedPosterior, data: np.ndarray, scale: float = 1 / NAM_PER_AM):
@@ -234,7 +248,7 @@ def _repr_html_(self: EvokedPosterior) -> str:  # HTML
         "epochs averaged": f"{self.nave:g}",
         "strongest": self.in_words,
         **facts,
-        "error bars": "of the solver" if self.calibration is None else self.calibration.about,
+        "error bars": whose_error_bars(self.calibration),
     }
     return html_table(self.comment or "Evoked posterior", rows)
 

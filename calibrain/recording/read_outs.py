@@ -12,6 +12,7 @@ import numpy as np
 from fastcore.basics import patch
 from scipy import sparse
 
+from ..calibration.calibration import OF_THE_SOLVER
 from ..core.checks import check_array, check_choice, refuse
 from ..core.warnings import NotCalibratedWarning, NothingFoundWarning, warn
 from ..posterior.mapped import mapped
@@ -124,14 +125,14 @@ def _about(e: EvokedPosterior) -> str:
         message = "regions: nothing was found, so each is 0 ± 0, which is no certainty"
         warn(message, NothingFoundWarning)
     if e.calibration is None:
-        return "of the solver"
+        return OF_THE_SOLVER
     warn(
         "regions: the maps of the passport are of single sources and do not hold for regions, so "
         "these error bars are the solver's own. Read intervals of single sources for calibrated "
         "ones.",
         NotCalibratedWarning,
     )
-    return "of the solver: a passport's maps are of single sources, not of regions"
+    return f"{OF_THE_SOLVER}: a passport's maps are of single sources, not of regions"
 
 
 def _check_real(e: EvokedPosterior) -> None:

@@ -29,7 +29,7 @@ from calibrain.recording.candidates import (
 )
 from .estimate import estimate_evoked
 from .left_out import leave_channels_out
-from .peak import place_in_words, strongest_place
+from .peak import HEAD_COORDINATES, place_in_words, strongest_place
 from calibrain.recording.reasons import (
     Reason,
     of_comparison,
@@ -79,13 +79,19 @@ class Recommendation:
         return f"{start}, {_said(rest)})"
 
     @property
+    def _untried(self) -> str:
+        "What a title adds where nothing was compared"
+        return ", nothing tried" if self.comparison is None else ""
+
+    @property
     def caution(self) -> str:
         "What is to be read before the rest; '': nothing"
         if not self.moved:
             return ""
         places = " and ".join(self.moved)
         return (
-            f"The place hangs on what is assumed: the strongest source is {places}. "
+            f"The place hangs on what is assumed: the strongest source is {places} "
+            f"({HEAD_COORDINATES}). "
             "Before you write a place, see what survives: "
             f"sensitivity(evoked, forward, noise_cov, dict({_said(self.arguments)}))"
         )
@@ -107,7 +113,8 @@ def __str__(self: Recommendation) -> str:  # Lines
 @patch
 def __repr__(self: Recommendation) -> str:  # Text
     "One line"
-    return f"<Recommendation: {'nothing to choose by' if self.nothing else self.call}>"
+    said = "nothing to choose by" if self.nothing else self.call
+    return f"<Recommendation: {said}{self._untried}>"
 
 
 @patch
@@ -116,6 +123,7 @@ def _repr_html_(self: Recommendation) -> str:  # HTML
     first = {"first of all": self.caution} if self.moved else {}
     rows = first | {reason.about: reason.says for reason in self.because}
     title = "Nothing to choose by" if self.nothing else f"Recommended: {self.solver}"
+    title += self._untried
     call = f"<pre style='white-space: pre-wrap'>{self.call}</pre>"
     compared = "" if self.comparison is None else self.comparison._repr_html_()
     return html_table(title, rows) + call + compared
@@ -177,11 +185,11 @@ def _fixed_orientation(s: Situation, base: Mapping) -> str | None:
     return None
 
 
-def _orientation_unseen(s: Situation, base: Mapping) -> Reason:
-    "What is said of the orientation where nothing is tried"
+def _orientation_unseen(s: Situation, base: Mapping, cure: str = "") -> Reason:
+    "What is said of the orientation where none is tried"
     says = _fixed_orientation(s, base) or (
-        f"The cortex leaves {', '.join(s.orientations)} to choose, and nothing was compared: "
-        "orientation='auto' assumes least."
+        f"The cortex leaves {', '.join(s.orientations)} to choose, and none of them was tried, so "
+        f"they were not compared: orientation='auto' assumes least.{cure}"
     )
     return Reason("orientation", dict(orientations=s.orientations), says)
 
@@ -304,9 +312,12 @@ def _by_trial(data: _Data, s: Situation, base: Mapping, sampler: bool, progress:
     return _Found(found | oriented, [reason, of_it], tried.compared(), moved=moved)
 
 
+_TRY = " Without quick=True they are, and whether the place hangs on them is said."
+
+
 def _by_looks(s: Situation, base: Mapping) -> _Found:
     "The same without trying anything"
-    oriented = _orientation_unseen(s, base)
+    oriented = _orientation_unseen(s, base, _TRY if s.above_noise else "")
     if not s.above_noise:
         return _Found(_SAMPLED, [_nothing(s, None), oriented], nothing=True)
     found, reason = _unseen(s, base["noise"])

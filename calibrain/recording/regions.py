@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from fastcore.basics import patch
 
+from ..calibration.calibration import NOT_CALIBRATED, OF_THE_SOLVER
 from calibrain.core.checks import (
     check_choice,
     check_count,
@@ -40,7 +41,7 @@ class RegionPosterior:
     mode: str = "mean"  # What was made of the sources of a region
     components: str = "normal"  # "normal", "vector" or "norm"
     comment: str = ""  # Name of the condition
-    about: str = "of the solver"  # Whose error bars these are
+    about: str = OF_THE_SOLVER  # Whose error bars these are
     coherence: np.ndarray | None = None  # How far normals that are added up point one way, 0 to 1
 
     @property
@@ -201,7 +202,7 @@ def sentence(
     where = f"{of}{self.names[i]}, {1e3 * self.times[t]:.0f} ms"
     if not self.std[i, t]:
         return f"{where}: no source is on there, and what is off has no error bar"
-    within = f"{low:.3g} to {high:.3g}, {100 * level:g} %, not calibrated"
+    within = f"{low:.3g} to {high:.3g}, {100 * level:g} %, {NOT_CALIBRATED}"
     text = f"{where}: {mean:.3g} {self.unit} ({within})"
     if not has_sign:
         text += ", a size, which is above zero whatever is there"
@@ -279,7 +280,12 @@ class RegionPeaks:
     unit: str = "nAm"  # Of the amplitudes
 
     def __repr__(self) -> str:
-        return f"<RegionPeaks: {len(self.names)} regions, intervals of {100 * self.level:g} %>"
+        return f"<RegionPeaks: {len(self.names)} regions, {self._intervals}>"
+
+    @property
+    def _intervals(self) -> str:
+        "What intervals there are, in words"
+        return f"intervals of {100 * self.level:g} %, {NOT_CALIBRATED}"
 
     def _repr_html_(self) -> str:  # HTML
         "A table with a row for each region"
@@ -290,7 +296,7 @@ class RegionPeaks:
             rows[name] = [_said(1e3 * when, ".0f"), _said(largest, ".3g"), _said(there, ".3g")]
         unit = self.unit
         head = ("region", "latency (ms)", f"largest ({unit})", f"at the peak of the mean ({unit})")
-        return html_table(f"Peaks, with intervals of {100 * self.level:g} %", rows, head)
+        return html_table(f"Peaks, with {self._intervals}", rows, head)
 
 
 def _said(value: np.ndarray, form: str) -> str:
@@ -332,28 +338,6 @@ def peak(
     return RegionPeaks(self.names, latency, largest, there, level, self.unit)
 
 # %% ../../nbs/api/recording/13_regions.ipynb #2e92fdf9
-@patch
-def to_frame(
-    self: RegionPosterior,
-    level: float = 0.95,  # Of the intervals
-) -> Any:  # `pandas.DataFrame`: region, component of vectors, time (s), mean, std, low, high
-    "One row for each region and sample"
-    try:
-        import pandas as pd
-    except ImportError as e:
-        raise ImportError("to_frame needs pandas: pip install 'calibrain[frames]'") from e
-    low, high = self.interval(level)
-    mean = self.mean
-    index: dict[str, Any] = dict(region=list(self.names))
-    if mean.ndim == 3:
-        index["component"] = list("xyz")
-    index["time"] = self.times
-    values = dict(mean=mean, std=self.std, low=low, high=high)
-    columns = {name: value.ravel() for name, value in values.items()}
-    rows = pd.MultiIndex.from_product(index.values(), names=[*index])
-    return pd.DataFrame(columns, index=rows).reset_index()
-
-
 @patch
 def plot(
     self: RegionPosterior,

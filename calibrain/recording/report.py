@@ -17,10 +17,12 @@ from fastcore.basics import patch
 from scipy import sparse
 from scipy.special import ndtr
 
+from ..calibration.calibration import NOT_CALIBRATED, OF_THE_SOLVER
 from ..core.archive import complete, new_path
 from ..core.checks import refuse
 from ..core.tables import html_page, html_picture, html_table
 from ..head.cortex import Cortex, cortex_from_src
+from ..head.forward import HEAD_COORDINATES
 from ..posterior.mapped import mapped
 from .methods import citation, methods_paragraph, versions
 from .peak import own_direction, place_in_words, strongest_place
@@ -88,7 +90,7 @@ def strongest_waveforms(
         mean = p.mean[columns].reshape(p.n_orient, -1)
         sample = int(np.linalg.norm(mean, axis=0).argmax())
         A[row, columns] = own_direction(e, source, sample)
-        names.append(place_in_words(e.coords[source]))
+        names.append(place_in_words(e.coords[source]))  # the comment names the frame
     return RegionPosterior(
         tuple(names),
         [np.array([source]) for source in sources],
@@ -96,7 +98,7 @@ def strongest_waveforms(
         e.times,
         mode="amplitude",
         components="own direction",
-        comment=f"{e.comment or 'Estimate'}: strongest sources",
+        comment=f"{e.comment or 'Estimate'}: strongest sources, {HEAD_COORDINATES}",
     )
 
 # %% ../../nbs/api/recording/23_report.ipynb #55fc0da0
@@ -198,9 +200,9 @@ def _maps(e: EvokedPosterior, cortex: Cortex | None) -> _Section:
     said = _text(
         f"At {when}, when the strongest source peaks. Colours of the mean are as opaque as the sign "
         "of a source is certain: none where both signs are as probable. Errors of vectors are "
-        "along their own direction."
+        f"along their own direction. Certainty and errors are {OF_THE_SOLVER}."
     )
-    error = "posterior standard deviation"
+    error = f"posterior standard deviation, {NOT_CALIBRATED}"
     means = _draw_maps(at.mean, e, cortex, what, at.opacity)
     errors = _draw_maps(at.std, e, cortex, error)
     pictures = [_png(one, f"{what} at {when}") for one in means]
@@ -222,11 +224,11 @@ def _waveforms(e: EvokedPosterior, labels: Any) -> _Section:
 def _claim(e: EvokedPosterior) -> _Section:
     "What the error bars promise"
     if e.calibration is None:
-        said = "Error bars are those of the solver. A passport of this head would say how often "
+        said = f"Error bars are {OF_THE_SOLVER}. A passport of this head would say how often "
         said += "intervals hold the truth: est.calibrate()."
     else:
         said = f"Intervals of single sources are calibrated: {e.calibration.about}. "
-        said += "Those of regions, and standard deviations, are the solver's own."
+        said += f"Those of regions, and standard deviations, are {OF_THE_SOLVER}."
     return _Section("Calibration", _text(said))
 
 

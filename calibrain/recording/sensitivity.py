@@ -6,7 +6,7 @@
 __all__ = ['usual_variations', 'Sensitivity', 'sensitivity']
 
 # %% ../../nbs/api/recording/33_sensitivity.ipynb #1e87dc09
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
@@ -15,10 +15,12 @@ import mne
 import numpy as np
 from fastcore.basics import patch
 
+from ..calibration.calibration import NOT_CALIBRATED
 from ..core.checks import check_level, check_number, refuse
 from ..core.noise_modes import noise_mode
 from ..core.progress import progress_bar
 from ..core.tables import html_table
+from ..head.forward import HEAD_COORDINATES
 from ..head.leadfield import Leadfield
 from .bound import bind_to_recording
 from .candidates import patches_of
@@ -171,6 +173,16 @@ def _of_amplitude(s: Sensitivity) -> str:
     return f"The amplitude does not survive: {span}; apart from it: {', '.join(s._apart())}."
 
 
+def _of_calibration(s: Sensitivity) -> str:
+    "Whose intervals these are, in words"
+    found = {name: peak for name, peak in s.peaks.items() if peak is not None}
+    calibrated = [name for name, peak in found.items() if peak.calibrated]
+    if s._first is None or len(calibrated) == len(found):
+        return ""
+    but = f", but for {', '.join(calibrated)}" if calibrated else ""
+    return f"Intervals are {NOT_CALIBRATED}{but}."
+
+
 def _of_evidence(s: Sensitivity) -> str:
     "What the recording says of the choices, in words"
     if s.evidence is None or np.isnan(s.evidence.probability).all():
@@ -186,8 +198,14 @@ def _of_evidence(s: Sensitivity) -> str:
 @patch(as_prop=True)
 def verdict(self: Sensitivity) -> str:  # Sentences
     "What stays and what does not, in words"
-    said = [_of_place(self), _of_amplitude(self), _of_evidence(self)]
+    said = [_of_place(self), _of_amplitude(self), _of_calibration(self), _of_evidence(self)]
     return " ".join(one for one in said if one)
+
+
+_COLUMNS = (
+    *("choice", f"place ({HEAD_COORDINATES})", "distance (mm)", "time (ms)"),
+    *("amplitude (nAm)", "low (nAm)", "high (nAm)"),
+)
 
 
 @patch(as_prop=True)
@@ -199,14 +217,11 @@ def rows(self: Sensitivity) -> list[dict]:  # As `pandas.DataFrame` takes it
     distances = self.distances
     out = []
     for name, peak in self.peaks.items():
-        row: dict[str, Any] = {"choice": name, "place": "nothing found", "distance, mm": np.nan}
-        row |= {"time, ms": np.nan, "amplitude, nAm": np.nan, "low": np.nan, "high": np.nan}
+        said: Sequence = ("nothing found", *[np.nan] * 5)
         if peak is not None:
-            low, high = peak.interval
-            row["place"] = place_in_words(peak.position)
-            row["distance, mm"] = 1e3 * distances[name]
-            row |= {"time, ms": 1e3 * peak.time, "amplitude, nAm": peak.amplitude}
-            row |= {"low": low, "high": high}
+            place = place_in_words(peak.position)
+            said = (place, 1e3 * distances[name], 1e3 * peak.time, peak.amplitude, *peak.interval)
+        row = dict(zip(_COLUMNS, (name, *said)))
         out.append(row | {"evidence, difference": of_evidence.get(name, np.nan)})
     return out
 

@@ -7,6 +7,7 @@ __all__ = ['Bound', 'bind']
 
 # %% ../../nbs/api/solvers/21_bind.ipynb #602971f7
 import logging
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -23,6 +24,7 @@ from .analytic import takes_complex
 from .noise_prior import NoisePrior
 from .registry import SAMPLERS, SOLVERS, Solver, describe
 from .source_components import fingerprint
+from .told import FOR_A_FIXED_POINT, USUAL
 
 # %% ../../nbs/api/solvers/21_bind.ipynb #34a71afa
 def _check_known(s: Solver, params: dict, not_the_users: set) -> None:
@@ -240,9 +242,51 @@ def _in_words(value: Any) -> str:
     return f"<array {' × '.join(map(str, value.shape))}, {fingerprint(value)[:8]}>"
 
 
+@patch
+def _chosen(self: Bound) -> dict[str, str]:
+    "Parameters that were set, by name, each in words"
+    named = self.arguments.items()
+    return {k: _in_words(v) for k, v in named if k not in _TOLD or isinstance(v, str)}
+
+
 @patch(as_prop=True)
 def settings(self: Bound) -> str:  # "" if there are none
     "The parameters of the solver in words, without what it was told of a recording"
-    named = sorted(self.arguments.items())
-    chosen = [(k, v) for k, v in named if k not in _TOLD or isinstance(v, str)]
-    return ", ".join(f"{name}={_in_words(value)}" for name, value in chosen)
+    return ", ".join(f"{name}={said}" for name, said in sorted(self._chosen().items()))
+
+# %% ../../nbs/api/solvers/21_bind.ipynb #29d9545f
+def _calls(default: Any) -> set[str]:
+    "A default in words; a number without decimals with them or not"
+    is_whole = isinstance(default, float) and default.is_integer()
+    return {_in_words(default)} | ({_in_words(int(default))} if is_whole else set())
+
+
+@patch
+def _defaults(self: Bound) -> dict[str, set[str]]:
+    "What each parameter may be called where it is as the solver has it"
+    takes = self.solver.takes().items()
+    free = {k: p.default for k, p in takes if p.default is not p.empty}
+    calls = {name: _calls(default) for name, default in free.items()}
+    chosen = self._chosen()
+    crawls = any(chosen[k] not in calls[k] for k in FOR_A_FIXED_POINT if k in chosen and k in calls)
+    is_own = getattr(self.solver.function, "__module__", "").startswith("calibrain.solvers.")
+    if is_own and "update_mode" in free and not crawls:
+        calls["update_mode"].add(_in_words(USUAL))
+    return calls
+
+# %% ../../nbs/api/solvers/21_bind.ipynb #23f6417c
+@patch
+def means(
+    self: Bound,
+    words: str,  # Settings of another use of the solver
+) -> bool:
+    "Whether both are the same use: a default that is written out is one that is left out"
+    chosen, calls = self._chosen(), self._defaults()
+    pattern = ""
+    for name in sorted({*chosen, *calls}):
+        usual = calls.get(name, set())
+        if name in chosen and chosen[name] not in usual:
+            pattern += re.escape(f"{name}={chosen[name]}, ")
+        else:
+            pattern += f"(?:{name}=(?:{'|'.join(map(re.escape, sorted(usual)))}), )?"
+    return re.fullmatch(pattern, f"{words}, " if words else "") is not None

@@ -66,12 +66,13 @@ class LocalisationSet:
     mass: float  # Probability that one of them is
     centre: np.ndarray  # Their mean, weighted by probability, `(3,)`, m
     radius: float  # From the centre to the farthest, mm
+    frame: str = ""  # Of the coordinates, in words; "": whatever the positions were in
 
     def __repr__(self) -> str:
         n = len(self.places)
         where = "1 place at" if n == 1 else f"{n} places within {self.radius:.1f} mm of"
         x, y, z = 1e3 * self.centre
-        centre = f"({x:.0f}, {y:.0f}, {z:.0f}) mm"
+        centre = f"({x:.0f}, {y:.0f}, {z:.0f}) mm" + (f", {self.frame}" if self.frame else "")
         return f"<{where} {centre}, first {self.places[0]}, mass {self.mass:.2f}>"
 
 # %% ../../nbs/api/solvers/15_localisation.ipynb #7e7186c2

@@ -167,8 +167,10 @@ def _warn(c: Compressed, a: Agreement, plan: Plan) -> None:
         )
     if not a.agreed:
         warn(
-            f"spike_slab: the chains do not agree: {a.complaint}. "
-            f"Sample longer: n_sweeps={5 * plan.n_kept * plan.n_chains}, n_burn={5 * plan.n_burn}.",
+            f"spike_slab: the chains do not agree: {a.complaint}. Until they do, longer chains may "
+            "move the answer, even the strongest source: sample longer, "
+            f"n_sweeps={5 * plan.n_kept * plan.n_chains}, n_burn={5 * plan.n_burn} "
+            "(of a recording in solver_params).",
             ConvergenceWarning,
         )
 

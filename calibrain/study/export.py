@@ -13,6 +13,7 @@ import numpy as np
 
 from ..core.archive import new_path
 from ..core.checks import check_choice
+from ..core.frames import write_csv
 from .run import counted_levels
 from .store import Store
 
@@ -27,12 +28,15 @@ def _dataset(store: Store) -> Any:
     except ImportError as e:
         raise ImportError("NetCDF needs xarray: pip install 'calibrain[arrays]'") from e
     frame = store.results()
+    units = frame.attrs["units"]
     for name, column in frame.items():
         kind = column.dtype.kind
         if kind in "bO":  # yes and no as numbers, all else as words
             frame[name] = column.astype(np.int8 if kind == "b" else str)
     out = xr.Dataset.from_dataframe(frame.rename_axis("run"))
     strata, levels = list(store.study.strata), counted_levels(store.study)
+    for name, unit in units.items():
+        out[name].attrs["units"] = unit
     out = out.assign_coords(stratum=strata, level=levels)
     for name in ("counts_pointwise_marginal", "counts_aggregated_marginal"):
         counts = np.array([row[name] for row in store.rows([name])])
@@ -58,5 +62,5 @@ def export_results(
     elif kind == "parquet":
         store.results().to_parquet(path)
     else:
-        store.results().to_csv(path, index=False)
+        write_csv(path, store.results(), overwrite=True)
     return path

@@ -16,7 +16,9 @@ from typing import Any, NamedTuple
 from fastcore.basics import patch
 
 from ..core.checks import refuse
+from ..core.frames import data_frame
 from ..core.tables import html_table
+from ..evaluation.evaluate import unit_of
 from .files import about_file, keep_batch, read_table, write_whole, wrong_with
 from .grid import AXES, Run, Study
 from .lock import owner_of
@@ -301,18 +303,21 @@ def _without_lists(path: Path) -> list[str]:
     return [name for name in columns if not name.startswith(_LISTS)]
 
 
+def _unit(column: str) -> str:
+    "Of a column; that of the noise is that of the sensors, which a study may have several kinds of"
+    return "s" if column.startswith("seconds_") else unit_of(column)
+
+
 @patch
 def results(
     self: Store,
     columns: Sequence[str] | None = None,  # Which figures; `None`: all
     **where: Any,  # Parameter → value, or a list of values
-) -> Any:  # `pandas.DataFrame`
+) -> Any:  # `pandas.DataFrame`; units in `attrs`
     "Finished runs as a table: parameters and figures"
-    try:
-        import pandas as pd
-    except ImportError as e:
-        raise ImportError("results needs pandas: pip install 'calibrain[study]'") from e
-    return pd.DataFrame(self.rows(columns, **where))
+    rows = self.rows(columns, **where)
+    names = dict.fromkeys(name for row in rows for name in row)
+    return data_frame(rows, {name: _unit(name) for name in names}, "results", "study")
 
 
 @patch

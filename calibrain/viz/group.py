@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
+from ..calibration.calibration import NOT_CALIBRATED
 from .pictures import OKABE_ITO, axes_or_new
 
 # %% ../../nbs/api/viz/20_group.ipynb #68d46313
@@ -63,6 +64,6 @@ def draw_group(
     _rows(ax, group.names, known)
     ax.set_xlabel(f"amplitude ({group.unit})")
     at = f", {1e3 * group.times[sample]:.0f} ms" if group.times is not None else ""
-    title = f"{group.places[place]}{at}: {100 * level:g} % intervals"
+    title = f"{group.places[place]}{at}: {100 * level:g} % intervals, {NOT_CALIBRATED}"
     ax.set_title(title, fontsize="medium", loc="left")
     return ax

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
+from ..calibration.calibration import NOT_CALIBRATED
 from ..core.checks import refuse
 from .pictures import axes_or_new, line_styles, put_legend
 
@@ -57,6 +58,6 @@ def draw_regions(
     quantity = "power" if regions.mode == "power" else "amplitude"
     ax.set(xlabel="time (ms)", ylabel=f"{quantity} ({regions.unit})")
     what = f"{regions.comment}: " if regions.comment else ""
-    intervals = f"mean and {100 * level:g} % intervals, not calibrated"
+    intervals = f"mean and {100 * level:g} % intervals, {NOT_CALIBRATED}"
     ax.set_title(what + intervals, fontsize="medium", loc="left")
     return put_legend(ax)

@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib import cm
 from matplotlib.figure import Figure
 
+from ..calibration.calibration import NOT_CALIBRATED
 from ..core.checks import check_array, check_number
 from .cortex import colour_scale
 from .pictures import Picture, announce_am
@@ -67,13 +68,21 @@ def _said(image: Any) -> tuple[str, str]:
 def _certain(e: Any, what: Any, image: Any, certain: float) -> tuple[np.ndarray, str]:
     "Which voxels are shown, and a few words on which these are"
     known = np.isfinite(image.get_fdata())
+    if isinstance(what, str) and what in ("std", "certainty"):
+        return known, f", {NOT_CALIBRATED}"
     if not (isinstance(what, str) and what == "mean") or certain == 0.5:
         return known, ""
     sure = e.to_nifti(what="certainty", time=1e-3 * _milliseconds(image)).get_fdata()
     shown = known & (sure >= 2 * certain - 1)
     where = ", where its" if shown.any() else ": nowhere is its"
     verb = " is" if shown.any() else ""
-    return shown, f"{where} sign{verb} certain to {100 * certain:g} %"
+    return shown, f"{where} sign{verb} certain to {100 * certain:g} %, {NOT_CALIBRATED}"
+
+
+def _frame(e: Any) -> str:
+    "Of the coordinates of an image; a source space that was made without an MRI knows no scanner"
+    has_mri = e.volumes is not None and e.volumes.scanner is not None
+    return "frame of the scanner" if has_mri else "MRI coordinates (surface RAS)"
 
 
 def _place(values: np.ndarray, affine: np.ndarray) -> np.ndarray:  # `(3,)`, mm
@@ -118,7 +127,7 @@ def draw_slices(
     announce_am(values[known], its_unit)
     fig.text(0.02, 0.92, f"{said} at {_milliseconds(image):.0f} ms{where}")
     grey = "" if mri is not None else "grey: other sources; "
-    fig.text(0.86, 0.02, f"{grey}x, y, z in mm", ha="right", color="0.4")
+    fig.text(0.86, 0.02, f"{grey}x, y, z in mm, {_frame(e)}", ha="right", color="0.4")
     bar = fig.add_axes((0.885, 0.14, 0.018, 0.7))
     text = f"{said} ({its_unit})" if its_unit else said
     fig.colorbar(cm.ScalarMappable(norm, cmap), cax=bar, extend=extend, label=text)

@@ -560,7 +560,7 @@ def test_slices(tmp_path):
 
     est = estimate("mixed", 3, "gamma_map_sflex")
     fig = draw_slices(est, certain=0.8)
-    assert any("sign is certain to 80 %" in t.get_text() for t in fig.texts)
+    assert any("sign is certain to 80 %, not calibrated" in t.get_text() for t in fig.texts)
     assert fig.axes[-1].get_ylabel() == "length of the posterior mean (nAm)"
     fig.savefig(tmp_path / "x.png")
     at = est.to_nifti(time=0.08)
@@ -577,8 +577,10 @@ def test_slices(tmp_path):
         draw_slices(est, 1e-9 * own, 0.08, unit="nAm")
     assert (
         draw_slices(est, "std", 0.0815).texts[0].get_text()
-        == "posterior standard deviation at 80 ms"
+        == "posterior standard deviation at 80 ms, not calibrated"
     )
+    frame = draw_slices(est, "std", 0.0815).texts[1].get_text()
+    assert frame.endswith("x, y, z in mm, frame of the scanner")
     with pytest.raises(TypeError, match="got one on the cortex"):
         draw_slices(replace(est, space="surface"))
     with pytest.raises(ValueError, match="place must be of shape"):
@@ -643,7 +645,7 @@ def test_peak_and_words(space, k, solver):
     n_cortex = len(est.vertices) - len(est.volumes)
     named = space in ("parts", "mixed") and peak.part >= n_cortex
     assert peak.within == (NAMES[peak.part - n_cortex] if named else None)
-    assert named == (" mm in " in str(peak))
+    assert named == (f"mm, head coordinates, in {peak.within}" in str(peak))
 
 
 @every
