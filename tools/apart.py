@@ -45,6 +45,7 @@ DROPPED = (
     "JUPYTER_",
     "IPYTHON",
     "PYTHONSTARTUP",
+    "PYTHONDONTWRITEBYTECODE",  # every process would compile the package again
     "TQDM_",
 )
 
