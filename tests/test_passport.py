@@ -29,6 +29,8 @@ from calibrain.passport.runs import FALSE, Plan, all_runs, oracle_std
 from calibrain.passport.scenario import Scenario, as_scenario, turned
 from calibrain.passport.scene import array_scene, recording_scene
 from calibrain.passport.shift import FEWEST_RUNS, LIKELY, result_features, shift_check
+from calibrain.recording.files import sidecar
+from calibrain.recording.methods import methods_paragraph
 from calibrain.solvers.bind import bind
 
 LF = Leadfield.random(24, 60, seed=1)
@@ -439,6 +441,32 @@ def test_another_window_is_announced(change, words):
     heard = [str(w.message) for w in told if "the runs of the passport are of" in str(w.message)]
     assert len(heard) == (words is not None)
     assert words is None or words in heard[0]
+
+
+def test_an_estimate_keeps_the_doubt(tmp_path):
+    "Whoever reads a file, a sentence or a report later on did not see the warning"
+    evoked, fwd, cov = problem()
+
+    def estimate(more, **window):
+        size = np.where(evoked.times > 0, more, 1)  # of the response, not of the noise before it
+        louder = mne.EvokedArray(size * evoked.data, evoked.info, evoked.tmin, nave=evoked.nave)
+        said = dict(calibration=recorded(), progress=False) | FIXED | window
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return estimate_evoked(louder, fwd, cov, "BMN", **said)
+
+    def words(est):
+        claim = sidecar(est, 0.95, {})["Calibration"]
+        return str(est.peak()), est._repr_html_(), methods_paragraph(est), claim
+
+    like, louder, shorter = estimate(1), estimate(9), estimate(1, tmin=0.05, tmax=0.15)
+    assert not any("not calibrated" in said for said in words(like)[:2])
+    for est, why in ((louder, "unlike the runs"), (shorter, "the estimate is of 50 to 150 ms")):
+        sentence, table, paper, claim = words(est)
+        assert "95 %, not calibrated)" in sentence
+        assert all(why in said for said in (table, paper, claim, repr(est.calibration)))
+        back = EvokedPosterior.load(est.save(tmp_path / "est.npz", overwrite=True))
+        assert words(back) == words(est)
 
 
 def test_the_shift_check_is_exact():

@@ -89,7 +89,7 @@ def test_a_passport_is_heard(reach, monkeypatch):
     est = estimate(gaussian(mean, 1), 1)
     std = est.peak().std
     monkeypatch.setattr(EvokedPosterior, "_reach", lambda self, level: reach)
-    peak = replace(est, calibration=SimpleNamespace()).peak()
+    peak = replace(est, calibration=SimpleNamespace(doubt="")).peak()
     np.testing.assert_allclose(peak.interval, (9 - 3 * std, 9 + 3 * std))
 
 
@@ -119,7 +119,7 @@ def test_what_no_passport_knows_says_so_once_and_where_it_is_once(est):
 
 def test_a_passport_calibrates_the_interval_and_nothing_else(monkeypatch):
     monkeypatch.setattr(EvokedPosterior, "_reach", lambda self, level: 3.0)
-    peak = sampled(calibration=SimpleNamespace(about="of 50 runs")).peak()
+    peak = sampled(calibration=SimpleNamespace(about="of 50 runs", doubt="")).peak()
     assert "95 %) at (40, 10, 50) mm, head coordinates" in str(peak)
     assert str(peak).endswith("with 90 % at one place, not calibrated")
     table = peak._repr_html_()

@@ -268,16 +268,18 @@ def check_use(
 def check_window(
     self: Passport,
     times: np.ndarray,  # Samples of the estimate, `(n_times,)`, s
-) -> None:
+) -> str:  # What differs, in words; '': nothing
     "Announce another window than that of the runs, or another sampling rate"
     mine, theirs = span_of(self.times), span_of(times)
-    if mine.differs(theirs):
-        warn(
-            f"the runs of the passport are of {mine}, the estimate is of {theirs}, where its "
-            "intervals were not tried: calibrate with this recording as evoked, and with the "
-            "same tmin and tmax.",
-            ShiftWarning,
-        )
+    if not mine.differs(theirs):
+        return ""
+    differs = f"the runs of the passport are of {mine}, the estimate is of {theirs}"
+    warn(
+        f"{differs}, where its intervals were not tried: calibrate with this recording as "
+        "evoked, and with the same tmin and tmax.",
+        ShiftWarning,
+    )
+    return differs
 
 
 @patch
@@ -304,6 +306,25 @@ def _next_step(p: Passport, found: Shift) -> str:
 
 
 @patch
+def check_kind(
+    self: Passport,
+    found: Shift,  # Where a recording lies among the runs
+) -> str:  # What it is, in words; '': nothing speaks against it
+    "Announce a recording of another kind than the runs, or runs too few to tell"
+    if not found.can_tell:
+        warn(f"{found}. Calibrate with more of them.", ShiftWarning)
+        return ""
+    if not found.is_other:
+        return ""
+    warn(
+        f"the recording is {found}. Intervals keep what they promise in runs of the "
+        f"passport, not here: {_next_step(self, found)}.",
+        ShiftWarning,
+    )
+    return f"the recording is {found}"
+
+
+@patch
 def calibration(
     self: Passport,
     result: Result,  # What the solver said
@@ -318,17 +339,11 @@ def calibration(
         got = f"{posterior.n_sources} with {posterior.n_orient}"
         refuse(ValueError, "result", must, got, "calibrate on the same leadfield")
     place: dict = {}
+    doubt = ""
     if seen:
         found = self.shift(seen, solver)
         place = dict(p=found.p) | dict(zip(found.names, found.below.tolist()))
-        if not found.can_tell:
-            warn(f"{found}. Calibrate with more of them.", ShiftWarning)
-        elif found.is_other:
-            warn(
-                f"the recording is {found}. Intervals keep what they promise in runs of the "
-                f"passport, not here: {_next_step(self, found)}.",
-                ShiftWarning,
-            )
+        doubt = self.check_kind(found)
     n_runs = self.runs[solver]["train"].curve.n_runs
     return Calibration(
         maps=self.maps[solver],
@@ -337,6 +352,7 @@ def calibration(
         coords=self.coords,
         about=f"{n_runs} training runs of {solver}" + ", guaranteed" * self.guaranteed,
         shift=place,
+        doubt=doubt,
     )
 
 # %% ../../nbs/api/passport/05_passport.ipynb #391ef297
@@ -377,10 +393,11 @@ def apply(
     if self.coords is not None and not _same_places(self.coords, result.coords):
         cure = "calibrate on the head of this recording"
         refuse(ValueError, "result", "on the passport's head", "sources at other places", cure)
-    self.check_window(result.times)
+    window = self.check_window(result.times)
     power = power_features(result.power["data"], result.power["residual"])
-    seen = result_features(inner) | power
-    return replace(result, calibration=self.calibration(inner, target, seen))
+    calibration = self.calibration(inner, target, result_features(inner) | power)
+    doubt = "; ".join(filter(None, [window, calibration.doubt]))
+    return replace(result, calibration=replace(calibration, doubt=doubt))
 
 
 def _same_places(mine: np.ndarray, theirs: np.ndarray) -> bool:

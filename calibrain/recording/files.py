@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from ..calibration.calibration import whose_error_bars
 from ..core.checks import check_level, refuse
 from .methods import versions
 from .posterior import EvokedPosterior
@@ -68,7 +69,7 @@ def sidecar(
         "Solver": e.result.solver,
         "Settings": e.settings,
         "IntervalLevel": level,
-        "Calibration": claim if e.calibration is None else e.calibration.about,
+        "Calibration": claim if e.calibration is None else whose_error_bars(e.calibration),
         "NothingFound": e.nothing_found,
         "Strongest": e.in_words,
         "PredictiveCheck": _fits(e),

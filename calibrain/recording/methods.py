@@ -133,7 +133,10 @@ def _of_errors(e: Any) -> str:
     text = f"The posterior is {kind}. Error bars are posterior standard deviations"
     if e.calibration is None:
         return text + ", of the solver and not calibrated by simulation."
-    return text + f"; intervals are calibrated by simulation ({e.calibration.about})."
+    text += f"; intervals are calibrated by simulation ({e.calibration.about})"
+    if e.calibration.doubt:
+        text += f", which is not known to hold for this recording: {e.calibration.doubt}"
+    return text + "."
 
 # %% ../../nbs/api/recording/22_methods.ipynb #cc16cfdc
 def methods_paragraph(

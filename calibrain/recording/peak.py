@@ -13,7 +13,7 @@ import numpy as np
 from scipy import sparse
 from scipy.special import ndtri
 
-from ..calibration.calibration import NOT_CALIBRATED
+from ..calibration.calibration import NOT_CALIBRATED, is_calibrated
 from ..core.checks import check_level, refuse
 from ..core.tables import html_table
 from ..core.units import coefficients_of
@@ -252,5 +252,5 @@ def strongest_source(
         localisation=_set_around(e, source),
         within=within,
         of_patch=_is_of_patch(e.posterior, source),
-        calibrated=e.calibration is not None,
+        calibrated=is_calibrated(e.calibration),
     )

@@ -17,7 +17,7 @@ from fastcore.basics import patch
 from scipy import sparse
 from scipy.special import ndtr
 
-from ..calibration.calibration import NOT_CALIBRATED, OF_THE_SOLVER
+from ..calibration.calibration import NOT_CALIBRATED, OF_THE_SOLVER, is_calibrated
 from ..core.archive import complete, new_path
 from ..core.checks import refuse
 from ..core.tables import html_page, html_picture, html_table
@@ -227,7 +227,9 @@ def _claim(e: EvokedPosterior) -> _Section:
         said = f"Error bars are {OF_THE_SOLVER}. A passport of this head would say how often "
         said += "intervals hold the truth: est.calibrate()."
     else:
-        said = f"Intervals of single sources are calibrated: {e.calibration.about}. "
+        calibrated = "calibrated" if is_calibrated(e.calibration) else NOT_CALIBRATED
+        because = e.calibration.doubt or e.calibration.about
+        said = f"Intervals of single sources are {calibrated}: {because}. "
         said += f"Those of regions, and standard deviations, are {OF_THE_SOLVER}."
     return _Section("Calibration", _text(said))
 
