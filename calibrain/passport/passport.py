@@ -295,16 +295,6 @@ def shift(
     return shift_check(features, parts["train"].feature_names, seen)
 
 
-def _next_step(p: Passport, found: Shift) -> str:
-    "What to do with a recording that is not like the runs"
-    differs = found.remedies
-    if p.scenario.from_recording:  # evoked was passed, and runs are like it as far as they can be
-        more = f". If you calibrate again: {differs}" if differs else ""
-        return f"do not use its intervals for this recording; report it as not calibrated{more}"
-    more = f"; or change what differs: {differs}" if differs else ""
-    return f"calibrate with evoked= and scenario='auto', which draws runs from the recording{more}"
-
-
 @patch
 def check_kind(
     self: Passport,
@@ -316,9 +306,10 @@ def check_kind(
         return ""
     if not found.is_other:
         return ""
+    step = found.next_step(bool(self.scenario.from_recording))
     warn(
         f"the recording is {found}. Intervals keep what they promise in runs of the "
-        f"passport, not here: {_next_step(self, found)}.",
+        f"passport, not here: {step}.",
         ShiftWarning,
     )
     return f"the recording is {found}"

@@ -129,6 +129,20 @@ def remedies(self: Shift) -> str:  # '': no feature by itself is outside
 
 
 @patch
+def next_step(
+    self: Shift,  # Of another kind
+    from_recording: bool,  # Whether the runs are like the recording as far as they can be
+) -> str:  # What to do, in words
+    "What to do with a recording that is not like the runs"
+    differs = self.remedies
+    if from_recording:
+        more = f". If you calibrate again: {differs}" if differs else ""
+        return f"do not use its intervals for this recording; report it as not calibrated{more}"
+    more = f"; or change what differs: {differs}" if differs else ""
+    return f"calibrate with evoked= and scenario='auto', which draws runs from the recording{more}"
+
+
+@patch
 def __str__(self: Shift) -> str:  # A sentence or two
     "Where the recording lies, in words"
     if not self.can_tell:
