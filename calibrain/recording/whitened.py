@@ -22,6 +22,7 @@ from ..head.prepared import Prepared, prepare
 from ..head.whitening import Whitener
 from ..posterior.result import Result, with_posterior
 from .agreement import check_cov_projections, check_forward_agrees
+from .diagnosis import check_kinds_of_sensors
 from calibrain.recording.input import (
     baseline_samples,
     check_channels,
@@ -179,6 +180,21 @@ def _check_components(fwd: mne.Forward) -> None:
         refuse(ValueError, "orientation", must, "'loose'", cure)
 
 
+def _check_kinds(w: Whitener, info: mne.Info, from_si: np.ndarray, measured: Iterable) -> None:
+    "Compare the noise of kinds of sensors, in the directions that the whitener has"
+    kinds = np.array(info.get_channel_types())
+    if len(set(kinds)) < 2:
+        return
+    back = np.linalg.pinv(w.W)
+    through = back @ (w.W * from_si)
+    before, naves = [], []
+    for e in measured:
+        rows = [e.ch_names.index(name) for name in info["ch_names"]]
+        before.append(through @ baseline_samples(e, e.data[rows]))
+        naves.append(e.nave)
+    check_kinds_of_sensors(kinds, back @ back.T, before, naves)
+
+
 def _enough(epochs: Iterable, n_sensors: int) -> list:  # Of `mne.Evoked`
     "As many epochs as tell which directions were measured"
     found: list = []
@@ -237,6 +253,7 @@ def whitened_forward(
     lf, by_component = _leadfield(fwd, names, _orientation(fwd, info, orientation), loose, sources)
     measured = conditions if baselines is None else _enough(baselines, len(names))
     w = recording_whitener(noise_cov, info, lf.from_si, measured, rank)
+    _check_kinds(w, info, lf.from_si, measured)
     plain = prepare(lf, W=w.W)  # type: ignore[arg-type]
     weights = _depth(plain, depth)
     prior_std = _prior_std(weights, by_component, lf.n_orient)
