@@ -76,7 +76,7 @@ def _another_way(power: _Power) -> str:
     "What helps where the cause is not found"
     if power.of == "baseline":
         return "noise='baseline' takes the size from the data"
-    return "with samples before 0 s, noise='baseline' takes the size from them"
+    return "With samples before 0 s, noise='baseline' takes the size from them"
 
 # %% ../../nbs/api/recording/08_diagnosis.ipynb #d45e306e
 def variance_by_chance(
@@ -105,13 +105,12 @@ def _check_size(power: _Power) -> None:
     if beyond <= BAND:
         return
     cause = _likely_cause(power)
+    end = "" if cause.endswith("?") else "."
     if beyond > FAR:
         must = f"the noise of one epoch, within a factor of {FAR:g}"
         article = "a " if power.of == "baseline" else ""
         got = f"{article}{power.of} whose noise is {_in_words(power)}"
-        either = f"{cause} Or" if cause.endswith("?") else f"{cause}; or"
-        refuse(ValueError, "noise_cov", must, got, f"{either}: {_another_way(power)}")
-    end = "" if cause.endswith("?") else "."
+        refuse(ValueError, "noise_cov", must, got, f"{cause}{end} {_another_way(power)}")
     warn(
         f"the noise of the {power.of} is {_in_words(power)} in variance than noise_cov and "
         f"evoked.nave say (whitened variance {power.factor:.3g} where 1 is right), and error bars "

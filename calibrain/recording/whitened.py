@@ -21,12 +21,17 @@ from ..head.leadfield import Leadfield
 from ..head.prepared import Prepared, prepare
 from ..head.whitening import Whitener
 from ..posterior.result import Result, with_posterior
-from .agreement import check_cov_projections, check_forward_agrees
+from calibrain.recording.agreement import (
+    check_cov_projections,
+    check_forward_agrees,
+    check_lone_sensors,
+)
 from .diagnosis import check_kinds_of_sensors
 from calibrain.recording.input import (
     baseline_samples,
     check_channels,
     check_data,
+    finite_samples,
     shared_channels,
     variance,
 )
@@ -195,6 +200,18 @@ def _check_kinds(w: Whitener, info: mne.Info, from_si: np.ndarray, measured: Ite
     check_kinds_of_sensors(kinds, back @ back.T, before, naves)
 
 
+def _check_lone(
+    conditions: list, windows: list | None, names: list, w: Whitener, plain: Prepared
+) -> None:
+    "Announce sensors that see something alone, in the window of each condition"
+    through = w.W * plain.record.from_si
+    for i, e in enumerate(conditions):
+        used = slice(None) if windows is None else windows[i]
+        rows = [e.ch_names.index(name) for name in names]
+        white, times = finite_samples(through @ e.data[rows, used]), e.times[used]
+        check_lone_sensors(e, white, times, names, w, plain)
+
+
 def _enough(epochs: Iterable, n_sensors: int) -> list:  # Of `mne.Evoked`
     "As many epochs as tell which directions were measured"
     found: list = []
@@ -255,6 +272,8 @@ def whitened_forward(
     w = recording_whitener(noise_cov, info, lf.from_si, measured, rank)
     _check_kinds(w, info, lf.from_si, measured)
     plain = prepare(lf, W=w.W)  # type: ignore[arg-type]
+    if baselines is None:  # single epochs are full of such things
+        _check_lone(conditions, windows, names, w, plain)
     weights = _depth(plain, depth)
     prior_std = _prior_std(weights, by_component, lf.n_orient)
     weighted = _weighted(plain, prior_std)
