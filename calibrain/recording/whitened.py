@@ -26,7 +26,7 @@ from calibrain.recording.agreement import (
     check_forward_agrees,
     check_lone_sensors,
 )
-from .diagnosis import check_kinds_of_sensors
+from .diagnosis import check_bridges, check_kinds_of_sensors
 from calibrain.recording.input import (
     baseline_samples,
     check_channels,
@@ -265,6 +265,7 @@ def whitened_forward(
     if noise_cov is None:
         noise_cov = _baseline_covariance(baselines or conditions, info)
     check_noise_cov(noise_cov, info)
+    check_bridges(noise_cov, info)
     check_cov_projections(noise_cov, P, names)
     sources = source_order(fwd["src"])
     lf, by_component = _leadfield(fwd, names, _orientation(fwd, info, orientation), loose, sources)

@@ -15,6 +15,7 @@ from calibrain.core.warnings import (
     NoiseWarning,
     PlausibilityWarning,
 )
+from calibrain.recording.situation import look_at
 
 
 def heard(call):
@@ -64,6 +65,12 @@ def test_a_baseline_that_was_not_subtracted_is_announced():
     evoked, fwd, cov = problem()
     with pytest.warns(NoiseWarning, match=r"not zero before 0 s.*apply_baseline\(\(None, 0\)\)"):
         solve(offset(0.7, evoked), fwd, cov)
+
+
+def test_recommend_says_so_too():
+    evoked, fwd, cov = problem()
+    with pytest.warns(NoiseWarning, match="not zero before 0 s"):
+        look_at(offset(0.7, evoked), fwd, cov, dict(tmin=0.0, tmax=0.3))
 
 
 def test_far_from_zero_it_is_refused():
@@ -186,6 +193,21 @@ def test_what_sources_make_is_no_jump(kind, times):
     e.data[:, e.times >= 0] *= times  # the noise as well
     said = heard(lambda: solve(e, fwd, cov))
     assert not [w for w in said if "foretell" in str(w.message)]
+
+
+def test_electrodes_that_gel_has_bridged():
+    evoked, fwd, cov = problem()
+    A = np.eye(32)
+    A[8] = A[7]
+    C = A @ cov["data"] @ A.T
+    C[8, 8] += 1e-3 * C[8, 8]
+    bridged = mne.Covariance(C, cov["names"], [], [], 500)
+    e = evoked.copy()
+    e.data = A @ e.data
+    said = heard(lambda: solve(e, fwd, bridged))
+    pairs = f"{e.ch_names[7]} and {e.ch_names[8]} measure the same"
+    assert [w for w in said if pairs in str(w.message)]
+    assert not [w for w in heard(lambda: solve(evoked, fwd, cov)) if "the same" in str(w.message)]
 
 
 # Noise without a baseline
