@@ -6,8 +6,6 @@
 __all__ = ['check_forward_agrees', 'check_cov_projections', 'check_lone_sensors']
 
 # %% ../../nbs/api/recording/05_agreement.ipynb #ca4d0e8b
-from functools import cache
-
 import mne
 import mne.transforms  # not among the lazy names of older versions
 import numpy as np
@@ -19,6 +17,7 @@ from ..core.warnings import DisagreementWarning, PlausibilityWarning, warn
 from ..head.forward import FRAMES
 from ..head.prepared import Prepared
 from ..head.whitening import Whitener
+from .electrodes import check_places_of_electrodes
 from ..solvers.analytic import as_samples
 
 # %% ../../nbs/api/recording/05_agreement.ipynb #88a54e65
@@ -135,69 +134,6 @@ def _check_places(here: list, there: list) -> None:
     cure = "make the forward solution from evoked.info, or set the montage that belongs to it"
     _say("sensor positions", differ, float(apart[worst]), cure)
 
-# %% ../../nbs/api/recording/05_agreement.ipynb #2f5c8d65
-_SIZES = (0.02, 0.5)  # m: how far the outermost electrode may be from the head's origin
-_FEWEST = 8  # Names that say where electrodes are
-_APART = 0.02  # m: standard deviation of places along an axis that can be compared
-_ALIKE = 0.5  # Correlation of places with names, which is near one
-
-
-@cache
-def _named_places() -> dict:  # Name in small letters → `(3,)`, m
-    "Where electrodes of the 10-20 system and its extensions are: x to the right, y to the nose"
-    newer = "colin27_1005"  # of MNE-Python 1.13
-    known = newer in mne.channels.get_builtin_montages()
-    montage = mne.channels.make_standard_montage(newer if known else "standard_1005")
-    return {name.lower(): place for name, place in montage.get_positions()["ch_pos"].items()}
-
-
-def _check_in_metres(names: list, places: np.ndarray) -> None:
-    "Refuse positions of electrodes in mm, cm or without a unit"
-    far = np.linalg.norm(places, axis=1)
-    worst = int(far.argmax())
-    least, most = _SIZES
-    if least <= far[worst] <= most:
-        return
-    must = "with positions of electrodes in m"
-    got = f"{names[worst]} {far[worst]:.3g} m from the origin of the head"
-    cure = "make_dig_montage takes m; set the montage again, then make the forward solution"
-    refuse(ValueError, "forward", must, got, cure)
-
-
-def _check_where_names_say(names: list, places: np.ndarray) -> None:
-    "Refuse electrodes that are not where their names say"
-    known = _named_places()
-    at = [i for i, name in enumerate(names) if name.lower() in known]
-    if len(at) < max(_FEWEST, len(names) / 2):
-        return
-    said = np.array([known[names[i].lower()] for i in at])
-    found = {}
-    for axis, course in enumerate(("from left to right", "from back to front")):
-        if min(said[:, axis].std(), places[at, axis].std()) > _APART:
-            found[course] = float(np.corrcoef(said[:, axis], places[at, axis])[0, 1])
-    if all(alike > _ALIKE for alike in found.values()):
-        return
-    must = "with electrodes where their names say"
-    agree = " and ".join(f"{alike:.2f} {course}" for course, alike in found.items())
-    got = f"correlations of places with names ({few_names([names[i] for i in at])}) of {agree}"
-    cure = (
-        "the montage is mirrored, turned or in another order: set it again, with x to the right "
-        "and y to the nose, then make the forward solution; or rename channels that are no 10-20"
-    )
-    refuse(ValueError, "forward", must, got, cure)
-
-
-def _check_plausible_places(channels: list) -> None:
-    "Refuse electrodes where no head has them"
-    eeg = [channel for channel in channels if channel["kind"] == FIFF.FIFFV_EEG_CH]
-    known = [c for c in eeg if np.isfinite(c["loc"][:3]).all() and np.any(c["loc"][:3])]
-    if not known:
-        return
-    names = [channel["ch_name"] for channel in known]
-    places = np.array([channel["loc"][:3] for channel in known])
-    _check_in_metres(names, places)
-    _check_where_names_say(names, places)
-
 # %% ../../nbs/api/recording/05_agreement.ipynb #c6c7c02a
 def check_forward_agrees(
     e: mne.Evoked,  # One condition
@@ -210,7 +146,7 @@ def check_forward_agrees(
     _check_types(here, there)
     _check_compensation(here, there)
     _check_places(here, there)
-    _check_plausible_places(there)
+    check_places_of_electrodes(there)
     meg = _is_meg(here)
     if meg.any():
         _check_head_position(e, fwd, [channel for channel, is_meg in zip(here, meg) if is_meg])

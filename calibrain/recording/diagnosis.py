@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BAND', 'FAR', 'UNITS', 'TOLD_APART', 'variance_by_chance', 'largest_by_chance', 'Pattern', 'strongest_pattern',
-           'baseline_power', 'check_kinds_of_sensors', 'check_bridges']
+           'baseline_power', 'check_kinds_of_sensors']
 
 # %% ../../nbs/api/recording/08_diagnosis.ipynb #05bae914
 from dataclasses import dataclass
@@ -287,36 +287,3 @@ def check_kinds_of_sensors(
         f"picks={str(least)!r}.",
         NoiseSizeWarning,
     )
-
-# %% ../../nbs/api/recording/08_diagnosis.ipynb #29b7d140
-_BRIDGED = 0.05  # Of the usual variance between neighbours, below which two electrodes are one
-
-
-def _bridges(C: np.ndarray) -> np.ndarray:  # Pairs of electrodes, `(n, 2)`
-    "Electrodes that differ by next to nothing; those that are exactly alike have lost a direction"
-    variances = C.diagonal()
-    apart = variances[:, None] + variances - 2 * C
-    np.fill_diagonal(apart, np.inf)
-    usual = np.median(apart.min(axis=1))
-    rounding = 1e-10 * variances.max()
-    return np.argwhere(np.triu((apart < _BRIDGED * usual) & (apart > rounding)))
-
-# %% ../../nbs/api/recording/08_diagnosis.ipynb #ce31797e
-def check_bridges(
-    cov: mne.Covariance,  # Of one epoch, V²
-    info: mne.Info,  # Of the channels that are used
-) -> None:
-    "Announce electrodes that measure the same"
-    names = [info["ch_names"][i] for i in mne.pick_types(info, eeg=True)]
-    if np.ndim(cov["data"]) < 2 or len(names) < 8:
-        return
-    at = [cov["names"].index(name) for name in names]
-    found = [f"{names[i]} and {names[j]}" for i, j in _bridges(cov["data"][np.ix_(at, at)])]
-    if found:
-        warn(
-            f"noise_cov: {few_names(found)} measure the same, as electrodes do that gel has bridged. "
-            "What they differ by has next to no noise, the head model has them at two places, and "
-            "that outweighs all other channels. Mark one of each pair as bad in "
-            "evoked.info['bads'], or interpolate it before the average.",
-            NoiseShapeWarning,
-        )

@@ -8,13 +8,14 @@ import pytest
 import realdata
 from test_evoked import problem, sensors, solve
 
-from calibrain import contrast, estimate_evoked
+from calibrain import contrast, estimate_evoked, grand_average
 from calibrain.core.warnings import (
     DisagreementWarning,
     NoiseSizeWarning,
     NoiseWarning,
     PlausibilityWarning,
 )
+from calibrain.recording.electrodes import check_noise_places
 from calibrain.recording.situation import look_at
 
 
@@ -210,6 +211,44 @@ def test_electrodes_that_gel_has_bridged():
     assert not [w for w in heard(lambda: solve(evoked, fwd, cov)) if "the same" in str(w.message)]
 
 
+def covariance_of_a_head(info, channels=None, sign=1.0, swapped=()):
+    "Noise that goes together between neighbours, with a polarity or two plugs that are wrong"
+    places = np.array([c["loc"][:3] for c in info["chs"]])
+    distance = np.linalg.norm(places[:, None] - places, axis=2)
+    C = (3e-6) ** 2 * (np.exp(-distance / 0.08) + 0.1 * np.eye(len(places)))
+    size = np.ones(len(C))
+    size[channels or []] = sign
+    order = np.arange(len(C))
+    order[list(swapped)] = order[list(swapped)[::-1]]
+    C = (C * np.outer(size, size))[np.ix_(order, order)]
+    return mne.Covariance(C, info["ch_names"], [], [], 5000)
+
+
+@pytest.mark.parametrize(
+    "wrong, named", [(dict(channels=[12], sign=-1), ["Pz"]), (dict(swapped=(0, 16)), ["Fp1", "O2"])]
+)
+def test_a_wrong_polarity_and_swapped_plugs(wrong, named):
+    _, fwd, _ = problem()
+    info = sensors("eeg")
+    said = heard(lambda: check_noise_places(covariance_of_a_head(info, **wrong), info, fwd))
+    assert [w.category for w in said] == [DisagreementWarning]
+    assert all(name in str(said[0].message) for name in named)
+    assert not heard(lambda: check_noise_places(covariance_of_a_head(info), info, fwd))
+
+
+@realdata.needed
+def test_the_noise_of_a_real_head_goes_with_its_places():
+    fwd, cov = realdata.forward("eeg"), realdata.covariance()
+    e = realdata.evoked("Right Auditory").pick("eeg", exclude="bads", verbose="ERROR")
+    assert not heard(lambda: check_noise_places(cov, e.info, fwd))
+    at = cov["names"].index("EEG 020")
+    size = np.ones(len(cov["names"]))
+    size[at] = -1
+    turned = mne.Covariance(cov["data"] * np.outer(size, size), cov["names"], [], [], 500)
+    with pytest.warns(DisagreementWarning, match="the noise of EEG 020 goes together"):
+        check_noise_places(turned, e.info, fwd)
+
+
 # Noise without a baseline
 
 
@@ -242,3 +281,11 @@ def test_a_difference_of_the_same_data():
     with pytest.warns(DisagreementWarning, match="are of the same data"):
         nothing = est - est
     assert nothing.peak().amplitude == 0 and np.isfinite(nothing.peak().std)
+
+
+def test_a_subject_who_is_in_the_group_twice():
+    rng = np.random.default_rng(0)
+    of = [(rng.normal(size=(3, 4)), np.ones((3, 4))) for _ in range(3)]
+    with pytest.warns(PlausibilityWarning, match="subject 1 and subject 4 say exactly the same"):
+        grand_average([*of, of[0]])
+    assert not heard(lambda: grand_average(of))
