@@ -8,7 +8,7 @@ import pytest
 import realdata
 from test_evoked import problem, sensors, solve
 
-from calibrain import contrast, estimate_evoked, grand_average
+from calibrain import calibrate, contrast, estimate_evoked, grand_average
 from calibrain.core.warnings import (
     DisagreementWarning,
     NoiseSizeWarning,
@@ -72,6 +72,20 @@ def test_recommend_says_so_too():
     evoked, fwd, cov = problem()
     with pytest.warns(NoiseWarning, match="not zero before 0 s"):
         look_at(offset(0.7, evoked), fwd, cov, dict(tmin=0.0, tmax=0.3))
+
+
+def test_no_passport_is_made_of_it():
+    evoked, fwd, cov = problem()
+    with pytest.raises(ValueError, match="zero on average before 0 s"):
+        calibrate(fwd, cov, offset(30, evoked), "BMN", n_train=19, n_test=19, progress=False)
+
+
+def test_a_passport_of_a_recording_whose_nave_was_lost_is_refused_before_any_work():
+    evoked, fwd, cov = problem()
+    e = evoked.copy()
+    e.data /= 10
+    with pytest.raises(ValueError, match="noise_cov must be the noise of one epoch"):
+        calibrate(fwd, cov, e, "BMN", n_train=19, n_test=19, progress=False)
 
 
 def test_far_from_zero_it_is_refused():
