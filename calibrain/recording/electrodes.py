@@ -17,7 +17,7 @@ from ..core.checks import few_names, refuse
 from ..core.warnings import DisagreementWarning, NoiseShapeWarning, warn
 
 # %% ../../nbs/api/recording/41_electrodes.ipynb #60318795
-_SIZES = (0.02, 0.5)  # m: how far the outermost electrode may be from the head's origin
+_SIZES = (0.002, 0.5)  # m: how far the outermost electrode may be from the origin; a mouse is small
 _FEWEST = 8  # Names that say where electrodes are
 _APART = 0.02  # m: standard deviation of places along an axis that can be compared
 _ALIKE = 0.5  # Correlation of places with names, which is near one
