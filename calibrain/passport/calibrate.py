@@ -35,6 +35,7 @@ from calibrain.passport.scene import (
     stand_in,
 )
 from ..recording.bound import bind_to_recording, prior_from_baseline
+from ..recording.diagnosis import baseline_power
 from ..recording.leadfield import surface_for
 from ..solvers.bind import Bound, bind
 
@@ -65,6 +66,7 @@ def as_scene(
     evoked: mne.Evoked | None,  # The recording
     scenario: Any,  # What is drawn, which may say a window
     said: Mapping,  # How they are matched, name → value
+    told: str = "learn",  # What solvers are told of the noise: "given", "baseline" or "learn"
 ) -> Scene:  # The scene
     "Head, noise and window"
     if evoked is not None and not isinstance(evoked, mne.Evoked):
@@ -90,7 +92,10 @@ def as_scene(
     if isinstance(scenario, Mapping) and "window" in scenario:
         start, end = scenario["window"]
         said = dict(tmin=start, tmax=end) | dict(said)
-    return recording_scene(evoked, head, noise, **said)
+    scene = recording_scene(evoked, head, noise, **said)
+    assert scene.head is not None
+    baseline_power(evoked, scene.head.whiten(evoked), told, noise)
+    return scene
 
 # %% ../../nbs/api/passport/06_calibrate.ipynb #877d5416
 def bound_solvers(
@@ -210,7 +215,7 @@ def calibrate(
     check_choice("guaranteed", guaranteed, {True: True, False: False})
     seed = check_count("seed", seed, least=0)
     n_jobs = check_jobs(n_jobs)
-    scene = as_scene(forward, noise_cov, evoked, scenario, matching)
+    scene = as_scene(forward, noise_cov, evoked, scenario, matching, noise)
     drawn = as_scenario(scenario, scene)
     bound = bound_solvers(solver, solver_params, noise, scene, forward)
     _check_baseline(noise, scene)

@@ -19,7 +19,12 @@ from ..calibration.calibration import OF_THE_SOLVER
 from ..core.checks import check_number, few_names, refuse
 from ..core.tables import html_table
 from ..core.units import NAM_PER_AM, coefficients_of
-from ..core.warnings import NotCalibratedWarning, NothingFoundWarning, warn
+from calibrain.core.warnings import (
+    DisagreementWarning,
+    NotCalibratedWarning,
+    NothingFoundWarning,
+    warn,
+)
 from ..posterior.below import below
 from ..posterior.gaussian import Posterior
 from ..posterior.mixture import Mixture, State
@@ -190,8 +195,39 @@ def _check_alike(name: str, e: EvokedPosterior, first: EvokedPosterior) -> None:
         refuse(TypeError, "estimates", must, f"another in {name!r}", "use one solver for both")
 
 
+def _way(e: EvokedPosterior) -> dict[str, str]:
+    "How an estimate was made, besides its channels and its support; of an older file only the solver"
+    said = {name: text for name, text in e.settings.items() if name not in ("channels", "support")}
+    return said | {"solver": e.result.solver}
+
+
+def _say_other_ways(of: Mapping[str, EvokedPosterior]) -> None:
+    "Warn of estimates that were made in different ways, or of the same data"
+    (first_name, first), *others = of.items()
+    for name, e in others:
+        ours, theirs = _way(first), _way(e)
+        told = ours.keys() & theirs.keys() if not (first.settings and e.settings) else ours | theirs
+        odd = [what for what in told if ours.get(what) != theirs.get(what)]
+        if odd:
+            what = "solver" if "solver" in odd else odd[0]
+            warn(
+                f"contrast: {first_name!r} and {name!r} were estimated in different ways ({what}: "
+                f"{ours.get(what, 'none')}, and {theirs.get(what, 'none')}), and what differs may be "
+                "the doing of that. Estimate both in one call, estimate_evoked([a, b], …).",
+                DisagreementWarning,
+            )
+        if e.result.data and e.result.data == first.result.data:
+            warn(
+                f"contrast: {first_name!r} and {name!r} are of the same data. Their errors are not "
+                "independent, so the error bars of what differs mean nothing. To compare ways to "
+                "estimate one recording there is sensitivity.",
+                DisagreementWarning,
+            )
+
+
 def _say(of: Mapping[str, EvokedPosterior]) -> None:
     "Warn of error bars that are not what they seem"
+    _say_other_ways(of)
     silent = [name for name, e in of.items() if e.nothing_found]
     if silent:
         warn(

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..core.checks import check_array, check_choice, check_number, few_names, refuse
-from ..core.warnings import NothingFoundWarning, warn
+from ..core.warnings import NothingFoundWarning, PlausibilityWarning, warn
 from ..head.volumes import numbered
 from ..posterior.gaussian import Posterior
 from ..posterior.hierarchical import Hierarchy
@@ -191,6 +191,20 @@ def _say_silent(names: list, said: list, places: tuple) -> None:
     )
 
 
+def _say_twice(names: list, said: list) -> None:
+    "Warn of a subject that is in the group twice"
+    first_of: dict[bytes, str] = {}
+    for name, one in zip(names, said):
+        mark = one.measured.tobytes()
+        before = first_of.setdefault(mark, name)
+        if before != name and one.measured.any():
+            warn(
+                f"grand_average: {before} and {name} say exactly the same, as one subject does that "
+                "was passed twice. Counted as two, the group looks surer than it is: leave one out.",
+                PlausibilityWarning,
+            )
+
+
 def _place_names(where: _Place) -> tuple[str, ...]:
     "Regions by name, vertices by hemisphere or volume and number"
     if where.kind == "regions":
@@ -232,6 +246,7 @@ def grand_average(
         refuse(ValueError, "estimates", "of two subjects at least", f"{len(said)}", cure)
     places = _place_names(first)
     _say_silent(names, said, places)
+    _say_twice(names, said)
     whole = np.broadcast_shapes(*(s.precision.shape for s in said))
     precision = np.stack([np.broadcast_to(s.precision, whole) for s in said])
     hierarchy = Hierarchy(np.stack([s.measured for s in said]), precision, df)

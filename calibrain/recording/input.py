@@ -7,6 +7,7 @@ __all__ = ['as_conditions', 'shared_channels', 'check_channels', 'check_data', '
            'baseline_samples', 'variance']
 
 # %% ../../nbs/api/recording/01_input.ipynb #c6330141
+import re
 from collections.abc import Sequence
 
 import mne
@@ -102,15 +103,19 @@ def shared_channels(
     return [name for name in conditions[0].ch_names if name in found[0]]
 
 # %% ../../nbs/api/recording/01_input.ipynb #91a2d5cc
-def _bare(name: str) -> str:
-    "A name without blanks, dashes and case"
-    return "".join(c for c in name.lower() if c.isalnum())
+def bare_name(
+    name: str,  # Of a channel, such as "EEG Fp1-Ref"
+) -> str:  # Such as "fp1"
+    "A name without blanks, dashes and case, nor what recorders write before and behind it"
+    plain = re.sub(r"[-_ ](ref|reference|le|avg|av|ar)$", "", name.lower().strip(" ."))
+    return re.sub(r"[^a-z0-9]", "", plain).removeprefix("eeg") or plain
 
 
 def _renamed(missing: list, there: Sequence, otherwise: str) -> str:
     "What to do about missing channels: rename those that are there under another spelling"
-    spelled = {_bare(name): name for name in there}
-    pairs = [f"{name!r}: {spelled[_bare(name)]!r}" for name in missing if _bare(name) in spelled]
+    spelled = {bare_name(name): name for name in there}
+    known = [(name, bare_name(name)) for name in missing]
+    pairs = [f"{name!r}: {spelled[bare]!r}" for name, bare in known if bare in spelled]
     if not pairs:
         return otherwise
     return f"they are spelled differently, rename_channels({{{few_names(pairs)}}})"
@@ -207,13 +212,39 @@ def _check_flat(data: np.ndarray, names: list, kinds: np.ndarray) -> None:
         cure = "mark them as bad in evoked.info['bads']"
         refuse(ValueError, "evoked", "without flat channels", few_names(flat), cure)
 
+# %% ../../nbs/api/recording/01_input.ipynb #fd341d76
+_STILL = (8, 0.02)  # Samples and seconds for which no noise stands still
+
+
+def _longest_stand(row: np.ndarray) -> tuple[int, int]:  # Samples, and the first of them
+    "The longest stretch of equal values"
+    ends = np.flatnonzero(np.r_[True, row[1:] != row[:-1], True])
+    lengths = np.diff(ends)
+    return int(lengths.max()), int(ends[lengths.argmax()])
+
+
+def _check_still(data: np.ndarray, names: list, times: np.ndarray, sfreq: float) -> None:
+    "Refuse channels that stand still for a while: saturated, or without contact"
+    samples, seconds = _STILL
+    least = max(samples, seconds * sfreq)
+    if data.shape[1] < least:
+        return
+    stands = {name: _longest_stand(row) for name, row in zip(names, data) if row.any()}
+    still = [name for name, (length, _) in stands.items() if length >= least]
+    if not still:
+        return
+    length, first = stands[still[0]]
+    got = f"{few_names(still)} at the same value for {length} samples from {times[first]:g} s on"
+    cure = "saturated, or without contact: mark them as bad in evoked.info['bads']"
+    refuse(ValueError, "evoked", "without channels that stand still", got, cure)
+
 # %% ../../nbs/api/recording/01_input.ipynb #0d44e343
 def check_data(
     e: mne.Evoked,  # One condition
     names: list,  # Channels that are used
     window: slice | None = None,  # Samples that are used; `None`: all
 ) -> None:
-    "Refuse what is no average, data in wrong units, a custom reference and flat channels"
+    "Refuse what is no average, wrong units, a custom reference, flat and saturated channels"
     _check_average(e)
     rows = [e.ch_names.index(n) for n in names]
     data = e.data[rows]
@@ -225,6 +256,7 @@ def check_data(
         cure = "call evoked.set_eeg_reference('average', projection=True)"
         refuse(ValueError, "evoked", "EEG with average reference", "a custom reference", cure)
     _check_flat(data[:, np.isfinite(data).all(axis=0)], names, kinds)
+    _check_still(data[:, used], names, e.times[used], e.info["sfreq"])
 
 # %% ../../nbs/api/recording/01_input.ipynb #d124dc8e
 def _check_window(e: mne.Evoked, tmin: float, tmax: float) -> None:

@@ -19,20 +19,16 @@ from ..core.units import NAM_PER_AM, UNIT_OF_LEADFIELD
 from ..core.warnings import PlausibilityWarning, warn
 from ..head.leadfield import Leadfield
 from ..head.template import template_mesh, template_sensors, template_vertices
+from .input import bare_name
 from ..solvers.bind import Bound
 
 # %% ../../nbs/api/recording/09_leadfield.ipynb #0ddadff0
-def _plain(name: str) -> str:
-    "A channel's name without the habits of a file format"
-    return name.lower().removeprefix("eeg ").strip(" .")
-
-
 def _spelled(names: Sequence, there: Sequence) -> list:  # One for each of `names`
     "The names of a leadfield's channels, spelled as in a recording"
-    plain = [_plain(name) for name in there]
+    plain = [bare_name(name) for name in there]
     spelled = {p: name for p, name in zip(plain, there) if plain.count(p) == 1}
     known = set(there)
-    taken = [name if name in known else spelled.get(_plain(name), name) for name in names]
+    taken = [name if name in known else spelled.get(bare_name(name), name) for name in names]
     return taken if len(set(taken)) == len(taken) else list(names)
 
 # %% ../../nbs/api/recording/09_leadfield.ipynb #2238c847

@@ -142,7 +142,8 @@ def own_direction(
     mean = e.posterior.mean[source * k : (source + 1) * k, sample]
     if k == 1 and not np.iscomplexobj(mean):
         return np.ones(1)
-    return mean / np.linalg.norm(mean)
+    length = np.linalg.norm(mean)
+    return mean / length if length else np.eye(k)[0]  # of nothing no direction is its own
 
 # %% ../../nbs/api/recording/16_peak.ipynb #8b833377
 def _filed(e: Any, source: int) -> tuple[int, int]:

@@ -18,7 +18,7 @@ from fastcore.basics import patch
 
 from ..core.checks import refuse
 from ..core.noise_modes import noise_mode
-from ..core.warnings import NoiseShapeWarning
+from ..core.warnings import NoiseShapeWarning, warn
 from ..head.leadfield import Leadfield
 from ..head.samples import samples_per_independent
 from calibrain.recording.diagnosis import (
@@ -115,7 +115,11 @@ def _before(e: mne.Evoked, white: np.ndarray, cov: mne.Covariance | None) -> tup
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always")
         power = baseline_power(e, white, "learn", cov)
-    return power, any(issubclass(w.category, NoiseShapeWarning) for w in heard)
+    of_shape = [issubclass(w.category, NoiseShapeWarning) for w in heard]
+    for w, is_said_among_the_reasons in zip(heard, of_shape):
+        if not is_said_among_the_reasons:
+            warn(str(w.message), w.category)
+    return power, any(of_shape)
 
 # %% ../../nbs/api/recording/36_situation.ipynb #ef263624
 def look_at(

@@ -21,11 +21,18 @@ from ..head.leadfield import Leadfield
 from ..head.prepared import Prepared, prepare
 from ..head.whitening import Whitener
 from ..posterior.result import Result, with_posterior
-from .agreement import check_cov_projections, check_forward_agrees
+from calibrain.recording.agreement import (
+    check_cov_projections,
+    check_forward_agrees,
+    check_lone_sensors,
+)
+from .diagnosis import check_kinds_of_sensors
+from .electrodes import check_bridges, check_noise_places
 from calibrain.recording.input import (
     baseline_samples,
     check_channels,
     check_data,
+    finite_samples,
     shared_channels,
     variance,
 )
@@ -179,6 +186,33 @@ def _check_components(fwd: mne.Forward) -> None:
         refuse(ValueError, "orientation", must, "'loose'", cure)
 
 
+def _check_kinds(w: Whitener, info: mne.Info, from_si: np.ndarray, measured: Iterable) -> None:
+    "Compare the noise of kinds of sensors, in the directions that the whitener has"
+    kinds = np.array(info.get_channel_types())
+    if len(set(kinds)) < 2:
+        return
+    back = np.linalg.pinv(w.W)
+    through = back @ (w.W * from_si)
+    before, naves = [], []
+    for e in measured:
+        rows = [e.ch_names.index(name) for name in info["ch_names"]]
+        before.append(through @ baseline_samples(e, e.data[rows]))
+        naves.append(e.nave)
+    check_kinds_of_sensors(kinds, back @ back.T, before, naves)
+
+
+def _check_lone(
+    conditions: list, windows: list | None, names: list, w: Whitener, plain: Prepared
+) -> None:
+    "Announce sensors that see something alone, in the window of each condition"
+    through = w.W * plain.record.from_si
+    for i, e in enumerate(conditions):
+        used = slice(None) if windows is None else windows[i]
+        rows = [e.ch_names.index(name) for name in names]
+        white, times = finite_samples(through @ e.data[rows, used]), e.times[used]
+        check_lone_sensors(e, white, times, names, w, plain)
+
+
 def _enough(epochs: Iterable, n_sensors: int) -> list:  # Of `mne.Evoked`
     "As many epochs as tell which directions were measured"
     found: list = []
@@ -232,12 +266,17 @@ def whitened_forward(
     if noise_cov is None:
         noise_cov = _baseline_covariance(baselines or conditions, info)
     check_noise_cov(noise_cov, info)
+    check_bridges(noise_cov, info)
+    check_noise_places(noise_cov, info, fwd)
     check_cov_projections(noise_cov, P, names)
     sources = source_order(fwd["src"])
     lf, by_component = _leadfield(fwd, names, _orientation(fwd, info, orientation), loose, sources)
     measured = conditions if baselines is None else _enough(baselines, len(names))
     w = recording_whitener(noise_cov, info, lf.from_si, measured, rank)
+    _check_kinds(w, info, lf.from_si, measured)
     plain = prepare(lf, W=w.W)  # type: ignore[arg-type]
+    if baselines is None:  # single epochs are full of such things
+        _check_lone(conditions, windows, names, w, plain)
     weights = _depth(plain, depth)
     prior_std = _prior_std(weights, by_component, lf.n_orient)
     weighted = _weighted(plain, prior_std)
