@@ -181,7 +181,7 @@ def check_cov_projections(
 
 # %% ../../nbs/api/recording/05_agreement.ipynb #91112db3
 _ALONE = 12.0  # Standard deviations beyond which a sensor is alone with what it has
-_SHARE = 0.75  # … if that is so much of all that it has
+_FORETOLD = 0.2  # … if the others foretell less than this share of what it has
 _STRENGTHS = np.logspace(-4, 4, 25)  # γ, in multiples of that at which sources are as the noise
 
 
@@ -233,7 +233,7 @@ def check_lone_sensors(
     has = np.linalg.pinv(whitener.W) @ samples
     by_sample = np.median(np.abs(z), axis=0) / 0.6745  # 1 in noise of the size that is said
     size = max(1.0, float(np.quantile(by_sample, 0.25)))  # of samples without an artefact
-    alone = (np.abs(z) > _ALONE * size) & (np.abs(beyond) > _SHARE * np.abs(has))
+    alone = (np.abs(z) > _ALONE * size) & (np.abs(has - beyond) < _FORETOLD * np.abs(has))
     if not alone.any():
         return
     i, t = np.unravel_index(np.where(alone, np.abs(z), 0).argmax(), z.shape)
@@ -242,7 +242,7 @@ def check_lone_sensors(
     others = [name for name, row in zip(names, alone) if row.any() and name != names[i]]
     warn(
         f"{names[i]} has {there:.3g} {unit} at {1e3 * times[t % len(times)]:.0f} ms, where all other "
-        f"sensors foretell {foretold:.2g}: {abs(z[i, t]):.0f} times the noise. No source does that, "
-        f"an artefact does, and a source is found for it. {_cure_of_lone(others)}",
+        f"sensors foretell {foretold:.2g}: {abs(z[i, t]):.0f} times the noise. An artefact does that, "
+        f"a source hardly ever, and one is found for it. {_cure_of_lone(others)}",
         PlausibilityWarning,
     )
