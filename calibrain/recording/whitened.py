@@ -27,7 +27,7 @@ from calibrain.recording.agreement import (
     check_lone_sensors,
 )
 from .diagnosis import check_kinds_of_sensors
-from .electrodes import check_bridges, check_noise_places
+from .electrodes import check_bridges
 from calibrain.recording.input import (
     baseline_samples,
     check_channels,
@@ -267,7 +267,6 @@ def whitened_forward(
         noise_cov = _baseline_covariance(baselines or conditions, info)
     check_noise_cov(noise_cov, info)
     check_bridges(noise_cov, info)
-    check_noise_places(noise_cov, info, fwd)
     check_cov_projections(noise_cov, P, names)
     sources = source_order(fwd["src"])
     lf, by_component = _leadfield(fwd, names, _orientation(fwd, info, orientation), loose, sources)

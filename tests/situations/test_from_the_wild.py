@@ -15,7 +15,6 @@ from calibrain.core.warnings import (
     NoiseWarning,
     PlausibilityWarning,
 )
-from calibrain.recording.electrodes import check_noise_places
 from calibrain.recording.situation import look_at
 
 
@@ -223,44 +222,6 @@ def test_electrodes_that_gel_has_bridged():
     pairs = f"{e.ch_names[7]} and {e.ch_names[8]} measure the same"
     assert [w for w in said if pairs in str(w.message)]
     assert not [w for w in heard(lambda: solve(evoked, fwd, cov)) if "the same" in str(w.message)]
-
-
-def covariance_of_a_head(info, channels=None, sign=1.0, swapped=()):
-    "Noise that goes together between neighbours, with a polarity or two plugs that are wrong"
-    places = np.array([c["loc"][:3] for c in info["chs"]])
-    distance = np.linalg.norm(places[:, None] - places, axis=2)
-    C = (3e-6) ** 2 * (np.exp(-distance / 0.08) + 0.1 * np.eye(len(places)))
-    size = np.ones(len(C))
-    size[channels or []] = sign
-    order = np.arange(len(C))
-    order[list(swapped)] = order[list(swapped)[::-1]]
-    C = (C * np.outer(size, size))[np.ix_(order, order)]
-    return mne.Covariance(C, info["ch_names"], [], [], 5000)
-
-
-@pytest.mark.parametrize(
-    "wrong, named", [(dict(channels=[12], sign=-1), ["Pz"]), (dict(swapped=(0, 16)), ["Fp1", "O2"])]
-)
-def test_a_wrong_polarity_and_swapped_plugs(wrong, named):
-    _, fwd, _ = problem()
-    info = sensors("eeg")
-    said = heard(lambda: check_noise_places(covariance_of_a_head(info, **wrong), info, fwd))
-    assert [w.category for w in said] == [DisagreementWarning]
-    assert all(name in str(said[0].message) for name in named)
-    assert not heard(lambda: check_noise_places(covariance_of_a_head(info), info, fwd))
-
-
-@realdata.needed
-def test_the_noise_of_a_real_head_goes_with_its_places():
-    fwd, cov = realdata.forward("eeg"), realdata.covariance()
-    e = realdata.evoked("Right Auditory").pick("eeg", exclude="bads", verbose="ERROR")
-    assert not heard(lambda: check_noise_places(cov, e.info, fwd))
-    at = cov["names"].index("EEG 020")
-    size = np.ones(len(cov["names"]))
-    size[at] = -1
-    turned = mne.Covariance(cov["data"] * np.outer(size, size), cov["names"], [], [], 500)
-    with pytest.warns(DisagreementWarning, match="the noise of EEG 020 goes together"):
-        check_noise_places(turned, e.info, fwd)
 
 
 # Noise without a baseline
