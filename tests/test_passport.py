@@ -463,7 +463,7 @@ def test_an_estimate_keeps_the_doubt(tmp_path):
     assert not any("not calibrated" in said for said in words(like)[:2])
     for est, why in ((louder, "unlike the runs"), (shorter, "the estimate is of 50 to 150 ms")):
         sentence, table, paper, claim = words(est)
-        assert "95 %, not calibrated)" in sentence
+        assert "95 %, not calibrated for this recording)" in sentence
         assert all(why in said for said in (table, paper, claim, repr(est.calibration)))
         back = EvokedPosterior.load(est.save(tmp_path / "est.npz", overwrite=True))
         assert words(back) == words(est)

@@ -120,7 +120,7 @@ def test_what_no_passport_knows_says_so_once_and_where_it_is_once(est):
 def test_a_passport_calibrates_the_interval_and_nothing_else(monkeypatch):
     monkeypatch.setattr(EvokedPosterior, "_reach", lambda self, level: 3.0)
     peak = sampled(calibration=SimpleNamespace(about="of 50 runs", doubt="")).peak()
-    assert "95 %) at (40, 10, 50) mm, head coordinates" in str(peak)
+    assert "95 %, calibrated) at (40, 10, 50) mm, head coordinates" in str(peak)
     assert str(peak).endswith("with 90 % at one place, not calibrated")
     table = peak._repr_html_()
     assert not row(table, "95 % interval").endswith("not calibrated")

@@ -61,7 +61,7 @@ def test_columns_have_units_and_intervals_are_not_calibrated():
     for said in (repr(found), found._repr_html_()):
         assert said.count("Intervals are not calibrated.") == 1
         assert said.count("head coordinates") == ("place (" in said)
-    known = replace(peak, calibrated=True)
+    known = replace(peak, claim="calibrated")
     some = replace(found, peaks=found.peaks | {"same": known})
     assert "Intervals are not calibrated, but for same." in some.verdict
     assert "calibrated" not in replace(some, peaks=dict.fromkeys(found.peaks, known)).verdict

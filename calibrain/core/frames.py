@@ -22,14 +22,16 @@ def data_frame(
     units: Mapping[str, str],  # Name → unit, of those that have one
     asked: str,  # Who asks, for the message
     extra: str = "frames",  # What brings pandas, for the message
+    facts: Mapping[str, Any] | None = None,  # What else is so of all rows, such as their level
 ) -> Any:  # `pandas.DataFrame`
-    "A data frame whose `attrs` say the units of its columns"
+    "A data frame whose `attrs` say the units of its columns, and what is so of all rows"
     try:
         import pandas as pd
     except ImportError as e:
         raise ImportError(f"{asked} needs pandas: pip install 'calibrain[{extra}]'") from e
     frame = pd.DataFrame(columns)
-    frame.attrs["units"] = {name: unit for name, unit in units.items() if name in frame and unit}
+    known = {name: unit for name, unit in units.items() if name in frame and unit}
+    frame.attrs |= dict(units=known) | dict(facts or {})
     return frame
 
 # %% ../../nbs/api/core/18_frames.ipynb #88cd82a1

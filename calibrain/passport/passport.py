@@ -243,9 +243,10 @@ def check_head(
         cure = "calibrate with this recording, or pick the passport's channels"
         refuse(ValueError, what, f"of the passport's {len(mine)} channels", got, cure)
     if not np.allclose(source_pattern(L), self.head, rtol=0, atol=1e-5 * np.abs(self.head).max()):
-        cure = "calibrate on this head"
         must = f"on the passport's head ({self.origin or 'without a name'})"
-        refuse(ValueError, what, must, "another head", cure)
+        got = "another head, or this one with another orientation, loose or depth"
+        cure = "estimate as the passport was calibrated, or calibrate as you estimate"
+        refuse(ValueError, what, must, got, cure)
 
 
 @patch

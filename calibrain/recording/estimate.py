@@ -40,6 +40,7 @@ from calibrain.recording.bound import (
     prior_from_baseline,
 )
 from .diagnosis import baseline_power
+from .doubts import FACTOR_FAR, factor_is_far
 from calibrain.recording.epochs import (
     Averages,
     EpochPosteriors,
@@ -115,9 +116,6 @@ def _match(
     return _Condition(e, recording, float(times[0]), before, baseline)
 
 # %% ../../nbs/api/recording/02_estimate.ipynb #355fff09
-FACTOR_FAR = 3.0  # Noise factors beyond this many times the baseline's are no chance
-
-
 def _noise_factors(condition: _Condition, result: Result, band: float | None) -> dict:  # By name
     "The noise factor of a sampler, and that of the baseline"
     factor = float(np.median(result["noise_factor"]))
@@ -128,7 +126,8 @@ def _noise_factors(condition: _Condition, result: Result, band: float | None) ->
     base = baseline_factor(
         condition.before, result["n_components"], result.noise_var, of_data.time_cov, band
     )
-    if factor > FACTOR_FAR * base:
+    factors |= dict(baseline_factor=base)
+    if factor_is_far(factors):
         warn(
             f"{result.solver}: in the {result['n_components']} time components that it uses, what "
             f"sources leave is {factor:.3g} times the noise, where the baseline has {base:.3g} "
@@ -137,7 +136,7 @@ def _noise_factors(condition: _Condition, result: Result, band: float | None) ->
             "places and intervals are conditional on a model that is not right.",
             PlausibilityWarning,
         )
-    return factors | dict(baseline_factor=base)
+    return factors
 
 
 def _check_learned(condition: _Condition, result: Result) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 
 from ..calibration.calibration import whose_error_bars
 from ..core.checks import check_level, refuse
+from .doubts import doubts
 from .methods import versions
 from .posterior import EvokedPosterior
 
@@ -72,6 +73,7 @@ def sidecar(
         "Calibration": claim if e.calibration is None else whose_error_bars(e.calibration),
         "NothingFound": e.nothing_found,
         "Strongest": e.in_words,
+        "Doubts": list(doubts(e)),
         "PredictiveCheck": _fits(e),
         "Versions": versions(),
         **made_from,

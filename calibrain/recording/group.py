@@ -211,7 +211,8 @@ def to_frame(
     level: float = 0.95,  # Of the intervals
 ) -> Any:  # `pandas.DataFrame`: place, time, mean, std, low, high, tau, subjects; units in `attrs`
     "One row for each place and sample, with how many subjects say something there"
-    return data_frame(self._columns(level), self._units(), "to_frame")
+    facts = dict(level=level, error_bars=NOT_CALIBRATED)
+    return data_frame(self._columns(level), self._units(), "to_frame", facts=facts)
 
 
 @patch
@@ -245,16 +246,17 @@ def _repr_html_(self: GroupPosterior) -> str:  # HTML
     "A table of the places, each at the peak of the group mean"
     size = np.nan_to_num(np.abs(self.mean))
     order = np.argsort(-size.max(1), kind="stable")
+    low, high = self.interval(0.95)
     rows = {}
     for i in order[:12]:
         t = size[i].argmax()
         when = "" if self.times is None else f"{1e3 * self.times[t]:.0f}"
-        there = f"{self.mean[i, t]:.3g} ± {self.std[i, t]:.2g}"
+        there = f"{self.mean[i, t]:.3g} ({low[i, t]:.3g} to {high[i, t]:.3g})"
         speaking = np.broadcast_to(self.hierarchy.speaking, self.mean.shape)[i, t]
         rows[self.places[i]] = (when, there, f"{self.tau[i, t]:.2g}", speaking)
     title = f"{len(self)} subjects: {self.about}; error bars {NOT_CALIBRATED}"
     if len(order) > 12:
         title += f"; the strongest 12 of {len(order)} places"
     unit = self.unit
-    head = ("place", "peak (ms)", f"group mean ± std ({unit})", f"spread ({unit})", "subjects")
+    head = ("place", "peak (ms)", f"group mean, 95 % ({unit})", f"spread ({unit})", "subjects")
     return html_table(title, rows, head)

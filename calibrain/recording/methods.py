@@ -18,6 +18,7 @@ import scipy
 
 from ..core.units import UNIT_OF_LEADFIELD
 from ..posterior.mixture import Mixture
+from .doubts import doubts
 from .whitened import WhitenedForward
 from ..solvers.bind import Bound
 
@@ -115,6 +116,12 @@ def _of_solver(e: Any) -> str:
     return text + "."
 
 
+def _of_epochs(e: Any) -> str:
+    "How many epochs were averaged; what differs between conditions is as sure as an average of fewer"
+    is_contrast = hasattr(e, "weights")
+    return f"as sure as an average of {e.nave:g} epochs" if is_contrast else f"{e.nave:g} epochs"
+
+
 def _of_prior(e: Any) -> str:
     "How much the prior on the noise says, where there is one"
     if "noise_prior_dof" not in e.result:
@@ -125,18 +132,20 @@ def _of_prior(e: Any) -> str:
 
 def _of_errors(e: Any) -> str:
     "What error bars are"
-    kind = (
-        "a mixture of Gaussians over sampled supports"
-        if isinstance(e.posterior, Mixture)
-        else ("Gaussian at the hyperparameters that maximise the evidence")
-    )
+    kind = "Gaussian at the hyperparameters that maximise the evidence"
+    if isinstance(e.posterior, Mixture):
+        kind = "a mixture of Gaussians over sampled supports"
+    elif e.result.fitted == 0:
+        kind = "Gaussian, with a prior that is given"
     text = f"The posterior is {kind}. Error bars are posterior standard deviations"
     if e.calibration is None:
         return text + ", of the solver and not calibrated by simulation."
-    text += f"; intervals are calibrated by simulation ({e.calibration.about})"
     if e.calibration.doubt:
-        text += f", which is not known to hold for this recording: {e.calibration.doubt}"
-    return text + "."
+        through = f"intervals went through what was learned in {e.calibration.about}"
+        return (
+            f"{text}; {through}, and are not calibrated for this recording: {e.calibration.doubt}."
+        )
+    return text + f"; intervals are calibrated by simulation ({e.calibration.about})."
 
 # %% ../../nbs/api/recording/22_methods.ipynb #cc16cfdc
 def methods_paragraph(
@@ -149,11 +158,12 @@ def methods_paragraph(
     where = dict(surface="on the cortex", volume="in the volume", mixed="of a mixed source space")
     components = e.settings.get("components", _COMPONENTS[p.n_orient])
     first = (
-        f"Sources of {e.comment or 'the response'} ({e.nave:g} epochs, {start:.0f} to {end:.0f} ms) "
+        f"Sources of {e.comment or 'the response'} ({_of_epochs(e)}, {start:.0f} to {end:.0f} ms) "
         f"were estimated with CaliBrain {version['calibrain']} (MNE-Python "
         f"{version['MNE-Python']}) at {p.n_sources:,} places {where[e.space]}, {components} each"
     )
     if "channels" in e.settings:
         first += f", from {e.settings['channels']}"
     noise = f"The noise was {e.settings['noise']}{_of_prior(e)}." if "noise" in e.settings else ""
-    return " ".join(filter(None, [first + ".", _of_solver(e), noise, _of_errors(e)]))
+    against = [f"{doubt[0].upper()}{doubt[1:]}." for doubt in doubts(e)]
+    return " ".join(filter(None, [first + ".", _of_solver(e), noise, _of_errors(e), *against]))

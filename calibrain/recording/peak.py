@@ -13,12 +13,13 @@ import numpy as np
 from scipy import sparse
 from scipy.special import ndtri
 
-from ..calibration.calibration import NOT_CALIBRATED, is_calibrated
+from ..calibration.calibration import CALIBRATED, NOT_CALIBRATED, claim_of
 from ..core.checks import check_level, refuse
 from ..core.tables import html_table
 from ..core.units import coefficients_of
 from ..head.forward import HEAD_COORDINATES
 from ..posterior.mixture import Mixture
+from .doubts import doubts
 from ..solvers.localisation import LocalisationSet
 from ..solvers.spike_slab import localise
 
@@ -41,25 +42,26 @@ class SourcePeak:
     localisation: LocalisationSet | None  # Places that hold the source; `None`: not sampled
     within: str | None = None  # Part of a segmented volume that it is in, where parts have names
     of_patch: bool = False  # Whether it is one place of a patch, which has as much beside it
-    calibrated: bool = False  # Whether a passport says how far the interval reaches
+    claim: str = NOT_CALIBRATED  # Whether the interval is calibrated, in two words or a few
+    doubts: tuple[str, ...] = ()  # What speaks against the estimate as a whole
 
     def __str__(self) -> str:
         low, high = self.interval
-        within = f"{low:.3g} to {high:.3g}, {100 * self.level:g} %{self._of_interval}"
+        within = f"{low:.3g} to {high:.3g}, {100 * self.level:g} %, {self.claim}"
         text = f"{self.amplitude:.3g} nAm ({within})"
         text += f" at {self._place()}, {1e3 * self.time:.0f} ms; {self.sign}"
         if self.localisation is not None:
             text += f"; {_places_in_words(self.localisation)}{self._of_the_rest}"
-        return text
+        return text + "".join(f"; but {doubt}" for doubt in self.doubts)
 
     @property
-    def _of_interval(self) -> str:
-        "What is added to an interval that no passport knows"
-        return "" if self.calibrated else f", {NOT_CALIBRATED}"
+    def calibrated(self) -> bool:
+        "Whether a passport says how far the interval reaches"
+        return self.claim == CALIBRATED
 
     @property
     def _of_the_rest(self) -> str:
-        "… and to what a passport leaves as it is, where it knows the interval"
+        "What is added to what a passport leaves as it is, where it knows the interval"
         return f", {NOT_CALIBRATED}" if self.calibrated else ""
 
     def _place(self) -> str:
@@ -81,12 +83,14 @@ class SourcePeak:
             "source": f"{self.source} (part {self.part}, vertex {self.vertex})",
             "time": f"{1e3 * self.time:.0f} ms",
             "amplitude": f"{self.amplitude:.3g} ± {self.std:.2g} nAm{self._of_the_rest}",
-            f"{100 * self.level:g} % interval": f"{low:.3g} to {high:.3g} nAm{self._of_interval}",
+            f"{100 * self.level:g} % interval": f"{low:.3g} to {high:.3g} nAm, {self.claim}",
             "sign": self.sign,
         }
         if self.localisation is not None:
             without_frame = replace(self.localisation, frame="")  # which the place has said
             rows["places"] = repr(without_frame).strip("<>") + self._of_the_rest
+        if self.doubts:
+            rows["but"] = "; ".join(self.doubts)
         return html_table("Strongest source", rows)
 
 
@@ -253,5 +257,6 @@ def strongest_source(
         localisation=_set_around(e, source),
         within=within,
         of_patch=_is_of_patch(e.posterior, source),
-        calibrated=is_calibrated(e.calibration),
+        claim=claim_of(e.calibration),
+        doubts=doubts(e),
     )

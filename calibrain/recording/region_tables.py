@@ -45,7 +45,8 @@ def to_frame(
     Any
 ):  # `pandas.DataFrame`: region, component of vectors, time, mean, std, low, high; units in `attrs`
     "One row for each region and sample"
-    return data_frame(self._columns(level), self._units(), "to_frame")
+    facts = dict(level=level, error_bars=self.about)
+    return data_frame(self._columns(level), self._units(), "to_frame", facts=facts)
 
 
 @patch

@@ -76,7 +76,7 @@ class Comparison:
     def probability(self) -> np.ndarray:
         "Posterior probability of each, where all were as probable before, `(n,)`"
         out = np.full(len(self.names), np.nan)
-        if self.known.any():
+        if self.known.sum() > 1:  # one alone is not more probable than what cannot be compared
             out[self.known] = softmax(self.corrected[self.known])
         return out
 
