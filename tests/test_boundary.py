@@ -7,7 +7,7 @@ import pytest
 from routine import some
 from scipy.spatial import ConvexHull
 
-from calibrain.head import average
+from calibrain.head import average, shells
 from calibrain.head.boundary import solid_angles
 from calibrain.head.shells import conductor_of, mne_leadfield, tissue_shell
 
@@ -122,3 +122,23 @@ def test_sources_outside_the_head_are_not_lost_in_silence():
     for montage in ("neuromag", "biosemi64"):
         with pytest.raises(RuntimeError, match="1 of 1284 sources"):
             average.average_leadfield(places, normals, montage)
+
+
+@pytest.mark.parametrize("unit", [1e-3, 1, 2, 100])
+def test_solid_angles_have_no_unit(unit):
+    "Also at the corners, where the logarithm of an edge has a zero in it"
+    octahedron = np.vstack([np.eye(3), -np.eye(3)])
+    upper = np.array([[0, 1, 2], [1, 3, 2], [3, 4, 2], [4, 0, 2]])
+    tris = np.vstack([upper, np.where(upper == 2, 5, upper)[:, ::-1]])
+    seen = solid_angles(unit * octahedron, unit * octahedron, tris)
+    np.testing.assert_allclose(seen, solid_angles(octahedron, octahedron, tris), atol=1e-12)
+
+
+def test_a_source_may_be_at_the_centre_of_a_shell():
+    octahedron = np.vstack([np.eye(3), -np.eye(3)])
+    upper = np.array([[0, 1, 2], [1, 3, 2], [3, 4, 2], [4, 0, 2]])
+    tris = np.vstack([upper, np.where(upper == 2, 5, upper)[:, ::-1]])
+    shell = dict(rr=octahedron, tris=tris)
+    shells._check_within(np.zeros((1, 3)), shell)
+    with pytest.raises(RuntimeError, match="1 of 1 sources are outside"):
+        shells._check_within(np.array([[2.0, 0, 0]]), shell)

@@ -87,6 +87,17 @@ def test_minus_is_a_contrast():
     assert repr(found).startswith("<Contrast") and "estimated apart" in found._repr_html_()
 
 
+def test_contrasts_that_share_an_estimate_are_refused():
+    "(a − b) + (a − c) has 4 var a, and would be given 2"
+    of = pair("gaussian", 1)
+    a, b = of["A"], of["B"]
+    c = replace(b, comment="C", result=replace(b.result, data="another"))
+    for shared in ({"d": a - b, "e": a - c}, {"d": a - b, "a": a}, {"a": a, "d": a - b}):
+        with pytest.raises(ValueError, match=r"twice, also in .*weigh the estimates themselves"):
+            contrast(dict.fromkeys(shared, 1), shared)
+    contrast({"d": 1, "c": 1}, {"d": a - b, "c": c})
+
+
 # ---- when the difference of the data says the same
 
 

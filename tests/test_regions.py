@@ -23,6 +23,7 @@ from calibrain.posterior.lengths import mean_length, power_moments
 from calibrain.posterior.mapped import mapped
 from calibrain.posterior.mixture import Mixture, State
 from calibrain.recording.labels import region_weights, sign_flip
+from calibrain.recording.regions import RegionPosterior
 
 N = 200  # Sources, half of them in each hemisphere
 TIMES = 6
@@ -631,3 +632,34 @@ def test_a_threshold_in_ampere_metres_is_refused(ask, mode):
         ValueError, match=r"threshold must be of a size in nAm.*10e-9 Am are 10 nAm"
     ):
         getattr(regions, ask)(10e-9)
+
+
+def two_states(waves, share=0.5):
+    "A mixture of two sources: in a share of it the first is on, else the second"
+    each = [State(np.array([i]), np.atleast_2d(wave), np.eye(1)) for i, wave in enumerate(waves)]
+    weights = np.array([share, 1 - share])
+    return Mixture(tuple(each), weights, 2, 1, len(np.atleast_1d(waves[0])))
+
+
+def test_powers_where_a_state_reaches_no_region():
+    "E z² of the one that does is 3² + 1; the other says 0"
+    p = two_states([[3.0], [2.0]])
+    here = power_moments(p, np.eye(2), np.array([[1.0, 0.0]]))
+    np.testing.assert_allclose(here.mean, [[5.0]])
+    np.testing.assert_allclose(here.cov, [[[0.5 * (2 + 4 * 9 + 100) - 25]]])
+    nowhere = power_moments(p, np.zeros((1, 2)), np.ones((1, 1)))
+    assert nowhere.mean == nowhere.cov == 0
+
+
+@pytest.mark.parametrize("share", [0.96, 0.4])
+def test_a_silent_draw_peaks_at_no_time(share):
+    "… and not at the first sample of the window, wherever that is"
+    times = np.linspace(0.05, 0.15, 21)
+    wave = 10 * np.exp(-(((times - 0.1) / 0.02) ** 2) / 2)
+    p = two_states([wave, wave], share)
+    peaks = RegionPosterior(("a",), [[0]], mapped(p, np.array([[1.0, 0.0]])), times).peak()
+    assert abs(peaks.latency[0] - 0.1).max() < 0.025
+    assert abs(peaks.active[0] - share) < 0.05
+    assert f"{100 * peaks.active[0]:.0f} %" in peaks._repr_html_()
+    never = RegionPosterior(("a",), [[0]], mapped(p, np.zeros((1, 2))), times).peak()
+    assert np.isnan(never.latency).all() and never.active == 0

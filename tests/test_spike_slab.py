@@ -203,6 +203,15 @@ class OnFirst(Chain):
         return sorted(super().order(), key=lambda j: self.slots[j] is None)
 
 
+@pytest.mark.parametrize("times_the_noise, kept_in", [(1, np.float32), (100, np.float64)])
+def test_a_strong_recording_is_not_rounded(times_the_noise, kept_in):
+    "Single precision times its power would be as much as the noise"
+    rng = np.random.default_rng(0)
+    L = rng.normal(size=(6, 5001))
+    y = times_the_noise * rng.normal(size=(6, 20))
+    assert Dual(L, 1, y, 20, 1.0).L.dtype == kept_in
+
+
 def test_the_scan_must_not_depend_on_the_state():
     "Right to within three standard errors with an order at random, wrong by seven with the trap"
     dual, weights, exact = competing()

@@ -75,7 +75,7 @@ def _seen(t: _Triangles, points: np.ndarray) -> np.ndarray:  # `(n_corners, n_po
     distance = np.sqrt(squared)
     first, second = t.ends
     around = distance[first] + distance[second]
-    apart = np.maximum(around - t.e, np.finfo(float).tiny)  # 0 where a point is an end
+    apart = np.maximum(around - t.e, np.finfo(float).eps * t.e)  # 0 where a point is an end
     beta = np.log((around + t.e) / apart) / t.e
     inner = (squared[first] + squared[second] - t.e**2) / 2
 

@@ -110,7 +110,9 @@ def _check_within(places: np.ndarray, shell: dict) -> None:
     centre = shell["rr"].mean(0)
     away = places - centre
     far = np.linalg.norm(away, axis=1)
-    reach = ray_lengths(shell["rr"] - centre, shell["tris"], away / far[:, None])
+    away[far == 0] = [1, 0, 0]  # from the centre any direction will do
+    along = away / np.linalg.norm(away, axis=1, keepdims=True)
+    reach = ray_lengths(shell["rr"] - centre, shell["tris"], along)
     if n_out := np.count_nonzero(far >= reach):
         raise RuntimeError(f"{n_out} of {len(places)} sources are outside the shell")
 

@@ -103,6 +103,9 @@ def shift_check(
     known = [i for i, name in enumerate(names) if name in seen]
     if not known:
         refuse(ValueError, "seen", f"some of {', '.join(names)}", "none of them")
+    odd = [names[i] for i in known if not np.isfinite(seen[names[i]])]
+    if odd:
+        refuse(ValueError, "seen", "finite", f"{seen[odd[0]]} for {odd[0]!r}")
     features = runs[:, known]
     values = np.array([seen[names[i]] for i in known])
     below = (features < values).mean(0) + (features == values).mean(0) / 2

@@ -141,7 +141,7 @@ def _of_state(
     on_mean = of.M @ state.mean
     within = root.T @ of.M @ root
     mean = (state.mean * on_mean).sum(1) + np.trace(within, axis1=1, axis2=2)[:, None]
-    flat = within.reshape(len(within), -1)
+    flat = within.reshape(len(within), root.shape[1] ** 2)  # also where no region is reached
     seen = (root.T @ on_mean).transpose(2, 0, 1)
     by_time = mean.T
     second = by_time[:, :, None] * by_time[:, None] + 4 * seen @ seen.transpose(0, 2, 1)

@@ -16,19 +16,14 @@ from fastcore.basics import patch
 from scipy import linalg, sparse
 
 from ..calibration.calibration import OF_THE_SOLVER
-from ..core.checks import check_number, few_names, refuse
+from ..core.checks import check_number, refuse
 from ..core.tables import html_table
 from ..core.units import NAM_PER_AM, coefficients_of
-from calibrain.core.warnings import (
-    DisagreementWarning,
-    NotCalibratedWarning,
-    NothingFoundWarning,
-    warn,
-)
 from ..posterior.below import below
 from ..posterior.gaussian import Posterior
 from ..posterior.mixture import Mixture, State
 from ..posterior.result import Result, active_sources, shared_entries
+from .comparable import comparable
 from .posterior import EvokedPosterior
 
 # %% ../../nbs/api/recording/17_contrast.ipynb #d7c0dc44
@@ -132,116 +127,6 @@ def _sum(weights: Mapping[str, float], of: Mapping[str, EvokedPosterior]) -> Pos
         each.append(_sum_of_states([weights[name] for name in names], posteriors))
     return each[0] if len(each) == 1 else _sum_of_mixtures([1.0] * len(each), each)
 
-# %% ../../nbs/api/recording/17_contrast.ipynb #6c778ba2
-def _named(estimates: Any) -> dict[str, EvokedPosterior]:
-    "Estimates by name"
-    if isinstance(estimates, Mapping):
-        named = {str(name): e for name, e in estimates.items()}
-    elif isinstance(estimates, Sequence) and not isinstance(estimates, str):
-        named = {getattr(e, "comment", ""): e for e in estimates}
-        if len(named) < len(estimates):
-            cure = "pass {name: estimate}"
-            refuse(ValueError, "estimates", "of different names", "the same more than once", cure)
-    else:
-        must = "a dict of name → estimate, or a list of estimates with names"
-        refuse(TypeError, "estimates", must, f"a {type(estimates).__name__}")
-    for name, e in named.items():
-        if not isinstance(e, EvokedPosterior):
-            must = "what estimate_evoked returned"
-            refuse(TypeError, f"estimates[{name!r}]", must, f"a {type(e).__name__}")
-    return named
-
-
-def _checked_weights(weights: Any, named: Mapping) -> dict[str, float]:
-    "Weights by name, each of an estimate that is there"
-    if not isinstance(weights, Mapping) or not weights:
-        cure = 'pass {"A": 1, "B": -1}'
-        refuse(TypeError, "weights", "a dict of name → weight", repr(weights), cure)
-    for name in weights:
-        if name not in named:
-            must = "of names of estimates, which are " + few_names([*map(repr, named)])
-            refuse(ValueError, "weights", must, repr(name))
-    checked = {name: check_number(f"weights[{name!r}]", w) for name, w in weights.items()}
-    if not any(checked.values()):
-        refuse(ValueError, "weights", "different from zero somewhere", "zeros alone")
-    return {name: w for name, w in checked.items() if w}
-
-
-def _same(a: Any, b: Any) -> bool:
-    "Whether two arrays, or lists of them, are alike"
-    if a is None or b is None:
-        return a is b
-    if isinstance(a, list):
-        return len(a) == len(b) and all(map(_same, a, b))
-    return np.shape(a) == np.shape(b) and np.allclose(a, b, atol=1e-6)
-
-
-def _check_alike(name: str, e: EvokedPosterior, first: EvokedPosterior) -> None:
-    "Refuse estimates of other heads, components or windows"
-    cure = "estimate both in one call, estimate_evoked([a, b], …)"
-    where = all(_same(getattr(e, x), getattr(first, x)) for x in ("vertices", "coords", "basis"))
-    if not where or e.n_orient != first.n_orient or e.subject != first.subject:
-        must = "on one head, with the same sources and components"
-        refuse(ValueError, "estimates", must, f"another in {name!r}", cure)
-    if not _same(e.times, first.times):
-        got = (
-            f"{1e3 * e.times[0]:g} to {1e3 * e.times[-1]:g} ms, {len(e.times)} samples in {name!r}"
-        )
-        window = f"{1e3 * first.times[0]:g} to {1e3 * first.times[-1]:g} ms"
-        must = f"in one window, {window}, {len(first.times)} samples"
-        refuse(ValueError, "estimates", must, got, "pass the same tmin and tmax")
-    if type(e.posterior) is not type(first.posterior):
-        must = "of one kind, all sampled or none"
-        refuse(TypeError, "estimates", must, f"another in {name!r}", "use one solver for both")
-
-
-def _way(e: EvokedPosterior) -> dict[str, str]:
-    "How an estimate was made, besides its channels and its support; of an older file only the solver"
-    said = {name: text for name, text in e.settings.items() if name not in ("channels", "support")}
-    return said | {"solver": e.result.solver}
-
-
-def _say_other_ways(of: Mapping[str, EvokedPosterior]) -> None:
-    "Warn of estimates that were made in different ways, or of the same data"
-    (first_name, first), *others = of.items()
-    for name, e in others:
-        ours, theirs = _way(first), _way(e)
-        told = ours.keys() & theirs.keys() if not (first.settings and e.settings) else ours | theirs
-        odd = [what for what in told if ours.get(what) != theirs.get(what)]
-        if odd:
-            what = "solver" if "solver" in odd else odd[0]
-            warn(
-                f"contrast: {first_name!r} and {name!r} were estimated in different ways ({what}: "
-                f"{ours.get(what, 'none')}, and {theirs.get(what, 'none')}), and what differs may be "
-                "the doing of that. Estimate both in one call, estimate_evoked([a, b], …).",
-                DisagreementWarning,
-            )
-        if e.result.data and e.result.data == first.result.data:
-            warn(
-                f"contrast: {first_name!r} and {name!r} are of the same data. Their errors are not "
-                "independent, so the error bars of what differs mean nothing. To compare ways to "
-                "estimate one recording there is sensitivity.",
-                DisagreementWarning,
-            )
-
-
-def _say(of: Mapping[str, EvokedPosterior]) -> None:
-    "Warn of error bars that are not what they seem"
-    _say_other_ways(of)
-    silent = [name for name, e in of.items() if e.nothing_found]
-    if silent:
-        warn(
-            f"contrast: nothing was found in {few_names(silent)}, which goes in as 0 ± 0. That is no "
-            "certainty, so the error bars of the contrast are too narrow.",
-            NothingFoundWarning,
-        )
-    if any(e.calibration is not None for e in of.values()):
-        warn(
-            "contrast: the maps of a passport are of single estimates and do not hold for their "
-            "differences, so these error bars are the solver's own.",
-            NotCalibratedWarning,
-        )
-
 # %% ../../nbs/api/recording/17_contrast.ipynb #5807ea9b
 @dataclass(frozen=True, eq=False, repr=False)
 class Contrast(EvokedPosterior):
@@ -249,6 +134,7 @@ class Contrast(EvokedPosterior):
 
     weights: dict = field(default_factory=dict)  # By name of the condition
     how: str = ""  # Whether conditions were estimated together, in words
+    parts: tuple = ()  # The estimates that it is a sum of, in memory
 
 
 def _in_words(weights: Mapping[str, float]) -> str:
@@ -302,13 +188,8 @@ def contrast(
     estimates: Any,  # Estimates by name, or a list whose comments are names
 ) -> Contrast:  # Their weighted sum, an estimate itself
     "The posterior of a weighted sum of estimates"
-    named = _named(estimates)
-    weights = _checked_weights(weights, named)
-    of = {name: named[name] for name in weights}
+    weights, of, parts = comparable(weights, estimates)
     first = next(iter(of.values()))
-    for name, e in of.items():
-        _check_alike(name, e, first)
-    _say(of)
     return Contrast(
         _result(of, _sum(weights, of)),
         first.space,
@@ -324,6 +205,7 @@ def contrast(
         volumes=first.volumes,
         weights=weights,
         how=_how(of),
+        parts=parts,
     )
 
 

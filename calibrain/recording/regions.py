@@ -278,6 +278,9 @@ class RegionPeaks:
     at_mean: np.ndarray  # At the peak of the mean: mean, lower and upper end, `(n_regions, 3)`
     level: float = 0.95  # Of the intervals
     unit: str = "nAm"  # Of the amplitudes
+    active: np.ndarray | None = (
+        None  # Share of draws in which each is not silent; latencies are theirs
+    )
 
     def __repr__(self) -> str:
         return f"<RegionPeaks: {len(self.names)} regions, {self._intervals}>"
@@ -290,12 +293,17 @@ class RegionPeaks:
     def _repr_html_(self) -> str:  # HTML
         "A table with a row for each region"
         rows = {}
-        for name, when, largest, there in zip(
-            self.names, self.latency, self.amplitude, self.at_mean
+        shares = np.ones(len(self.names)) if self.active is None else self.active
+        for name, when, largest, there, share in zip(
+            self.names, self.latency, self.amplitude, self.at_mean, shares
         ):
-            rows[name] = [_said(1e3 * when, ".0f"), _said(largest, ".3g"), _said(there, ".3g")]
+            numbers = [_said(1e3 * when, ".0f"), _said(largest, ".3g"), _said(there, ".3g")]
+            rows[name] = [*numbers, f"{100 * share:.0f} %"]
         unit = self.unit
-        head = ("region", "latency (ms)", f"largest ({unit})", f"at the peak of the mean ({unit})")
+        head = (
+            *("region", "latency, where active (ms)", f"largest ({unit})"),
+            *(f"at the peak of the mean ({unit})", "active in"),
+        )
         return html_table(f"Peaks, with {self._intervals}", rows, head)
 
 
@@ -306,8 +314,10 @@ def _said(value: np.ndarray, form: str) -> str:
 
 # %% ../../nbs/api/recording/13_regions.ipynb #c7e45050
 def _quantiles(x: np.ndarray, level: float) -> np.ndarray:  # `(n_regions, 3)`
-    "Median and ends of the interval, over draws"
-    return np.quantile(x, [0.5, (1 - level) / 2, (1 + level) / 2], axis=0).T
+    "Median and ends of the interval, over draws that are numbers; NaN where none is"
+    at = [0.5, (1 - level) / 2, (1 + level) / 2]
+    numbers = (column[~np.isnan(column)] for column in x.T)
+    return np.array([np.quantile(some, at) if len(some) else [np.nan] * 3 for some in numbers])
 
 
 @patch
@@ -334,8 +344,10 @@ def peak(
     drawn = self.draws(n, seed)
     first = np.abs(drawn).argmax(2)
     value = np.take_along_axis(drawn, first[:, :, None], axis=2)[:, :, 0]
-    latency, largest = _quantiles(self.times[first], level), _quantiles(value, level)
-    return RegionPeaks(self.names, latency, largest, there, level, self.unit)
+    when = np.where(value == 0, np.nan, self.times[first])  # a silent draw peaks at no time
+    latency, largest = _quantiles(when, level), _quantiles(value, level)
+    active = (value != 0).mean(axis=0)
+    return RegionPeaks(self.names, latency, largest, there, level, self.unit, active)
 
 # %% ../../nbs/api/recording/13_regions.ipynb #2e92fdf9
 @patch

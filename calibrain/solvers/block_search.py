@@ -92,6 +92,7 @@ def _readmit(problem: Problem, point: BlockEvidence, rule: BlockRule, tol: float
 
 # %% ../../nbs/api/solvers/30_block_search.ipynb #e389340b
 LOOK_AROUND = 50  # Steps after which the certificate is asked
+_CERTIFIED = 1e-2  # Violation of the optimality conditions beyond which nothing has converged
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,7 +161,8 @@ def block_search(
     course.bar.close()
     whole = _whole(problem, point, carried)
     history = course.history()
-    return BlockFit(whole, course.n_steps, converged, course.last_change, history, rule)
+    fit = BlockFit(whole, course.n_steps, converged, course.last_change, history, rule)
+    return replace(fit, converged=converged and fit.violation <= max(tol, _CERTIFIED))
 
 
 def _change(new: BlockEvidence, old: BlockEvidence) -> float:

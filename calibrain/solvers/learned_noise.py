@@ -49,7 +49,7 @@ def noise_certificate(
         return certificate(with_prior(s.searched, noise, s), fit.evidence, noise.learned, one)
     whole = with_prior(s.problem, noise, s)
     of_noise = certificate(whole, found.of_noise.evidence, True, one)
-    return max(of_noise, certificate(s.searched, fit.evidence, learn=False))
+    return float(np.max([of_noise, certificate(s.searched, fit.evidence, learn=False)]))
 
 # %% ../../nbs/api/solvers/41_learned_noise.ipynb #6d90f60c
 def boundary(

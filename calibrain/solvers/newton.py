@@ -240,7 +240,7 @@ def certificate(
     floor = NOISE_FLOOR * (problem.Y**2).sum() / len(problem.Y)
     rightly_at_its_floor = (noise <= 1.01 * floor) & (q <= d)
     of_noise = np.where(rightly_at_its_floor, 0, violation(noise, q, d, size))
-    return float(max(worst, of_noise.max()))
+    return float(np.max([worst, of_noise.max()]))  # NaN where one of them is
 
 # %% ../../nbs/api/solvers/03_newton.ipynb #1acd6863
 ROUGH = 1e-2  # Violation that the few may keep until all are looked at

@@ -17,6 +17,8 @@ from .slot_weights import ENTRIES, PLACES
 
 # %% ../../nbs/api/solvers/49_slot_model.ipynb #200b9203
 _CACHE = 2**28  # Bytes of Gram columns that are kept
+_MANY = 5_000  # Columns above which single precision is enough for the leadfield
+_STRONG = 30  # … unless a recording is so many times its noise: see below
 _FEW = 3  # Up to so many columns, one product after another is quicker than one of them all
 
 
@@ -60,7 +62,8 @@ class Dual:
         flat = by_component.reshape(n_sensors, n_columns)
         self.Z = (data / norm).T @ flat  # (n_columns, k N)
         self.power = float((data**2).sum())  # tr C
-        small = n_columns > 5000
+        strong = self.power > _STRONG**2 * n_sensors
+        small = n_columns > _MANY and not strong
         self.L = np.empty(flat.shape, np.float32 if small else np.float64)
         np.divide(flat, norm, out=self.L, casting="same_kind")
         self._gram: dict[int, np.ndarray] = {}

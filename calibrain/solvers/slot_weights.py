@@ -222,7 +222,7 @@ def log_weights(
     if weights.direction:
         d = ((directions @ D) * directions).sum(1)[:, None]
         q = ((directions @ Q) * directions).sum(1)[:, None]
-        rows.append(log_along(d, q, gamma, half) - np.log(len(directions)))
+        rows.append(log_along(np.maximum(d, 0), q, gamma, half) - np.log(len(directions)))
     return np.concatenate(rows) + weights.log_share
 
 # %% ../../nbs/api/solvers/12_slot_weights.ipynb #8c22ea0a
