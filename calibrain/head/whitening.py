@@ -8,6 +8,7 @@ __all__ = ['Whitener', 'check_covariance', 'whitener', 'sensor_covariance', 'noi
 # %% ../../nbs/api/head/07_whitening.ipynb #5b67ac2a
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from fastcore.basics import patch
@@ -40,6 +41,12 @@ class Whitener:
         "½ log|WWᵀ|: what whitening adds to the log evidence of a sample"
         R = linalg.qr(self.W.T, mode="r")[0]
         return float(np.log(np.abs(R.diagonal())).sum())
+
+    @cached_property
+    def back(self) -> np.ndarray:  # `(n_sensors, rank)`
+        "From white data to sensors, W⁺: the directions that noise does not reach stay empty"
+        Q, R = linalg.qr(self.W.T, mode="economic")
+        return linalg.solve_triangular(R, Q.T).T
 
 # %% ../../nbs/api/head/07_whitening.ipynb #f9222554
 @patch

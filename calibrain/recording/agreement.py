@@ -182,7 +182,7 @@ def check_cov_projections(
 # %% ../../nbs/api/recording/05_agreement.ipynb #91112db3
 _ALONE = 12.0  # Standard deviations beyond which a sensor is alone with what it has
 _FORETOLD = 0.2  # … if the others foretell less than this share of what it has
-_STRENGTHS = np.logspace(-4, 4, 25)  # γ, in multiples of that at which sources are as the noise
+_STRENGTHS = np.logspace(-4, 4, 13)  # γ, in multiples of that at which sources are as the noise
 
 
 def _beyond_the_others(
@@ -193,11 +193,12 @@ def _beyond_the_others(
     d, U = known.d, known.U
     y = U.T @ white
     B = U.T @ W
+    squared = (B**2).T
     best = np.full((W.shape[1], white.shape[1]), -np.inf)
     beyond, deviations = np.zeros_like(best), np.zeros_like(best)
     for gamma in _STRENGTHS / d.mean():
         variance = 1 + gamma * d
-        A = (B**2).T @ (1 / variance)
+        A = squared @ (1 / variance)
         Ay = B.T @ (y / variance[:, None])
         z = Ay / np.sqrt(A)[:, None]
         all_sensors = -0.5 * ((y**2 / variance[:, None]).sum(axis=0) + np.log(variance).sum())
@@ -209,6 +210,12 @@ def _beyond_the_others(
     return beyond, deviations
 
 # %% ../../nbs/api/recording/05_agreement.ipynb #c068f6ac
+def _could_be_alone(has: np.ndarray, W: np.ndarray) -> np.ndarray:  # `(n_samples,)`
+    "Where a sensor has enough: |z| is at most (1 + 0.2) |has| √(WᵀW)ᵢᵢ if the others foretell little"
+    most = (1 + _FORETOLD) * np.abs(has) * np.linalg.norm(W, axis=0)[:, None]
+    return most.max(axis=0) > _ALONE
+
+
 def _cure_of_lone(others: list) -> str:
     "What to do about one sensor, or about many"
     if not others:
@@ -229,8 +236,10 @@ def check_lone_sensors(
 ) -> None:
     "Announce a sensor with something that no other sensor sees"
     samples = np.sqrt(e.nave) * as_samples(white)
+    has = whitener.back @ samples
+    if not _could_be_alone(has, whitener.W).any():
+        return
     beyond, z = _beyond_the_others(samples, whitener.W, L)
-    has = np.linalg.pinv(whitener.W) @ samples
     by_sample = np.median(np.abs(z), axis=0) / 0.6745  # 1 in noise of the size that is said
     size = max(1.0, float(np.quantile(by_sample, 0.25)))  # of samples without an artefact
     alone = (np.abs(z) > _ALONE * size) & (np.abs(has - beyond) < _FORETOLD * np.abs(has))

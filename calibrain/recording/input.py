@@ -229,7 +229,9 @@ def _check_still(data: np.ndarray, names: list, times: np.ndarray, sfreq: float)
     least = max(samples, seconds * sfreq)
     if data.shape[1] < least:
         return
-    stands = {name: _longest_stand(row) for name, row in zip(names, data) if row.any()}
+    repeats = (data[:, 1:] == data[:, :-1]).sum(axis=1) >= least - 1
+    rows = zip(names, data, repeats)
+    stands = {name: _longest_stand(row) for name, row, often in rows if often and row.any()}
     still = [name for name, (length, _) in stands.items() if length >= least]
     if not still:
         return

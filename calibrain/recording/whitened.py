@@ -191,14 +191,13 @@ def _check_kinds(w: Whitener, info: mne.Info, from_si: np.ndarray, measured: Ite
     kinds = np.array(info.get_channel_types())
     if len(set(kinds)) < 2:
         return
-    back = np.linalg.pinv(w.W)
-    through = back @ (w.W * from_si)
+    through = w.back @ (w.W * from_si)
     before, naves = [], []
     for e in measured:
         rows = [e.ch_names.index(name) for name in info["ch_names"]]
         before.append(through @ baseline_samples(e, e.data[rows]))
         naves.append(e.nave)
-    check_kinds_of_sensors(kinds, back @ back.T, before, naves)
+    check_kinds_of_sensors(kinds, w.back @ w.back.T, before, naves)
 
 
 def _check_lone(
