@@ -5495,6 +5495,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                      'calibrain/solvers/spectrum.py'),
                                             'calibrain.solvers.spectrum.Spectrum.cost': ( 'api/solvers/spectrum.html#spectrum.cost',
                                                                                           'calibrain/solvers/spectrum.py'),
+                                            'calibrain.solvers.spectrum._has_average_reference': ( 'api/solvers/spectrum.html#_has_average_reference',
+                                                                                                   'calibrain/solvers/spectrum.py'),
                                             'calibrain.solvers.spectrum._profile': ( 'api/solvers/spectrum.html#_profile',
                                                                                      'calibrain/solvers/spectrum.py'),
                                             'calibrain.solvers.spectrum._published_noise': ( 'api/solvers/spectrum.html#_published_noise',

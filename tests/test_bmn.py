@@ -154,6 +154,18 @@ def test_average_reference_says_nothing_about_noise(n_sources):
         assert abs(a["lambda"] - 0.25) < 0.02
 
 
+@pytest.mark.parametrize("n_times", [1, 3, 6, 7, 20])
+def test_average_reference_and_few_samples(n_times):
+    "Of directions that no source reaches as many are empty by chance as samples are missing"
+    rng = np.random.default_rng(1)
+    L = rng.normal(size=(9, 2))
+    y = 3 * L @ rng.normal(size=(2, n_times)) + rng.normal(size=(9, n_times))
+    kept = np.linalg.qr(np.eye(9)[:, :8] - 1 / 9)[0]
+    a = BMN_joint(L - L.mean(0), y - y.mean(0))
+    b = BMN_joint(kept.T @ L, kept.T @ y)
+    close(a["lambda"], b["lambda"], 1e-9, "λ")
+
+
 def test_average_reference_and_one_noise_variance_a_sensor():
     rng = np.random.default_rng(0)
     L = rng.normal(size=(20, 6))

@@ -55,13 +55,21 @@ def spectrum(
         U[:, unseen] = U[:, unseen] @ linalg.svd(U[:, unseen].T @ root)[0]
     turned = U.T @ root
     s = np.einsum("it,it->i", turned, turned)
-    return Spectrum(basis.d, s, U, _silent(unseen, s, n_times=y.shape[1]))
+    known = int(_has_average_reference(U[:, ~unseen], root))
+    return Spectrum(basis.d, s, U, _silent(unseen, s, known, n_times=y.shape[1]))
 
 
-def _silent(unseen: np.ndarray, s: np.ndarray, n_times: int) -> np.ndarray:
+def _has_average_reference(seen: np.ndarray, root: np.ndarray) -> bool:
+    "Whether neither the directions that sources reach nor the recording has a mean over sensors"
+    mean = np.full(len(root), len(root) ** -0.5)
+    of_data = np.linalg.norm(mean @ root)
+    return bool(np.linalg.norm(mean @ seen) < 1e-6 and of_data <= 1e-6 * np.linalg.norm(root))
+
+
+def _silent(unseen: np.ndarray, s: np.ndarray, known: int, n_times: int) -> np.ndarray:
     "Directions that the leadfield does not reach and that the recording never takes"
     silent = unseen & (s <= 1e-12 * s.mean())
-    only_few_samples = max(0, unseen.sum() - n_times)  # so many are empty without being silent
+    only_few_samples = max(0, unseen.sum() - known - n_times)  # so many are empty, and not silent
     silent[np.flatnonzero(silent)[:only_few_samples]] = False
     return silent
 
