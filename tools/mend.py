@@ -247,13 +247,15 @@ def icons(page):
 def lean_sidebar(page):
     """A link to a page is all that its line in the sidebar holds.
 
-    Every page has the whole sidebar: what is around each link is a tenth of the site.
+    Every page has the whole sidebar: what is around each link, and a class of the link that no
+    style and no script asks for, are an eighth of the site.
     """
     around = (
-        r'<li class="sidebar-item"><div class="sidebar-item-container">(<a [^>]*>)'
+        r'<li class="sidebar-item"><div class="sidebar-item-container">'
+        r'(<a [^>]*\bclass=")(?:sidebar-item-text )?([^>]*>)'
         r'<span class="menu-text">([^<]*)</span></a></div></li>'
     )
-    return re.sub(around, r'<li class="sidebar-item">\1\2</a></li>', page)
+    return re.sub(around, r'<li class="sidebar-item">\1\2\3</a></li>', page)
 
 
 def landmarks(page):
