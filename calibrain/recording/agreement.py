@@ -210,10 +210,10 @@ def _beyond_the_others(
     return beyond, deviations
 
 # %% ../../nbs/api/recording/05_agreement.ipynb #c068f6ac
-def _could_be_alone(has: np.ndarray, W: np.ndarray) -> np.ndarray:  # `(n_samples,)`
-    "Where a sensor has enough: |z| is at most (1 + 0.2) |has| √(WᵀW)ᵢᵢ if the others foretell little"
+def _could_be_alone(has: np.ndarray, W: np.ndarray) -> bool:
+    "Whether a sensor has enough: |z| is at most 1.2 |has| √(WᵀW)ᵢᵢ if the others foretell little"
     most = (1 + _FORETOLD) * np.abs(has) * np.linalg.norm(W, axis=0)[:, None]
-    return most.max(axis=0) > _ALONE
+    return bool(most.max() > _ALONE)
 
 
 def _cure_of_lone(others: list) -> str:
@@ -237,7 +237,7 @@ def check_lone_sensors(
     "Announce a sensor with something that no other sensor sees"
     samples = np.sqrt(e.nave) * as_samples(white)
     has = whitener.back @ samples
-    if not _could_be_alone(has, whitener.W).any():
+    if not _could_be_alone(has, whitener.W):
         return
     beyond, z = _beyond_the_others(samples, whitener.W, L)
     by_sample = np.median(np.abs(z), axis=0) / 0.6745  # 1 in noise of the size that is said

@@ -103,6 +103,6 @@ def leave_channels_out(
     prior = baseline_prior(before) if asked["noise"] == "learn" else None
     bound = _told(bound, head, before, n_times, surface_for(bound, as_given))
     bound = bound.with_noise_prior(prior)
-    P = np.linalg.pinv(head.whitener.W)
+    P = head.whitener.back
     noise = size / e.nave * P @ P.T
     return sensor_group_scores(bound, P @ head.weighted.L, P @ white[:, window], noise, groups)
