@@ -541,6 +541,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'calibrain.core.frames': { 'calibrain.core.frames._parts': ('api/core/frames.html#_parts', 'calibrain/core/frames.py'),
                                        'calibrain.core.frames._text': ('api/core/frames.html#_text', 'calibrain/core/frames.py'),
                                        'calibrain.core.frames._titled': ('api/core/frames.html#_titled', 'calibrain/core/frames.py'),
+                                       'calibrain.core.frames.by_entry': ('api/core/frames.html#by_entry', 'calibrain/core/frames.py'),
                                        'calibrain.core.frames.data_frame': ('api/core/frames.html#data_frame', 'calibrain/core/frames.py'),
                                        'calibrain.core.frames.read_csv': ('api/core/frames.html#read_csv', 'calibrain/core/frames.py'),
                                        'calibrain.core.frames.write_csv': ('api/core/frames.html#write_csv', 'calibrain/core/frames.py')},

@@ -16,7 +16,7 @@ from fastcore.basics import patch
 
 from ..calibration.calibration import NOT_CALIBRATED
 from ..core.checks import check_level, check_number, refuse
-from ..core.frames import data_frame, write_csv
+from ..core.frames import by_entry, data_frame, write_csv
 from ..core.tables import html_table
 from ..core.units import NAM_PER_AM
 from ..posterior.hierarchical import Count, GroupMoments, Hierarchy
@@ -188,14 +188,10 @@ def stc(
 def _columns(self: GroupPosterior, level: float) -> dict[str, np.ndarray]:
     "Values by column, a row for each place and sample"
     low, high = self.interval(level)
-    speaking = np.broadcast_to(self.hierarchy.speaking, low.shape)
     times = np.arange(low.shape[1]) if self.times is None else self.times
-    values = dict(mean=self.mean, std=self.std, low=low, high=high, tau=self.tau, subjects=speaking)
-    where = dict(
-        place=np.repeat(np.asarray(self.places), low.shape[1]),
-        time=np.tile(times, low.shape[0]),
-    )
-    return where | {name: value.ravel() for name, value in values.items()}
+    values = dict(mean=self.mean, std=self.std, low=low, high=high, tau=self.tau)
+    values["subjects"] = self.hierarchy.speaking
+    return by_entry(dict(place=self.places, time=times), values)
 
 
 @patch

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from fastcore.basics import patch
 
-from ..core.frames import data_frame, write_csv
+from ..core.frames import by_entry, data_frame, write_csv
 from .regions import RegionPosterior
 
 # %% ../../nbs/api/recording/41_region_tables.ipynb #41db1cbd
@@ -25,10 +25,7 @@ def _columns(self: RegionPosterior, level: float) -> dict[str, np.ndarray]:
     if mean.ndim == 3:
         axes["component"] = list("xyz")
     axes["time"] = self.times
-    at = np.indices(mean.shape).reshape(mean.ndim, -1)
-    where = {name: np.asarray(values)[i] for (name, values), i in zip(axes.items(), at)}
-    values = dict(mean=mean, std=self.std, low=low, high=high)
-    return where | {name: value.ravel() for name, value in values.items()}
+    return by_entry(axes, dict(mean=mean, std=self.std, low=low, high=high))
 
 
 @patch

@@ -276,11 +276,9 @@ class RegionPeaks:
     latency: np.ndarray  # Median, lower and upper end, `(n_regions, 3)`, s
     amplitude: np.ndarray  # Of the largest value: median, lower and upper end, `(n_regions, 3)`
     at_mean: np.ndarray  # At the peak of the mean: mean, lower and upper end, `(n_regions, 3)`
+    active: np.ndarray  # Share of draws in which each is not silent; latencies are theirs
     level: float = 0.95  # Of the intervals
     unit: str = "nAm"  # Of the amplitudes
-    active: np.ndarray | None = (
-        None  # Share of draws in which each is not silent; latencies are theirs
-    )
 
     def __repr__(self) -> str:
         return f"<RegionPeaks: {len(self.names)} regions, {self._intervals}>"
@@ -293,9 +291,8 @@ class RegionPeaks:
     def _repr_html_(self) -> str:  # HTML
         "A table with a row for each region"
         rows = {}
-        shares = np.ones(len(self.names)) if self.active is None else self.active
         for name, when, largest, there, share in zip(
-            self.names, self.latency, self.amplitude, self.at_mean, shares
+            self.names, self.latency, self.amplitude, self.at_mean, self.active
         ):
             numbers = [_said(1e3 * when, ".0f"), _said(largest, ".3g"), _said(there, ".3g")]
             rows[name] = [*numbers, f"{100 * share:.0f} %"]
@@ -347,7 +344,7 @@ def peak(
     when = np.where(value == 0, np.nan, self.times[first])  # a silent draw peaks at no time
     latency, largest = _quantiles(when, level), _quantiles(value, level)
     active = (value != 0).mean(axis=0)
-    return RegionPeaks(self.names, latency, largest, there, level, self.unit, active)
+    return RegionPeaks(self.names, latency, largest, there, active, level, self.unit)
 
 # %% ../../nbs/api/recording/13_regions.ipynb #2e92fdf9
 @patch
